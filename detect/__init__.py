@@ -1,0 +1,1 @@
+"""Any classifier as a Detectron2 detector."""

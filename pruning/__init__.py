@@ -1,0 +1,1 @@
+"""What a pruned network is and how each method chooses it."""

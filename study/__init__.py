@@ -1,0 +1,1 @@
+"""The comparison: stages, pipelines, execution, report."""
