@@ -1,0 +1,148 @@
+"""Any classifier as a Detectron2 backbone."""
+
+import copy
+from collections.abc import Mapping
+
+from detectron2.layers import FrozenBatchNorm2d, ShapeSpec
+from detectron2.modeling import Backbone
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from detect.features import cut_off, find_cuts, select_features, trace_layers
+
+NORMS = ("FrozenBN", "BN", "SyncBN", "GN")
+_GN_GROUPS = 32  # Wu & He, Group Normalization, ECCV 2018, section 4: the default G
+
+
+class ClassifierBackbone(Backbone):
+    """A classifier without its head, returning feature maps {"s4": (N, C, H/4, W/4), "s8": ...}.
+
+    `classifier` maps normalised RGB (N, 3, H, W) to logits; it is copied, not changed. Its layers keep
+    their names and weights under `body` (`body.layer1.0.conv1.weight`).
+
+    `norm` replaces every BatchNorm layer: "FrozenBN" by fixed statistics, scale and shift, "BN" leaves
+    it, "SyncBN" by statistics over all processes, "GN" by GroupNorm in 32 groups (the largest divisor
+    of the width up to 32 if 32 does not divide it) with *fresh* scale and shift.
+
+    `freeze_at` counts frozen stages as Detectron2's FREEZE_AT does: 0 none; 1 the stem, that is all layers up to the
+    last activation of lower stride than `strides[0]`; 2 also the stage of `strides[0]`; and so on. A frozen
+    stage's parameters need no gradient and its BatchNorm is "FrozenBN". A network whose first layer
+    already has `strides[0]` has an empty stem.
+    """
+
+    def __init__(
+        self,
+        classifier: nn.Module,
+        *,
+        strides: tuple[int, ...] = (4, 8, 16, 32),
+        norm: str = "FrozenBN",
+        freeze_at: int = 0,
+    ):
+        super().__init__()
+        _check_arguments(strides, norm, freeze_at)
+        layers = trace_layers(copy.deepcopy(classifier))
+        cuts = find_cuts(layers)
+        features = select_features(cuts, strides, type(classifier).__name__)
+        ends = [-1, *(cut.position for cut in features.values())]
+        ends[0] = max((cut.position for cut in cuts if cut.stride < strides[0]), default=-1)
+        frozen = _layers_until(layers, ends[freeze_at - 1]) if freeze_at else set()
+
+        self.body = cut_off(layers, {f"s{s}": cut for s, cut in features.items()}).train()
+        self.head_keys = frozenset(classifier.state_dict()) - frozenset(self.body.state_dict())
+        self._out_features = [f"s{s}" for s in strides]
+        self._out_feature_strides = {f"s{s}": s for s in strides}
+        self._out_feature_channels = {f"s{s}": cut.channels for s, cut in features.items()}
+        _freeze(self.body, frozen)
+        _convert_norms(self.body, norm)
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        return self.body(x)
+
+    def output_shape(self) -> dict[str, ShapeSpec]:
+        """Width and stride of each feature, as found in the network."""
+        return super().output_shape()
+
+
+def load_classifier(backbone: ClassifierBackbone, state: Mapping[str, Tensor]) -> None:
+    """Load a classifier's weights into the backbone; only the head's may be left over.
+
+    GroupNorm layers that replaced BatchNorm keep their fresh weights. Raises ValueError, listing the
+    names, if a weight of the backbone is missing, has another shape, or is unknown to the classifier.
+    """
+    own = backbone.body.state_dict()
+    fresh = {f"{name}.{leaf}" for name in _group_norms(backbone.body) for leaf in _BATCHNORM_STATE}
+    wanted = own.keys() - fresh
+    missing = sorted(wanted - state.keys())
+    unknown = sorted(state.keys() - own.keys() - fresh - backbone.head_keys)
+    odd = sorted(k for k in wanted & state.keys() if own[k].shape != state[k].shape)
+    for names, problem in (
+        (missing, "are missing from the classifier's weights"),
+        (unknown, "are not weights of the backbone or of the head left off"),
+        (odd, "differ in shape from the backbone's"),
+    ):
+        if names:
+            more = f" and {len(names) - 10} more" if len(names) > 10 else ""
+            raise ValueError(f"{len(names)} names {problem}: {', '.join(names[:10])}{more}")
+    backbone.body.load_state_dict({k: state[k] for k in wanted} | {k: own[k] for k in fresh & own.keys()})
+
+
+_BATCHNORM_STATE = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
+
+
+def _check_arguments(strides: tuple[int, ...], norm: str, freeze_at: int) -> None:
+    if not strides or any(b != 2 * a for a, b in zip(strides, strides[1:], strict=False)):
+        raise ValueError(
+            f"strides={strides} must double from one feature to the next, such as (4, 8, 16, 32)"
+        )
+    if norm not in NORMS:
+        raise ValueError(f"norm={norm!r} is not one of {', '.join(NORMS)}")
+    if not 0 <= freeze_at <= len(strides) + 1:
+        raise ValueError(f"freeze_at={freeze_at} is outside 0..{len(strides) + 1} for {len(strides)} strides")
+    if norm == "GN" and freeze_at:
+        raise ValueError(
+            f"freeze_at={freeze_at} would freeze fresh GroupNorm weights; use freeze_at=0 with norm='GN'"
+        )
+
+
+def _layers_until(layers, position: int) -> set[str]:
+    """Names of the modules and parameters that are used at or before `position`, and never after."""
+    last_use = {
+        str(node.target): i
+        for i, node in enumerate(layers.graph.nodes)
+        if node.op in ("call_module", "get_attr")
+    }
+    return {name for name, i in last_use.items() if i <= position}
+
+
+def _freeze(body: nn.Module, layers: set[str]) -> None:
+    for name, parameter in body.named_parameters():
+        if any(name == layer or name.startswith(f"{layer}.") for layer in layers):
+            parameter.requires_grad_(False)
+    for name in layers:
+        parent, _, leaf = name.rpartition(".")
+        layer = getattr(body.get_submodule(parent), leaf, None)  # None: of the head, which is gone
+        if isinstance(layer, nn.Module):
+            setattr(body.get_submodule(parent), leaf, FrozenBatchNorm2d.convert_frozen_batchnorm(layer))
+
+
+def _convert_norms(body: nn.Module, norm: str) -> None:
+    if norm == "FrozenBN":
+        FrozenBatchNorm2d.convert_frozen_batchnorm(body)
+    elif norm == "SyncBN":
+        nn.SyncBatchNorm.convert_sync_batchnorm(body)
+    elif norm == "GN":
+        _convert_group_norm(body)
+
+
+def _convert_group_norm(module: nn.Module) -> None:
+    for name, child in module.named_children():
+        if isinstance(child, _BatchNorm):
+            width = child.num_features
+            groups = max(g for g in range(1, _GN_GROUPS + 1) if width % g == 0)
+            setattr(module, name, nn.GroupNorm(groups, width, eps=child.eps))
+        else:
+            _convert_group_norm(child)
+
+
+def _group_norms(body: nn.Module) -> list[str]:
+    return [name for name, module in body.named_modules() if isinstance(module, nn.GroupNorm)]

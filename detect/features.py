@@ -1,0 +1,144 @@
+"""Feature maps of any classifier, found by stride in its traced graph.
+
+The feature of stride s is the last *cut* of that stride: the last 4-D activation of that resolution
+through which everything the network computes has to pass. A residual network's are its stages' outputs
+(in a ResNet-50 the next block's first 1x1 convolution still has the old resolution, but its shortcut
+goes around it); in an inverted-residual network they are the expanded activations in front of the
+strided depthwise convolution, the choice of MobileNetV2's SSDLite (arXiv 1801.04381, section 6.2).
+"""
+
+import copy
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+# Not square, and 2 : 3: the output of a fixed-size pooling, or channels-last activations (N, H, W, C),
+# can then not pass for a feature map whose height and width are both divided by one power of two.
+_PROBE_HEIGHT, _PROBE_WIDTH = 256, 384
+
+
+@dataclass(frozen=True)
+class Cut:
+    """One activation (N, channels, H / stride, W / stride) that all paths from input to output pass."""
+
+    node: str
+    position: int  # in the order of execution
+    stride: int
+    channels: int
+
+
+class _LayerTracer(fx.Tracer):
+    """Keeps every module without children whole, stochastic depth and channel selection included."""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return not any(True for _ in m.children()) or super().is_leaf_module(m, module_qualified_name)
+
+
+def trace_layers(classifier: nn.Module) -> fx.GraphModule:
+    """The classifier's graph of layers; the module shares its weights and is in evaluation mode.
+
+    Raises ValueError if the network cannot be traced, or computes something else in training
+    than in evaluation (an auxiliary head, a functional dropout): a backbone has one graph.
+    """
+    graphs = {}
+    for mode in (True, False):
+        classifier.train(mode)
+        try:
+            graphs[mode] = _LayerTracer().trace(classifier)
+        except Exception as error:  # tracing runs the model's own code on proxies: anything may be raised
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise ValueError(f"{type(classifier).__name__} cannot be traced by torch.fx: {reason}") from error
+    if str(graphs[True]) != str(graphs[False]):
+        raise ValueError(
+            f"{type(classifier).__name__} computes different graphs in training and evaluation; "
+            "build it without auxiliary heads and functional dropout to use it as a backbone"
+        )
+    return fx.GraphModule(classifier, graphs[False])
+
+
+def find_cuts(layers: fx.GraphModule) -> list[Cut]:
+    """All cuts of the network in order of execution, found with one forward pass of a small image."""
+    values = _propagate(layers)
+    order = {node: i for i, node in enumerate(layers.graph.nodes)}
+    cuts, furthest = [], 0  # furthest: the last position that reads an activation made so far
+    for node, position in order.items():
+        if node not in values:
+            continue
+        passes_all = furthest <= position
+        furthest = max([furthest, *(order[user] for user in node.users if user in values)])
+        cut = _as_cut(node.name, position, values[node])
+        if passes_all and cut is not None:
+            cuts.append(cut)
+    return cuts
+
+
+def select_features(cuts: list[Cut], strides: tuple[int, ...], name: str) -> dict[int, Cut]:
+    """The last cut of each wanted stride; ValueError names the strides that the network `name` has."""
+    last = {cut.stride: cut for cut in cuts}
+    missing = [s for s in strides if s not in last]
+    if missing:
+        raise ValueError(
+            f"{name} has no feature map of stride {', '.join(map(str, missing))}; "
+            f"it has strides {', '.join(map(str, sorted(last))) or 'none'}"
+        )
+    return {s: last[s] for s in strides}
+
+
+def cut_off(layers: fx.GraphModule, features: dict[str, Cut]) -> fx.GraphModule:
+    """The network that returns {name: activation} and contains only the layers these need."""
+    graph = copy.deepcopy(layers.graph)
+    nodes = {node.name: node for node in graph.nodes}
+    end = max(cut.position for cut in features.values())
+    for node in list(graph.nodes)[:end:-1]:
+        graph.erase_node(node)
+    graph.output({name: nodes[cut.node] for name, cut in features.items()})
+    return fx.GraphModule(layers, graph, class_name="Body")
+
+
+def _propagate(layers: fx.GraphModule) -> dict[fx.Node, Tensor | tuple]:
+    """The activations that depend on the image by data flow (not through a shape), by node."""
+    recorder = _Recorder(layers)
+    was_training = layers.training
+    layers.eval()
+    try:
+        with torch.no_grad():
+            recorder.run(torch.zeros(1, 3, _PROBE_HEIGHT, _PROBE_WIDTH))
+    except (AssertionError, RuntimeError) as error:  # a transformer's fixed image size, for one
+        raise ValueError(
+            f"the network cannot take a {_PROBE_WIDTH} x {_PROBE_HEIGHT} image, so it cannot be a backbone: "
+            + str(error).splitlines()[0]
+        ) from error
+    finally:
+        layers.train(was_training)
+    return recorder.activations
+
+
+class _Recorder(fx.Interpreter):
+    """Runs a graph and keeps the shapes of what is computed from its input."""
+
+    def __init__(self, module: fx.GraphModule):
+        super().__init__(module)
+        self.activations: dict[fx.Node, Any] = {}
+
+    def run_node(self, n: fx.Node) -> Any:
+        value = super().run_node(n)
+        from_image = n.op == "placeholder" or any(i in self.activations for i in n.all_input_nodes)
+        if from_image and n.op != "output" and _has_tensor(value):
+            self.activations[n] = value.to("meta") if isinstance(value, Tensor) else ()
+        return value
+
+
+def _has_tensor(value: Any) -> bool:
+    return isinstance(value, Tensor) or (isinstance(value, (tuple, list)) and any(map(_has_tensor, value)))
+
+
+def _as_cut(node: str, position: int, value: Any) -> Cut | None:
+    if not isinstance(value, Tensor) or value.dim() != 4:
+        return None
+    _, channels, height, width = value.shape
+    stride = _PROBE_HEIGHT // height if height else 0
+    if stride == 0 or (height * stride, width * stride) != (_PROBE_HEIGHT, _PROBE_WIDTH):
+        return None
+    return Cut(node, position, stride, channels)
