@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Mapping
+from itertools import pairwise
 
 from detectron2.layers import FrozenBatchNorm2d, ShapeSpec
 from detectron2.modeling import Backbone
@@ -24,10 +25,10 @@ class ClassifierBackbone(Backbone):
     it, "SyncBN" by statistics over all processes, "GN" by GroupNorm in 32 groups (the largest divisor
     of the width up to 32 if 32 does not divide it) with *fresh* scale and shift.
 
-    `freeze_at` counts frozen stages as Detectron2's FREEZE_AT does: 0 none; 1 the stem, that is all layers up to the
-    last activation of lower stride than `strides[0]`; 2 also the stage of `strides[0]`; and so on. A frozen
-    stage's parameters need no gradient and its BatchNorm is "FrozenBN". A network whose first layer
-    already has `strides[0]` has an empty stem.
+    `freeze_at` counts frozen stages as Detectron2's FREEZE_AT does: 0 none; 1 the stem, that is all
+    layers up to the last activation of lower stride than `strides[0]`; 2 also the stage of `strides[0]`;
+    and so on. A frozen stage's parameters need no gradient and its BatchNorm is "FrozenBN". A network
+    whose first layer already has `strides[0]` has an empty stem.
     """
 
     def __init__(
@@ -90,18 +91,14 @@ _BATCHNORM_STATE = ("weight", "bias", "running_mean", "running_var", "num_batche
 
 
 def _check_arguments(strides: tuple[int, ...], norm: str, freeze_at: int) -> None:
-    if not strides or any(b != 2 * a for a, b in zip(strides, strides[1:], strict=False)):
-        raise ValueError(
-            f"strides={strides} must double from one feature to the next, such as (4, 8, 16, 32)"
-        )
+    if not strides or any(b != 2 * a for a, b in pairwise(strides)):
+        raise ValueError(f"strides={strides} must double from one to the next, such as (4, 8, 16, 32)")
     if norm not in NORMS:
         raise ValueError(f"norm={norm!r} is not one of {', '.join(NORMS)}")
     if not 0 <= freeze_at <= len(strides) + 1:
         raise ValueError(f"freeze_at={freeze_at} is outside 0..{len(strides) + 1} for {len(strides)} strides")
     if norm == "GN" and freeze_at:
-        raise ValueError(
-            f"freeze_at={freeze_at} would freeze fresh GroupNorm weights; use freeze_at=0 with norm='GN'"
-        )
+        raise ValueError(f"freeze_at={freeze_at} would freeze fresh GroupNorm weights; norm='GN' needs 0")
 
 
 def _layers_until(layers, position: int) -> set[str]:

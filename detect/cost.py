@@ -1,0 +1,97 @@
+"""Multiply-adds of a detector, by parts. Convolutions and linear layers only, one image."""
+
+from dataclasses import dataclass
+
+import torch
+from detectron2.config import CfgNode
+from torch import Tensor, nn
+
+from pruning.cost import count_macs
+
+BACKWARD_FACTOR = 3  # forward and backward cost three times the forward pass
+
+
+@dataclass(frozen=True)
+class DetectorMacs:
+    """Multiply-adds for one image: the classifier's part, the FPN on it, the RPN's head, the box head on all regions."""
+
+    backbone: int
+    fpn: int
+    rpn: int
+    roi_heads: int
+
+    @property
+    def total(self) -> int:
+        return self.backbone + self.fpn + self.rpn + self.roi_heads
+
+
+def detector_macs(detector: nn.Module, *, image_size: tuple[int, int], proposals: int) -> DetectorMacs:
+    """MACs of a Faster R-CNN on one padded image of `image_size` (height, width) with `proposals` regions.
+
+    The real number of regions can only be lower, so this is the upper bound that a comparison can share.
+    """
+    image = torch.zeros(1, 3, *_padded(image_size, detector.backbone.size_divisibility))
+    image = image.to(detector.pixel_mean.device)
+    body = count_macs(_Features(detector.backbone.bottom_up), image)
+    pyramid = count_macs(_Features(detector.backbone), image)
+    with_rpn = count_macs(_Proposer(detector), image)
+    heads = detector.roi_heads
+    channels = detector.backbone.output_shape()[heads.box_in_features[0]].channels
+    region = torch.zeros(1, channels, *heads.box_pooler.output_size, device=image.device)
+    per_region = count_macs(_BoxHead(heads), region)
+    return DetectorMacs(body, pyramid - body, with_rpn - pyramid, per_region * proposals)
+
+
+def evaluation_macs(detector: nn.Module, cfg: CfgNode, *, image_size: tuple[int, int]) -> DetectorMacs:
+    """MACs of evaluating one image: the box head runs on every proposal."""
+    return detector_macs(detector, image_size=image_size, proposals=cfg.MODEL.RPN.POST_NMS_TOPK_TEST)
+
+
+def training_macs(detector: nn.Module, cfg: CfgNode, *, image_size: tuple[int, int]) -> int:
+    """MACs of one image in training, forward and backward: the box head runs on the sampled regions."""
+    forward = detector_macs(
+        detector, image_size=image_size, proposals=cfg.MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE
+    )
+    return BACKWARD_FACTOR * forward.total
+
+
+def _padded(size: tuple[int, int], divisor: int) -> tuple[int, int]:
+    divisor = max(divisor, 1)
+    return tuple(-(-side // divisor) * divisor for side in size)  # type: ignore[return-value]
+
+
+class _Features(nn.Module):
+    """A backbone as the counter can trace it: a tuple of feature maps, no dict."""
+
+    def __init__(self, backbone: nn.Module):
+        super().__init__()
+        self.backbone = backbone
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        return tuple(self.backbone(image).values())
+
+
+class _Proposer(nn.Module):
+    """Backbone and RPN head, before any selection of proposals."""
+
+    def __init__(self, detector: nn.Module):
+        super().__init__()
+        self.backbone = detector.backbone
+        self.rpn = detector.proposal_generator
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        features = self.backbone(image)
+        objectness, deltas = self.rpn.rpn_head([features[name] for name in self.rpn.in_features])
+        return (*objectness, *deltas)
+
+
+class _BoxHead(nn.Module):
+    """The box head and its predictor on pooled regions (R, C, h, w)."""
+
+    def __init__(self, heads: nn.Module):
+        super().__init__()
+        self.head = heads.box_head
+        self.predictor = heads.box_predictor
+
+    def forward(self, regions: Tensor) -> tuple[Tensor, Tensor]:
+        return self.predictor(self.head(regions))

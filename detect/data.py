@@ -1,0 +1,218 @@
+"""COCO-JSON data sets: checked, registered with Detectron2, and read as a stream that resumes exactly."""
+
+import hashlib
+import json
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from detectron2.config import CfgNode
+from detectron2.data import (
+    DatasetCatalog,
+    DatasetMapper,
+    build_detection_test_loader,
+    build_detection_train_loader,
+    get_detection_dataset_dicts,
+)
+from detectron2.data import transforms as T
+from detectron2.data.datasets import register_coco_instances
+from detectron2.utils import comm
+from PIL import Image, UnidentifiedImageError
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+
+@dataclass(frozen=True)
+class CocoDataset:
+    """A COCO annotation file and the folder that its `file_name`s are relative to."""
+
+    annotations: Path
+    images: Path
+
+
+def check_dataset(dataset: CocoDataset) -> None:
+    """Read everything once and decode every image; ValueError names the file and the problem."""
+    coco = _read_json(dataset.annotations)
+    for key in ("images", "annotations", "categories"):
+        if not coco.get(key):
+            raise ValueError(f"{dataset.annotations}: the list {key!r} is missing or empty")
+    known = {image["id"] for image in coco["images"]}
+    stray = sum(a["image_id"] not in known for a in coco["annotations"])
+    if stray:
+        raise ValueError(f"{dataset.annotations}: {stray} annotations are of images that are not listed")
+    paths = [dataset.images / image["file_name"] for image in coco["images"]]
+    missing = [path for path in paths if not path.is_file()]
+    if missing:
+        raise ValueError(
+            f"{dataset.annotations}: {len(missing)} of {len(paths)} images do not exist, the first: {missing[0]}"
+        )
+    for path in paths:
+        _decode(path)
+
+
+def register_dataset(dataset: CocoDataset) -> str:
+    """Make the data set known to Detectron2 (again, without harm); returns the name it has there."""
+    paths = f"{dataset.annotations.resolve()}\n{dataset.images.resolve()}"
+    name = f"{dataset.annotations.stem}_{hashlib.sha256(paths.encode()).hexdigest()[:12]}"
+    if name not in DatasetCatalog.list():
+        register_coco_instances(name, {}, str(dataset.annotations), str(dataset.images))
+    return name
+
+
+def train_loader(
+    dataset: CocoDataset,
+    cfg: CfgNode,
+    *,
+    batch_size: int,
+    seed: int,
+    start_iteration: int = 0,
+    flip: bool = False,
+    group_by_aspect: bool = False,
+    num_workers: int = 0,
+) -> DataLoader:
+    """An endless loader whose k-th batch depends only on (seed, start_iteration + k), split over the processes."""
+    records = _records(register_dataset(dataset), filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS)
+    resize = T.ResizeShortestEdge(
+        cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.MAX_SIZE_TRAIN, cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING
+    )
+    mapper = DatasetMapper(
+        is_train=True,
+        augmentations=[resize, *([T.RandomFlip()] if flip else [])],
+        image_format=cfg.INPUT.FORMAT,
+    )
+    stream = TrainStream(records, mapper, seed=seed, batch_size=batch_size, group_by_aspect=group_by_aspect)
+    return build_detection_train_loader(
+        dataset=stream,
+        mapper=None,  # the stream maps, so that it can seed the mapper by position
+        sampler=PositionSampler(start_iteration * batch_size),
+        total_batch_size=batch_size,
+        aspect_ratio_grouping=False,
+        num_workers=num_workers,
+    )
+
+
+def test_loader(dataset: CocoDataset, cfg: CfgNode, *, num_workers: int = 0) -> DataLoader:
+    """Detectron2's loader of every image once, in order, one per batch, split over the processes."""
+    resize = T.ResizeShortestEdge(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)
+    mapper = DatasetMapper(is_train=False, augmentations=[resize], image_format=cfg.INPUT.FORMAT)
+    records = _records(register_dataset(dataset), filter_empty=False)
+    return build_detection_test_loader(dataset=records, mapper=mapper, num_workers=num_workers)
+
+
+class PositionSampler(Sampler[int]):
+    """Positions of the endless stream from `start` on; each process takes every world-size-th."""
+
+    def __init__(self, start: int):
+        self.start = start
+
+    def __iter__(self) -> Iterator[int]:
+        position = self.start + comm.get_rank()
+        while True:
+            yield position
+            position += comm.get_world_size()
+
+
+class TrainStream(Dataset):
+    """Position in the endless training stream -> mapped record, a pure function of (seed, position).
+
+    Each epoch is a permutation drawn from (seed, epoch). With `group_by_aspect` landscape and portrait images
+    are put in different batches, and the epoch's last, incomplete batch is left out.
+    """
+
+    def __init__(
+        self,
+        records: list[dict[str, Any]],
+        mapper: DatasetMapper,
+        *,
+        seed: int,
+        batch_size: int = 1,
+        group_by_aspect: bool = False,
+    ):
+        if group_by_aspect and len(records) < batch_size:
+            raise ValueError(f"{len(records)} images do not fill one batch of {batch_size} grouped by aspect")
+        self.records = records
+        self.mapper = mapper
+        self.seed = seed
+        self.batch_size = batch_size
+        self.landscape = np.array([r["width"] > r["height"] for r in records]) if group_by_aspect else None
+        self._order: tuple[int, np.ndarray] = (-1, np.empty(0, dtype=np.int64))  # the epoch drawn last
+
+    def __len__(self) -> int:
+        """Records in one epoch."""
+        n = len(self.records)
+        return n if self.landscape is None else n - n % self.batch_size
+
+    def __getitem__(self, position: int) -> dict[str, Any]:
+        with seeded_rng(self.seed, position):
+            return self.mapper(self.records[self.index(position)])
+
+    def index(self, position: int) -> int:
+        """The record at a position of the stream."""
+        epoch, offset = divmod(position, len(self))
+        if self._order[0] != epoch:
+            self._order = (epoch, self._epoch_order(epoch))
+        return int(self._order[1][offset])
+
+    def _epoch_order(self, epoch: int) -> np.ndarray:
+        rng = np.random.default_rng([self.seed, epoch])
+        order = rng.permutation(len(self.records))
+        if self.landscape is None:
+            return order
+        flags = self.landscape[order]
+        batches, rest = [], []
+        for group in (order[flags], order[~flags]):
+            full = len(group) - len(group) % self.batch_size
+            batches += [group[i : i + self.batch_size] for i in range(0, full, self.batch_size)]
+            rest += list(group[full:])
+        rest = rest[: len(rest) - len(rest) % self.batch_size]
+        batches += [np.array(rest[i : i + self.batch_size]) for i in range(0, len(rest), self.batch_size)]
+        return np.concatenate([batches[i] for i in rng.permutation(len(batches))])
+
+
+@contextmanager
+def seeded_rng(seed: int, position: int) -> Iterator[None]:
+    """Python's, NumPy's and PyTorch's CPU generators seeded from (seed, position), restored afterwards."""
+    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    try:
+        seed_generators(seed, position)
+        yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+        torch.set_rng_state(states[2])
+
+
+def seed_generators(seed: int, position: int) -> None:
+    """Seed Python's, NumPy's and PyTorch's generators from the pair (seed, position)."""
+    for_python, for_numpy, for_torch = np.random.SeedSequence([seed, position]).generate_state(3)
+    random.seed(int(for_python))
+    np.random.seed(for_numpy)
+    torch.manual_seed(int(for_torch))
+
+
+def _records(name: str, *, filter_empty: bool) -> list[dict[str, Any]]:
+    return get_detection_dataset_dicts([name], filter_empty=filter_empty)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        coco = json.loads(path.read_text())
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise ValueError(f"{path}: not valid JSON: {error}") from error
+    if not isinstance(coco, dict):
+        raise ValueError(f"{path}: COCO annotations are a JSON object, this is a {type(coco).__name__}")
+    return coco
+
+
+def _decode(path: Path) -> None:
+    try:
+        with Image.open(path) as image:
+            image.load()
+    except (OSError, SyntaxError, UnidentifiedImageError) as error:  # SyntaxError: a broken PNG chunk
+        raise ValueError(f"{path}: not a readable image: {error}") from error
