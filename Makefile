@@ -1,0 +1,38 @@
+# The interpreter that creates the environment, and the environment: `make test PYTHON=python3.12 VENV=/data/venv`.
+PYTHON ?= python3
+VENV ?= .venv
+
+INSTALLED := $(VENV)/.installed
+RUN := $(VENV)/bin/python
+
+.PHONY: help install demo test lint clean clean-runs
+
+help:  ## list these targets
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' Makefile | expand -t 20
+
+install: $(INSTALLED)  ## create .venv with PyTorch, Detectron2 and the rest
+
+# The stamp is written only after a complete installation, so that a failed one is tried again.
+$(INSTALLED): pyproject.toml tools/install.py
+	@command -v "$(PYTHON)" >/dev/null || { echo "install: there is no $(PYTHON) here: \
+	install Python 3.11 or newer, or name one, as in \`make PYTHON=python3.12\`" >&2; exit 1; }
+	@$(PYTHON) tools/install.py "$(VENV)"
+	@touch $@
+
+demo: install  ## compare six routes to a pruned detector; results in runs/digits
+	$(RUN) tools/run_pipeline.py configs/pipelines/digits.yaml --jobs 2
+
+test: lint  ## style, types, the default tests, then the slow ones
+	$(RUN) -m pytest -m "not slow"
+	$(RUN) -m pytest -m slow
+
+lint: install  ## style and types
+	$(RUN) -m ruff check .
+	$(RUN) -m mypy
+
+clean:  ## remove .venv and caches; results in runs/ stay
+	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	find . -name __pycache__ -type d -not -path "./runs/*" -prune -exec rm -rf {} +
+
+clean-runs:  ## remove runs/, all results included
+	rm -rf runs
