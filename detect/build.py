@@ -29,7 +29,7 @@ _OFFERED: ContextVar[ClassifierBackbone | None] = ContextVar("offered_backbone",
 
 @dataclass(frozen=True)
 class DetectorSettings:
-    """What defines a detector apart from its classifier. None: the value of `config_file`, or Detectron2's."""
+    """What defines a detector apart from its classifier. None: as in `config_file` or Detectron2."""
 
     num_classes: int
     image_size: int = 800  # shorter side in pixels, in training and evaluation

@@ -13,7 +13,7 @@ BACKWARD_FACTOR = 3  # forward and backward cost three times the forward pass
 
 @dataclass(frozen=True)
 class DetectorMacs:
-    """Multiply-adds for one image: the classifier's part, the FPN on it, the RPN's head, the box head on all regions."""
+    """Multiply-adds of one image: classifier's part, FPN on it, RPN head, box head on all regions."""
 
     backbone: int
     fpn: int

@@ -48,7 +48,7 @@ def check_dataset(dataset: CocoDataset) -> None:
     missing = [path for path in paths if not path.is_file()]
     if missing:
         raise ValueError(
-            f"{dataset.annotations}: {len(missing)} of {len(paths)} images do not exist, the first: {missing[0]}"
+            f"{dataset.annotations}: {len(missing)} of {len(paths)} images missing, such as {missing[0]}"
         )
     for path in paths:
         _decode(path)
@@ -74,7 +74,7 @@ def train_loader(
     group_by_aspect: bool = False,
     num_workers: int = 0,
 ) -> DataLoader:
-    """An endless loader whose k-th batch depends only on (seed, start_iteration + k), split over the processes."""
+    """An endless loader; its k-th batch depends only on (seed, start_iteration + k). Split over processes."""
     records = _records(register_dataset(dataset), filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS)
     resize = T.ResizeShortestEdge(
         cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.MAX_SIZE_TRAIN, cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING
