@@ -1,0 +1,112 @@
+"""The rules that a program can check: where imports point, what is never called, how long files get."""
+
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = ("pruning", "classify", "detect", "study", "tools")  # each may import those before it
+MODULES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
+MODULE_LINES = 300
+LAUNCHER_LINES = 70
+INSTALLER = ROOT / "tools" / "install.py"
+
+
+def name_of(path):
+    return str(path.relative_to(ROOT))
+
+
+def imports(tree):
+    """Full names of all that a module imports, in functions too; relative ones stay within a package."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            yield node.module
+
+
+def calls(tree):
+    """(dotted name, keyword arguments by name) of each call whose function has a dotted name."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            keywords = {keyword.arg: keyword.value for keyword in node.keywords}
+            yield ast.unparse(node.func), keywords
+
+
+def import_faults(tree, package):
+    """Imports that point the wrong way, or that only another package may have."""
+    later = PACKAGES[PACKAGES.index(package) + 1 :]
+    for name in imports(tree):
+        top = name.partition(".")[0]
+        if top in later or (top == "detectron2" and package != "detect"):
+            yield f"imports {name}"
+
+
+def loading_faults(tree):
+    """Ways of reading a file that can run code hidden in it."""
+    unsafe = {"pickle", "cloudpickle", "dill", "joblib", "shelve"}
+    yield from (f"imports {name}" for name in imports(tree) if name.partition(".")[0] in unsafe)
+    for function, keywords in calls(tree):
+        weights_only = keywords.get("weights_only")
+        safe = isinstance(weights_only, ast.Constant) and weights_only.value is True
+        if function == "torch.load" and not safe:
+            yield "calls torch.load without weights_only=True"
+        if function in ("yaml.load", "yaml.load_all", "yaml.unsafe_load", "yaml.full_load"):
+            yield f"calls {function}, not yaml.safe_load"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_module_keeps_the_rules(path):
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    package = path.relative_to(ROOT).parts[0]
+    assert [*import_faults(tree, package), *loading_faults(tree)] == []
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_module_has_a_size_and_a_name_of_its_own(path):
+    launcher = path.parent.name == "tools" and path != INSTALLER
+    limit = LAUNCHER_LINES if launcher else MODULE_LINES
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= limit
+    assert path.stem not in ("utils", "common", "misc", "helpers")
+
+
+def test_installer_needs_the_standard_library_only():
+    """It runs before anything is installed; that is also why it is not a launcher of 70 lines."""
+    tree = ast.parse(INSTALLER.read_text(encoding="utf-8"))
+    assert [name for name in imports(tree) if name.partition(".")[0] not in sys.stdlib_module_names] == []
+
+
+@pytest.mark.parametrize(
+    ("package", "code", "fault"),
+    [
+        ("pruning", "import classify.models", "imports classify.models"),
+        ("classify", "def late():\n    from detect.build import build", "imports detect.build"),
+        ("study", "import tools", "imports tools"),
+        ("study", "from detectron2.config import get_cfg", "imports detectron2.config"),
+    ],
+)
+def test_import_in_the_wrong_direction_is_found(package, code, fault):
+    assert list(import_faults(ast.parse(code), package)) == [fault]
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import pickle",
+        "from pickle import loads",
+        "torch.load(path)",
+        "torch.load(path, weights_only=False)",
+        "torch.load(path, weights_only=flag)",
+        "yaml.load(text, Loader=yaml.Loader)",
+    ],
+)
+def test_unsafe_loading_is_found(code):
+    assert len(list(loading_faults(ast.parse(code)))) == 1
+
+
+def test_permitted_code_has_no_faults():
+    code = "import pruning.plan, detectron2.config\ntorch.load(path, weights_only=True)\nyaml.safe_load(text)"
+    tree = ast.parse(code)
+    assert [*import_faults(tree, "detect"), *loading_faults(tree)] == []
