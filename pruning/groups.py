@@ -1,0 +1,161 @@
+"""Coupled channel groups: which layers must lose the same channels together.
+
+`torch_pruning.DependencyGraph` traces the network through autograd; what it found is kept here as plain data
+(layer names and index maps), so that scoring, masking and surgery need neither the graph nor the same instance of
+the network. A detector's backbone has the layer names of the classifier and so is pruned with the classifier's groups.
+"""
+
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch_pruning as tp
+from torch import Tensor, nn
+
+Side = Literal["out", "in"]
+
+
+@dataclass(frozen=True)
+class Member:
+    """One dimension of one layer (or bare parameter) that a group's channels run through.
+
+    `positions[c]` lists the indices along that dimension that belong to channel c of the group: one each for a
+    convolution, H*W each for a linear layer behind a flattened feature map.
+    """
+
+    layer: str
+    side: Side
+    positions: tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Channels that can only be removed together; `name` is the first layer that produces them.
+
+    `producers` are the convolutions and linear layers that compute the channels (depthwise ones only carry them);
+    more than one means that a shortcut adds them up. `stage` counts from 0 and is -1 where the network has none.
+    `fixed` says why the group must not be narrowed, or is None.
+    """
+
+    name: str
+    width: int
+    producers: tuple[str, ...]
+    members: tuple[Member, ...]
+    stage: int = -1
+    fixed: str | None = None
+
+    @property
+    def inner(self) -> bool:
+        """Is it computed by a single layer, so that no shortcut shares it?"""
+        return len(self.producers) == 1
+
+
+def find_groups(model: nn.Module, example: Tensor, *, stages: Sequence[str] = ()) -> list[Group]:
+    """Every channel group of `model` that does not reach its output, in the order of the layers.
+
+    `example`: an input batch (N, C, H, W) of any size that the network accepts. `stages`: module names whose
+    prefix tells a layer's stage, in order. Raises ValueError for a network that cannot be traced.
+    """
+    graph = _trace(model, example)
+    names = {module: name for name, module in model.named_modules()}
+    names |= {parameter: name for name, parameter in model.named_parameters()}
+    groups = [_read_group(raw, graph, names, stages) for raw in graph.get_all_groups()]
+    order = {name: i for i, (name, _) in enumerate(model.named_modules())}
+    return sorted((g for g in groups if g is not None), key=lambda g: order[g.name])
+
+
+def is_depthwise(layer: object) -> bool:
+    """Does each output channel of this convolution see only its own input channel?"""
+    return isinstance(layer, nn.Conv2d) and layer.groups == layer.in_channels == layer.out_channels > 1
+
+
+def _trace(model: nn.Module, example: Tensor) -> tp.DependencyGraph:
+    try:
+        with _traceable(model), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            # x * 1 makes the output an operation of its own, so that every group that reaches it is recognised
+            return tp.DependencyGraph().build_dependency(
+                model, example, output_transform=lambda out: [o * 1 for o in tp.utils.flatten_as_list(out)], verbose=False
+            )
+    except (RuntimeError, ValueError, TypeError, AttributeError, KeyError, IndexError, AssertionError) as error:
+        kind = type(model).__name__
+        shape = tuple(example.shape)
+        raise ValueError(f"{kind} cannot be traced with an input of shape {shape}: {error}") from error
+
+
+@contextmanager
+def _traceable(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode and gradients for all parameters while tracing; both restored."""
+    training = {m: m.training for m in model.modules()}
+    frozen = [p for p in model.parameters() if not p.requires_grad]
+    try:
+        for p in frozen:
+            p.requires_grad_(True)
+        with torch.enable_grad():
+            yield
+    finally:
+        for p in frozen:
+            p.requires_grad_(False)
+        for m, mode in training.items():
+            m.training = mode
+
+
+def _read_group(raw: tp.dependency.Group, graph: tp.DependencyGraph, names: dict, stages: Sequence[str]) -> Group | None:
+    """Plain data of a torch_pruning group, or None when it reaches the network's output."""
+    root = raw[0].dep.target.module
+    width = root.out_channels if isinstance(root, nn.Conv2d) else root.out_features
+    members, producers, fixed = [], [], None
+    for item in raw:
+        target = item.dep.target
+        if isinstance(target.module, tp.ops._OutputOp):
+            return None
+        fixed = fixed or _obstacle(target, names)
+        if target.module not in names:
+            continue  # an operation without tensors: add, concatenate, flatten, ...
+        side: Side = "out" if graph.is_out_channel_pruning_fn(item.dep.handler) else "in"
+        if is_depthwise(target.module):
+            side = "out"  # cut once: its inputs are its outputs
+        positions = _positions(item.root_idxs, item.idxs, width)
+        fixed = fixed or _partial(names[target.module], positions)
+        member = Member(names[target.module], side, positions)
+        if member not in members:
+            members.append(member)
+        if side == "out" and isinstance(target.module, nn.Conv2d | nn.Linear) and not is_depthwise(target.module):
+            producers.append(names[target.module])
+    order = {name: i for i, name in enumerate(names.values())}
+    producers = sorted(set(producers), key=order.__getitem__)
+    if len(members) == 1:
+        fixed = fixed or "nothing reads its channels"
+    stage = next((i for i, s in enumerate(stages) if producers[0].startswith(f"{s}.")), -1)
+    return Group(producers[0], width, tuple(producers), tuple(members), stage, fixed)
+
+
+def _positions(roots: Sequence[int], indices: Sequence[int], width: int) -> tuple[tuple[int, ...], ...]:
+    by_channel: list[list[int]] = [[] for _ in range(width)]
+    for root, index in zip(roots, indices, strict=True):
+        by_channel[root].append(index)
+    return tuple(tuple(sorted(p)) for p in by_channel)
+
+
+def _partial(layer: str, positions: tuple[tuple[int, ...], ...]) -> str | None:
+    if len({len(p) for p in positions}) > 1:
+        return f"only some of its channels reach {layer}"
+    return None
+
+
+def _obstacle(node: tp.dependency.Node, names: dict) -> str | None:
+    """Why channels that pass through this node cannot be removed, if so."""
+    module = node.module
+    if isinstance(module, nn.Conv2d) and module.groups > 1 and not is_depthwise(module):
+        return f"{names[module]} is a grouped convolution"
+    known = nn.Conv2d | nn.Linear | nn.modules.batchnorm._BatchNorm | nn.LayerNorm | nn.PReLU | nn.Parameter
+    if module in names and not isinstance(module, known):
+        return f"{names[module]} is a {type(module).__name__}"
+    pad = getattr(node.grad_fn, "_saved_pad", None)
+    # F.pad counts from the last axis: the third pair belongs to the channels of (N, C, H, W)
+    if pad is not None and any(pad[4:6]):
+        return "a shortcut pads its channels with zeros, which shifts their indices"
+    return None

@@ -1,0 +1,23 @@
+"""Random channels: the control that shows what a criterion is worth at the same counts.
+
+Not from one paper: Mittal et al., Recovering from Random Pruning (WACV 2018, arXiv 1801.10447) made the case for it. Each
+group draws its own scores from the seed and its name, so a choice does not depend on what else is pruned.
+"""
+
+import zlib
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pruning.groups import Group
+from pruning.methods.method import Method, by_score
+
+
+def score(model: nn.Module, group: Group, *, options: Any = None, seed: int = 0) -> Tensor:
+    """Uniform random numbers, shape (width,)."""
+    generator = torch.Generator().manual_seed(seed * 2**32 + zlib.crc32(group.name.encode()))
+    return torch.rand(group.width, generator=generator)
+
+
+METHOD = Method(prune=by_score(score))

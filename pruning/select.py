@@ -1,0 +1,139 @@
+"""From scores to kept channels: exact counts, per layer or over the whole network."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from pruning.groups import Group
+
+# int(C * (1 - ratio)) must not lose a channel to floating point: 1 - 0.9 is 0.0999...
+_TOLERANCE = 1e-9
+
+
+@dataclass(frozen=True)
+class Selection:
+    """How many channels to remove, and where.
+
+    `ratio`: fraction removed, one for all groups or one per stage. `level`: the same share of every layer, or the
+    lowest scores of the network as a whole. `scope`: `inner` groups (computed by one layer, as in the literature on
+    residual networks) or `all`, coupled ones included. `skip`: group names or patterns (`layer4.*`) left whole.
+    `layers`: ratio by name or pattern, before `ratio`. `round_to`: kept counts become the nearest multiple of it, at least one.
+    """
+
+    ratio: float | tuple[float, ...] = 0.5
+    level: Literal["layer", "global"] = "layer"
+    scope: Literal["inner", "all"] = "inner"
+    skip: tuple[str, ...] = ()
+    layers: Mapping[str, float] | None = None
+    round_to: int = 1
+
+    def __post_init__(self) -> None:
+        ratios = [*self.stage_ratios(), *(self.layers or {}).values()]
+        for ratio in ratios:
+            if not 0 <= ratio < 1:
+                raise ValueError(f"ratio {ratio} is outside 0 <= ratio < 1 (it is the fraction removed)")
+        if self.round_to < 1:
+            raise ValueError(f"round_to={self.round_to} must be at least 1")
+        if self.level == "global" and (not isinstance(self.ratio, float | int) or self.layers or self.round_to > 1):
+            raise ValueError("level 'global' takes one ratio; `layers`, ratios by stage and `round_to` need level 'layer'")
+
+    def stage_ratios(self) -> tuple[float, ...]:
+        """The ratios by stage; one where all stages share it."""
+        return tuple(self.ratio) if isinstance(self.ratio, Sequence) else (float(self.ratio),)
+
+
+def keep_indices(scores: Tensor, n_keep: int) -> tuple[int, ...]:
+    """Indices of the `n_keep` highest scores, ascending; ties keep the lower index."""
+    if not 1 <= n_keep <= scores.numel():
+        raise ValueError(f"n_keep={n_keep} is outside 1..{scores.numel()}")
+    if not bool(torch.isfinite(scores).all()):
+        raise ValueError("a score is not finite")
+    return tuple(torch.argsort(scores, descending=True, stable=True)[:n_keep].sort().values.tolist())
+
+
+def count_to_keep(width: int, ratio: float, round_to: int = 1) -> int:
+    """int(width * (1 - ratio)), or the nearest multiple of `round_to` within `width`."""
+    n_keep = math.floor(width * (1 - ratio) + _TOLERANCE)
+    if round_to > 1:
+        n_keep = min(width, max(round_to, round_to * round(n_keep / round_to)))
+    return n_keep
+
+
+def eligible(groups: Sequence[Group], selection: Selection) -> list[Group]:
+    """The groups that `selection` covers, skipped ones left out; unknown names are refused."""
+    for pattern in [*selection.skip, *(selection.layers or {})]:
+        if not any(fnmatchcase(g.name, pattern) for g in groups):
+            raise ValueError(f"no layer matches {pattern!r}; prunable layers: {', '.join(g.name for g in groups)}")
+    chosen = [g for g in groups if (g.inner or selection.scope == "all") and not _matches(g, selection.skip)]
+    for group in chosen:
+        if group.fixed and selection.scope == "all":
+            raise ValueError(f"{group.name} cannot be narrowed: {group.fixed}; add it to `skip` or use scope 'inner'")
+    chosen = [g for g in chosen if not g.fixed]
+    if not chosen:
+        raise ValueError("nothing to prune: the network has no channel group in this scope that is not skipped")
+    return chosen
+
+
+def counts(groups: Sequence[Group], selection: Selection) -> dict[str, int]:
+    """Channels to keep in each group, by a ratio that does not depend on weights."""
+    return {g.name: _checked_count(g, _ratio_of(g, selection), selection.round_to) for g in groups}
+
+
+def select(scores: Mapping[str, Tensor], groups: Sequence[Group], selection: Selection) -> dict[str, tuple[int, ...]]:
+    """Kept channels of each group; `scores[name]` has shape (width,), higher is better."""
+    if selection.level == "global":
+        return _select_global(scores, groups, selection.stage_ratios()[0])
+    wanted = counts(groups, selection)
+    return {name: keep_indices(scores[name], n_keep) for name, n_keep in wanted.items()}
+
+
+def _select_global(scores: Mapping[str, Tensor], groups: Sequence[Group], ratio: float) -> dict[str, tuple[int, ...]]:
+    """Remove exactly floor(ratio * total) channels; each group's best channel is out of reach."""
+    pooled = torch.cat([scores[g.name].double() for g in groups])
+    safe = torch.zeros(len(pooled), dtype=torch.bool)
+    ends = torch.tensor([g.width for g in groups]).cumsum(0).tolist()
+    for group, end in zip(groups, ends, strict=True):
+        safe[end - group.width + keep_indices(scores[group.name], 1)[0]] = True
+    n_remove = len(pooled) - count_to_keep(len(pooled), ratio)
+    if n_remove > int((~safe).sum()):
+        raise ValueError(f"ratio {ratio} would empty a layer: {n_remove} of {len(pooled)} channels, {len(groups)} layers")
+    # remove from the lowest score up; among ties the higher index goes first
+    order = torch.argsort(pooled, descending=True, stable=True).flip(0)
+    removed = order[~safe[order]][:n_remove]
+    kept = torch.ones(len(pooled), dtype=torch.bool)
+    kept[removed] = False
+    return {
+        g.name: tuple(kept[end - g.width : end].nonzero().flatten().tolist())
+        for g, end in zip(groups, ends, strict=True)
+    }
+
+
+def _matches(group: Group, patterns: Sequence[str]) -> bool:
+    return any(fnmatchcase(group.name, p) for p in patterns)
+
+
+def _ratio_of(group: Group, selection: Selection) -> float:
+    for pattern, ratio in (selection.layers or {}).items():
+        if fnmatchcase(group.name, pattern):
+            return ratio
+    ratios = selection.stage_ratios()
+    if len(ratios) == 1:
+        return ratios[0]
+    if not 0 <= group.stage < len(ratios):
+        raise ValueError(f"{len(ratios)} ratios by stage, but {group.name} is in stage {group.stage + 1} (0: in none)")
+    return ratios[group.stage]
+
+
+def _checked_count(group: Group, ratio: float, round_to: int) -> int:
+    n_keep = count_to_keep(group.width, ratio, round_to)
+    if n_keep < 1:
+        highest = 1 - 1 / group.width
+        raise ValueError(
+            f"ratio {ratio} leaves no channel of {group.width} in {group.name}; the highest that leaves one is {highest:g}"
+        )
+    return n_keep
