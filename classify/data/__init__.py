@@ -1,0 +1,37 @@
+"""Classification data sets by name."""
+
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from classify.data.digits import load_digits_set
+from classify.data.images import ImageSet
+
+# A loader is called as load(split, root=..., seed=..., **options) and returns that split.
+DATASETS: dict[str, Callable[..., ImageSet]] = {
+    "digits": load_digits_set,
+}
+
+
+def load_dataset(
+    name: str, split: str, *, root: Path | None = None, seed: int = 0, **options: Any
+) -> ImageSet:
+    """The split "train", "val" or "test" of a data set of `DATASETS`.
+
+    `root` is the directory of data sets that are read from disk. `seed` decides generated data and held-out
+    splits; it is not the seed of a run, so that runs with different seeds compare on the same images.
+    """
+    if name not in DATASETS:
+        raise ValueError(f"unknown data set {name!r}; choose from {', '.join(DATASETS)}")
+    known = dataset_options(name)
+    for option in options:
+        if option not in known:
+            raise ValueError(f"data set {name!r} has no option {option!r}; choose from {', '.join(known)}")
+    return DATASETS[name](split, root=root, seed=seed, **options)
+
+
+def dataset_options(name: str) -> dict[str, Any]:
+    """The options of a data set of `DATASETS` and their defaults."""
+    parameters = inspect.signature(DATASETS[name]).parameters
+    return {key: value.default for key, value in parameters.items() if key not in ("split", "root", "seed")}
