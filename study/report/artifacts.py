@@ -1,0 +1,97 @@
+"""What the report reads from run directories. An absent or damaged file becomes a gap, never an error."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pruning.plan import PruningPlan
+from study.report.routes import Route
+from study.stats import is_number
+
+_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+METRICS, PLAN, DETECTIONS = "metrics.jsonl", "plan.json", "detections"
+
+
+@dataclass
+class RunFiles:
+    """The folder of run directories; collects a sentence for each file that could not be used."""
+
+    root: Path
+    gaps: list[str] = field(default_factory=list)
+
+    def read(self, run: str, name: str) -> bytes | None:
+        """A file of a run directory; None, and a gap, where it cannot be read."""
+        try:
+            return (self.root / run / name).read_bytes()
+        except OSError as error:
+            self.gaps.append(f"{run}/{name}: {error.strerror or error}")
+            return None
+
+    def metrics(self, run: str) -> list[dict[str, Any]]:
+        """The lines of metrics.jsonl that have a step; a kill may leave a torn last line, left out."""
+        lines = (self.read(run, METRICS) or b"").splitlines()
+        records = [record for record in map(_json_object, lines) if is_number(record.get("step"))]
+        unusable = len(lines) - len(records)
+        if unusable:
+            self.gaps.append(f"{run}/{METRICS}: {unusable} of {len(lines)} lines are unreadable")
+        return records
+
+    def kept_shares(self, run: str) -> dict[str, float]:
+        """Layer -> kept channels / channels before, of the stage's plan.json; empty where there is none."""
+        content = self.read(run, PLAN)
+        if content is None:
+            return {}
+        try:
+            plan = PruningPlan.from_json(content.decode("utf-8"), source=f"{run}/{PLAN}")
+        except ValueError as error:  # a UnicodeDecodeError is one too
+            self.gaps.append(str(error))
+            return {}
+        return {layer: kept / plan.widths[layer] for layer, kept in plan.kept_counts().items()}
+
+    def picture(self, run: str, name: str) -> bytes | None:
+        """A PNG of the detections folder; None, and a gap, where it is absent or no PNG."""
+        content = self.read(run, f"{DETECTIONS}/{name}")
+        if content is not None and not content.startswith(_PNG_SIGNATURE):
+            self.gaps.append(f"{run}/{DETECTIONS}/{name}: not a PNG file")
+            return None
+        return content
+
+    def scene_count(self, run: str) -> int:
+        """How many consecutive scenes the stage drew."""
+        folder = self.root / run / DETECTIONS
+        count = 0
+        while (folder / f"{DETECTIONS}_{count}.png").is_file():
+            count += 1
+        return count
+
+
+User = tuple[Route, int, Mapping[str, Any]]  # route, seed, step of its chain
+
+
+def steps(route: Route, *kinds: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """(seed, step of the chain) of a route, in order, limited to `kinds`."""
+    for row in route.rows:
+        for step in row.get("chain") or ():
+            if step.get("kind") in kinds:
+                yield row["seed"], step
+
+
+def users_of_runs(routes: Iterable[Route], *kinds: str) -> dict[str, list[User]]:
+    """Run directory -> who used it: a shared run appears once, with all its users."""
+    users: dict[str, list[User]] = {}
+    for route in routes:
+        for seed, step in steps(route, *kinds):
+            users.setdefault(step["run"], []).append((route, seed, step))
+    return users
+
+
+def _json_object(content: bytes) -> dict[str, Any]:
+    try:
+        value = json.loads(content)
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}

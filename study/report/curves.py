@@ -1,0 +1,84 @@
+"""Learning curves: training loss and validation accuracy of the routes' detectors and classifiers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import plotly.graph_objects as go
+
+from study.report.artifacts import RunFiles, User, users_of_runs
+from study.report.plots import Panel, base_figure, plain, thin
+from study.report.routes import Route
+from study.stats import is_number
+
+_DASHES = ("solid", "dash", "dot", "dashdot")
+_KINDS = {"train_detector": "detectors", "train_classifier": "classifiers"}
+_MEASURES = {"loss": "training loss", "val_accuracy": "validation accuracy"}
+
+
+def learning_curves(routes: Sequence[Route], root: RunFiles, colours: Mapping[str, str]) -> list[Panel]:
+    """One panel per kind of training and measure; of what no run recorded, only the loss has a panel."""
+    panels = []
+    for kind, noun in _KINDS.items():
+        files = RunFiles(root.root)
+        users = users_of_runs(routes, kind)
+        records = {run: files.metrics(run) for run in users}
+        for key, measure in _MEASURES.items():
+            figure = _figure(users, records, key, measure, colours)
+            if figure is None and key != "loss":
+                continue
+            gaps = tuple(files.gaps) if key == "loss" else ()
+            if not users:
+                gaps = (f"No chain has a {kind} stage.",)
+            title = f"{measure.capitalize()} of the {noun}"
+            panels.append(Panel(title, _caption(measure), figure, gaps))
+    return panels
+
+
+def _caption(measure: str) -> str:
+    return (
+        f"{measure.capitalize()} by training step; one line per run, long ones averaged in short windows. "
+        "A run shared by several routes is drawn once, in the colour of the first; the second training of "
+        "a chain is dashed; seeds after the first are fainter."
+    )
+
+
+def _figure(
+    users: Mapping[str, list[User]],
+    records: Mapping[str, list[dict[str, Any]]],
+    key: str,
+    measure: str,
+    colours: Mapping[str, str],
+) -> go.Figure | None:
+    figure = base_figure("training step", measure, height=420)
+    first_seed = min((seed for used in users.values() for _, seed, _ in used), default=0)
+    for run, used in users.items():
+        points = [(r["step"], r[key]) for r in records[run] if is_number(r.get(key))]
+        if not points:
+            continue
+        route, seed, step = used[0]
+        x, y = thin([p[0] for p in points], [p[1] for p in points])
+        dash = _DASHES[_order_in_chain(route, seed, step) % len(_DASHES)]
+        names = list(dict.fromkeys(plain(other.label) for other, _, _ in used))
+        hover = f"{plain(step['step'])}, seed {seed}<br>{', '.join(names)}"
+        figure.add_scatter(
+            x=x,
+            y=y,
+            mode="lines",
+            line={"color": colours[route.name], "width": 1.8, "dash": dash},
+            opacity=1.0 if seed == first_seed else 0.4,
+            name=f"{plain(step['step'])}: {names[0]}{f' + {len(names) - 1} more' if names[1:] else ''}",
+            legendgroup=plain(f"{step['step']} {route.label}"),
+            showlegend=seed == first_seed,
+            hovertext=[f"{hover}<br>step {a:.0f}: {b:.3f}" for a, b in zip(x, y, strict=True)],
+            hoverinfo="text",
+        )
+    return figure if figure.data else None
+
+
+def _order_in_chain(route: Route, seed: int, step: Mapping[str, Any]) -> int:
+    """How many stages of the same kind come before `step` in its chain."""
+    chain = next(row["chain"] for row in route.rows if row["seed"] == seed)
+    same_kind = [other["run"] for other in chain if other.get("kind") == step["kind"]]
+    return same_kind.index(step["run"])

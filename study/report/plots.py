@@ -1,0 +1,65 @@
+"""What every figure shares: the panel it sits in, its layout, thinning of long curves."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+
+import plotly.graph_objects as go
+
+MAX_CURVE_POINTS = 160
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A figure with its words; `figure` is None where nothing could be drawn, and `gaps` says why."""
+
+    title: str
+    caption: str
+    figure: go.Figure | None
+    gaps: tuple[str, ...] = ()
+
+
+def plain(text: object) -> str:
+    """A name as literal text: Plotly reads a subset of HTML in every label."""
+    return escape(str(text), quote=False)
+
+
+def base_figure(x_title: str, y_title: str, height: int = 400) -> go.Figure:
+    """An empty figure; the page sets the colours of text and grid, by its light or dark scheme."""
+    figure = go.Figure()
+    figure.update_layout(
+        template="none",
+        height=height,
+        margin={"l": 64, "r": 16, "t": 12, "b": 56},
+        paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)",
+        hovermode="closest",
+        legend={
+            "orientation": "h",
+            "y": -0.2,
+            "yanchor": "top",
+            "x": 0,
+            "font": {"size": 12},
+            "traceorder": "normal",
+        },
+    )
+    axis = {"showline": False, "zeroline": False, "ticks": "", "automargin": True, "title": {"standoff": 12}}
+    figure.update_xaxes(**axis, title_text=x_title)
+    figure.update_yaxes(**axis, title_text=y_title)
+    return figure
+
+
+def thin(x: Sequence[float], y: Sequence[float]) -> tuple[list[float], list[float]]:
+    """At most MAX_CURVE_POINTS points: means over equally long stretches of consecutive points."""
+    size = math.ceil(len(x) / MAX_CURVE_POINTS)
+    if size <= 1:
+        return list(x), list(y)
+    chunks = [slice(start, start + size) for start in range(0, len(x), size)]
+    return [_mean(x[c]) for c in chunks], [_mean(y[c]) for c in chunks]
+
+
+def _mean(values: Sequence[float]) -> float:
+    return math.fsum(values) / len(values)

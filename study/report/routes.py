@@ -1,0 +1,144 @@
+"""The rows of a comparison grouped by route and grid point, with what is known about the named routes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from study.stats import Difference, Summary, is_number, paired_difference, summarize
+
+DENSE = "unpruned"
+PRUNED_CLASSIFIER = "prune_then_transfer"
+REFERENCES = (DENSE, PRUNED_CLASSIFIER)  # the routes that every other one is compared with
+_PRUNING_KINDS = frozenset({"prune", "prune_detector"})
+
+
+@dataclass(frozen=True)
+class RouteNote:
+    """What the report says about a route it knows: its name in the paper, one sentence, its colour."""
+
+    paper: str
+    explanation: str
+    colour: str
+
+
+NOTES = {
+    DENSE: RouteNote("dense", "dense classifier, transferred to the detector", "#6b7685"),
+    PRUNED_CLASSIFIER: RouteNote(
+        "Prune-C", "classifier pruned and fine-tuned, then transferred to the detector", "#2f6fd6"
+    ),
+    "transfer_then_prune": RouteNote(
+        "Prune-D", "dense detector trained, then its backbone pruned and fine-tuned", "#dc8320"
+    ),
+    "scratch_e": RouteNote(
+        "Scratch-E", "pruned classifier trained from random weights, same epochs, then transferred", "#119c8d"
+    ),
+    "scratch_b": RouteNote(
+        "Scratch-B",
+        "pruned classifier trained from random weights, same compute, then transferred",
+        "#8a5ad0",
+    ),
+    "detect_from_scratch": RouteNote(
+        "our control", "pruned architecture trained on detection alone, no pretraining", "#d2436b"
+    ),
+}
+# Colours of routes a user named; distinct from those above, repeated when they run out.
+_OTHER_COLOURS = ("#5f9e2f", "#b0722d", "#2b93c8", "#b4489f", "#8d8a1f", "#4c5fd0")
+
+
+@dataclass(frozen=True)
+class Route:
+    """One pipeline at one grid point: its rows, one per seed."""
+
+    name: str
+    point: Mapping[str, Any]
+    rows: tuple[Mapping[str, Any], ...]
+
+    @property
+    def label(self) -> str:
+        """The pipeline's name, with the grid point where there is one."""
+        return f"{self.name} ({describe_point(self.point)})" if self.point else self.name
+
+    @property
+    def is_pruned(self) -> bool:
+        """Whether any stage of its chain prunes; Scratch routes prune too, to find their architecture."""
+        return any(step.get("kind") in _PRUNING_KINDS for row in self.rows for step in row.get("chain") or ())
+
+    def by_seed(self, key: str) -> dict[int, float | None]:
+        """The column `key`, seed -> value."""
+        return {row["seed"]: row.get(key) for row in self.rows}
+
+    def summary(self, key: str) -> Summary | None:
+        """Mean, deviation and n of the column `key` over seeds."""
+        return summarize(self.by_seed(key).values())
+
+    def mean(self, key: str) -> float | None:
+        """Mean of the column `key` over seeds, None when no row has it."""
+        summary = self.summary(key)
+        return None if summary is None else summary.mean
+
+    def minus(self, other: Route, key: str = "AP") -> Difference | None:
+        """Paired difference to another route over the seeds they share."""
+        return paired_difference(self.by_seed(key), other.by_seed(key))
+
+
+def group_routes(rows: Iterable[Mapping[str, Any]]) -> list[Route]:
+    """One Route per (pipeline, grid point), in the order of their first rows."""
+    groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault((row["pipeline"], point_key(row.get("point") or {})), []).append(row)
+    return [Route(name, rows[0].get("point") or {}, tuple(rows)) for (name, _), rows in groups.items()]
+
+
+def find_route(routes: Iterable[Route], name: str, point: Mapping[str, Any]) -> Route | None:
+    """The route `name` at `point`, or the one outside the grid, which leaves fields of `point` open."""
+    fitting = [r for r in routes if r.name == name and r.point.items() <= point.items()]
+    return max(fitting, key=lambda r: len(r.point), default=None)
+
+
+def point_key(point: Mapping[str, Any]) -> str:
+    """A grid point as text that is equal for equal points; its values may be lists."""
+    return json.dumps(point, sort_keys=True)
+
+
+def describe_point(point: Mapping[str, Any]) -> str:
+    """ "prune.ratio = 0.5, prune.method = random"."""
+    return ", ".join(f"{key} = {value}" for key, value in point.items())
+
+
+def distinct_points(routes: Iterable[Route]) -> list[Mapping[str, Any]]:
+    """Every grid point of the routes once, in order; [{}] without a grid."""
+    points = {point_key(route.point): route.point for route in routes}
+    return list(points.values())
+
+
+def full_points(routes: Iterable[Route]) -> list[Mapping[str, Any]]:
+    """The grid points that no other point extends: a route outside the grid belongs to all of them."""
+    points = distinct_points(routes)
+    return [p for p in points if not any(p.items() < other.items() for other in points)]
+
+
+def distinct_names(routes: Iterable[Route]) -> list[str]:
+    """Every pipeline name once, in order."""
+    return list(dict.fromkeys(route.name for route in routes))
+
+
+def colours(names: Iterable[str]) -> dict[str, str]:
+    """One colour per pipeline name, the same in every figure and table."""
+    unknown = 0
+    chosen = {}
+    for name in names:
+        if name in NOTES:
+            chosen[name] = NOTES[name].colour
+        else:
+            chosen[name] = _OTHER_COLOURS[unknown % len(_OTHER_COLOURS)]
+            unknown += 1
+    return chosen
+
+
+def is_numeric_field(routes: Iterable[Route], field: str) -> bool:
+    """Whether every route that has the grid field `field` has a number there."""
+    values = [route.point[field] for route in routes if field in route.point]
+    return bool(values) and all(is_number(value) for value in values)

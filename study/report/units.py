@@ -1,0 +1,82 @@
+"""Numbers as the report prints them: signs, SI prefixes, units, missing values."""
+
+from __future__ import annotations
+
+from study.stats import Difference, Summary
+
+MISSING = "–"
+_PREFIXES = ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
+
+
+def prefix_for(value: float) -> tuple[float, str]:
+    """The SI prefix that brings `value` to 1..1000: (1e9, "G") for 1.8e9."""
+    return next(((size, name) for size, name in _PREFIXES if abs(value) >= size), (1.0, ""))
+
+
+def si(value: float | None, unit: str = "") -> str:
+    """Three significant digits and an SI prefix: "1.82 G", "563 M", "412 TMACs"."""
+    if value is None:
+        return MISSING
+    size, prefix = prefix_for(value)
+    scaled = value / size
+    digits = 0 if abs(scaled) >= 100 or size == 1.0 else 1 if abs(scaled) >= 10 else 2
+    return f"{scaled:.{digits}f} {prefix}{unit}".rstrip()
+
+
+def ap(value: float | None) -> str:
+    """An AP (0..100) with one decimal."""
+    return MISSING if value is None else _minus(f"{value:.1f}")
+
+
+def signed(value: float) -> str:
+    """A difference with its sign, one decimal: "+1.3", "−0.4"; more where it would read as 0."""
+    return _minus(f"{value:+.{_decimals(value)}f}")
+
+
+def percent(part: float | None, whole: float | None) -> str:
+    """`part` as a share of `whole`: "27 %"; empty where either is missing or `whole` is 0."""
+    return "" if part is None or not whole else f"{100 * part / whole:.0f} %"
+
+
+def seconds(value: float | None) -> str:
+    """Seconds, with thousands separated."""
+    return MISSING if value is None else f"{value:,.0f} s"
+
+
+def milliseconds(value: float | None) -> str:
+    """Milliseconds with one decimal."""
+    return MISSING if value is None else f"{value:.1f} ms"
+
+
+def mean_std(summary: Summary | None) -> str:
+    """ "61.2 ± 0.8 (n = 2)", or "61.2 (n = 1)"."""
+    if summary is None:
+        return MISSING
+    spread = "" if summary.std is None else f" ± {ap(summary.std)}"
+    return f"{ap(summary.mean)}{spread} (n = {summary.n})"
+
+
+def interval(difference: Difference) -> str:
+    """ "[−0.4, 3.0]", or why there is none; never a bound that reads 0.0 and is not."""
+    if difference.interval is None:
+        return "(one seed: no interval)"
+    low, high = difference.interval
+    decimals = max(_decimals(low), _decimals(high))
+    return _minus(f"[{low:.{decimals}f}, {high:.{decimals}f}]")
+
+
+def noise(difference: Difference) -> str:
+    """What the interval says about the difference, in two or three words."""
+    if difference.within_noise is None:
+        return "not decidable"
+    return "within noise" if difference.within_noise else "beyond noise"
+
+
+def _decimals(value: float) -> int:
+    """One decimal, or up to three where fewer would turn a number that is not 0 into one that looks it."""
+    return next((d for d in (1, 2) if value == 0 or round(value, d) != 0), 3)
+
+
+def _minus(text: str) -> str:
+    """The typographic minus sign."""
+    return text.replace("-", "−")
