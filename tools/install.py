@@ -267,7 +267,7 @@ def install(venv: Path) -> str:
         log.truncate(0)
         create_environment(venv, log)
         found = look_into(venv)
-        fresh = "installing PyTorch, Detectron2 and the rest, about two minutes and 6 GB,"
+        fresh = "installing PyTorch, Detectron2 and the rest, some minutes and 6 GB,"
         print(f"{'completing' if found.torch else fresh} in {venv} (pip's words: {LOG})", flush=True)
         install_project(venv, found, log)
         (venv / UNFINISHED).unlink(missing_ok=True)  # what follows repairs itself
