@@ -59,10 +59,24 @@ def find_groups(model: nn.Module, example: Tensor, *, stages: Sequence[str] = ()
     `example`: an input batch (N, C, H, W) of any size that the network accepts. `stages`: module names whose
     prefix tells a layer's stage, in order. Raises ValueError for a network that cannot be traced.
     """
-    graph = _trace(model, example)
-    names = {module: name for name, module in model.named_modules()}
+    names: dict = {module: name for name, module in model.named_modules()}
     names |= {parameter: name for name, parameter in model.named_parameters()}
-    groups = [_read_group(raw, graph, names, stages) for raw in graph.get_all_groups()]
+    try:
+        graph = _trace(model, example)
+        groups = [_read_group(raw, graph, names, stages) for raw in graph.get_all_groups()]
+    except (
+        RuntimeError,
+        ValueError,
+        TypeError,
+        AttributeError,
+        LookupError,
+        AssertionError,
+        ArithmeticError,
+    ) as error:
+        shape = tuple(example.shape)
+        raise ValueError(
+            f"{type(model).__name__} cannot be traced with an input of shape {shape}: {error}"
+        ) from error
     order = {name: i for i, (name, _) in enumerate(model.named_modules())}
     return sorted((g for g in groups if g is not None), key=lambda g: order[g.name])
 
@@ -73,17 +87,13 @@ def is_depthwise(layer: object) -> bool:
 
 
 def _trace(model: nn.Module, example: Tensor) -> tp.DependencyGraph:
-    try:
-        with _traceable(model), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            # x * 1 makes the output an operation of its own, so that every group that reaches it is recognised
-            return tp.DependencyGraph().build_dependency(
-                model, example, output_transform=lambda out: [o * 1 for o in tp.utils.flatten_as_list(out)], verbose=False
-            )
-    except (RuntimeError, ValueError, TypeError, AttributeError, KeyError, IndexError, AssertionError) as error:
-        kind = type(model).__name__
-        shape = tuple(example.shape)
-        raise ValueError(f"{kind} cannot be traced with an input of shape {shape}: {error}") from error
+    def outputs(out: object) -> list[Tensor]:
+        # x * 1 makes each output an operation of its own, so that a group that reaches it is recognised
+        return [o * 1 for o in tp.utils.flatten_as_list(out)]
+
+    with _traceable(model), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return tp.DependencyGraph().build_dependency(model, example, output_transform=outputs, verbose=False)
 
 
 @contextmanager
@@ -103,7 +113,9 @@ def _traceable(model: nn.Module) -> Iterator[None]:
             m.training = mode
 
 
-def _read_group(raw: tp.dependency.Group, graph: tp.DependencyGraph, names: dict, stages: Sequence[str]) -> Group | None:
+def _read_group(
+    raw: tp.dependency.Group, graph: tp.DependencyGraph, names: dict, stages: Sequence[str]
+) -> Group | None:
     """Plain data of a torch_pruning group, or None when it reaches the network's output."""
     root = raw[0].dep.target.module
     width = root.out_channels if isinstance(root, nn.Conv2d) else root.out_features
@@ -123,7 +135,11 @@ def _read_group(raw: tp.dependency.Group, graph: tp.DependencyGraph, names: dict
         member = Member(names[target.module], side, positions)
         if member not in members:
             members.append(member)
-        if side == "out" and isinstance(target.module, nn.Conv2d | nn.Linear) and not is_depthwise(target.module):
+        if (
+            side == "out"
+            and isinstance(target.module, nn.Conv2d | nn.Linear)
+            and not is_depthwise(target.module)
+        ):
             producers.append(names[target.module])
     order = {name: i for i, name in enumerate(names.values())}
     producers = sorted(set(producers), key=order.__getitem__)
@@ -151,7 +167,7 @@ def _obstacle(node: tp.dependency.Node, names: dict) -> str | None:
     module = node.module
     if isinstance(module, nn.Conv2d) and module.groups > 1 and not is_depthwise(module):
         return f"{names[module]} is a grouped convolution"
-    known = nn.Conv2d | nn.Linear | nn.modules.batchnorm._BatchNorm | nn.LayerNorm | nn.PReLU | nn.Parameter
+    known = nn.Conv2d | nn.Linear | nn.modules.batchnorm._BatchNorm | nn.PReLU | nn.Parameter
     if module in names and not isinstance(module, known):
         return f"{names[module]} is a {type(module).__name__}"
     pad = getattr(node.grad_fn, "_saved_pad", None)

@@ -16,12 +16,19 @@ class PruningPlan:
     `keep` maps the name of a channel group (its first producing layer, see `groups.py`) to the kept channel
     indices of the *dense* network, ascending. A group that is not listed keeps all its channels. `widths` holds the
     dense width of each listed group, so that a plan made for another architecture is recognised.
+
+    For networks whose trunk keeps its width: `select` maps a convolution (or linear layer) to the input channels it
+    reads; `scatter` maps a normalisation layer to the trunk channels that its narrower output is added into; `drop`
+    names residual blocks whose branch is gone (a projection on the shortcut stays).
     """
 
     arch: str
     options: Mapping[str, Any] = field(default_factory=dict)
     keep: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     widths: Mapping[str, int] = field(default_factory=dict)
+    select: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    scatter: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    drop: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.keep.keys() != self.widths.keys():
@@ -49,7 +56,12 @@ class PruningPlan:
 
     def to_json(self) -> str:
         """One line a group, so that a plan can be read and compared."""
-        head = {"format": FORMAT, "arch": self.arch, "options": dict(self.options), "widths": dict(self.widths)}
+        head = {
+            "format": FORMAT,
+            "arch": self.arch,
+            "options": dict(self.options),
+            "widths": dict(self.widths),
+        }
         body = json.dumps(head, indent=1)[:-2]
         rows = ",\n".join(f"  {json.dumps(name)}: {list(kept)}" for name, kept in self.keep.items())
         return f'{body},\n "keep": {{\n{rows}\n }}\n}}\n'
@@ -78,4 +90,6 @@ def _check_indices(name: str, indices: Sequence[int], width: int) -> None:
     if not indices:
         raise ValueError(f"plan: group {name!r} would keep no channel of {width}")
     if list(indices) != sorted(set(indices)) or indices[0] < 0 or indices[-1] >= width:
-        raise ValueError(f"plan: kept channels of {name!r} must ascend within 0..{width - 1}, got {list(indices)[:8]}")
+        raise ValueError(
+            f"plan: kept channels of {name!r} must ascend within 0..{width - 1}, got {list(indices)[:8]}"
+        )

@@ -39,8 +39,12 @@ class Selection:
                 raise ValueError(f"ratio {ratio} is outside 0 <= ratio < 1 (it is the fraction removed)")
         if self.round_to < 1:
             raise ValueError(f"round_to={self.round_to} must be at least 1")
-        if self.level == "global" and (not isinstance(self.ratio, float | int) or self.layers or self.round_to > 1):
-            raise ValueError("level 'global' takes one ratio; `layers`, ratios by stage and `round_to` need level 'layer'")
+        if self.level == "global" and (
+            not isinstance(self.ratio, float | int) or self.layers or self.round_to > 1
+        ):
+            raise ValueError(
+                "level 'global' takes one ratio; `layers`, ratios by stage and `round_to` need level 'layer'"
+            )
 
     def stage_ratios(self) -> tuple[float, ...]:
         """The ratios by stage; one where all stages share it."""
@@ -68,14 +72,20 @@ def eligible(groups: Sequence[Group], selection: Selection) -> list[Group]:
     """The groups that `selection` covers, skipped ones left out; unknown names are refused."""
     for pattern in [*selection.skip, *(selection.layers or {})]:
         if not any(fnmatchcase(g.name, pattern) for g in groups):
-            raise ValueError(f"no layer matches {pattern!r}; prunable layers: {', '.join(g.name for g in groups)}")
+            raise ValueError(
+                f"no layer matches {pattern!r}; prunable layers: {', '.join(g.name for g in groups)}"
+            )
     chosen = [g for g in groups if (g.inner or selection.scope == "all") and not _matches(g, selection.skip)]
     for group in chosen:
         if group.fixed and selection.scope == "all":
-            raise ValueError(f"{group.name} cannot be narrowed: {group.fixed}; add it to `skip` or use scope 'inner'")
+            raise ValueError(
+                f"{group.name} cannot be narrowed: {group.fixed}; add it to `skip` or use scope 'inner'"
+            )
     chosen = [g for g in chosen if not g.fixed]
     if not chosen:
-        raise ValueError("nothing to prune: the network has no channel group in this scope that is not skipped")
+        raise ValueError(
+            "nothing to prune: the network has no channel group in this scope that is not skipped"
+        )
     return chosen
 
 
@@ -84,7 +94,9 @@ def counts(groups: Sequence[Group], selection: Selection) -> dict[str, int]:
     return {g.name: _checked_count(g, _ratio_of(g, selection), selection.round_to) for g in groups}
 
 
-def select(scores: Mapping[str, Tensor], groups: Sequence[Group], selection: Selection) -> dict[str, tuple[int, ...]]:
+def select(
+    scores: Mapping[str, Tensor], groups: Sequence[Group], selection: Selection
+) -> dict[str, tuple[int, ...]]:
     """Kept channels of each group; `scores[name]` has shape (width,), higher is better."""
     if selection.level == "global":
         return _select_global(scores, groups, selection.stage_ratios()[0])
@@ -92,7 +104,9 @@ def select(scores: Mapping[str, Tensor], groups: Sequence[Group], selection: Sel
     return {name: keep_indices(scores[name], n_keep) for name, n_keep in wanted.items()}
 
 
-def _select_global(scores: Mapping[str, Tensor], groups: Sequence[Group], ratio: float) -> dict[str, tuple[int, ...]]:
+def _select_global(
+    scores: Mapping[str, Tensor], groups: Sequence[Group], ratio: float
+) -> dict[str, tuple[int, ...]]:
     """Remove exactly floor(ratio * total) channels; each group's best channel is out of reach."""
     pooled = torch.cat([scores[g.name].double() for g in groups])
     safe = torch.zeros(len(pooled), dtype=torch.bool)
@@ -101,7 +115,9 @@ def _select_global(scores: Mapping[str, Tensor], groups: Sequence[Group], ratio:
         safe[end - group.width + keep_indices(scores[group.name], 1)[0]] = True
     n_remove = len(pooled) - count_to_keep(len(pooled), ratio)
     if n_remove > int((~safe).sum()):
-        raise ValueError(f"ratio {ratio} would empty a layer: {n_remove} of {len(pooled)} channels, {len(groups)} layers")
+        raise ValueError(
+            f"ratio {ratio} would empty a layer: {n_remove} of {len(pooled)} channels, {len(groups)} layers"
+        )
     # remove from the lowest score up; among ties the higher index goes first
     order = torch.argsort(pooled, descending=True, stable=True).flip(0)
     removed = order[~safe[order]][:n_remove]
@@ -125,7 +141,9 @@ def _ratio_of(group: Group, selection: Selection) -> float:
     if len(ratios) == 1:
         return ratios[0]
     if not 0 <= group.stage < len(ratios):
-        raise ValueError(f"{len(ratios)} ratios by stage, but {group.name} is in stage {group.stage + 1} (0: in none)")
+        raise ValueError(
+            f"{len(ratios)} ratios by stage, but {group.name} is in stage {group.stage + 1} (0: in none)"
+        )
     return ratios[group.stage]
 
 

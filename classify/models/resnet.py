@@ -89,7 +89,9 @@ class ResNet(nn.Module):
         super().__init__()
         first = shape.channels[0]
         cifar = shape.stem == "cifar"
-        self.conv1 = nn.Conv2d(3, first, 3, 1, 1, bias=False) if cifar else nn.Conv2d(3, first, 7, 2, 3, bias=False)
+        self.conv1 = (
+            nn.Conv2d(3, first, 3, 1, 1, bias=False) if cifar else nn.Conv2d(3, first, 7, 2, 3, bias=False)
+        )
         self.bn1 = nn.BatchNorm2d(first)
         self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.Identity() if cifar else nn.MaxPool2d(3, 2, 1)

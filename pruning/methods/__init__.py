@@ -1,14 +1,14 @@
 """Every pruning method by name. To add one: a file here, and a line in METHODS."""
 
 from pruning.methods import l1_filter, random
-from pruning.methods.method import Calibration, Choice, Method, Request
+from pruning.methods.method import Calibration, Choice, Effect, Method, Request
 
 METHODS: dict[str, Method] = {
     "l1_filter": l1_filter.METHOD,
     "random": random.METHOD,
 }
 
-__all__ = ["METHODS", "Calibration", "Choice", "Method", "Request", "get_method"]
+__all__ = ["METHODS", "Calibration", "Choice", "Effect", "Method", "Request", "get_method"]
 
 
 def get_method(name: str) -> Method:

@@ -1,7 +1,7 @@
 """What a pruning method is: the one interface that all of them share."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from torch import Tensor, nn
@@ -31,9 +31,42 @@ class Request:
 
 @dataclass(frozen=True)
 class Choice:
-    """What a method chose: kept channels by group name."""
+    """What a method chose; the fields it does not use stay empty.
 
-    keep: Mapping[str, tuple[int, ...]]
+    `keep`, `select`, `scatter`, `drop`: as in PruningPlan. `weights`: entries of the dense network's state that the
+    method rewrote, in their dense shapes; they replace the old ones before the cut. `masks`: 0/1 tensors by
+    parameter name, for methods that remove single weights.
+    """
+
+    keep: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    select: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    scatter: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    drop: tuple[str, ...] = ()
+    weights: Mapping[str, Tensor] = field(default_factory=dict)
+    masks: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+class Effect:
+    """What a method adds to training; a hook that is not overridden does nothing."""
+
+    def at_start(self) -> None:
+        """Before the first step of a run (not called again when a run resumes)."""
+
+    def after_backward(self) -> None:
+        """Gradients are complete, the optimiser has not stepped."""
+
+    def after_step(self, lr: float) -> None:
+        """The optimiser has stepped with learning rate `lr`."""
+
+    def after_epoch(self) -> None:
+        """An epoch ended; the last one included."""
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Whatever an exact resume needs."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Inverse of `state_dict`."""
 
 
 class Score(Protocol):
@@ -46,11 +79,13 @@ class Score(Protocol):
 class Method:
     """An entry of METHODS.
 
-    `prune` must not change the model it is given. `needs` says what `Request.calibration` is used for.
+    `prune` must not change the model it is given. `training_effect(model, options)` is what the method adds to the training
+    that comes before pruning. `needs` says what `Request.calibration` is used for.
     """
 
     prune: Callable[[nn.Module, Request], Choice]
     options: type = NoOptions
+    training_effect: Callable[[nn.Module, Any], Effect] | None = None
     needs: Literal["nothing", "activations", "gradients"] = "nothing"
 
 
