@@ -14,97 +14,16 @@ from torch import Tensor, nn
 # operators that do no multiply-add of a convolution or linear layer; any other unknown one is an error
 _FREE = frozenset(
     f"aten::{name}"
-    for name in [
-        "add",
-        "add_",
-        "sub",
-        "sub_",
-        "rsub",
-        "mul",
-        "mul_",
-        "div",
-        "div_",
-        "neg",
-        "pow",
-        "sqrt",
-        "rsqrt",
-        "exp",
-        "mean",
-        "sum",
-        "max",
-        "min",
-        "clamp",
-        "clamp_",
-        "relu",
-        "relu_",
-        "sigmoid",
-        "sigmoid_",
-        "hardswish",
-        "hardswish_",
-        "hardsigmoid",
-        "hardsigmoid_",
-        "hardtanh",
-        "hardtanh_",
-        "silu",
-        "silu_",
-        "gelu",
-        "tanh",
-        "softmax",
-        "log_softmax",
-        "dropout",
-        "dropout_",
-        "feature_dropout",
-        "max_pool2d",
-        "avg_pool2d",
-        "adaptive_avg_pool2d",
-        "adaptive_max_pool2d",
-        "flatten",
-        "reshape",
-        "view",
-        "permute",
-        "transpose",
-        "contiguous",
-        "unflatten",
-        "cat",
-        "stack",
-        "split",
-        "chunk",
-        "slice",
-        "select",
-        "unbind",
-        "unsqueeze",
-        "squeeze",
-        "expand",
-        "repeat",
-        "pad",
-        "constant_pad_nd",
-        "index",
-        "index_select",
-        "zeros",
-        "zeros_like",
-        "ones",
-        "ones_like",
-        "full",
-        "arange",
-        "clone",
-        "detach",
-        "to",
-        "size",
-        "roll",
-        "masked_fill",
-        "ne",
-        "eq",
-        "bitwise_not",
-        "upsample_nearest2d",
-        "upsample_bilinear2d",
-        "linalg_vector_norm",
-        "scaled_dot_product_attention",
-        "new_zeros",
-        "new_full",
-        "fill_",
-        "copy_",
-        "type_as",
-    ]
+    for name in (
+        "add add_ sub sub_ rsub mul mul_ div div_ neg pow sqrt rsqrt exp mean sum max min clamp clamp_ relu "
+        "relu_ sigmoid sigmoid_ hardswish hardswish_ hardsigmoid hardsigmoid_ hardtanh hardtanh_ silu silu_ "
+        "gelu tanh softmax log_softmax dropout dropout_ feature_dropout max_pool2d avg_pool2d "
+        "adaptive_avg_pool2d adaptive_max_pool2d flatten reshape view permute transpose contiguous unflatten "
+        "cat stack split chunk slice select unbind unsqueeze squeeze expand repeat pad constant_pad_nd index "
+        "index_select zeros zeros_like ones ones_like full arange clone detach to size roll masked_fill ne eq "
+        "bitwise_not upsample_nearest2d upsample_bilinear2d linalg_vector_norm scaled_dot_product_attention "
+        "new_zeros new_full fill_ copy_ type_as "
+    ).split()
 )
 # counted by fvcore, but not multiply-adds of a layer with weights
 _COUNTED = ("conv", "linear", "addmm", "matmul", "bmm", "einsum")
@@ -132,13 +51,9 @@ def count_macs(model: nn.Module, example: Tensor) -> int:
     """
     with _quiet(model), torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch.jit.trace warns about what it makes constant
-        analysis = (
-            FlopCountAnalysis(model, example).unsupported_ops_warnings(False).uncalled_modules_warnings(False)
-        )
+        analysis = FlopCountAnalysis(model, example).unsupported_ops_warnings(False).uncalled_modules_warnings(False)
         counted: Counter[str] = analysis.by_operator()
-        unknown = sorted(
-            op for op in analysis.unsupported_ops() if op not in _FREE and not op.startswith("prim::")
-        )
+        unknown = sorted(op for op in analysis.unsupported_ops() if op not in _FREE and not op.startswith("prim::"))
     if unknown:
         raise ValueError(f"cannot count the multiply-adds of {', '.join(unknown)} in {type(model).__name__}")
     odd = sorted(set(counted) - set(_COUNTED) - set(_DROPPED))

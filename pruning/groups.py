@@ -74,9 +74,7 @@ def find_groups(model: nn.Module, example: Tensor, *, stages: Sequence[str] = ()
         ArithmeticError,
     ) as error:
         shape = tuple(example.shape)
-        raise ValueError(
-            f"{type(model).__name__} cannot be traced with an input of shape {shape}: {error}"
-        ) from error
+        raise ValueError(f"{type(model).__name__} cannot be traced with an input of shape {shape}: {error}") from error
     order = {name: i for i, (name, _) in enumerate(model.named_modules())}
     return sorted((g for g in groups if g is not None), key=lambda g: order[g.name])
 
@@ -135,11 +133,7 @@ def _read_group(
         member = Member(names[target.module], side, positions)
         if member not in members:
             members.append(member)
-        if (
-            side == "out"
-            and isinstance(target.module, nn.Conv2d | nn.Linear)
-            and not is_depthwise(target.module)
-        ):
+        if side == "out" and isinstance(target.module, nn.Conv2d | nn.Linear) and not is_depthwise(target.module):
             producers.append(names[target.module])
     order = {name: i for i, name in enumerate(names.values())}
     producers = sorted(set(producers), key=order.__getitem__)

@@ -90,6 +90,4 @@ def _check_indices(name: str, indices: Sequence[int], width: int) -> None:
     if not indices:
         raise ValueError(f"plan: group {name!r} would keep no channel of {width}")
     if list(indices) != sorted(set(indices)) or indices[0] < 0 or indices[-1] >= width:
-        raise ValueError(
-            f"plan: kept channels of {name!r} must ascend within 0..{width - 1}, got {list(indices)[:8]}"
-        )
+        raise ValueError(f"plan: kept channels of {name!r} must ascend within 0..{width - 1}, got {list(indices)[:8]}")

@@ -22,7 +22,8 @@ class Selection:
     `ratio`: fraction removed, one for all groups or one per stage. `level`: the same share of every layer, or the
     lowest scores of the network as a whole. `scope`: `inner` groups (computed by one layer, as in the literature on
     residual networks) or `all`, coupled ones included. `skip`: group names or patterns (`layer4.*`) left whole.
-    `layers`: ratio by name or pattern, before `ratio`. `round_to`: kept counts become the nearest multiple of it, at least one.
+    `layers`: ratio by name or pattern, before `ratio`. `round_to`: kept counts become the nearest
+    multiple of it, at least one.
     """
 
     ratio: float | tuple[float, ...] = 0.5
@@ -39,9 +40,7 @@ class Selection:
                 raise ValueError(f"ratio {ratio} is outside 0 <= ratio < 1 (it is the fraction removed)")
         if self.round_to < 1:
             raise ValueError(f"round_to={self.round_to} must be at least 1")
-        if self.level == "global" and (
-            not isinstance(self.ratio, float | int) or self.layers or self.round_to > 1
-        ):
+        if self.level == "global" and (not isinstance(self.ratio, float | int) or self.layers or self.round_to > 1):
             raise ValueError(
                 "level 'global' takes one ratio; `layers`, ratios by stage and `round_to` need level 'layer'"
             )
@@ -72,20 +71,14 @@ def eligible(groups: Sequence[Group], selection: Selection) -> list[Group]:
     """The groups that `selection` covers, skipped ones left out; unknown names are refused."""
     for pattern in [*selection.skip, *(selection.layers or {})]:
         if not any(fnmatchcase(g.name, pattern) for g in groups):
-            raise ValueError(
-                f"no layer matches {pattern!r}; prunable layers: {', '.join(g.name for g in groups)}"
-            )
+            raise ValueError(f"no layer matches {pattern!r}; prunable layers: {', '.join(g.name for g in groups)}")
     chosen = [g for g in groups if (g.inner or selection.scope == "all") and not _matches(g, selection.skip)]
     for group in chosen:
         if group.fixed and selection.scope == "all":
-            raise ValueError(
-                f"{group.name} cannot be narrowed: {group.fixed}; add it to `skip` or use scope 'inner'"
-            )
+            raise ValueError(f"{group.name} cannot be narrowed: {group.fixed}; add it to `skip` or use scope 'inner'")
     chosen = [g for g in chosen if not g.fixed]
     if not chosen:
-        raise ValueError(
-            "nothing to prune: the network has no channel group in this scope that is not skipped"
-        )
+        raise ValueError("nothing to prune: the network has no channel group in this scope that is not skipped")
     return chosen
 
 
@@ -94,9 +87,7 @@ def counts(groups: Sequence[Group], selection: Selection) -> dict[str, int]:
     return {g.name: _checked_count(g, _ratio_of(g, selection), selection.round_to) for g in groups}
 
 
-def select(
-    scores: Mapping[str, Tensor], groups: Sequence[Group], selection: Selection
-) -> dict[str, tuple[int, ...]]:
+def select(scores: Mapping[str, Tensor], groups: Sequence[Group], selection: Selection) -> dict[str, tuple[int, ...]]:
     """Kept channels of each group; `scores[name]` has shape (width,), higher is better."""
     if selection.level == "global":
         return _select_global(scores, groups, selection.stage_ratios()[0])
@@ -104,9 +95,7 @@ def select(
     return {name: keep_indices(scores[name], n_keep) for name, n_keep in wanted.items()}
 
 
-def _select_global(
-    scores: Mapping[str, Tensor], groups: Sequence[Group], ratio: float
-) -> dict[str, tuple[int, ...]]:
+def _select_global(scores: Mapping[str, Tensor], groups: Sequence[Group], ratio: float) -> dict[str, tuple[int, ...]]:
     """Remove exactly floor(ratio * total) channels; each group's best channel is out of reach."""
     pooled = torch.cat([scores[g.name].double() for g in groups])
     safe = torch.zeros(len(pooled), dtype=torch.bool)
@@ -141,9 +130,7 @@ def _ratio_of(group: Group, selection: Selection) -> float:
     if len(ratios) == 1:
         return ratios[0]
     if not 0 <= group.stage < len(ratios):
-        raise ValueError(
-            f"{len(ratios)} ratios by stage, but {group.name} is in stage {group.stage + 1} (0: in none)"
-        )
+        raise ValueError(f"{len(ratios)} ratios by stage, but {group.name} is in stage {group.stage + 1} (0: in none)")
     return ratios[group.stage]
 
 
@@ -152,6 +139,7 @@ def _checked_count(group: Group, ratio: float, round_to: int) -> int:
     if n_keep < 1:
         highest = 1 - 1 / group.width
         raise ValueError(
-            f"ratio {ratio} leaves no channel of {group.width} in {group.name}; the highest that leaves one is {highest:g}"
+            f"ratio {ratio} leaves no channel of {group.width} in {group.name};"
+            f" the highest that leaves one is {highest:g}"
         )
     return n_keep

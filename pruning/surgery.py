@@ -19,13 +19,9 @@ def apply(model: nn.Module, plan: PruningPlan, groups: Sequence[Group]) -> nn.Mo
     by_name = {g.name: g for g in groups}
     for name, width in plan.widths.items():
         if name not in by_name:
-            raise ValueError(
-                f"the plan is for {plan.arch!r} and prunes {name!r}, which this network does not have"
-            )
+            raise ValueError(f"the plan is for {plan.arch!r} and prunes {name!r}, which this network does not have")
         if by_name[name].width != width:
-            raise ValueError(
-                f"the plan expects {width} channels in {name!r}, this network has {by_name[name].width}"
-            )
+            raise ValueError(f"the plan expects {width} channels in {name!r}, this network has {by_name[name].width}")
     small = copy.deepcopy(model)
     for (layer, side), gone in _removed(plan.keep, groups).items():
         _cut(small, layer, side, gone)
@@ -50,9 +46,7 @@ def largest_difference(a: nn.Module, b: nn.Module, batch: Tensor) -> float:
     return float((out_a - out_b).abs().max()) / scale
 
 
-def check_masked_equals_small(
-    masked: nn.Module, small: nn.Module, batch: Tensor, *, tolerance: float = 1e-3
-) -> float:
+def check_masked_equals_small(masked: nn.Module, small: nn.Module, batch: Tensor, *, tolerance: float = 1e-3) -> float:
     """The largest relative difference of the two networks' outputs; RuntimeError above `tolerance`."""
     difference = largest_difference(masked, small, batch)
     if not difference <= tolerance:  # also catches NaN
@@ -120,25 +114,19 @@ def _cut_norm(layer: nn.Module, name: str, gone: set[int]) -> None:
     """Any layer whose tensors are all (C,): BatchNorm, frozen BatchNorm, PReLU."""
     tensors = [*layer.named_parameters(recurse=False), *layer.named_buffers(recurse=False)]
     if isinstance(layer, nn.GroupNorm | nn.LayerNorm):
-        raise ValueError(
-            f"{name} is a {type(layer).__name__}: it mixes its channels, so none can be removed alone"
-        )
+        raise ValueError(f"{name} is a {type(layer).__name__}: it mixes its channels, so none can be removed alone")
     for key, tensor in tensors:
         if tensor.ndim != 1 or tensor.numel() == 1:
             continue  # num_batches_tracked, or the one slope of a PReLU
         index = _others(gone, tensor.numel())
-        setattr(
-            layer, key, _kept(tensor, 0, index) if isinstance(tensor, nn.Parameter) else tensor[index].clone()
-        )
+        setattr(layer, key, _kept(tensor, 0, index) if isinstance(tensor, nn.Parameter) else tensor[index].clone())
         for attribute in ("num_features", "num_parameters"):
             if hasattr(layer, attribute):
                 setattr(layer, attribute, len(index))
 
 
-def _kept(parameter: nn.Parameter, dim: int, index: list[int]) -> nn.Parameter:
-    kept = parameter.data.index_select(
-        dim, torch.tensor(index, dtype=torch.long, device=parameter.device)
-    ).clone()
+def _kept(parameter: Tensor, dim: int, index: list[int]) -> nn.Parameter:
+    kept = parameter.data.index_select(dim, torch.tensor(index, dtype=torch.long, device=parameter.device)).clone()
     return nn.Parameter(kept, requires_grad=parameter.requires_grad)
 
 
@@ -150,5 +138,5 @@ def _affine_tensors(model: nn.Module, name: str, side: Side) -> list[tuple[Tenso
         return [(getattr(parent, leaf), 0)]
     layer = model.get_submodule(name)
     if side == "in":
-        return [(layer.weight, 1)]
+        return [(layer.get_parameter("weight"), 1)]
     return [(t, 0) for t in (getattr(layer, "weight", None), getattr(layer, "bias", None)) if t is not None]

@@ -22,17 +22,13 @@ def _cifar_resnet(arch: str, ratio: tuple[float, ...], skip: tuple[str, ...]) ->
 
 def _resnet34(ratio: tuple[float, ...]) -> Target:
     blocks = ("layer1.0", "layer2.0", "layer2.3", "layer3.0", "layer3.5", "layer4.0", "layer4.1", "layer4.2")
-    return Target(
-        "resnet34", Selection(ratio=ratio, skip=tuple(f"{b}.conv1" for b in blocks)), 90, 224, cap=2
-    )
+    return Target("resnet34", Selection(ratio=ratio, skip=tuple(f"{b}.conv1" for b in blocks)), 90, 224, cap=2)
 
 
 # Li et al., ICLR 2017 (ResNet-56/110-A/-B, ResNet-34-A/-B), with the stages and skipped layers of the released code
 # of Liu et al., ICLR 2019: only the first convolution of a basic block loses filters.
 TARGETS: dict[str, Target] = {
-    "resnet56-A": _cifar_resnet(
-        "resnet56", (0.1, 0.1, 0.1), ("layer1.7", "layer2.0", "layer3.0", "layer3.8")
-    ),
+    "resnet56-A": _cifar_resnet("resnet56", (0.1, 0.1, 0.1), ("layer1.7", "layer2.0", "layer3.0", "layer3.8")),
     "resnet56-B": _cifar_resnet(
         "resnet56", (0.6, 0.3, 0.1), ("layer1.7", "layer1.8", "layer2.0", "layer2.7", "layer3.0", "layer3.8")
     ),
@@ -50,9 +46,7 @@ def scratch_b_epochs(base_epochs: int, dense_macs: int, pruned_macs: int, *, cap
     trains for cap * base_epochs.
     """
     if pruned_macs < 1 or dense_macs < pruned_macs:
-        raise ValueError(
-            f"dense_macs={dense_macs} must be at least pruned_macs={pruned_macs}, which must be positive"
-        )
+        raise ValueError(f"dense_macs={dense_macs} must be at least pruned_macs={pruned_macs}, which must be positive")
     if cap is not None and dense_macs / pruned_macs >= cap:
         return int(base_epochs * cap)
     return base_epochs * dense_macs // pruned_macs

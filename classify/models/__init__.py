@@ -33,9 +33,7 @@ MODELS: dict[str, Model] = {
     "cifar_resnet": Model(cifar_resnet, 32, _THREE),
     "imagenet_resnet": Model(imagenet_resnet, 224, _FOUR),
     **{f"resnet{d}": Model(partial(cifar_resnet, depth=d), 32, _THREE) for d in (20, 32, 44, 56, 110)},
-    **{
-        f"resnet{d}": Model(partial(imagenet_resnet, depth=d), 224, _FOUR) for d in (10, 18, 34, 50, 101, 152)
-    },
+    **{f"resnet{d}": Model(partial(imagenet_resnet, depth=d), 224, _FOUR) for d in (10, 18, 34, 50, 101, 152)},
 }
 
 
@@ -72,9 +70,7 @@ def example_input(name: str) -> Tensor:
 
 def channel_groups(name: str, model: nn.Module, example: Tensor | None = None) -> list[Group]:
     """The coupled channel groups of a network built by `build(name, ...)`."""
-    return find_groups(
-        model, example_input(name) if example is None else example, stages=get_model(name).stages
-    )
+    return find_groups(model, example_input(name) if example is None else example, stages=get_model(name).stages)
 
 
 def rebuild(plan: PruningPlan, num_classes: int) -> nn.Module:

@@ -4,10 +4,10 @@ from torch import nn
 
 
 def initialise(model: nn.Module) -> None:
-    """Convolutions normal with std sqrt(2 / (k * k * out)), BatchNorm gamma 1 and beta 0; linear layers as PyTorch does.
+    """Convolutions normal with std sqrt(2 / (k * k * out)), BatchNorm gamma 1, beta 0; linear layers as PyTorch.
 
-    He et al., ICCV 2015 (arXiv 1502.01852), as in the released code of the study. A pruned architecture that is trained from scratch needs
-    it after the cut: `out` is the narrow width.
+    He et al., ICCV 2015 (arXiv 1502.01852), as in the released code of the study. A pruned architecture
+    that is trained from scratch needs it after the cut: `out` is the narrow width.
     """
     for module in model.modules():
         if isinstance(module, nn.Conv2d):

@@ -1,7 +1,7 @@
 """Residual networks of any depth and width, with the CIFAR stem or the ImageNet stem.
 
-He et al., Deep Residual Learning for Image Recognition, CVPR 2016 (arXiv 1512.03385), sections 3.3 and 4.2. Layer names are
-torchvision's, so weights of its ResNet-18/34/50 load as they are.
+He et al., Deep Residual Learning for Image Recognition, CVPR 2016 (arXiv 1512.03385), sections 3.3 and 4.2.
+Layer names are torchvision's, so weights of its ResNet-18/34/50 load as they are.
 """
 
 from collections.abc import Sequence
@@ -89,9 +89,7 @@ class ResNet(nn.Module):
         super().__init__()
         first = shape.channels[0]
         cifar = shape.stem == "cifar"
-        self.conv1 = (
-            nn.Conv2d(3, first, 3, 1, 1, bias=False) if cifar else nn.Conv2d(3, first, 7, 2, 3, bias=False)
-        )
+        self.conv1 = nn.Conv2d(3, first, 3, 1, 1, bias=False) if cifar else nn.Conv2d(3, first, 7, 2, 3, bias=False)
         self.bn1 = nn.BatchNorm2d(first)
         self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.Identity() if cifar else nn.MaxPool2d(3, 2, 1)

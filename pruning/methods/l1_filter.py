@@ -1,8 +1,8 @@
 """L1-norm filter pruning: Li et al., Pruning Filters for Efficient ConvNets, ICLR 2017 (arXiv 1608.08710), section 3.
 
 The score of a filter is the sum of |w| over (in, kh, kw); the filters with the lowest scores go, their
-BatchNorm channels and the next layer's inputs with them. Channels that a shortcut adds up are scored by the sum over the layers
-that produce them (the paper scores them by the shortcut's projection alone; by default they are not pruned).
+BatchNorm channels and the next layer's inputs with them. Channels that a shortcut adds up are scored by the
+sum over the layers that produce them (the paper scores them by the shortcut's projection alone; by default they are not pruned).
 """
 
 from typing import Any
@@ -18,7 +18,7 @@ def score(model: nn.Module, group: Group, *, options: Any = None, seed: int = 0)
     """Sum of absolute weights of each output channel, shape (width,)."""
     total = torch.zeros(group.width, dtype=torch.float64)
     for name in group.producers:
-        weight = model.get_submodule(name).weight.detach()  # (out, in, kh, kw) or (out, in)
+        weight = model.get_parameter(f"{name}.weight").detach()  # (out, in, kh, kw) or (out, in)
         total += weight.double().abs().flatten(1).sum(1).cpu()
     return total
 

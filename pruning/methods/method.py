@@ -79,8 +79,8 @@ class Score(Protocol):
 class Method:
     """An entry of METHODS.
 
-    `prune` must not change the model it is given. `training_effect(model, options)` is what the method adds to the training
-    that comes before pruning. `needs` says what `Request.calibration` is used for.
+    `prune` must not change the model it is given. `training_effect(model, options)` is what
+    the method adds to the training that comes before pruning. `needs` says what `Request.calibration` is used for.
     """
 
     prune: Callable[[nn.Module, Request], Choice]

@@ -1,7 +1,7 @@
 """Random channels: the control that shows what a criterion is worth at the same counts.
 
-Not from one paper: Mittal et al., Recovering from Random Pruning (WACV 2018, arXiv 1801.10447) made the case for it. Each
-group draws its own scores from the seed and its name, so a choice does not depend on what else is pruned.
+Not from one paper: Mittal et al., Recovering from Random Pruning (WACV 2018, arXiv 1801.10447) made the case
+for it. Each group draws its own scores from the seed and its name, so a choice does not depend on what else is pruned.
 """
 
 import zlib
