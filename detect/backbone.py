@@ -104,9 +104,7 @@ def _check_arguments(strides: tuple[int, ...], norm: str, freeze_at: int) -> Non
 def _layers_until(layers, position: int) -> set[str]:
     """Names of the modules and parameters that are used at or before `position`, and never after."""
     last_use = {
-        str(node.target): i
-        for i, node in enumerate(layers.graph.nodes)
-        if node.op in ("call_module", "get_attr")
+        str(node.target): i for i, node in enumerate(layers.graph.nodes) if node.op in ("call_module", "get_attr")
     }
     return {name for name, i in last_use.items() if i <= position}
 

@@ -22,6 +22,8 @@ from detectron2.modeling.backbone.fpn import LastLevelMaxPool
 from torch import nn
 
 from detect.backbone import ClassifierBackbone
+from detect.proposals import BlockwiseRPN
+from detect.roi_align import use_separable_roi_align
 
 BACKBONE_NAME = "build_classifier_fpn_backbone"
 _OFFERED: ContextVar[ClassifierBackbone | None] = ContextVar("offered_backbone", default=None)
@@ -48,9 +50,7 @@ class DetectorSettings:
     train_proposals: int | None = None  # per image, after suppression
     test_proposals: int | None = None
     box_head_dim: int | None = None
-    overrides: Mapping[str, Any] = field(
-        default_factory=dict
-    )  # Detectron2 keys, such as MODEL.RPN.NMS_THRESH
+    overrides: Mapping[str, Any] = field(default_factory=dict)  # Detectron2 keys, such as MODEL.RPN.NMS_THRESH
     config_file: Path | None = None  # a Detectron2 YAML, merged in first
 
 
@@ -67,13 +67,16 @@ def build_detector(
     )
     cfg = make_config(settings, device=device)
     with _offer(bottom_up):
-        return build_model(cfg), cfg
+        detector = build_model(cfg)
+    use_separable_roi_align(detector)
+    return detector, cfg
 
 
 def make_config(settings: DetectorSettings, *, device: str = "cpu") -> CfgNode:
     """Detectron2's config: its defaults, then the user's YAML, then the settings, then the overrides."""
     cfg = get_cfg()
     cfg.MODEL.META_ARCHITECTURE = "GeneralizedRCNN"
+    cfg.MODEL.PROPOSAL_GENERATOR.NAME = BlockwiseRPN.__name__
     cfg.MODEL.ROI_HEADS.NAME = "StandardROIHeads"
     cfg.MODEL.ROI_BOX_HEAD.NAME = "FastRCNNConvFCHead"
     cfg.MODEL.ROI_BOX_HEAD.NUM_FC = 2
@@ -93,9 +96,7 @@ def build_classifier_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
     """Detectron2's builder of the offered classifier with an FPN and one max-pooled level on top."""
     bottom_up = _OFFERED.get()
     if bottom_up is None:
-        raise ValueError(
-            f"{BACKBONE_NAME} needs a classifier: build the detector with detect.build.build_detector"
-        )
+        raise ValueError(f"{BACKBONE_NAME} needs a classifier: build the detector with detect.build.build_detector")
     shapes = bottom_up.output_shape()
     top = LastLevelMaxPool()
     top.in_feature = f"p{max(_level(s.stride) for s in shapes.values())}"
@@ -190,6 +191,4 @@ def _merge_file(cfg: CfgNode, path: Path) -> None:
 def _check_levels(cfg: CfgNode, strides: tuple[int, ...]) -> None:
     wanted, sizes = len(strides) + 1, cfg.MODEL.ANCHOR_GENERATOR.SIZES
     if len(sizes) not in (1, wanted):
-        raise ValueError(
-            f"anchor_sizes has {len(sizes)} entries for {wanted} levels: strides {strides} and one on top"
-        )
+        raise ValueError(f"anchor_sizes has {len(sizes)} entries for {wanted} levels: strides {strides} and one on top")

@@ -49,9 +49,7 @@ def evaluation_macs(detector: nn.Module, cfg: CfgNode, *, image_size: tuple[int,
 
 def training_macs(detector: nn.Module, cfg: CfgNode, *, image_size: tuple[int, int]) -> int:
     """MACs of one image in training, forward and backward: the box head runs on the sampled regions."""
-    forward = detector_macs(
-        detector, image_size=image_size, proposals=cfg.MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE
-    )
+    forward = detector_macs(detector, image_size=image_size, proposals=cfg.MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE)
     return BACKWARD_FACTOR * forward.total
 
 

@@ -47,9 +47,7 @@ def check_dataset(dataset: CocoDataset) -> None:
     paths = [dataset.images / image["file_name"] for image in coco["images"]]
     missing = [path for path in paths if not path.is_file()]
     if missing:
-        raise ValueError(
-            f"{dataset.annotations}: {len(missing)} of {len(paths)} images missing, such as {missing[0]}"
-        )
+        raise ValueError(f"{dataset.annotations}: {len(missing)} of {len(paths)} images missing, such as {missing[0]}")
     for path in paths:
         _decode(path)
 
@@ -61,6 +59,12 @@ def register_dataset(dataset: CocoDataset) -> str:
     if name not in DatasetCatalog.list():
         register_coco_instances(name, {}, str(dataset.annotations), str(dataset.images))
     return name
+
+
+def class_names(dataset: CocoDataset) -> list[str]:
+    """Names of the categories in order of their ids, which is the order of a detector's classes."""
+    categories = _read_json(dataset.annotations)["categories"]
+    return [category["name"] for category in sorted(categories, key=lambda c: c["id"])]
 
 
 def train_loader(
@@ -76,9 +80,7 @@ def train_loader(
 ) -> DataLoader:
     """An endless loader; its k-th batch depends only on (seed, start_iteration + k). Split over processes."""
     records = _records(register_dataset(dataset), filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS)
-    resize = T.ResizeShortestEdge(
-        cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.MAX_SIZE_TRAIN, cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING
-    )
+    resize = T.ResizeShortestEdge(cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.MAX_SIZE_TRAIN, cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING)
     mapper = DatasetMapper(
         is_train=True,
         augmentations=[resize, *([T.RandomFlip()] if flip else [])],

@@ -1,0 +1,182 @@
+"""Detector training on Detectron2's trainer; on the CPU a killed run ends with the same bits."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.engine import HookBase, SimpleTrainer, create_ddp_model
+from detectron2.solver import get_default_optimizer_params
+from detectron2.solver.lr_scheduler import WarmupParamScheduler
+from detectron2.utils import comm
+from fvcore.common.param_scheduler import CosineParamScheduler, MultiStepParamScheduler, ParamScheduler
+from torch import nn
+
+from detect.data import CocoDataset, class_names, seed_generators, train_loader
+from detect.hooks import Checkpointer, EffectHook, Report, Reporter, Schedule
+from detect.precision import autocast_dtype
+
+_SCHEDULES = ("step", "cosine")
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """How a detector is trained. Durations that stretch with the budget are fractions of `iterations`."""
+
+    iterations: int
+    batch_size: int  # images per step over all processes
+    lr: float
+    momentum: float = 0.9
+    weight_decay: float = 1e-4  # not on normalisation layers
+    schedule: str = "step"
+    milestones: tuple[float, ...] = (2 / 3, 8 / 9)  # Detectron2's 60k and 80k of 90k
+    gamma: float = 0.1
+    warmup: float = 0.05
+    warmup_factor: float = 1e-3
+    clip_norm: float | None = None  # bound of the gradient's L2 norm over all parameters
+    seed: int = 0
+    precision: str = "auto"
+    flip: bool = False
+    group_by_aspect: bool = False
+    num_workers: int = 0
+    checkpoint_every: int = 200  # iterations
+    report_every: int = 20
+
+
+@dataclass(frozen=True)
+class TrainOutcome:
+    """What the training came to; seconds of training, earlier processes' included."""
+
+    images_seen: int
+    seconds: float
+    final_loss: float
+
+
+def train_detector(
+    detector: nn.Module,
+    cfg: CfgNode,
+    *,
+    dataset: CocoDataset,
+    settings: TrainSettings,
+    checkpoint: Path,
+    report: Report | None = None,
+    effects: Iterable[Any] = (),
+) -> TrainOutcome:
+    """Train a detector in place, from `checkpoint` if that exists, and leave it there when done.
+
+    `report(step, total, metrics)` is called now and then with the losses and the learning rate. An effect is
+    an object with `after_backward(model)` and `after_step(model)`, either of which may be absent.
+    Raises ValueError on settings that do not fit, FloatingPointError with the step of a loss that is not finite.
+    """
+    _check_classes(dataset, cfg)
+    optimizer = torch.optim.SGD(
+        get_default_optimizer_params(detector, weight_decay_norm=0.0),
+        lr=settings.lr,
+        momentum=settings.momentum,
+        weight_decay=settings.weight_decay,
+        fused=True,  # one pass over the weights
+    )
+    trainer = DetectorTrainer(detector, optimizer, settings)
+    total = settings.iterations
+    identity = {"seed": settings.seed, "iterations": total, "batch_size": settings.batch_size}
+    keeper = Checkpointer(detector, checkpoint, identity=identity, every=settings.checkpoint_every, total=total)
+    hooks: list[HookBase] = [
+        Schedule(lr_schedule(settings), settings.lr, total),
+        *(EffectHook(e, detector) for e in effects),
+        keeper,
+    ]
+    if report is not None and comm.is_main_process():
+        hooks.append(Reporter(report, every=settings.report_every, total=total))
+    trainer.register_hooks(hooks)
+    start = keeper.restore()
+    if start < total:
+        trainer.data_loader = train_loader(
+            dataset,
+            cfg,
+            batch_size=settings.batch_size,
+            seed=settings.seed,
+            start_iteration=start,
+            flip=settings.flip,
+            group_by_aspect=settings.group_by_aspect,
+            num_workers=settings.num_workers,
+        )
+        trainer.train(start, total)
+    return TrainOutcome(total * settings.batch_size, keeper.seconds, trainer.last_loss)
+
+
+def lr_schedule(settings: TrainSettings) -> ParamScheduler:
+    """Multiplier of the learning rate as a function of progress in [0, 1)."""
+    if settings.schedule not in _SCHEDULES:
+        raise ValueError(f"schedule={settings.schedule!r} is not one of {', '.join(_SCHEDULES)}")
+    if not 0 <= settings.warmup < 1:
+        raise ValueError(f"warmup={settings.warmup} is a fraction of the iterations, 0 <= warmup < 1")
+    main: ParamScheduler
+    if settings.schedule == "cosine":
+        main = CosineParamScheduler(1, 0)
+    else:
+        # milestones in parts of a million, since fvcore takes them as counts of updates
+        steps = [round(1e6 * m) for m in settings.milestones]
+        values = [settings.gamma**k for k in range(len(steps) + 1)]
+        main = MultiStepParamScheduler(values, num_updates=1_000_000, milestones=steps)
+    if settings.warmup == 0:
+        return main
+    return WarmupParamScheduler(main, settings.warmup_factor, settings.warmup, "linear")
+
+
+class DetectorTrainer(SimpleTrainer):
+    """Detectron2's trainer with autocast, clipping, and generators seeded by (seed, iteration).
+
+    Seeding each step makes the sampling of anchors and regions the same after a resume.
+    """
+
+    def __init__(self, detector: nn.Module, optimizer: torch.optim.Optimizer, settings: TrainSettings):
+        device = next(detector.parameters()).device.type
+        self.detector = detector
+        super().__init__(create_ddp_model(detector), None, optimizer, gather_metric_period=settings.report_every)
+        self.settings = settings
+        self.dtype = autocast_dtype(settings.precision, device)
+        self.device = device
+        self.scaler = torch.amp.GradScaler(device, enabled=self.dtype == torch.float16)
+        self.losses: dict[str, torch.Tensor] = {}
+        self.last_loss = float("nan")
+        self._unchecked: list[torch.Tensor] = []
+
+    def run_step(self) -> None:
+        data = next(self._data_loader_iter)  # before seeding: a new loader's first batch draws a number
+        seed_generators(self.settings.seed, self.iter * comm.get_world_size() + comm.get_rank())
+        self.optimizer.zero_grad(set_to_none=True)
+        try:
+            with torch.autocast(self.device, dtype=self.dtype, enabled=self.dtype is not None):
+                self.losses = self.model(data)
+        except FloatingPointError as error:  # from the RPN, whose message has no step
+            raise FloatingPointError(f"step {self.iter}: {error}") from error
+        loss = sum(self.losses.values())
+        self._watch(loss)
+        self.scaler.scale(loss).backward()
+        self.scaler.unscale_(self.optimizer)
+        self.after_backward()
+        if self.settings.clip_norm is not None:
+            nn.utils.clip_grad_norm_(self.detector.parameters(), self.settings.clip_norm)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+
+    def _watch(self, loss: torch.Tensor) -> None:
+        """Look for a loss that is not finite: at once on the CPU, now and then where looking stalls the device."""
+        self._unchecked.append(loss.detach())
+        done, every = self.iter + 1, (self.settings.report_every, self.settings.checkpoint_every)
+        if self.device != "cpu" and all(done % n for n in every) and done < self.max_iter:
+            return
+        values = torch.stack(self._unchecked).tolist()
+        self._unchecked.clear()
+        for step, value in enumerate(values, self.iter + 1 - len(values)):
+            if not abs(value) < float("inf"):  # also false for NaN
+                raise FloatingPointError(f"step {step}: the loss is {value}; lower the learning rate")
+        self.last_loss = values[-1]
+
+
+def _check_classes(dataset: CocoDataset, cfg: CfgNode) -> None:
+    found, wanted = len(class_names(dataset)), cfg.MODEL.ROI_HEADS.NUM_CLASSES
+    if found != wanted:
+        raise ValueError(f"{dataset.annotations} has {found} categories, the detector {wanted} classes")

@@ -1,0 +1,244 @@
+"""Detector training: learning rates, resuming, effects, refusals."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision.models.resnet import BasicBlock, ResNet
+
+from detect.build import DetectorSettings, build_detector
+from detect.data import CocoDataset
+from detect.precision import autocast_dtype
+from detect.train import TrainSettings, lr_schedule, train_detector
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    """Eight 64 x 64 images, each with two bright squares on black."""
+    rng = np.random.default_rng(0)
+    images, annotations = [], []
+    for i in range(8):
+        pixels = np.zeros((64, 64, 3), dtype=np.uint8)
+        for k in range(2):
+            x, y, side = int(rng.integers(2, 12)) + 28 * k, int(rng.integers(2, 40)), int(rng.integers(10, 20))
+            pixels[y : y + side, x : x + side] = 255
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,
+                    "image_id": i,
+                    "category_id": k + 1,
+                    "bbox": [x, y, side, side],
+                    "area": side * side,
+                    "iscrowd": 0,
+                }
+            )
+        Image.fromarray(pixels).save(tmp_path / f"{i}.png")
+        images.append({"id": i, "file_name": f"{i}.png", "height": 64, "width": 64})
+    path = tmp_path / "train.json"
+    categories = [{"id": 1, "name": "left"}, {"id": 2, "name": "right"}]
+    path.write_text(json.dumps({"images": images, "annotations": annotations, "categories": categories}))
+    return CocoDataset(path, tmp_path)
+
+
+SMALL = DetectorSettings(
+    num_classes=2,
+    image_size=64,
+    norm="BN",
+    fpn_channels=8,
+    anchor_sizes=(8, 16, 32, 64, 128),
+    rpn_batch_size=16,
+    roi_batch_size=16,
+    pre_nms_topk=50,
+    train_proposals=20,
+    test_proposals=20,
+    box_head_dim=16,
+)
+
+
+def make_detector():
+    torch.manual_seed(0)
+    return build_detector(ResNet(BasicBlock, [1, 1, 1, 1], num_classes=2), settings=SMALL)
+
+
+def settings(**changes):
+    return TrainSettings(
+        **({"iterations": 4, "batch_size": 2, "lr": 0.01, "clip_norm": 5.0, "report_every": 1} | changes)
+    )
+
+
+def test_learning_rates_written_out():
+    schedule = lr_schedule(settings(warmup=0.0, milestones=(0.5, 0.75)))
+    assert [schedule(k / 8) for k in range(8)] == pytest.approx([1, 1, 1, 1, 0.1, 0.1, 0.01, 0.01])
+    warm = lr_schedule(settings(warmup=0.5, warmup_factor=0.2, milestones=(0.75,)))
+    assert [warm(k / 4) for k in range(4)] == pytest.approx([0.2, 0.6, 1, 0.1])
+    cosine = lr_schedule(settings(warmup=0.0, schedule="cosine"))
+    assert [cosine(k / 4) for k in range(4)] == pytest.approx([1, 0.853553, 0.5, 0.146447], abs=1e-5)
+
+
+def test_resumed_training_equals_uninterrupted_bit_for_bit(dataset, tmp_path):
+    class Killed(Exception):
+        pass
+
+    def kill_after_two(step, total, metrics):
+        if step == 3:  # step 3 is lost; the checkpoint is of step 2
+            raise Killed
+
+    whole, cfg = make_detector()
+    outcome = train_detector(whole, cfg, dataset=dataset, settings=settings(), checkpoint=tmp_path / "whole.pt")
+
+    killed, _ = make_detector()
+    arguments = {"dataset": dataset, "settings": settings(checkpoint_every=2), "checkpoint": tmp_path / "killed.pt"}
+    with pytest.raises(Killed):
+        train_detector(killed, cfg, report=kill_after_two, **arguments)
+    resumed, _ = make_detector()
+    again = train_detector(resumed, cfg, **arguments)
+
+    assert outcome.images_seen == again.images_seen == 8
+    assert outcome.final_loss == again.final_loss
+    fresh = make_detector()[0].state_dict()
+    for name, value in whole.state_dict().items():
+        assert torch.equal(value, resumed.state_dict()[name]), name
+    assert not torch.equal(fresh["backbone.fpn_lateral2.weight"], whole.state_dict()["backbone.fpn_lateral2.weight"])
+
+    # a finished training is loaded, not repeated
+    loaded, _ = make_detector()
+    assert train_detector(loaded, cfg, **arguments) == again
+    assert torch.equal(
+        loaded.state_dict()["backbone.fpn_lateral2.weight"], resumed.state_dict()["backbone.fpn_lateral2.weight"]
+    )
+
+
+def test_reports_and_effects_see_every_step(dataset, tmp_path):
+    class Freeze:
+        """Zeroes all gradients, so that only weight decay could change a weight."""
+
+        steps = 0
+
+        def after_backward(self, model):
+            for parameter in model.parameters():
+                if parameter.grad is not None:
+                    parameter.grad.zero_()
+
+        def after_step(self, model):
+            self.steps += 1
+
+    reports = []
+    detector, cfg = make_detector()
+    before = {n: p.clone() for n, p in detector.named_parameters()}
+    effect = Freeze()
+    train_detector(
+        detector,
+        cfg,
+        dataset=dataset,
+        settings=settings(weight_decay=0.0, warmup=0.0, milestones=(0.5,)),
+        checkpoint=tmp_path / "c.pt",
+        report=lambda step, total, metrics: reports.append((step, total, metrics)),
+        effects=[effect],
+    )
+    assert effect.steps == 4
+    assert all(torch.equal(before[n], p) for n, p in detector.named_parameters())
+    assert [(step, total) for step, total, _ in reports] == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    assert [m["lr"] for *_, m in reports] == pytest.approx([0.01, 0.01, 0.001, 0.001])
+    first = reports[0][2]
+    parts = sum(v for k, v in first.items() if k.startswith("loss"))
+    assert first["total_loss"] == pytest.approx(parts)
+
+
+def test_training_learns_the_squares(dataset, tmp_path):
+    detector, cfg = make_detector()
+    losses = []
+    train_detector(
+        detector,
+        cfg,
+        dataset=dataset,
+        settings=settings(iterations=40, lr=0.02, warmup=0.1),
+        checkpoint=tmp_path / "c.pt",
+        report=lambda step, total, metrics: losses.append(metrics["total_loss"]),
+    )
+    assert np.mean(losses[-5:]) < 0.8 * np.mean(losses[:5])
+
+
+def test_bfloat16_trains_to_finite_float32_weights(dataset, tmp_path):
+    detector, cfg = make_detector()
+    train_detector(
+        detector,
+        cfg,
+        dataset=dataset,
+        settings=settings(iterations=2, precision="bfloat16"),
+        checkpoint=tmp_path / "c.pt",
+    )
+    assert all(p.dtype == torch.float32 and p.isfinite().all() for p in detector.parameters())
+
+
+def test_a_loss_that_is_not_finite_names_its_step(dataset, tmp_path):
+    class Poison:
+        steps = 0
+
+        def after_step(self, model):
+            self.steps += 1
+            if self.steps == 2:
+                model.roi_heads.box_predictor.cls_score.bias.data.fill_(float("nan"))
+
+    detector, cfg = make_detector()
+    with pytest.raises(FloatingPointError, match="step 2: the loss is nan"):
+        train_detector(
+            detector, cfg, dataset=dataset, settings=settings(), checkpoint=tmp_path / "c.pt", effects=[Poison()]
+        )
+    detector, cfg = make_detector()
+    detector.proposal_generator.rpn_head.objectness_logits.bias.data.fill_(float("nan"))
+    with pytest.raises(FloatingPointError, match=r"step 0: .*diverged"):
+        train_detector(detector, cfg, dataset=dataset, settings=settings(), checkpoint=tmp_path / "d.pt")
+
+
+def test_a_truncated_checkpoint_is_one_clear_sentence(dataset, tmp_path):
+    detector, cfg = make_detector()
+    path = tmp_path / "c.pt"
+    train_detector(detector, cfg, dataset=dataset, settings=settings(iterations=1), checkpoint=path)
+    path.write_bytes(path.read_bytes()[:5000])
+    with pytest.raises(ValueError, match=r"c\.pt: not a readable checkpoint .* delete it"):
+        train_detector(detector, cfg, dataset=dataset, settings=settings(iterations=1), checkpoint=path)
+    torch.save({"model": {}}, path)
+    with pytest.raises(ValueError, match="has iteration, optimizer, this file has not"):
+        train_detector(detector, cfg, dataset=dataset, settings=settings(iterations=1), checkpoint=path)
+
+
+def test_a_checkpoint_of_another_training_is_refused(dataset, tmp_path):
+    detector, cfg = make_detector()
+    path = tmp_path / "c.pt"
+    train_detector(detector, cfg, dataset=dataset, settings=settings(iterations=1), checkpoint=path)
+    with pytest.raises(ValueError, match="seed=0, not 1"):
+        train_detector(detector, cfg, dataset=dataset, settings=settings(iterations=1, seed=1), checkpoint=path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"schedule": "linear"}, "schedule='linear' is not one of step, cosine"),
+        ({"precision": "half"}, "precision='half' is not one of auto, float32, bfloat16"),
+        ({"warmup": 1.5}, "warmup=1.5 is a fraction"),
+    ],
+)
+def test_wrong_settings_are_refused(dataset, tmp_path, changes, message):
+    detector, cfg = make_detector()
+    with pytest.raises(ValueError, match=message):
+        train_detector(detector, cfg, dataset=dataset, settings=settings(**changes), checkpoint=tmp_path / "c.pt")
+
+
+def test_a_data_set_with_other_classes_is_refused(dataset, tmp_path):
+    detector, cfg = make_detector()
+    content = json.loads(dataset.annotations.read_text())
+    content["categories"].append({"id": 3, "name": "third"})
+    dataset.annotations.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match="has 3 categories, the detector 2 classes"):
+        train_detector(detector, cfg, dataset=dataset, settings=settings(), checkpoint=tmp_path / "c.pt")
+
+
+def test_automatic_precision_is_bfloat16_only_where_the_processor_multiplies_it(monkeypatch):
+    monkeypatch.setattr("detect.precision.cpu_multiplies_bfloat16", lambda: True)
+    assert autocast_dtype("auto", "cpu") is torch.bfloat16
+    assert autocast_dtype("float32", "cpu") is None
+    monkeypatch.setattr("detect.precision.cpu_multiplies_bfloat16", lambda: False)
+    assert autocast_dtype("auto", "cpu") is None
+    assert autocast_dtype("bfloat16", "cpu") is torch.bfloat16
