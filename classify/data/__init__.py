@@ -14,9 +14,7 @@ DATASETS: dict[str, Callable[..., ImageSet]] = {
 }
 
 
-def load_dataset(
-    name: str, split: str, *, root: Path | None = None, seed: int = 0, **options: Any
-) -> ImageSet:
+def load_dataset(name: str, split: str, *, root: Path | None = None, seed: int = 0, **options: Any) -> ImageSet:
     """The split "train", "val" or "test" of a data set of `DATASETS`.
 
     `root` is the directory of data sets that are read from disk. `seed` decides generated data and held-out

@@ -122,9 +122,7 @@ def contrasting_colour(covered: np.ndarray, alpha: np.ndarray, rng: np.random.Ge
     return np.clip(feasible[rng.integers(len(feasible))] + tint - tint @ LUMINANCE, 0, 255).astype(np.float32)
 
 
-def paste_digit(
-    image: np.ndarray, alpha: np.ndarray, top: int, left: int, rng: np.random.Generator
-) -> np.ndarray:
+def paste_digit(image: np.ndarray, alpha: np.ndarray, top: int, left: int, rng: np.random.Generator) -> np.ndarray:
     """A copy of `image`, uint8 (H, W, 3), with `alpha` blended in at (top, left) in a contrasting colour."""
     height, width = alpha.shape
     if top < 0 or left < 0 or top + height > image.shape[0] or left + width > image.shape[1]:
@@ -138,9 +136,7 @@ def paste_digit(
     return pasted
 
 
-def digit_images(
-    split: str, *, n_images: int, image_size: int, seed: int
-) -> Iterator[tuple[DigitRecord, np.ndarray]]:
+def digit_images(split: str, *, n_images: int, image_size: int, seed: int) -> Iterator[tuple[DigitRecord, np.ndarray]]:
     """Each image, uint8 (H, W, 3), with its record; classes take turns and are thus balanced."""
     if n_images < 1:
         raise ValueError(f"n_images must be at least 1, got {n_images}")

@@ -1,0 +1,57 @@
+"""Accuracy of a classifier: sums over samples divided by the samples."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from classify.data.augment import normalize
+from classify.data.images import ImageSet
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Top-1 and top-5 accuracy in percent, mean cross-entropy in nats, and the number of samples."""
+
+    top1: float
+    top5: float
+    loss: float
+    n: int
+
+
+def evaluate_classifier(
+    model: nn.Module, images: ImageSet, *, mean: Sequence[float], std: Sequence[float], batch_size: int = 256
+) -> Scores:
+    """Evaluate on every image once, in evaluation mode and float32; the model's mode is restored.
+
+    `mean`, `std`: the input normalisation, RGB in 0..1.
+    """
+    device = next(model.parameters()).device
+    correct1 = correct5 = 0
+    loss = 0.0
+    with evaluation_mode(model), torch.inference_mode():
+        for start in range(0, len(images), batch_size):
+            labels = images.labels[start : start + batch_size].to(device)
+            logits = model(normalize(images.images[start : start + batch_size].to(device), mean, std)).float()
+            ranked = logits.topk(min(5, logits.shape[1]), dim=1).indices  # (N, 5)
+            hits = ranked == labels[:, None]
+            correct1 += int(hits[:, 0].sum())
+            correct5 += int(hits.sum())
+            loss += float(F.cross_entropy(logits, labels, reduction="sum"))
+    n = len(images)
+    return Scores(100 * correct1 / n, 100 * correct5 / n, loss / n, n)
+
+
+@contextmanager
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode; every module's own mode is restored."""
+    modes = {m: m.training for m in model.modules()}
+    try:
+        model.eval()
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
