@@ -37,7 +37,8 @@ class Group:
 
     `producers` are the convolutions and linear layers that compute the channels (depthwise ones only carry them);
     more than one means that a shortcut adds them up. `stage` counts from 0 and is -1 where the network has none.
-    `fixed` says why the group must not be narrowed, or is None.
+    `fixed` says why the group must not be narrowed, or is None. `norms` pairs each normalisation layer that directly
+    follows a producer with it.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Group:
     members: tuple[Member, ...]
     stage: int = -1
     fixed: str | None = None
+    norms: tuple[tuple[str, str], ...] = ()
 
     @property
     def inner(self) -> bool:
@@ -117,7 +119,7 @@ def _read_group(
     """Plain data of a torch_pruning group, or None when it reaches the network's output."""
     root = raw[0].dep.target.module
     width = root.out_channels if isinstance(root, nn.Conv2d) else root.out_features
-    members, producers, fixed = [], [], None
+    members, producers, norms, fixed = [], [], [], None
     for item in raw:
         target = item.dep.target
         if isinstance(target.module, tp.ops._OutputOp):
@@ -135,12 +137,20 @@ def _read_group(
             members.append(member)
         if side == "out" and isinstance(target.module, nn.Conv2d | nn.Linear) and not is_depthwise(target.module):
             producers.append(names[target.module])
+        norms += _norm_pairs(target, names)
     order = {name: i for i, name in enumerate(names.values())}
     producers = sorted(set(producers), key=order.__getitem__)
     if len(members) == 1:
         fixed = fixed or "nothing reads its channels"
     stage = next((i for i, s in enumerate(stages) if producers[0].startswith(f"{s}.")), -1)
-    return Group(producers[0], width, tuple(producers), tuple(members), stage, fixed)
+    pairs = tuple(dict.fromkeys(pair for pair in norms if pair[1] in producers))
+    return Group(producers[0], width, tuple(producers), tuple(members), stage, fixed, pairs)
+
+
+def _norm_pairs(node: tp.dependency.Node, names: dict) -> list[tuple[str, str]]:
+    if not isinstance(node.module, nn.modules.batchnorm._BatchNorm):
+        return []
+    return [(names[node.module], names[before.module]) for before in node.inputs if before.module in names]
 
 
 def _positions(roots: Sequence[int], indices: Sequence[int], width: int) -> tuple[tuple[int, ...], ...]:
@@ -167,5 +177,5 @@ def _obstacle(node: tp.dependency.Node, names: dict) -> str | None:
     pad = getattr(node.grad_fn, "_saved_pad", None)
     # F.pad counts from the last axis: the third pair belongs to the channels of (N, C, H, W)
     if pad is not None and any(pad[4:6]):
-        return "a shortcut pads its channels with zeros, which shifts their indices"
+        return "a shortcut pads its channels with zeros, so the stages that it joins differ in width"
     return None

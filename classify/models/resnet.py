@@ -6,27 +6,38 @@ Layer names are torchvision's, so weights of its ResNet-18/34/50 load as they ar
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from classify.models.init import initialise
 
+Shortcut = Literal["average", "stride"]
+
 
 class PadShortcut(nn.Module):
-    """The parameter-free shortcut of the CIFAR networks (option A): every `stride`-th pixel, new channels zero."""
+    """The parameter-free shortcut of the CIFAR networks (option A): a smaller image, and zeros for the new channels.
 
-    def __init__(self, in_channels: int, out_channels: int, stride: int):
+    `average`: the mean of each stride x stride patch, as in the released code of Liu et al., ICLR 2019; `stride`: every
+    stride-th pixel, as in He et al., CVPR 2016, and in the released code of soft filter pruning.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int, form: Shortcut):
         super().__init__()
+        if form not in get_args(Shortcut):
+            raise ValueError(f"unknown shortcut {form!r}; known: {', '.join(get_args(Shortcut))}")
         self.stride = stride
-        self.before = (out_channels - in_channels) // 2
-        self.after = out_channels - in_channels - self.before
+        self.form = form
+        self.padding = out_channels - in_channels
 
     def forward(self, x: Tensor) -> Tensor:
         # gradients flow through: the released code of the study cuts them here (`x.data`), a mistake
-        x = x[:, :, :: self.stride, :: self.stride]
-        return F.pad(x, (0, 0, 0, 0, self.before, self.after))
+        if self.form == "average":
+            x = F.avg_pool2d(x, self.stride, ceil_mode=True)  # an odd side shrinks as in the strided convolution
+        else:
+            x = x[:, :, :: self.stride, :: self.stride]
+        return F.pad(x, (0, 0, 0, 0, 0, self.padding))
 
 
 class BasicBlock(nn.Module):
@@ -80,6 +91,7 @@ class ResNetShape:
     blocks: Sequence[int]
     channels: Sequence[int]
     stem: Literal["cifar", "imagenet"]
+    shortcut: Shortcut = "average"  # of the CIFAR form; the other one has a projection
 
 
 class ResNet(nn.Module):
@@ -118,7 +130,7 @@ def _make_stage(shape: ResNetShape, in_channels: int, i: int) -> nn.Sequential:
         shortcut: nn.Module | None = None
         if stride != 1 or in_channels != out_channels:
             if shape.stem == "cifar":
-                shortcut = PadShortcut(in_channels, out_channels, stride)
+                shortcut = PadShortcut(in_channels, out_channels, stride, shape.shortcut)
             else:
                 conv = nn.Conv2d(in_channels, out_channels, 1, stride, bias=False)
                 shortcut = nn.Sequential(conv, nn.BatchNorm2d(out_channels))
@@ -127,12 +139,15 @@ def _make_stage(shape: ResNetShape, in_channels: int, i: int) -> nn.Sequential:
     return nn.Sequential(*blocks)
 
 
-def cifar_resnet(num_classes: int, *, depth: int, width: float = 1.0) -> ResNet:
-    """ResNet-(6n+2) of section 4.2: three stages of n basic blocks, 16, 32 and 64 channels times `width`."""
+def cifar_resnet(num_classes: int, *, depth: int, width: float = 1.0, shortcut: Shortcut = "average") -> ResNet:
+    """ResNet-(6n+2) of section 4.2: three stages of n basic blocks, 16, 32 and 64 channels times `width`.
+
+    `shortcut`: how it halves the image, see `PadShortcut`.
+    """
     if depth < 8 or (depth - 2) % 6:
         raise ValueError(f"a CIFAR ResNet has depth 6n+2 (8, 14, 20, 32, 44, 56, 110, ...), not {depth}")
     n = (depth - 2) // 6
-    return ResNet(ResNetShape(BasicBlock, (n, n, n), _scaled((16, 32, 64), width), "cifar"), num_classes)
+    return ResNet(ResNetShape(BasicBlock, (n, n, n), _scaled((16, 32, 64), width), "cifar", shortcut), num_classes)
 
 
 _IMAGENET: dict[int, tuple[type[BasicBlock] | type[Bottleneck], tuple[int, ...]]] = {

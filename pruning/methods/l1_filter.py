@@ -2,7 +2,8 @@
 
 The score of a filter is the sum of |w| over (in, kh, kw); the filters with the lowest scores go, their
 BatchNorm channels and the next layer's inputs with them. Channels that a shortcut adds up are scored by the
-sum over the layers that produce them (the paper scores them by the shortcut's projection alone; by default they are not pruned).
+sum over the layers that produce them (the paper scores them by the shortcut's projection alone); by default they
+are not pruned.
 """
 
 from typing import Any
