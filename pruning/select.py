@@ -104,8 +104,10 @@ def _select_global(scores: Mapping[str, Tensor], groups: Sequence[Group], ratio:
         safe[end - group.width + keep_indices(scores[group.name], 1)[0]] = True
     n_remove = len(pooled) - count_to_keep(len(pooled), ratio)
     if n_remove > int((~safe).sum()):
+        highest = 1 - len(groups) / len(pooled)
         raise ValueError(
-            f"ratio {ratio} would empty a layer: {n_remove} of {len(pooled)} channels, {len(groups)} layers"
+            f"ratio {ratio} would empty a layer: it removes {n_remove} of {len(pooled)} channels in {len(groups)} layers;"
+            f" the highest that leaves one in each is {highest:g}"
         )
     # remove from the lowest score up; among ties the higher index goes first
     order = torch.argsort(pooled, descending=True, stable=True).flip(0)
