@@ -49,7 +49,7 @@ def prune(
     """
     chosen = get_method(method)
     settings = chosen.options() if options is None else options
-    choice = chosen.prune(model, Request(groups, selection, settings, seed, calibration))
+    choice = chosen.prune(model, Request(groups, selection, settings, seed, calibration, batch[:1]))
     plan = make_plan(arch, groups, choice.keep)
     small = apply(model, plan, groups)
     difference = check_masked_equals_small(mask(model, plan.keep, groups), small, batch)

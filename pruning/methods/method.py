@@ -27,6 +27,7 @@ class Request:
     options: Any
     seed: int
     calibration: Calibration | None = None
+    example: Tensor | None = None  # one input of the model (1, C, H, W), for methods that aim at a number of MACs
 
 
 @dataclass(frozen=True)
