@@ -106,8 +106,8 @@ def _select_global(scores: Mapping[str, Tensor], groups: Sequence[Group], ratio:
     if n_remove > int((~safe).sum()):
         highest = 1 - len(groups) / len(pooled)
         raise ValueError(
-            f"ratio {ratio} would empty a layer: it removes {n_remove} of {len(pooled)} channels in {len(groups)} layers;"
-            f" the highest that leaves one in each is {highest:g}"
+            f"ratio {ratio} would empty a layer: it removes {n_remove} of {len(pooled)} channels in {len(groups)}"
+            f" layers; the highest that leaves one in each is {highest:g}"
         )
     # remove from the lowest score up; among ties the higher index goes first
     order = torch.argsort(pooled, descending=True, stable=True).flip(0)
