@@ -20,8 +20,8 @@ _FREE = frozenset(
         "gelu tanh softmax log_softmax dropout dropout_ feature_dropout max_pool2d avg_pool2d "
         "adaptive_avg_pool2d adaptive_max_pool2d flatten reshape view permute transpose contiguous unflatten "
         "cat stack split chunk slice select unbind unsqueeze squeeze expand repeat pad constant_pad_nd index "
-        "index_select zeros zeros_like ones ones_like full arange clone detach to size roll masked_fill ne eq "
-        "bitwise_not upsample_nearest2d upsample_bilinear2d linalg_vector_norm scaled_dot_product_attention "
+        "index_select index_copy zeros zeros_like ones ones_like full arange clone detach to size roll masked_fill "
+        "ne eq bitwise_not upsample_nearest2d upsample_bilinear2d linalg_vector_norm scaled_dot_product_attention "
         "new_zeros new_full fill_ copy_ type_as "
     ).split()
 )

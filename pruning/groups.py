@@ -15,6 +15,8 @@ import torch
 import torch_pruning as tp
 from torch import Tensor, nn
 
+from pruning.layers import ScatterOutputs, SelectInputs
+
 Side = Literal["out", "in"]
 
 
@@ -89,7 +91,10 @@ def is_depthwise(layer: object) -> bool:
 def _trace(model: nn.Module, example: Tensor) -> tp.DependencyGraph:
     def outputs(out: object) -> list[Tensor]:
         # x * 1 makes each output an operation of its own, so that a group that reaches it is recognised
-        return [o * 1 for o in tp.utils.flatten_as_list(out)]
+        traced = [o * 1 for o in tp.utils.flatten_as_list(out) if o.requires_grad]
+        if not traced:
+            raise ValueError("its output does not depend on its parameters through differentiable operations")
+        return traced
 
     with _traceable(model), warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -118,7 +123,7 @@ def _read_group(
 ) -> Group | None:
     """Plain data of a torch_pruning group, or None when it reaches the network's output."""
     root = raw[0].dep.target.module
-    width = root.out_channels if isinstance(root, nn.Conv2d) else root.out_features
+    width = root.out_channels if isinstance(root, nn.modules.conv._ConvNd) else root.out_features
     members, producers, norms, fixed = [], [], [], None
     for item in raw:
         target = item.dep.target
@@ -130,12 +135,15 @@ def _read_group(
         side: Side = "out" if graph.is_out_channel_pruning_fn(item.dep.handler) else "in"
         if is_depthwise(target.module):
             side = "out"  # cut once: its inputs are its outputs
+        if isinstance(target.module, ScatterOutputs) or (side == "in" and isinstance(target.module, SelectInputs)):
+            fixed = fixed or f"{names[target.module]} uses some channels of a trunk, by their indices"
         positions = _positions(item.root_idxs, item.idxs, width)
         fixed = fixed or _partial(names[target.module], positions)
         member = Member(names[target.module], side, positions)
         if member not in members:
             members.append(member)
-        if side == "out" and isinstance(target.module, nn.Conv2d | nn.Linear) and not is_depthwise(target.module):
+        weighted = isinstance(target.module, nn.modules.conv._ConvNd | nn.Linear)
+        if side == "out" and weighted and not is_depthwise(target.module):
             producers.append(names[target.module])
         norms += _norm_pairs(target, names)
     order = {name: i for i, name in enumerate(names.values())}

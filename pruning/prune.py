@@ -1,13 +1,15 @@
 """Prune a network: choose by a method, cut, and check that nothing else changed."""
 
+import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from pruning.groups import Group
-from pruning.methods import Calibration, Request, get_method
+from pruning.methods import Calibration, Choice, Request, get_method
 from pruning.plan import PruningPlan
 from pruning.select import Selection
 from pruning.surgery import apply, check_masked_equals_small, mask
@@ -23,11 +25,15 @@ class Arch:
 
 @dataclass(frozen=True)
 class Pruned:
-    """The smaller network, the plan that makes it, and how far masked and smaller network differed."""
+    """The pruned network, the plan that makes it, and how far masked and smaller network differed.
+
+    `masks`: 0/1 tensors by parameter name of a method that removes single weights; `model` has them applied.
+    """
 
     model: nn.Module
     plan: PruningPlan
     difference: float
+    masks: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 def prune(
@@ -44,19 +50,50 @@ def prune(
 ) -> Pruned:
     """Prune `model` by the named method; `model` itself is not changed.
 
-    `batch` (N, C, H, W) is the input on which the masked dense network and the smaller one must agree.
+    `batch` (N, C, H, W) is the input on which the masked dense network and the smaller one must agree; a method
+    that rewrites weights is compared with its own rewritten dense network.
     Raises ValueError for what cannot be done and RuntimeError when the two networks differ.
     """
     chosen = get_method(method)
     settings = chosen.options() if options is None else options
     choice = chosen.prune(model, Request(groups, selection, settings, seed, calibration, batch[:1]))
-    plan = make_plan(arch, groups, choice.keep)
-    small = apply(model, plan, groups)
-    difference = check_masked_equals_small(mask(model, plan.keep, groups), small, batch)
-    return Pruned(small, plan, difference)
+    return prune_by_choice(model, arch, groups, choice, batch=batch)
 
 
-def make_plan(arch: Arch, groups: Sequence[Group], keep: Mapping[str, tuple[int, ...]]) -> PruningPlan:
-    """The plan that keeps these channels of `arch`."""
-    widths = {g.name: g.width for g in groups if g.name in keep}
-    return PruningPlan(arch.name, dict(arch.options), {name: tuple(keep[name]) for name in widths}, widths)
+def prune_by_choice(model: nn.Module, arch: Arch, groups: Sequence[Group], choice: Choice, *, batch: Tensor) -> Pruned:
+    """Carry out what was chosen, and check it on `batch`; `model` is not changed."""
+    plan = make_plan(arch, groups, choice)
+    dense = _rewritten(model, choice)
+    small = apply(dense, plan, groups)
+    masked = mask(dense, plan, groups) if plan.changes_shape else dense
+    return Pruned(small, plan, check_masked_equals_small(masked, small, batch), choice.masks)
+
+
+def make_plan(arch: Arch, groups: Sequence[Group], choice: Choice) -> PruningPlan:
+    """The structural part of a choice, as the plan for `arch`."""
+    widths = {g.name: g.width for g in groups if g.name in choice.keep}
+    unknown = sorted(choice.keep.keys() - widths.keys())
+    if unknown:
+        raise ValueError(f"no channel group of {arch.name!r} is named {', '.join(unknown)}")
+    keep, select, scatter = (
+        {name: tuple(table[name]) for name in names}
+        for table, names in ((choice.keep, widths), (choice.select, choice.select), (choice.scatter, choice.scatter))
+    )
+    return PruningPlan(arch.name, dict(arch.options), keep, widths, select, scatter, tuple(choice.drop))
+
+
+def _rewritten(model: nn.Module, choice: Choice) -> nn.Module:
+    """A dense copy of `model` with the weights that the method rewrote and the masks that it chose."""
+    dense = copy.deepcopy(model)
+    state = dense.state_dict()
+    for name, value in [*choice.weights.items(), *choice.masks.items()]:
+        if name not in state:
+            raise ValueError(f"the method rewrote {name!r}, which {type(model).__name__} does not have")
+        if state[name].shape != value.shape:
+            raise ValueError(f"the method rewrote {name!r} as {tuple(value.shape)}, it is {tuple(state[name].shape)}")
+    with torch.no_grad():
+        for name, value in choice.weights.items():
+            state[name].copy_(value)
+        for name, value in choice.masks.items():
+            state[name].mul_(value)
+    return dense

@@ -76,7 +76,7 @@ def channel_groups(name: str, model: nn.Module, example: Tensor | None = None) -
 def rebuild(plan: PruningPlan, num_classes: int) -> nn.Module:
     """The pruned architecture of `plan` with random weights that fit its own widths."""
     model = build(plan.arch, num_classes, plan.options)
-    if not plan.keep:
+    if not plan.changes_shape:
         return model
     small = apply(model, plan, channel_groups(plan.arch, model))
     initialise(small)

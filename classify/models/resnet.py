@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from classify.models.init import initialise
+from pruning.blocks import ShortcutThenReLU
 
 Shortcut = Literal["average", "stride"]
 
@@ -44,6 +45,7 @@ class BasicBlock(nn.Module):
     """Two 3x3 convolutions and a shortcut."""
 
     expansion = 1
+    branch_end = "bn2"
 
     def __init__(self, in_channels: int, channels: int, stride: int, shortcut: nn.Module | None):
         super().__init__()
@@ -59,11 +61,16 @@ class BasicBlock(nn.Module):
         out = self.relu(self.bn1(self.conv1(x)))
         return self.relu(self.bn2(self.conv2(out)) + identity)
 
+    def shortcut_only(self) -> nn.Module:
+        """relu(shortcut(x)): this block when its branch is zero."""
+        return ShortcutThenReLU(self.downsample)
+
 
 class Bottleneck(nn.Module):
     """1x1, 3x3 (which has the stride, as in torchvision), 1x1 to four times the channels."""
 
     expansion = 4
+    branch_end = "bn3"
 
     def __init__(self, in_channels: int, channels: int, stride: int, shortcut: nn.Module | None):
         super().__init__()
@@ -81,6 +88,10 @@ class Bottleneck(nn.Module):
         out = self.relu(self.bn1(self.conv1(x)))
         out = self.relu(self.bn2(self.conv2(out)))
         return self.relu(self.bn3(self.conv3(out)) + identity)
+
+    def shortcut_only(self) -> nn.Module:
+        """relu(shortcut(x)): this block when its branch is zero."""
+        return ShortcutThenReLU(self.downsample)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,78 @@
+"""Layers of a pruned network whose trunk keeps its width: they read some of its channels, or write into some.
+
+A layer *becomes* one of these: its class changes to a subclass of its own class, so parameter names, hooks,
+device and `isinstance` stay as they were, and one buffer of indices is added. The idea of selecting inputs is that
+of network slimming's released code for pre-activation networks (arXiv 1708.06519).
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+
+class SelectInputs(nn.Module):
+    """Mixin: the layer reads the channels `inputs` (int64) of the (N, C, ...) that it is given."""
+
+    inputs: Tensor
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.index_select(1, self.inputs))
+
+
+class ScatterOutputs(nn.Module):
+    """Mixin: the layer's output channels become the channels `outputs` (int64) of `width`; the others are zero."""
+
+    outputs: Tensor
+    width: int
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = super().forward(x)
+        wide = y.new_zeros(y.shape[0], self.width, *y.shape[2:])
+        return wide.index_copy(1, self.outputs, y)
+
+
+class SelectConv2d(SelectInputs, nn.Conv2d):
+    """A convolution that reads some of the channels it is given."""
+
+
+class SelectLinear(SelectInputs, nn.Linear):
+    """A linear layer that reads some of the features (N, C) it is given."""
+
+
+class ScatterBatchNorm2d(ScatterOutputs, nn.BatchNorm2d):
+    """A BatchNorm whose narrower output is put into the trunk's channels."""
+
+
+LAYERS = (SelectInputs, ScatterOutputs)
+"""A tracer must treat these as leaves, or they dissolve into operations and their parameters lose their layer."""
+
+_SELECT: dict[type, type] = {nn.Conv2d: SelectConv2d, nn.Linear: SelectLinear}
+_SCATTER: dict[type, type] = {nn.BatchNorm2d: ScatterBatchNorm2d}
+
+
+def select_inputs(layer: nn.Module, inputs: Sequence[int]) -> None:
+    """Make a layer, already cut to len(inputs) input channels, read these channels of what it is given."""
+    index = torch.tensor(list(inputs), dtype=torch.long, device=next(layer.parameters()).device)
+    if isinstance(layer, SelectInputs):
+        layer.inputs = layer.inputs[index]
+        return
+    layer.__class__ = _subclass(type(layer), SelectInputs, _SELECT)
+    layer.register_buffer("inputs", index)
+
+
+def scatter_outputs(layer: nn.Module, outputs: Sequence[int], width: int) -> None:
+    """Make a layer, already cut to len(outputs) output channels, put them into these channels of `width`."""
+    device = next(t for t in layer.state_dict().values()).device
+    index = torch.tensor(list(outputs), dtype=torch.long, device=device)
+    layer.__class__ = _subclass(type(layer), ScatterOutputs, _SCATTER)
+    assert isinstance(layer, ScatterOutputs)
+    layer.register_buffer("outputs", index)
+    layer.width = width
+
+
+def _subclass(cls: type, mixin: type, known: dict[type, type]) -> type:
+    """The class of `known`, or a new one for a layer class met for the first time (a frozen BatchNorm, say)."""
+    if cls not in known:
+        known[cls] = type(f"{mixin.__name__}{cls.__name__}", (mixin, cls), {})
+    return known[cls]
