@@ -1,7 +1,7 @@
 """Prune a network: choose by a method, cut, and check that nothing else changed."""
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -47,16 +47,17 @@ def prune(
     seed: int,
     options: Any = None,
     calibration: Calibration | None = None,
+    finetune: Callable[[nn.Module], None] | None = None,
 ) -> Pruned:
     """Prune `model` by the named method; `model` itself is not changed.
 
     `batch` (N, C, H, W) is the input on which the masked dense network and the smaller one must agree; a method
-    that rewrites weights is compared with its own rewritten dense network.
+    that rewrites weights is compared with its own rewritten dense network. `finetune`: see `Request`.
     Raises ValueError for what cannot be done and RuntimeError when the two networks differ.
     """
     chosen = get_method(method)
     settings = chosen.options() if options is None else options
-    choice = chosen.prune(model, Request(groups, selection, settings, seed, calibration, batch[:1]))
+    choice = chosen.prune(model, Request(groups, selection, settings, seed, calibration, batch[:1], finetune))
     return prune_by_choice(model, arch, groups, choice, batch=batch)
 
 

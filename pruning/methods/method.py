@@ -7,10 +7,13 @@ from typing import Any, Literal, Protocol
 from torch import Tensor, nn
 
 from pruning.groups import Group
-from pruning.select import Selection, eligible, select
+from pruning.select import Selection, counts, eligible, select
 
 Calibration = Callable[[nn.Module], Tensor]
-"""Runs a model over calibration batches and returns its mean loss, so that no method knows the task."""
+"""Runs a model over calibration batches and returns its mean loss, so that no method knows the task.
+
+It calls the model itself, `model(...)`, in the mode that it finds it in, on the same batches each time.
+"""
 
 
 @dataclass(frozen=True)
@@ -20,7 +23,10 @@ class NoOptions:
 
 @dataclass(frozen=True)
 class Request:
-    """What a method is asked: the groups it may narrow, how far, and what it may look at."""
+    """What a method is asked: the groups it may narrow, how far, and what it may look at.
+
+    `finetune` trains the network it is given a little, in place; methods that prune layer by layer call it in between.
+    """
 
     groups: Sequence[Group]
     selection: Selection
@@ -28,6 +34,7 @@ class Request:
     seed: int
     calibration: Calibration | None = None
     example: Tensor | None = None  # one input of the model (1, C, H, W), for methods that aim at a number of MACs
+    finetune: Callable[[nn.Module], None] | None = None
 
 
 @dataclass(frozen=True)
@@ -99,3 +106,19 @@ def by_score(score: Score) -> Callable[[nn.Module, Request], Choice]:
         return Choice(select(scores, chosen, request.selection))
 
     return prune
+
+
+def needed_calibration(name: str, request: Request) -> Calibration:
+    """The calibration of a request to the method `name`, which cannot do without; ValueError if there is none."""
+    if request.calibration is None:
+        raise ValueError(
+            f"{name} needs calibration data: a callable that runs batches through the model and returns the mean loss"
+        )
+    return request.calibration
+
+
+def fixed_counts(name: str, groups: Sequence[Group], selection: Selection) -> dict[str, int]:
+    """Channels to keep in each group, for the method `name` that cannot compare channels of different layers."""
+    if selection.level != "layer":
+        raise ValueError(f"{name} takes each layer's share from the user: level 'layer', not {selection.level!r}")
+    return counts(groups, selection)

@@ -1,0 +1,140 @@
+"""Sums over sampled responses, and the least-squares problems that pruning a layer's inputs comes down to.
+
+A layer's output is the sum over input channels of x[s, o, c], the kernel slice w[o, c] (K weights) applied to the
+patch a[s, c] (K inputs) of sample s. Only sums over samples are kept: with P = sum_s a a^T and V = W^T W,
+sum_{s,o} x[s,o,c] x[s,o,d] is the sum of the (c, d) block of P * V, exact over all output channels.
+"""
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+MOST_COLUMNS = 9216
+"""Patch sums take C * K squared numbers: 340 MB here, and a 1024-channel 3x3 convolution fits."""
+
+_CHUNK = 2**24  # numbers in a temporary tensor
+
+
+class Sums(Protocol):
+    """What is known of the inputs and outputs of one layer; w (O, C, K) are its kernel slices."""
+
+    def add(self, patches: Tensor, error: Tensor | None = None) -> None:
+        """Add samples: patches (S, C, K); `error` (S, O) is what the target exceeds the present output by."""
+
+    def contributions(self) -> tuple[Tensor, Tensor]:
+        """G (C, C) = sum x_c x_d, and b (C,) = sum x_c * target, over samples and output channels; float64."""
+
+    def refit(self, keep: tuple[int, ...], ridge: float) -> Tensor:
+        """New kernel slices (O, C, K), zero where not kept, for which the kept channels best meet the target."""
+
+
+def make_sums(slices: Tensor, importance: Tensor | None = None) -> Sums:
+    """Empty sums for these kernel slices (O, C, K).
+
+    `importance` (O,) multiplies the outputs where they are summed over O. A layer with more than MOST_COLUMNS inputs
+    (a linear one behind a large feature map) is summed by channel, and refitted by one factor a channel.
+    """
+    if importance is None:
+        importance = slices.new_ones(slices.shape[0])
+    columns = slices.shape[1] * slices.shape[2]
+    return PatchSums(slices, importance) if columns <= MOST_COLUMNS else ChannelSums(slices, importance)
+
+
+class PatchSums:
+    """Sums by input column: P (C * K, C * K) and the patches' products with the error (C * K, O)."""
+
+    def __init__(self, slices: Tensor, importance: Tensor):
+        self.slices = slices
+        self.scaled = slices.flatten(1) * importance.to(slices)[:, None]  # (O, D)
+        self.error_scale = importance.to(slices)
+        columns = slices[0].numel()
+        self.gram = slices.new_zeros(columns, columns)
+        self.cross = slices.new_zeros(columns, len(slices))
+
+    def add(self, patches: Tensor, error: Tensor | None = None) -> None:
+        columns = patches.flatten(1).to(self.gram)
+        self.gram.addmm_(columns.T, columns)
+        if error is not None:
+            self.cross.addmm_(columns.T, error.to(self.gram))
+
+    def contributions(self) -> tuple[Tensor, Tensor]:
+        _, channels, size = self.slices.shape
+        step = max(1, _CHUNK // (size * len(self.gram)))
+        parts = []
+        for c in range(0, channels, step):
+            rows = slice(c * size, (c + step) * size)
+            block = self.gram[rows] * (self.scaled[:, rows].T @ self.scaled)
+            parts.append(block.reshape(-1, size, channels, size).sum((1, 3)).double())
+        gram = torch.cat(parts)
+        error = (self.cross * self.error_scale * self.scaled.T).reshape(channels, -1).double().sum(1)
+        return gram, gram.sum(1) + error
+
+    def refit(self, keep: tuple[int, ...], ridge: float) -> Tensor:
+        kept = torch.zeros(self.slices.shape[1:], dtype=torch.bool)
+        kept[list(keep)] = True
+        inside, outside = kept.flatten().nonzero()[:, 0], (~kept).flatten().nonzero()[:, 0]
+        weights = self.slices.flatten(1)
+        missing = self.cross[inside] + self.gram[inside][:, outside] @ weights[:, outside].T
+        fitted = torch.zeros_like(weights)
+        change = ridge_solve(self.gram[inside][:, inside].double(), missing.double(), ridge)
+        fitted[:, inside] = weights[:, inside] + change.T.to(weights)
+        return fitted.reshape(self.slices.shape)
+
+
+class ChannelSums:
+    """Sums by channel: x is formed for one chunk of samples and outputs at a time."""
+
+    def __init__(self, slices: Tensor, importance: Tensor):
+        self.slices = slices
+        self.importance = importance.to(slices)
+        channels = slices.shape[1]
+        self.gram = torch.zeros(channels, channels, dtype=torch.float64, device=slices.device)
+        self.error = torch.zeros(channels, dtype=torch.float64, device=slices.device)
+
+    def add(self, patches: Tensor, error: Tensor | None = None) -> None:
+        channels = self.slices.shape[1]
+        step = max(1, _CHUNK // (len(patches) * channels))
+        for o in range(0, len(self.slices), step):
+            scaled = self.slices[o : o + step] * self.importance[o : o + step, None, None]
+            x = torch.einsum("sck,ock->soc", patches.to(scaled), scaled).reshape(-1, channels)
+            self.gram += (x.T @ x).double()
+            if error is not None:
+                part = error[:, o : o + step].to(scaled) * self.importance[o : o + step]
+                self.error += (x.T @ part.flatten()).double()
+
+    def contributions(self) -> tuple[Tensor, Tensor]:
+        return self.gram, self.gram.sum(1) + self.error
+
+    def refit(self, keep: tuple[int, ...], ridge: float) -> Tensor:
+        return self.slices * channel_factors(*self.contributions(), keep, ridge).to(self.slices)[:, None]
+
+
+def channel_factors(gram: Tensor, target: Tensor, keep: tuple[int, ...], ridge: float) -> Tensor:
+    """Factors (C,), zero where not kept, that minimise sum_s (target_s - sum_{c kept} f_c x[s, c])^2.
+
+    `gram` (C, C) and `target` (C,) are those of `Sums.contributions`.
+    """
+    index = torch.tensor(keep)
+    kept = gram[index][:, index]
+    missing = target[index] - kept.sum(1)  # how far factors of one are from it
+    factors = torch.zeros_like(target)
+    factors[index] = 1 + ridge_solve(kept, missing[:, None], ridge)[:, 0]
+    return factors
+
+
+def ridge_solve(gram: Tensor, right: Tensor, ridge: float) -> Tensor:
+    """Solution X (D, M) of (gram + ridge * mean(diag(gram)) * I) X = right; zero where gram is zero.
+
+    The penalty draws the *change* that is solved for to zero: few samples leave the kernel nearly as it was.
+    """
+    mean = float(gram.diagonal().mean())
+    if not torch.isfinite(gram).all() or not torch.isfinite(right).all():
+        raise ValueError("the responses to the calibration data are not finite")
+    if mean <= 0:
+        return torch.zeros_like(right)
+    damped = gram + max(ridge, 1e-12) * mean * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
+    factor, failed = torch.linalg.cholesky_ex(damped)
+    if failed:  # float32 sums of nearly equal columns: not quite positive
+        return torch.linalg.lstsq(damped, right).solution
+    return torch.cholesky_solve(right, factor)

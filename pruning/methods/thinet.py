@@ -1,0 +1,124 @@
+"""ThiNet: Luo et al., ThiNet: A Filter Level Pruning Method, ICCV 2017 (arXiv 1707.06342), sections 3.2 and 3.3.
+
+Layer by layer, in forward order. With x[s, c] the contribution of input channel c to the *next* layer's output (before
+the activation, without bias) at sample s, the removed set T grows greedily by the channel that least increases
+    sum_s (sum_{c in T} x[s, c])^2.
+Then the kept channels are rescaled by least squares, folded into the next layer's weights, and the network may be
+fine-tuned (`Request.finetune`) before the next layer is looked at. With G = x^T x a candidate costs G[c, c] + 2 sum_{t in T} G[c, t],
+and the row sums are updated, never recomputed.
+
+Deviations. A sample is an image position with *all* output channels of the next layer, where the paper draws one of
+them. The least squares has a small ridge that draws the factors to one. Where several layers read a group, their sums add up, and
+each gets its own factors. How many images are seen, and of which classes, is up to the calibration; the paper takes ten of each.
+"""
+
+import copy
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from pruning.groups import Group
+from pruning.kernels import Consumer, consumers_of, kernel_slices, rewritten, write_slices, zeros_held
+from pruning.least_squares import Sums, channel_factors, make_sums
+from pruning.methods.method import Choice, Method, Request, fixed_counts, needed_calibration
+from pruning.responses import Calibration, Hook, draw_places, generator_for, observe, patches
+from pruning.select import eligible
+
+
+@dataclass(frozen=True)
+class Options:
+    """`positions_per_image`: output positions sampled in each image; `ridge`: of the rescaling, relative to the
+    mean square of a channel's contribution; `rescale`: fold least-squares factors into the next layer at all."""
+
+    positions_per_image: int = 10
+    ridge: float = 1e-3
+    rescale: bool = True
+
+    def __post_init__(self) -> None:
+        if self.positions_per_image < 1 or self.ridge < 0:
+            raise ValueError(
+                f"thinet: positions_per_image={self.positions_per_image} must be at least 1"
+                f" and ridge={self.ridge} not negative"
+            )
+
+
+def prune(model: nn.Module, request: Request) -> Choice:
+    """The kept channels of each group, and the rescaled weights of the layers that read them."""
+    calibration = needed_calibration("thinet", request)
+    groups = eligible(request.groups, request.selection)
+    n_keep = fixed_counts("thinet", groups, request.selection)
+    work = copy.deepcopy(model)
+    keep: dict[str, tuple[int, ...]] = {}
+    removed_inputs: dict[str, Tensor] = {}
+    for group in groups:
+        keep[group.name] = tuple(range(group.width))
+        if n_keep[group.name] == group.width:
+            continue
+        consumers = consumers_of(group)
+        sums = _watch(work, group, consumers, calibration, request)
+        total = torch.stack([s.contributions()[0] for s in sums]).sum(0)
+        keep[group.name] = keep_greedily(total, n_keep[group.name])
+        for consumer, own in zip(consumers, sums, strict=True):
+            _rescale(work, consumer, own, keep[group.name], request.options)
+            gone = consumer.positions[_others(keep[group.name], group.width)].flatten()
+            removed_inputs[consumer.layer] = torch.cat([removed_inputs.get(consumer.layer, gone[:0]), gone])
+        if request.finetune is not None:
+            with zeros_held(work, removed_inputs):
+                request.finetune(work)
+    return Choice(keep, weights=rewritten(model, work))
+
+
+def keep_greedily(gram: Tensor, n_keep: int) -> tuple[int, ...]:
+    """Channels left when those that least increase 1^T G_TT 1 are removed one by one; `gram` (C, C).
+
+    Ties keep the lower index.
+    """
+    width = len(gram)
+    if not 1 <= n_keep <= width:
+        raise ValueError(f"n_keep={n_keep} is outside 1..{width}")
+    if not torch.isfinite(gram).all():
+        raise ValueError("the responses to the calibration data are not finite")
+    cost = gram.diagonal().clone()  # what removing c adds: G[c, c] + 2 sum_{t in T} G[c, t]
+    alive = torch.ones(width, dtype=torch.bool)
+    for _ in range(width - n_keep):
+        c = width - 1 - int(cost.flip(0).argmin())
+        alive[c] = False
+        cost += 2 * gram[c]
+        cost[c] = torch.inf
+    return tuple(alive.nonzero()[:, 0].tolist())
+
+
+def _watch(
+    work: nn.Module, group: Group, consumers: list[Consumer], calibration: Calibration, request: Request
+) -> list[Sums]:
+    """Sums of the present responses of each layer that reads `group`."""
+    generator = generator_for(request.seed, group.name)
+    sums = [make_sums(kernel_slices(work, c)) for c in consumers]
+
+    def hook(consumer: Consumer, own: Sums) -> Hook:
+        def add(layer: nn.Module, x: Tensor, output: Tensor) -> None:
+            places = draw_places(output, request.options.positions_per_image, generator)
+            own.add(patches(layer, x, places, consumer.positions))
+
+        return add
+
+    observe(work, calibration, {c.layer: hook(c, own) for c, own in zip(consumers, sums, strict=True)})
+    return sums
+
+
+def _rescale(work: nn.Module, consumer: Consumer, sums: Sums, keep: tuple[int, ...], options: Options) -> None:
+    """Zero the kernel slices of removed channels and scale the kept ones, in place."""
+    if options.rescale:
+        factors = channel_factors(*sums.contributions(), keep, options.ridge)
+    else:
+        factors = torch.zeros(len(consumer.positions)).index_fill(0, torch.tensor(keep), 1)
+    slices = kernel_slices(work, consumer)
+    write_slices(work, consumer, slices * factors.to(slices)[:, None])
+
+
+def _others(keep: tuple[int, ...], width: int) -> list[int]:
+    return sorted(set(range(width)) - set(keep))
+
+
+METHOD = Method(prune, Options, needs="activations")
