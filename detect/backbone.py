@@ -7,6 +7,7 @@ from itertools import pairwise
 from detectron2.layers import FrozenBatchNorm2d, ShapeSpec
 from detectron2.modeling import Backbone
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from detect.features import cut_off, find_cuts, select_features, trace_layers
@@ -87,6 +88,13 @@ def load_classifier(backbone: ClassifierBackbone, state: Mapping[str, Tensor]) -
     backbone.body.load_state_dict({k: state[k] for k in wanted} | {k: own[k] for k in fresh & own.keys()})
 
 
+class FusedFrozenBatchNorm2d(FrozenBatchNorm2d):
+    """Detectron2's FrozenBatchNorm2d in one operator also where a gradient is needed: faster, more memory."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
+
+
 _BATCHNORM_STATE = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
 
 
@@ -117,12 +125,12 @@ def _freeze(body: nn.Module, layers: set[str]) -> None:
         parent, _, leaf = name.rpartition(".")
         layer = getattr(body.get_submodule(parent), leaf, None)  # None: of the head, which is gone
         if isinstance(layer, nn.Module):
-            setattr(body.get_submodule(parent), leaf, FrozenBatchNorm2d.convert_frozen_batchnorm(layer))
+            setattr(body.get_submodule(parent), leaf, FusedFrozenBatchNorm2d.convert_frozen_batchnorm(layer))
 
 
 def _convert_norms(body: nn.Module, norm: str) -> None:
     if norm == "FrozenBN":
-        FrozenBatchNorm2d.convert_frozen_batchnorm(body)
+        FusedFrozenBatchNorm2d.convert_frozen_batchnorm(body)
     elif norm == "SyncBN":
         nn.SyncBatchNorm.convert_sync_batchnorm(body)
     elif norm == "GN":

@@ -13,9 +13,11 @@ from detectron2.solver.lr_scheduler import WarmupParamScheduler
 from detectron2.utils import comm
 from fvcore.common.param_scheduler import CosineParamScheduler, MultiStepParamScheduler, ParamScheduler
 from torch import nn
+from torch.utils.data import DataLoader
 
 from detect.data import CocoDataset, class_names, seed_generators, train_loader
 from detect.hooks import Checkpointer, EffectHook, Report, Reporter, Schedule
+from detect.memory_format import channels_last
 from detect.precision import autocast_dtype
 
 _SCHEDULES = ("step", "cosine")
@@ -71,38 +73,32 @@ def train_detector(
     Raises ValueError on settings that do not fit, FloatingPointError with the step of a loss that is not finite.
     """
     _check_classes(dataset, cfg)
-    optimizer = torch.optim.SGD(
-        get_default_optimizer_params(detector, weight_decay_norm=0.0),
-        lr=settings.lr,
-        momentum=settings.momentum,
-        weight_decay=settings.weight_decay,
-        fused=True,  # one pass over the weights
-    )
-    trainer = DetectorTrainer(detector, optimizer, settings)
-    total = settings.iterations
-    identity = {"seed": settings.seed, "iterations": total, "batch_size": settings.batch_size}
-    keeper = Checkpointer(detector, checkpoint, identity=identity, every=settings.checkpoint_every, total=total)
-    hooks: list[HookBase] = [
-        Schedule(lr_schedule(settings), settings.lr, total),
-        *(EffectHook(e, detector) for e in effects),
-        keeper,
-    ]
-    if report is not None and comm.is_main_process():
-        hooks.append(Reporter(report, every=settings.report_every, total=total))
-    trainer.register_hooks(hooks)
-    start = keeper.restore()
-    if start < total:
-        trainer.data_loader = train_loader(
-            dataset,
-            cfg,
-            batch_size=settings.batch_size,
-            seed=settings.seed,
-            start_iteration=start,
-            flip=settings.flip,
-            group_by_aspect=settings.group_by_aspect,
-            num_workers=settings.num_workers,
+    dtype = autocast_dtype(settings.precision, next(detector.parameters()).device.type)
+    schedule = lr_schedule(settings)
+    with channels_last(detector, dtype=dtype):
+        optimizer = torch.optim.SGD(
+            get_default_optimizer_params(detector, weight_decay_norm=0.0),
+            lr=settings.lr,
+            momentum=settings.momentum,
+            weight_decay=settings.weight_decay,
+            fused=True,  # one pass over the weights
         )
-        trainer.train(start, total)
+        trainer = DetectorTrainer(detector, optimizer, settings, dtype)
+        total = settings.iterations
+        identity = {"seed": settings.seed, "iterations": total, "batch_size": settings.batch_size}
+        keeper = Checkpointer(detector, checkpoint, identity=identity, every=settings.checkpoint_every, total=total)
+        hooks: list[HookBase] = [
+            Schedule(schedule, settings.lr, total),
+            *(EffectHook(e, detector) for e in effects),
+            keeper,
+        ]
+        if report is not None and comm.is_main_process():
+            hooks.append(Reporter(report, every=settings.report_every, total=total))
+        trainer.register_hooks(hooks)
+        start = keeper.restore()
+        if start < total:
+            trainer.data_loader = _loader(dataset, cfg, settings, start)
+            trainer.train(start, total)
     return TrainOutcome(total * settings.batch_size, keeper.seconds, trainer.last_loss)
 
 
@@ -131,14 +127,20 @@ class DetectorTrainer(SimpleTrainer):
     Seeding each step makes the sampling of anchors and regions the same after a resume.
     """
 
-    def __init__(self, detector: nn.Module, optimizer: torch.optim.Optimizer, settings: TrainSettings):
+    def __init__(
+        self,
+        detector: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        settings: TrainSettings,
+        dtype: torch.dtype | None,
+    ):
         device = next(detector.parameters()).device.type
         self.detector = detector
         super().__init__(create_ddp_model(detector), None, optimizer, gather_metric_period=settings.report_every)
         self.settings = settings
-        self.dtype = autocast_dtype(settings.precision, device)
+        self.dtype = dtype
         self.device = device
-        self.scaler = torch.amp.GradScaler(device, enabled=self.dtype == torch.float16)
+        self.scaler = torch.amp.GradScaler(device, enabled=dtype == torch.float16)
         self.losses: dict[str, torch.Tensor] = {}
         self.last_loss = float("nan")
         self._unchecked: list[torch.Tensor] = []
@@ -174,6 +176,19 @@ class DetectorTrainer(SimpleTrainer):
             if not abs(value) < float("inf"):  # also false for NaN
                 raise FloatingPointError(f"step {step}: the loss is {value}; lower the learning rate")
         self.last_loss = values[-1]
+
+
+def _loader(dataset: CocoDataset, cfg: CfgNode, settings: TrainSettings, start: int) -> DataLoader:
+    return train_loader(
+        dataset,
+        cfg,
+        batch_size=settings.batch_size,
+        seed=settings.seed,
+        start_iteration=start,
+        flip=settings.flip,
+        group_by_aspect=settings.group_by_aspect,
+        num_workers=settings.num_workers,
+    )
 
 
 def _check_classes(dataset: CocoDataset, cfg: CfgNode) -> None:

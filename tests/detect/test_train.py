@@ -1,15 +1,18 @@
 """Detector training: learning rates, resuming, effects, refusals."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from detectron2.engine import SimpleTrainer
+from detectron2.layers import ROIAlign
 from PIL import Image
 from torchvision.models.resnet import BasicBlock, ResNet
 
 from detect.build import DetectorSettings, build_detector
-from detect.data import CocoDataset
+from detect.data import CocoDataset, seed_generators, train_loader
 from detect.precision import autocast_dtype
 from detect.train import TrainSettings, lr_schedule, train_detector
 
@@ -146,18 +149,31 @@ def test_reports_and_effects_see_every_step(dataset, tmp_path):
     assert first["total_loss"] == pytest.approx(parts)
 
 
-def test_training_learns_the_squares(dataset, tmp_path):
-    detector, cfg = make_detector()
-    losses = []
-    train_detector(
-        detector,
-        cfg,
-        dataset=dataset,
-        settings=settings(iterations=40, lr=0.02, warmup=0.1),
-        checkpoint=tmp_path / "c.pt",
-        report=lambda step, total, metrics: losses.append(metrics["total_loss"]),
+def test_a_step_equals_plain_detectron2(dataset, tmp_path):
+    """Same loss, and the same weights after SGD, as Detectron2's RPN, ROIAlign and trainer."""
+    plain, _ = build_detector(
+        ResNet(BasicBlock, [1, 1, 1, 1], num_classes=2),
+        settings=replace(SMALL, overrides={"MODEL.PROPOSAL_GENERATOR.NAME": "RPN"}),
     )
-    assert np.mean(losses[-5:]) < 0.8 * np.mean(losses[:5])
+    for name in ("0", "1", "2", "3"):
+        old = plain.roi_heads.box_pooler.level_poolers.get_submodule(name)
+        new = ROIAlign(old.output_size, old.spatial_scale, old.sampling_ratio, old.aligned)
+        setattr(plain.roi_heads.box_pooler.level_poolers, name, new)
+    ours, cfg = make_detector()
+    plain.load_state_dict(ours.state_dict())
+    loader = train_loader(dataset, cfg, batch_size=2, seed=0)
+    trainer = SimpleTrainer(plain, loader, torch.optim.SGD(plain.parameters(), lr=0.01))
+    batch = next(iter(loader))
+    trainer._data_loader_iter_obj = iter([batch])
+    seed_generators(0, 0)
+    trainer.train(0, 1)
+    plain_loss = sum(v.latest() for k, v in trainer.storage.histories().items() if k.startswith("loss"))
+
+    step = settings(iterations=1, momentum=0.0, weight_decay=0.0, warmup=0.0, clip_norm=None)
+    outcome = train_detector(ours, cfg, dataset=dataset, settings=step, checkpoint=tmp_path / "c.pt")
+    assert outcome.final_loss == pytest.approx(plain_loss, rel=1e-5)
+    for name, value in plain.state_dict().items():
+        torch.testing.assert_close(ours.state_dict()[name], value, rtol=1e-4, atol=1e-6)
 
 
 def test_bfloat16_trains_to_finite_float32_weights(dataset, tmp_path):
