@@ -4,7 +4,7 @@ import logging
 import time
 import warnings
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -67,9 +67,7 @@ def measure_latency(
 ) -> dict[str, float]:
     """Median milliseconds of one forward pass of each model, taken in turn so that they share the machine's drift."""
     seconds: dict[str, list[float]] = {name: [] for name in models}
-    with torch.inference_mode():
-        for model in models.values():
-            model.eval()
+    with _evaluating(models.values()), torch.inference_mode():
         for i in range(warmup + rounds):
             for name, model in models.items():
                 start = time.perf_counter()
@@ -82,19 +80,29 @@ def measure_latency(
 
 
 @contextmanager
+def _evaluating(models: Iterable[nn.Module]) -> Iterator[None]:
+    """Evaluation mode; the modes are restored."""
+    modes = {m: m.training for model in models for m in model.modules()}
+    try:
+        for module in modes:
+            module.training = False
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+
+
+@contextmanager
 def _quiet(model: nn.Module) -> Iterator[None]:
     """Evaluation mode without fvcore's and the tracer's log lines; the modes are restored."""
-    modes = {m: m.training for m in model.modules()}
     logger = logging.getLogger("fvcore")
     level = logger.level
     fused_attention = torch.backends.mha.get_fastpath_enabled()
     try:
         torch.backends.mha.set_fastpath_enabled(False)  # one opaque operator otherwise
         logger.setLevel(logging.ERROR)
-        model.eval()
-        yield
+        with _evaluating([model]):
+            yield
     finally:
         logger.setLevel(level)
         torch.backends.mha.set_fastpath_enabled(fused_attention)
-        for module, mode in modes.items():
-            module.training = mode

@@ -107,6 +107,8 @@ class PruningPlan:
             data = json.loads(text)
             if data["format"] != FORMAT:
                 raise ValueError(f"{source}: format {data['format']} is unknown, this version reads {FORMAT}")
+            if not isinstance(data["arch"], str):
+                raise TypeError(f"arch is {data['arch']!r}")
             keep = _indices(data["keep"])
             select, scatter = (_indices(data.get(key, {})) for key in ("select", "scatter"))
             drop = tuple(data.get("drop", ()))
@@ -130,6 +132,8 @@ def _check_indices(name: str, indices: Sequence[int], width: int | None) -> None
     """`width` None: not known here, surgery compares with the layer."""
     if not indices:
         raise ValueError(f"plan: {name!r} would keep no channel" + (f" of {width}" if width else ""))
-    if list(indices) != sorted(set(indices)) or indices[0] < 0 or (width is not None and indices[-1] >= width):
+    whole = all(isinstance(i, int) and not isinstance(i, bool) for i in indices)
+    ascending = whole and list(indices) == sorted(set(indices))
+    if not ascending or indices[0] < 0 or (width is not None and indices[-1] >= width):
         within = f"0..{width - 1}" if width else "0.."
         raise ValueError(f"plan: kept channels of {name!r} must ascend within {within}, got {list(indices)[:8]}")

@@ -1,0 +1,87 @@
+"""Params, multiply-adds and latency against closed forms."""
+
+import pytest
+import torch
+from torch import nn
+
+from pruning.cost import count_macs, count_params, measure_latency
+
+
+class Fourier(nn.Module):
+    def forward(self, x):
+        return torch.fft.fft2(x).real
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape", "params", "macs"),
+    [
+        # out * in * k * k * H * W
+        (nn.Conv2d(3, 8, 3, padding=1, bias=False), (1, 3, 10, 10), 8 * 3 * 9, 8 * 3 * 9 * 100),
+        # unpadded: 8 x 6 outputs; the bias has parameters and no multiply-adds
+        (nn.Conv2d(3, 8, 3), (1, 3, 10, 8), 8 * 3 * 9 + 8, 8 * 3 * 9 * 48),
+        (nn.Conv2d(3, 8, 3, stride=2, padding=1), (1, 3, 9, 9), 8 * 3 * 9 + 8, 8 * 3 * 9 * 25),
+        (nn.Conv2d(3, 4, 3, dilation=2), (1, 3, 9, 9), 4 * 3 * 9 + 4, 4 * 3 * 9 * 25),
+        # depthwise: one input channel an output
+        (nn.Conv2d(8, 8, 3, padding=1, groups=8, bias=False), (1, 8, 10, 10), 8 * 9, 8 * 9 * 100),
+        (nn.Conv2d(8, 12, 3, padding=1, groups=4, bias=False), (1, 8, 10, 10), 12 * 2 * 9, 12 * 2 * 9 * 100),
+        (nn.Conv2d(8, 4, (1, 3)), (1, 8, 5, 7), 4 * 8 * 3 + 4, 4 * 8 * 3 * 5 * 5),
+        (nn.Linear(20, 7), (1, 20), 147, 140),
+        (nn.Linear(20, 7, bias=False), (1, 20), 140, 140),
+        (nn.BatchNorm2d(8), (1, 8, 4, 4), 16, 0),
+        (nn.GroupNorm(2, 8), (1, 8, 4, 4), 16, 0),
+        (nn.AdaptiveAvgPool2d(1), (1, 8, 4, 4), 0, 0),
+        (nn.ReLU(), (1, 8, 4, 4), 0, 0),
+    ],
+    ids=lambda value: repr(value) if isinstance(value, nn.Module) else "",
+)
+def test_layer_costs_its_closed_form(layer, shape, params, macs):
+    assert count_params(layer) == params
+    assert count_macs(layer, torch.zeros(shape)) == macs
+
+
+def test_network_is_the_sum_of_its_layers_and_grows_with_the_batch():
+    layers = [nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2)]
+    model = nn.Sequential(*layers)
+    macs = 4 * 3 * 9 * 36 + 4 * 2
+    assert count_macs(model, torch.zeros(1, 3, 8, 8)) == macs
+    assert count_macs(model, torch.zeros(5, 3, 8, 8)) == 5 * macs
+
+
+def test_layer_used_twice_counts_twice_and_has_its_parameters_once():
+    layer = nn.Conv2d(4, 4, 1, bias=False)
+    model = nn.Sequential(layer, nn.ReLU(), layer)
+    assert count_params(model) == 16
+    assert count_macs(model, torch.zeros(1, 4, 3, 3)) == 2 * 16 * 9
+
+
+def test_unknown_operator_is_refused_by_name():
+    with pytest.raises(ValueError, match=r"cannot count the multiply-adds of aten::fft_fft2.* in Sequential"):
+        count_macs(nn.Sequential(nn.Conv2d(3, 3, 1), Fourier()), torch.zeros(1, 3, 4, 4))
+
+
+def test_counting_leaves_the_model_as_it_was():
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.Dropout()).train()
+    model[2].eval()
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    count_macs(model, torch.rand(2, 3, 4, 4))
+    assert [m.training for m in model] == [True, True, False]
+    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+
+
+def test_modes_are_restored_after_a_refusal():
+    model = nn.Sequential(Fourier(), nn.Dropout()).train()
+    with pytest.raises(ValueError, match="cannot count"):
+        count_macs(model, torch.zeros(1, 3, 4, 4))
+    assert model.training and model[1].training
+
+
+def test_latency_is_a_positive_median_for_each_network():
+    models = {"small": nn.Conv2d(3, 4, 3), "large": nn.Sequential(*(nn.Conv2d(64, 64, 3) for _ in range(4)))}
+    with pytest.raises(RuntimeError, match="expected input"):
+        measure_latency(models, torch.zeros(1, 3, 32, 32), rounds=1, warmup=0)
+    models["large"].insert(0, nn.Conv2d(3, 64, 3))
+    models["large"].train()
+    times = measure_latency(models, torch.zeros(1, 3, 64, 64), rounds=5, warmup=1)
+    assert list(times) == ["small", "large"]
+    assert 0 < times["small"] < times["large"]
+    assert models["large"].training
