@@ -84,7 +84,7 @@ def eligible(groups: Sequence[Group], selection: Selection) -> list[Group]:
 
 def counts(groups: Sequence[Group], selection: Selection) -> dict[str, int]:
     """Channels to keep in each group, by a ratio that does not depend on weights."""
-    return {g.name: _checked_count(g, _ratio_of(g, selection), selection.round_to) for g in groups}
+    return {g.name: _checked_count(g, ratio_of(g, selection), selection.round_to) for g in groups}
 
 
 def select(scores: Mapping[str, Tensor], groups: Sequence[Group], selection: Selection) -> dict[str, tuple[int, ...]]:
@@ -124,7 +124,8 @@ def _matches(group: Group, patterns: Sequence[str]) -> bool:
     return any(fnmatchcase(group.name, p) for p in patterns)
 
 
-def _ratio_of(group: Group, selection: Selection) -> float:
+def ratio_of(group: Group, selection: Selection) -> float:
+    """The ratio that a selection by layer asks of this group: its own in `layers`, else its stage's, else the one."""
     for pattern, ratio in (selection.layers or {}).items():
         if fnmatchcase(group.name, pattern):
             return ratio
