@@ -4,7 +4,6 @@ Activations are never kept: each batch is sampled in forward hooks and handed on
 Which images are seen is the calibration's business: it knows the task (a classifier's takes as many of each class).
 """
 
-import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,11 +26,6 @@ class Places:
     image: Tensor
     row: Tensor
     column: Tensor
-
-
-def generator_for(seed: int, name: str) -> torch.Generator:
-    """A random stream of one layer, which does not depend on what else is pruned."""
-    return torch.Generator().manual_seed(seed * 2**32 + zlib.crc32(name.encode()))
 
 
 def draw_places(output: Tensor, per_image: int, generator: torch.Generator) -> Places:

@@ -1,11 +1,15 @@
 """Every pruning method by name. To add one: a file here, and a line in METHODS."""
 
-from pruning.methods import l1_filter, random
+from pruning.methods import l1_filter, lottery, magnitude, random, uniform, uniform_weights
 from pruning.methods.method import Calibration, Choice, Effect, Method, Request
 
 METHODS: dict[str, Method] = {
     "l1_filter": l1_filter.METHOD,
     "random": random.METHOD,
+    "uniform": uniform.METHOD,
+    "magnitude": magnitude.METHOD,
+    "uniform_weights": uniform_weights.METHOD,
+    "lottery": lottery.METHOD,
 }
 
 __all__ = ["METHODS", "Calibration", "Choice", "Effect", "Method", "Request", "get_method"]

@@ -12,12 +12,12 @@ from torch import Tensor, nn
 
 from pruning.groups import Group
 from pruning.methods.method import Method, by_score
+from pruning.seeds import random_stream
 
 
 def score(model: nn.Module, group: Group, *, options: Any = None, seed: int = 0) -> Tensor:
     """Uniform random numbers, shape (width,)."""
-    generator = torch.Generator().manual_seed(seed * 2**32 + zlib.crc32(group.name.encode()))
-    return torch.rand(group.width, generator=generator)
+    return torch.rand(group.width, generator=random_stream(seed, group.name))
 
 
 METHOD = Method(prune=by_score(score))

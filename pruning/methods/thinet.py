@@ -4,12 +4,13 @@ Layer by layer, in forward order. With x[s, c] the contribution of input channel
 the activation, without bias) at sample s, the removed set T grows greedily by the channel that least increases
     sum_s (sum_{c in T} x[s, c])^2.
 Then the kept channels are rescaled by least squares, folded into the next layer's weights, and the network may be
-fine-tuned (`Request.finetune`) before the next layer is looked at. With G = x^T x a candidate costs G[c, c] + 2 sum_{t in T} G[c, t],
-and the row sums are updated, never recomputed.
+fine-tuned (`Request.finetune`) before the next layer is looked at. With G = x^T x a candidate costs
+G[c, c] + 2 sum_{t in T} G[c, t]; these row sums are updated, never recomputed.
 
-Deviations. A sample is an image position with *all* output channels of the next layer, where the paper draws one of
-them. The least squares has a small ridge that draws the factors to one. Where several layers read a group, their sums add up, and
-each gets its own factors. How many images are seen, and of which classes, is up to the calibration; the paper takes ten of each.
+Deviations. A sample is an image position with *all* output channels of the next layer, where the paper draws one. The
+least squares has a small ridge that draws the factors to one. Where several layers read a group, their sums add
+up, and each gets its own factors. How many images are seen, and of which classes, is up to the calibration; the
+paper takes ten of each.
 """
 
 import copy
@@ -22,7 +23,8 @@ from pruning.groups import Group
 from pruning.kernels import Consumer, consumers_of, kernel_slices, rewritten, write_slices, zeros_held
 from pruning.least_squares import Sums, channel_factors, make_sums
 from pruning.methods.method import Choice, Method, Request, fixed_counts, needed_calibration
-from pruning.responses import Calibration, Hook, draw_places, generator_for, observe, patches
+from pruning.responses import Calibration, Hook, draw_places, observe, patches
+from pruning.seeds import random_stream
 from pruning.select import eligible
 
 
@@ -93,7 +95,7 @@ def _watch(
     work: nn.Module, group: Group, consumers: list[Consumer], calibration: Calibration, request: Request
 ) -> list[Sums]:
     """Sums of the present responses of each layer that reads `group`."""
-    generator = generator_for(request.seed, group.name)
+    generator = random_stream(request.seed, group.name)
     sums = [make_sums(kernel_slices(work, c)) for c in consumers]
 
     def hook(consumer: Consumer, own: Sums) -> Hook:

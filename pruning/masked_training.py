@@ -1,0 +1,69 @@
+"""Train only the weights that a mask leaves."""
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from pruning.masks import Masks
+from pruning.methods.method import Effect
+
+
+class HoldMasks(Effect):
+    """Removed weights stay exactly zero, whatever the optimiser's momentum; the masks travel in the checkpoint.
+
+    Their gradients are zeroed as well, so that a norm of the gradients counts only what is trained.
+    """
+
+    def __init__(self, model: nn.Module, masks: Masks):
+        masks.check_fit(model)
+        self._model = model
+        self._masks = _beside(model, masks)
+
+    def at_start(self) -> None:
+        self._masks.apply(self._model)
+
+    def after_backward(self) -> None:
+        for name, mask in self._masks.items():
+            grad = self._model.get_parameter(name).grad
+            if grad is not None:
+                grad.masked_fill_(~mask, 0)
+
+    def after_step(self, lr: float) -> None:
+        self._masks.apply(self._model)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return dict(self._masks)
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Take the masks of a checkpoint; ValueError unless they mask the same parameters."""
+        if state.keys() != self._masks.keys():
+            odd = sorted(state.keys() ^ self._masks.keys())
+            raise ValueError(f"the checkpoint masks other parameters than this run: {', '.join(odd)}")
+        masks = Masks(state)
+        masks.check_fit(self._model)
+        self._masks = _beside(self._model, masks)
+
+
+def reinitialise_surviving(model: nn.Module, masks: Masks, *, generator: torch.Generator | None = None) -> None:
+    """Draw every convolution weight of `model` anew, in place, and apply `masks`.
+
+    Normal with std sqrt(2 / n), where n is the number of surviving weights over the input channels that a filter
+    sees: the dense fan-out k * k * out where nothing was removed. This is the scratch initialisation of unstructured
+    pruning in the released code of Liu et al., ICLR 2019. Biases, normalisation and linear layers stay as they are.
+    """
+    masks.check_fit(model)
+    for name, module in model.named_modules():
+        if not isinstance(module, nn.Conv2d):
+            continue
+        weight = module.weight.data
+        survivors = int(masks[f"{name}.weight"].sum()) if f"{name}.weight" in masks else weight.numel()
+        if survivors:  # a layer that lost everything is all zero below
+            weight.normal_(0, math.sqrt(2 * module.in_channels / survivors), generator=generator)
+    masks.apply(model)
+
+
+def _beside(model: nn.Module, masks: Masks) -> Masks:
+    """The masks on the devices of their parameters."""
+    return Masks({name: mask.to(model.get_parameter(name).device) for name, mask in masks.items()})

@@ -1,0 +1,124 @@
+"""Lottery tickets: Frankle & Carbin, The Lottery Ticket Hypothesis, ICLR 2019 (1803.03635), section 2; rewinding to an
+early iteration: Frankle et al., Stabilizing the Lottery Ticket Hypothesis (1903.01611).
+
+Train, remove a fraction of the *remaining* weights, put everything else back to what it was at the start (or at
+iteration k), repeat. This method is the removal of one round; `rewind` ends the round; the training between
+rounds is the caller's. With `unit` filters a round is L1 filter pruning of the network as it is now, and
+`PruningPlan.then` joins the rounds. The control trains the same masks from other random weights
+(`masked_training.reinitialise_surviving`).
+
+Deviation: the paper prunes layer by layer on small networks and with half the rate in the output layer; here, as in the
+released code of Liu et al., ICLR 2019, one threshold goes over all convolution weights and linear layers stay dense.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor, nn
+
+from pruning.groups import Group
+from pruning.masks import Masks
+from pruning.methods import l1_filter
+from pruning.methods.method import Choice, Method, Request
+from pruning.plan import PruningPlan
+from pruning.select import count_to_keep
+from pruning.select_weights import conv_weights, keep_above, keep_largest
+from pruning.surgery import apply
+
+
+@dataclass(frozen=True)
+class LotteryOptions:
+    """`unit`: tickets of single weights or of filters. `masks`: what the rounds before left (weights only); none in the
+    first round. `exact` False: the released rule, which removes one weight more than asked in each round.
+    """
+
+    unit: Literal["weights", "filters"] = "weights"
+    masks: Masks | None = None
+    exact: bool = True
+
+    def __post_init__(self) -> None:
+        if self.unit not in ("weights", "filters"):
+            raise ValueError(f"lottery: unit {self.unit!r} is unknown; choices: weights, filters")
+        if self.unit == "filters" and (self.masks is not None or not self.exact):
+            raise ValueError("lottery: filters take neither masks nor the released rule; prune the network of before")
+
+
+def ticket_schedule(rate: float, rounds: int) -> tuple[float, ...]:
+    """Kept share after each round that removes `rate` of what is left: (1 - rate)^1, ..., (1 - rate)^rounds."""
+    if not 0 < rate < 1 or rounds < 1:
+        raise ValueError(f"a ticket needs 0 < rate < 1 and at least one round, not rate={rate}, rounds={rounds}")
+    return tuple((1 - rate) ** i for i in range(1, rounds + 1))
+
+
+def round_rate(ratio: float, rounds: int) -> float:
+    """The fraction of the remaining weights to remove in each of `rounds` rounds, so that `ratio` of all is gone."""
+    if not 0 < ratio < 1 or rounds < 1:
+        raise ValueError(f"a ticket needs 0 < ratio < 1 and at least one round, not ratio={ratio}, rounds={rounds}")
+    return 1 - (1 - ratio) ** (1 / rounds)
+
+
+def rewind(model: nn.Module, original: Mapping[str, Tensor], masks: Masks) -> None:
+    """Make `model` the ticket, in place: the whole `original` state (BatchNorm's statistics too), then the masks.
+
+    `original`: the state of the dense network at the start or at iteration k; every entry must be there.
+    """
+    model.load_state_dict(original)
+    masks.apply(model)
+
+
+def rewound_filters(
+    dense: nn.Module, original: Mapping[str, Tensor], plan: PruningPlan, groups: Sequence[Group]
+) -> nn.Module:
+    """The ticket of filters: the `original` state of the dense network, cut by `plan`.
+
+    `dense` is a network of the dense architecture; it takes the original state.
+    """
+    dense.load_state_dict(original)
+    return apply(dense, plan, groups)
+
+
+def prune(model: nn.Module, request: Request) -> Choice:
+    """One round: `ratio` is the fraction removed of the convolution weights (or filters) that are left."""
+    options: LotteryOptions = request.options
+    if options.unit == "filters":
+        return l1_filter.METHOD.prune(model, request)
+    if request.selection.layers:
+        raise ValueError("lottery: one threshold over the network; leave out `layers`")
+    weights = conv_weights(model, request.selection)
+    before = _masks_before(weights, options.masks)
+    alive = {name: mask for name, mask in before.items() if bool(mask.any())}
+    # a removed weight ranks below every other: magnitudes are not negative
+    scores = {name: weights[name].abs().masked_fill(~mask, -1) for name, mask in alive.items()}
+    left, ratio = before.kept(), request.selection.stage_ratios()[0]
+    if options.exact:
+        chosen = keep_largest(scores, count_to_keep(left, ratio))
+    else:
+        gone = sum(mask.numel() for mask in alive.values()) - left
+        chosen = keep_above(scores, gone + int(left * ratio))
+    return Choice(masks=Masks({**before, **chosen}))
+
+
+def _masks_before(weights: Mapping[str, Tensor], masks: Masks | None) -> Masks:
+    """The masks of the round before, on the weights' devices; ValueError when they are not the network's."""
+    if masks is None:
+        zeros = sum(int((weight == 0).sum()) for weight in weights.values())
+        if zeros:
+            raise ValueError(
+                f"lottery: {zeros} convolution weights are zero, so this is not a first round;"
+                " give the masks of the round before (`masks`), they are not read off zeros"
+            )
+        return Masks({name: weight.new_ones(weight.shape) for name, weight in weights.items()})
+    if masks.keys() != weights.keys():
+        odd = ", ".join(sorted(masks.keys() ^ weights.keys()))
+        raise ValueError(f"lottery: the masks of the round before cover other convolutions than this round: {odd}")
+    beside = {name: masks[name].to(weight.device) for name, weight in weights.items()}
+    for name, weight in weights.items():
+        if beside[name].shape != weight.shape:
+            raise ValueError(f"lottery: the mask of {name} has shape {tuple(beside[name].shape)}, not {weight.shape}")
+        if bool(weight[~beside[name]].any()):
+            raise ValueError(f"lottery: removed weights of {name} are not zero; hold the masks while training")
+    return Masks(beside)
+
+
+METHOD = Method(prune=prune, options=LotteryOptions)

@@ -1,0 +1,51 @@
+"""Magnitude pruning of single weights: Han et al., Learning both Weights and Connections, NIPS 2015 (1506.02626).
+
+The convolution weights of smallest |w| go, by one threshold over the whole network (stem and 1x1 convolutions
+included) or by one in each layer. Linear layers stay dense and there is no fine-tuning between steps, as in
+Liu et al., ICLR 2019, section 4.3 (the paper thresholds each layer by its standard deviation and prunes linear
+layers too). Each layer keeps at least its largest weight.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import nn
+
+from pruning.methods.method import Choice, Method, Request
+from pruning.select import Selection, count_to_keep
+from pruning.select_weights import conv_weights, keep_above, keep_largest, keep_per_layer
+
+
+@dataclass(frozen=True)
+class MagnitudeOptions:
+    """`level`: one threshold over the network, or the same share of every layer (then `layers` of the selection may
+    give ratios by name). `exact` False: the released rule of the study, which removes the asked int(n * ratio)
+    weights and one more, ties at the cut included.
+    """
+
+    level: Literal["global", "layer"] = "global"
+    exact: bool = True
+
+    def __post_init__(self) -> None:
+        if self.level not in ("global", "layer"):
+            raise ValueError(f"magnitude: level {self.level!r} is unknown; choices: global, layer")
+        if self.level == "layer" and not self.exact:
+            raise ValueError("magnitude: the released rule (`exact: false`) has one global threshold")
+
+
+def prune(model: nn.Module, request: Request) -> Choice:
+    """Masks over the convolution weights of `model`; `ratio` is the fraction of weights removed."""
+    options: MagnitudeOptions = request.options
+    selection: Selection = request.selection
+    scores = {name: weight.abs() for name, weight in conv_weights(model, selection).items()}
+    if options.level == "layer":
+        return Choice(masks=keep_per_layer(scores, selection))
+    if selection.layers:
+        raise ValueError("magnitude: ratios by layer need the option level 'layer'")
+    total, ratio = sum(score.numel() for score in scores.values()), selection.stage_ratios()[0]
+    if not options.exact:
+        return Choice(masks=keep_above(scores, int(total * ratio)))
+    return Choice(masks=keep_largest(scores, count_to_keep(total, ratio)))
+
+
+METHOD = Method(prune=prune, options=MagnitudeOptions)

@@ -1,0 +1,49 @@
+"""The same fraction of the weights of every convolution: the control for unstructured methods.
+
+Liu et al., ICLR 2019, section 5, compare designs guided by pruning with it. Which weights go does not matter to a
+network that is trained from scratch, so by default they are drawn at random; the smallest ones (as
+`magnitude` with level `layer`) make the control fair for one that is fine-tuned. Each layer draws from the seed and
+its own name, so a choice does not depend on what else is pruned.
+"""
+
+import zlib
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from pruning.methods.method import Choice, Method, Request
+from pruning.select_weights import conv_weights, keep_per_layer
+
+
+@dataclass(frozen=True)
+class UniformWeightsOptions:
+    """`remove`: random weights, or those of smallest magnitude."""
+
+    remove: Literal["random", "smallest"] = "random"
+
+    def __post_init__(self) -> None:
+        if self.remove not in ("random", "smallest"):
+            raise ValueError(f"uniform_weights: remove {self.remove!r} is unknown; choices: random, smallest")
+
+
+def prune(model: nn.Module, request: Request) -> Choice:
+    """Masks over the convolution weights of `model`; `ratio` is the fraction of weights removed."""
+    if request.selection.layers:
+        raise ValueError("uniform_weights: one ratio for every layer; leave out `layers`")
+    weights = conv_weights(model, request.selection)
+    if request.options.remove == "smallest":
+        scores = {name: weight.abs() for name, weight in weights.items()}
+    else:
+        scores = {name: random_scores(name, weight, request.seed) for name, weight in weights.items()}
+    return Choice(masks=keep_per_layer(scores, request.selection))
+
+
+def random_scores(name: str, weight: Tensor, seed: int) -> Tensor:
+    """Uniform random numbers of the shape of `weight`, the same on every device."""
+    generator = torch.Generator().manual_seed(seed * 2**32 + zlib.crc32(name.encode()))
+    return torch.rand(weight.shape, generator=generator).to(weight.device)
+
+
+METHOD = Method(prune=prune, options=UniformWeightsOptions)

@@ -1,0 +1,85 @@
+"""From scores of single weights to masks: exact counts, over the whole network or per layer."""
+
+from collections.abc import Mapping
+from fnmatch import fnmatchcase
+
+import torch
+from torch import Tensor, nn
+
+from pruning.masks import Masks
+from pruning.select import Selection, count_to_keep
+
+
+def conv_weights(model: nn.Module, selection: Selection) -> dict[str, Tensor]:
+    """The convolution weights that `selection` covers, by parameter name, in the order of the modules.
+
+    For single weights `skip` and `layers` match the names of convolutions, the coupling of channels (`scope`) does
+    not matter, and linear layers stay dense. Raises ValueError for what has no meaning for single weights.
+    """
+    if len(selection.stage_ratios()) > 1 or selection.round_to > 1:
+        raise ValueError("single weights take one ratio, or ratios by layer; no ratio by stage and no `round_to`")
+    layers = {name: m.weight.detach() for name, m in model.named_modules() if isinstance(m, nn.Conv2d)}
+    for pattern in [*selection.skip, *(selection.layers or {})]:
+        if not any(fnmatchcase(name, pattern) for name in layers):
+            raise ValueError(f"no convolution matches {pattern!r}; convolutions: {', '.join(layers)}")
+    left = {f"{n}.weight": w for n, w in layers.items() if not any(fnmatchcase(n, p) for p in selection.skip)}
+    if not left:
+        raise ValueError("nothing to prune: the network has no convolution that is not skipped")
+    return left
+
+
+def keep_largest(scores: Mapping[str, Tensor], n_keep: int) -> Masks:
+    """Keep exactly the `n_keep` highest scores of all tensors together; ties keep the earlier layer, the lower index.
+
+    The best weight of each tensor is out of reach, so that no layer is cut through.
+    """
+    pooled, sizes = _pooled(scores)
+    if not len(sizes) <= n_keep <= pooled.numel():
+        raise ValueError(f"{n_keep} weights cannot be kept: there are {pooled.numel()} in {len(sizes)} layers")
+    for part in pooled.split(sizes):
+        part[part.argmax()] = torch.inf  # argmax is the first of equals
+    cut = pooled.kthvalue(pooled.numel() - n_keep + 1).values
+    kept = pooled > cut
+    ties = (pooled == cut).nonzero().flatten()
+    kept[ties[: n_keep - int(kept.sum())]] = True
+    return _unpooled(kept, sizes, scores)
+
+
+def keep_above(scores: Mapping[str, Tensor], n_remove: int) -> Masks:
+    """Keep what lies strictly above the score of ascending rank `n_remove` (from 0): one more goes than asked.
+
+    The rule of the study's released code; ties at the cut all go, and so may a whole layer.
+    """
+    pooled, sizes = _pooled(scores)
+    return _unpooled(pooled > pooled.kthvalue(n_remove + 1).values, sizes, scores)
+
+
+def keep_per_layer(scores: Mapping[str, Tensor], selection: Selection) -> Masks:
+    """Keep the highest scores of each tensor, as many as its ratio leaves."""
+    masks: dict[str, Tensor] = {}
+    for name, score in scores.items():
+        n_keep = count_to_keep(score.numel(), ratio_of(name, selection))
+        if n_keep < 1:
+            raise ValueError(f"ratio {ratio_of(name, selection)} leaves none of the {score.numel()} weights of {name}")
+        masks |= keep_largest({name: score}, n_keep)
+    return Masks(masks)
+
+
+def ratio_of(parameter: str, selection: Selection) -> float:
+    """The fraction that `selection` removes from the weight of a layer."""
+    layer = parameter.removesuffix(".weight")
+    by_pattern = (r for pattern, r in (selection.layers or {}).items() if fnmatchcase(layer, pattern))
+    return next(by_pattern, selection.stage_ratios()[0])
+
+
+def _pooled(scores: Mapping[str, Tensor]) -> tuple[Tensor, list[int]]:
+    """All scores in one new tensor, and the size of each part."""
+    for name, score in scores.items():
+        if not bool(torch.isfinite(score).all()):
+            raise ValueError(f"a weight or score of {name} is not finite")
+    return torch.cat([score.flatten() for score in scores.values()]), [score.numel() for score in scores.values()]
+
+
+def _unpooled(kept: Tensor, sizes: list[int], scores: Mapping[str, Tensor]) -> Masks:
+    parts = zip(scores.items(), kept.split(sizes), strict=True)
+    return Masks({name: part.view(score.shape).clone() for (name, score), part in parts})
