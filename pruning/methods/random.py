@@ -4,7 +4,6 @@ Not from one paper: Mittal et al., Recovering from Random Pruning (WACV 2018, ar
 for it. Each group draws its own scores from the seed and its name, so a choice does not depend on what else is pruned.
 """
 
-import zlib
 from typing import Any
 
 import torch
