@@ -1,11 +1,12 @@
 """Every pruning method by name. To add one: a file here, and a line in METHODS."""
 
-from pruning.methods import l1_filter, lottery, magnitude, random, uniform, uniform_weights
+from pruning.methods import l1_filter, lottery, magnitude, random, thinet, uniform, uniform_weights
 from pruning.methods.method import Calibration, Choice, Effect, Method, Request
 
 METHODS: dict[str, Method] = {
     "l1_filter": l1_filter.METHOD,
     "random": random.METHOD,
+    "thinet": thinet.METHOD,
     "uniform": uniform.METHOD,
     "magnitude": magnitude.METHOD,
     "uniform_weights": uniform_weights.METHOD,
