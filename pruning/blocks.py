@@ -35,6 +35,11 @@ class ShortcutThenReLU(nn.Module):
 _TORCHVISION: dict[type, str] = {BasicBlock: "bn2", Bottleneck: "bn3"}
 
 
+def residual_blocks(model: nn.Module) -> list[str]:
+    """Names of the blocks that can lose their branch, in the order of the network."""
+    return [name for name, m in model.named_modules() if type(m) in _TORCHVISION or isinstance(m, ResidualBlock)]
+
+
 def branch_end(model: nn.Module, name: str) -> str:
     """Full name of the layer that ends the branch of the block `name`."""
     block = _block(model, name)

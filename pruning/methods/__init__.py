@@ -1,6 +1,17 @@
 """Every pruning method by name. To add one: a file here, and a line in METHODS."""
 
-from pruning.methods import l1_filter, lottery, magnitude, random, thinet, uniform, uniform_weights
+from pruning.methods import (
+    l1_filter,
+    lottery,
+    magnitude,
+    random,
+    slimming,
+    soft_filter,
+    structure_selection,
+    thinet,
+    uniform,
+    uniform_weights,
+)
 from pruning.methods.method import Calibration, Choice, Effect, Method, Request
 
 METHODS: dict[str, Method] = {
@@ -11,6 +22,9 @@ METHODS: dict[str, Method] = {
     "magnitude": magnitude.METHOD,
     "uniform_weights": uniform_weights.METHOD,
     "lottery": lottery.METHOD,
+    "slimming": slimming.METHOD,
+    "structure_selection": structure_selection.METHOD,
+    "soft_filter": soft_filter.METHOD,
 }
 
 __all__ = ["METHODS", "Calibration", "Choice", "Effect", "Method", "Request", "get_method"]

@@ -1,9 +1,9 @@
 """Soft filter pruning: He et al., Soft Filter Pruning for Accelerating Deep Convolutional Neural Networks, IJCAI 2018
 (arXiv 1808.06866), section 3.
 
-At the start and after every epoch the int(C * ratio) filters with the lowest L2 norm of every convolution, the stem and
-the second convolutions of residual blocks included, become zero. Gradients are not masked, so filters come back; the
-choice is made anew each time, the last one after the last epoch. (The `rate` of the released code is the fraction kept.)
+At the start and after every epoch the int(C * ratio) filters with the lowest L2 norm of every convolution, the stem
+and the second convolutions of residual blocks included, become zero. Gradients are not masked, so filters come back;
+the choice is made anew each time, the last one after the last epoch. (The released code's `rate` is the fraction kept.)
 
 A zeroed filter still emits a constant where a BatchNorm follows: beta - gamma * mean / std. With `zero_norm`, the
 default, gamma and beta of its channel are zeroed too, so that it emits nothing and what is evaluated and saved is the
@@ -58,9 +58,9 @@ def filters_to_keep(width: int, ratio: float, round_to: int = 1) -> int:
     return count_to_keep(width, math.floor(width * ratio + _TOLERANCE) / width, round_to)
 
 
-def strongest_filters(conv: nn.Conv2d, n_keep: int) -> tuple[int, ...]:
-    """The `n_keep` filters with the largest L2 norm over (in, kh, kw), ascending."""
-    return keep_indices(conv.weight.detach().double().flatten(1).norm(dim=1).cpu(), n_keep)
+def strongest_filters(weight: Tensor, n_keep: int) -> tuple[int, ...]:
+    """The `n_keep` filters with the largest L2 norm over (in, kh, kw), ascending; `weight` (out, in, kh, kw)."""
+    return keep_indices(weight.detach().double().flatten(1).norm(dim=1).cpu(), n_keep)
 
 
 def find_filters(model: nn.Module) -> dict[str, str | None]:
@@ -120,9 +120,8 @@ class SoftFilterEffect(Effect):
                 self._before.setdefault(f"{norm}.{leaf}", tensor.detach().clone())
         kept = {}
         for name in self.norms:
-            conv = self.model.get_submodule(name)
-            assert isinstance(conv, nn.Conv2d)
-            kept[name] = strongest_filters(conv, filters_to_keep(conv.out_channels, self.ratio))
+            weight = self.model.get_parameter(f"{name}.weight")
+            kept[name] = strongest_filters(weight, filters_to_keep(len(weight), self.ratio))
         zero_filters(self.model, kept, self.norms)
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -139,7 +138,7 @@ def prune(model: nn.Module, request: Request) -> Choice:
     by_name = {group.name: group for group in request.groups if group.inner and not group.fixed}
     keep, scatter = {}, {}
     for unit in _units(model, norms, request):
-        indices = strongest_filters(model.get_submodule(unit.name), _count(unit, request.selection))
+        indices = strongest_filters(model.get_parameter(f"{unit.name}.weight"), _count(unit, request.selection))
         norm = norms[unit.name]
         if len(indices) == unit.width:
             continue
