@@ -67,6 +67,16 @@ def class_names(dataset: CocoDataset) -> list[str]:
     return [category["name"] for category in sorted(categories, key=lambda c: c["id"])]
 
 
+def mean_image_size(dataset: CocoDataset, cfg: CfgNode) -> tuple[int, int]:
+    """Mean (height, width) in pixels of the data set's images as evaluation resizes them: the size costs are given at."""
+    short, longest = cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST
+    sizes = []
+    for image in _read_json(dataset.annotations)["images"]:
+        sizes.append(T.ResizeShortestEdge.get_output_shape(image["height"], image["width"], short, longest))
+    height, width = np.mean(sizes, axis=0).round().astype(int).tolist()
+    return height, width
+
+
 def train_loader(
     dataset: CocoDataset,
     cfg: CfgNode,

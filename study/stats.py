@@ -62,9 +62,7 @@ def summarize(values: Iterable[float | None]) -> Summary | None:
     return Summary(mean, math.sqrt(variance), n)
 
 
-def paired_difference(
-    values: Mapping[int, float | None], reference: Mapping[int, float | None]
-) -> Difference | None:
+def paired_difference(values: Mapping[int, float | None], reference: Mapping[int, float | None]) -> Difference | None:
     """Mean of `values[seed] - reference[seed]` over the seeds that both have, with a 95 % interval.
 
     Routes of one seed share data order and often whole stages, so differences are taken seed by seed before

@@ -24,10 +24,10 @@ TRAIN_SHARE, VAL_SHARE = 0.60, 0.15
 # Fixes which scan belongs to which split. Never a run's seed: every run must see the same splits.
 SPLIT_SEED = 1797
 # Side of the digit as a share of the image side, in classification.
-SMALLEST_DIGIT, LARGEST_DIGIT = 0.4, 0.75
+SMALLEST_DIGIT, LARGEST_DIGIT = 0.55, 0.8
 # Difference in luminance (0..255) between the ink and the mean of what it covers. At most 127, so that at
 # least one of darker and lighter always exists.
-LEAST_CONTRAST, MOST_CONTRAST = 60, 120
+LEAST_CONTRAST, MOST_CONTRAST = 75, 125
 LUMINANCE = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601 weights of R, G, B
 
 

@@ -88,13 +88,16 @@ class Method:
     """An entry of METHODS.
 
     `prune` must not change the model it is given. `training_effect(model, options)` is what
-    the method adds to the training that comes before pruning. `needs` says what `Request.calibration` is used for.
+    the method adds to the training that comes before pruning. `needs` says what
+    `Request.calibration` is used for. `predefined`: do the widths follow from the selection alone (level `layer`), so
+    that the pruned architecture is known before anything is trained?
     """
 
     prune: Callable[[nn.Module, Request], Choice]
     options: type = NoOptions
     training_effect: Callable[[nn.Module, Any], Effect] | None = None
     needs: Literal["nothing", "activations", "gradients"] = "nothing"
+    predefined: bool = True
 
 
 def by_score(score: Score) -> Callable[[nn.Module, Request], Choice]:

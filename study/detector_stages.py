@@ -1,0 +1,158 @@
+"""The stages of the detection half: train, prune and evaluate a detector."""
+
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from classify.models import stages_of
+from detect.build import DetectorSettings, build_detector
+from detect.cost import evaluation_macs, training_macs
+from detect.data import check_dataset, class_names, mean_image_size, train_loader
+from detect.evaluate import METRICS, draw_scenes, evaluate_detector
+from detect.prune import backbone_groups, detection_loss, prune_detector
+from detect.train import TrainSettings, train_detector
+from pruning.cost import count_params
+from pruning.methods import get_method
+from study.context import Context
+from study.data import open_detection
+from study.networks import Network, load_model, method_options, read_weights, save_weights, selection_of
+from study.stages import Stage
+
+_CALIBRATION_BATCHES = 16
+
+
+def run_train_detector(context: Context) -> dict[str, Any]:
+    """Train a detector around the parent's network; artifacts: plan.json (backbone), weights.safetensors (all)."""
+    stage, settings = context.stage, context.stage.settings
+    dataset = open_detection(settings["data"], "train", context.data)
+    check_dataset(dataset)
+    network = Network.load(context.parent)
+    torch.manual_seed(stage.seed)
+    inherited = settings["init"] == "inherited" and stage.parents[0].kind == "train_classifier"
+    classifier = load_model(context.parent) if inherited else network.build()
+    detector, cfg = build(stage, network, classifier, len(class_names(dataset)), device=context.device)
+    if stage.parents[0].kind == "prune_detector":
+        detector.load_state_dict(read_weights(context.parent.weights))
+    train_settings = TrainSettings(
+        **{**settings["train"], "milestones": tuple(settings["train"]["milestones"])},
+        seed=stage.seed,
+        precision=context.machine.precision,
+        num_workers=context.machine.workers,
+        checkpoint_every=context.machine.checkpoint_every,
+    )
+    outcome = train_detector(
+        detector,
+        cfg,
+        dataset=dataset,
+        settings=train_settings,
+        checkpoint=context.run.checkpoint,
+        report=context.report,
+    )
+    network.save(context.run)
+    save_weights(context.run.weights, detector)
+    macs = training_macs(detector, cfg, image_size=mean_image_size(dataset, cfg))
+    return {
+        "metrics": {"final_loss": outcome.final_loss},
+        "network": network.as_result(),
+        "images_seen": outcome.images_seen,
+        "train_macs": macs * outcome.images_seen,
+        "train_seconds": outcome.seconds,
+    }
+
+
+def run_prune_detector(context: Context) -> dict[str, Any]:
+    """Prune the backbone inside the parent's detector; artifacts: plan.json, weights.safetensors (all)."""
+    stage, settings = context.stage, context.stage.settings
+    parent = stage.parents[0]
+    dataset = open_detection(parent.settings["data"], "train", context.data)
+    network, detector, cfg = load_detector(parent, context.runs, len(class_names(dataset)), device=context.device)
+    groups = backbone_groups(
+        network.build(),
+        network.example(),
+        strides=parent.settings["model"]["strides"],
+        stages=stages_of(network.plan.arch),
+    )
+    loader = train_loader(dataset, cfg, batch_size=parent.settings["train"]["batch_size"], seed=stage.seed)
+    batches = list(islice(loader, _CALIBRATION_BATCHES))
+    pruned = prune_detector(
+        detector,
+        network.arch,
+        groups,
+        settings["method"],
+        selection_of(settings),
+        batch=detector.preprocess_image(batches[0]).tensor,
+        seed=stage.seed,
+        options=method_options(settings),
+        loss=detection_loss(batches) if get_method(settings["method"]).needs != "nothing" else None,
+    )
+    small = Network(network.plan.then(pruned.plan), network.num_classes, network.image_size, network.mean, network.std)
+    small.save(context.run)
+    save_weights(context.run.weights, pruned.detector)
+    return {
+        "metrics": {},
+        "network": small.as_result() | small.costs(),
+        "dense": network.dense().costs(),
+        "masked_equals_small": pruned.difference,
+        "train_macs": 0,
+    }
+
+
+def run_evaluate(context: Context) -> dict[str, Any]:
+    """COCO's metrics on the test split, costs at its image size, pictures; artifacts: detections.json, detections/."""
+    settings, parent = context.stage.settings, context.stage.parents[0]
+    dataset = open_detection(settings["data"], settings["split"], context.data)
+    check_dataset(dataset)
+    _, detector, cfg = load_detector(parent, context.runs, len(class_names(dataset)), device=context.device)
+    scores = evaluate_detector(detector, cfg, dataset=dataset, out_dir=context.run.path)
+    if settings["scenes"]:
+        pictures = context.run.path / "detections"
+        draw_scenes(detector, cfg, dataset=dataset, out_dir=pictures, count=settings["scenes"])
+    size = mean_image_size(dataset, cfg)
+    macs = evaluation_macs(detector, cfg, image_size=size)
+    return {
+        "metrics": {name: scores[name] for name in METRICS},
+        "per_class": scores["per_class"],
+        "evaluation": {
+            "split": settings["split"],
+            "images": scores["images"],
+            "boxes": scores["boxes"],
+            "detections": scores["detections"],
+            "image_size": list(size),
+            "metric": "COCO box AP, IoU 0.50:0.95, all areas, 100 detections an image (faster-coco-eval)",
+        },
+        "costs": {
+            "backbone_params": count_params(detector.backbone.bottom_up),
+            "backbone_macs": macs.backbone,
+            "detector_params": count_params(detector),
+            "detector_macs": macs.total,
+        },
+        "train_macs": 0,
+    }
+
+
+def load_detector(stage: Stage, runs: Path, num_classes: int, *, device: str) -> tuple[Network, nn.Module, Any]:
+    """The network, the detector with its weights and Detectron2's config of a finished training stage."""
+    run = stage.run(runs)
+    network = Network.load(run)
+    detector, cfg = build(stage, network, network.build(), num_classes, device=device)
+    detector.load_state_dict(read_weights(run.weights))
+    return network, detector, cfg
+
+
+def build(
+    stage: Stage, network: Network, classifier: nn.Module, num_classes: int, *, device: str
+) -> tuple[nn.Module, Any]:
+    """The detector that a training stage's settings describe, around `classifier`."""
+    model = dict(stage.settings["model"])
+    model["config_file"] = Path(model["config_file"]) if model["config_file"] else None
+    lists = {k: tuple(v) for k, v in model.items() if isinstance(v, list)}
+    settings = DetectorSettings(
+        num_classes=num_classes,
+        pixel_mean=network.mean,  # type: ignore[arg-type]
+        pixel_std=network.std,  # type: ignore[arg-type]
+        **{**model, **lists},
+    )
+    return build_detector(classifier, settings=settings, device=device)

@@ -1,0 +1,115 @@
+"""YAML files into the typed schema: inheritance, overrides, and errors in one sentence."""
+
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+Schema = TypeVar("Schema", bound=BaseModel)
+
+
+class ConfigError(ValueError):
+    """What is wrong with a config: the file, the key, the value, the choices."""
+
+
+def load_config(schema: type[Schema], path: Path, overrides: Sequence[str] = ()) -> Schema:
+    """Read `path`, inherit from its `_base_`, apply `key.path=value` overrides, validate.
+
+    Raises ConfigError with one line per problem.
+    """
+    data = read_yaml(path)
+    for override in overrides:
+        _apply_override(data, override)
+    return validate(schema, data, source=str(path))
+
+
+def validate(schema: type[Schema], data: Mapping[str, Any], *, source: str) -> Schema:
+    """The typed config; ConfigError names `source`, the key path, the value and the choices."""
+    try:
+        return schema.model_validate(data)
+    except ValidationError as error:
+        raise ConfigError("\n".join(_sentence(source, dict(e), schema) for e in error.errors())) from error
+
+
+def read_yaml(path: Path, _inheriting: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """The mapping in a YAML file, merged over the files that its `_base_` names."""
+    path = path.resolve() if path.exists() else path
+    if path in _inheriting:
+        raise ConfigError(f"{path}: `_base_` leads back to itself")
+    try:
+        text = path.read_text(encoding="utf-8")
+        data = yaml.safe_load(text)
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror or error}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path}: a config is a mapping of keys to values, this is {type(data).__name__}")
+    base = data.pop("_base_", None)
+    if base is None:
+        return data
+    if not isinstance(base, str):
+        raise ConfigError(f"{path}: `_base_` is the path of one YAML file, not {base!r}")
+    return merge(read_yaml(path.parent / base, (*_inheriting, path)), data)
+
+
+def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """`over` on top of `base`: mappings merge key by key, anything else replaces."""
+    merged = dict(base)
+    for key, value in over.items():
+        old = merged.get(key)
+        merged[key] = merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+    return merged
+
+
+def set_key(data: dict[str, Any], key: str, value: Any) -> None:
+    """Set `a.b.c` in nested mappings, making those that are not there."""
+    *parents, last = key.split(".")
+    for name in parents:
+        if not isinstance(data.get(name), dict):
+            data[name] = {}
+        data = data[name]
+    data[last] = value
+
+
+def _apply_override(data: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not all(key.split(".")):
+        raise ConfigError(f"override {override!r} is not of the form key.path=value")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"override {override!r}: the value is not valid YAML") from error
+    set_key(data, key, value)
+
+
+def _sentence(source: str, error: dict[str, Any], schema: type[BaseModel]) -> str:
+    key = ".".join(str(part) for part in error["loc"]) or "(whole file)"
+    if error["type"] == "extra_forbidden":
+        known = _known_keys(schema, error["loc"][:-1])
+        near = get_close_matches(str(error["loc"][-1]), known, n=1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        return f"{source}: {key}: unknown key; {hint}known keys: {', '.join(known)}"
+    message = error["msg"].removeprefix("Value error, ")
+    if error["type"] == "missing":
+        return f"{source}: {key}: this key is required"
+    value = error.get("input")
+    shown = "" if isinstance(value, dict) or error["type"] == "value_error" else f" (got {value!r})"
+    return f"{source}: {key}: {message}{shown}"
+
+
+def _known_keys(schema: type[BaseModel], location: Sequence[Any]) -> list[str]:
+    model: Any = schema
+    for part in location:
+        field = getattr(model, "model_fields", {}).get(part)
+        if field is None:
+            return []
+        candidates = [field.annotation, *getattr(field.annotation, "__args__", ())]
+        models = [c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)]
+        if not models:
+            return []
+        model = models[0]
+    return list(model.model_fields)

@@ -1,0 +1,124 @@
+"""The network of a stage: its plan, its input, its weights; from a run directory or, ahead of it, from a config."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import TypeAdapter
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+
+from classify.models import arch, channel_groups, rebuild
+from pruning.cost import count_macs, count_params
+from pruning.methods import get_method
+from pruning.plan import PruningPlan
+from pruning.prune import Arch
+from pruning.select import Selection
+from study.store import RunDir, write_text
+
+
+@dataclass(frozen=True)
+class Network:
+    """A classifier's architecture and the input it was made for: image side in pixels, RGB mean and std in 0..1."""
+
+    plan: PruningPlan
+    num_classes: int
+    image_size: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    @property
+    def arch(self) -> Arch:
+        return arch(self.plan.arch, self.plan.options)
+
+    def build(self) -> nn.Module:
+        """The network with random weights from the current generator."""
+        return rebuild(self.plan, self.num_classes)
+
+    def example(self) -> Tensor:
+        """A zero image batch (1, 3, H, W)."""
+        return torch.zeros(1, 3, self.image_size, self.image_size)
+
+    def dense(self) -> "Network":
+        """The same network before any pruning."""
+        plan = PruningPlan(self.plan.arch, self.plan.options)
+        return Network(plan, self.num_classes, self.image_size, self.mean, self.std)
+
+    def costs(self) -> dict[str, int]:
+        """`params` and `macs` of the classifier at its input size."""
+        model = self.build()
+        return {"params": count_params(model), "macs": count_macs(model, self.example())}
+
+    def save(self, run: RunDir) -> None:
+        """Write `plan.json`."""
+        write_text(run.plan, self.plan.to_json())
+
+    def as_result(self) -> dict[str, Any]:
+        """What a result records of it beside `plan.json`."""
+        return {
+            "num_classes": self.num_classes,
+            "image_size": self.image_size,
+            "mean": list(self.mean),
+            "std": list(self.std),
+        }
+
+    @classmethod
+    def load(cls, run: RunDir) -> "Network":
+        """Read it from a finished run."""
+        data = run.read_result()["network"]
+        mean, std = tuple(data["mean"]), tuple(data["std"])
+        return cls(PruningPlan.load(run.plan), data["num_classes"], data["image_size"], mean, std)
+
+
+def load_model(run: RunDir) -> nn.Module:
+    """The classifier of a finished run with its weights."""
+    model = Network.load(run).build()
+    model.load_state_dict(read_weights(run.weights))
+    return model
+
+
+def save_weights(path: Path, model: nn.Module) -> None:
+    """Write all tensors of a network as safetensors, atomically."""
+    state = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    with partial.open("wb") as file:
+        file.write(save(state))
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Read safetensors; ValueError names a file that is damaged."""
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{path}: not readable as safetensors ({error}); delete its run to train it again") from error
+
+
+def method_options(settings: Mapping[str, Any]) -> Any:
+    """The typed options of a pruning stage's method."""
+    return TypeAdapter(get_method(settings["method"]).options).validate_python(settings["options"])
+
+
+def selection_of(settings: Mapping[str, Any]) -> Selection:
+    """The selection of a pruning stage."""
+    data = dict(settings["selection"])
+    ratios = data.pop("ratio")
+    return Selection(**{**data, "ratio": ratios[0] if len(ratios) == 1 else tuple(ratios), "skip": tuple(data["skip"])})
+
+
+def dense_groups(network: Network, model: nn.Module) -> list[Any]:
+    """The channel groups of a network as it is now."""
+    return channel_groups(network.plan.arch, model, network.example())
+
+
+def dense_network(settings: Mapping[str, Any], data: Any) -> Network:
+    """The unpruned network that a stage's settings name, for the data it is trained on."""
+    plan = PruningPlan(settings["arch"], settings["arch_options"])
+    return Network(plan, len(data.train.classes), data.train.images.shape[-1], data.mean, data.std)

@@ -1,0 +1,144 @@
+"""A study from its config to its report: what the launchers call."""
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from study.budget import Budget
+from study.collect import collect
+from study.config import StudyConfig
+from study.execute import Outcome, run_stages, set_threads
+from study.load import ConfigError, load_config
+from study.pipelines import Route, expand
+from study.report import write_report
+from study.stages import Stage
+from study.store import read_json, write_json
+
+STUDY_FILE = "study.json"
+
+
+def load_study(path: Path, overrides: Sequence[str] = ()) -> tuple[StudyConfig, list[Route]]:
+    """The config and its routes; ConfigError in one sentence if anything does not fit."""
+    config = load_config(StudyConfig, path, overrides)
+    try:
+        return config, expand(config, source=str(path))
+    except ConfigError:
+        raise
+    except ValueError as error:
+        raise ConfigError(f"{path}: {error}") from error
+
+
+def run_study(config: StudyConfig, config_file: Path, routes: Sequence[Route], runs: Path) -> tuple[Path, Outcome]:
+    """Run what is not done, then write the report; returns the study's directory and what became of the stages."""
+    stages = all_stages(routes)
+    check_writable(runs)
+    check_prunable(stages, Budget(runs, config.machine), config_file)
+    out = runs / config.name
+    study = {"config": config.model_dump(mode="json", exclude_unset=True), "config_file": str(config_file)}
+    write_json(out / STUDY_FILE, study)
+    outcome = run_stages(stages, labels(routes), runs, config.machine)
+    set_threads(config.machine.model_copy(update={"jobs": 1}))
+    report(config, str(config_file), routes, runs, outcome.failed)
+    return out, outcome
+
+
+def report(
+    config: StudyConfig, config_file: str, routes: Sequence[Route], runs: Path, why: dict[str, str] | None = None
+) -> Path:
+    """Write comparison.csv, comparison.json, report.md and report.html from what is on disk."""
+    comparison = collect(config, config_file, routes, runs, why or {})
+    return write_report(comparison, runs, runs / config.name)
+
+
+def report_again(out: Path) -> Path:
+    """Rebuild the report of a study's directory; ValueError if it is none."""
+    if not (out / STUDY_FILE).is_file():
+        raise ValueError(f"{out}: not the directory of a study (it has no {STUDY_FILE})")
+    data = read_json(out / STUDY_FILE)
+    config = StudyConfig.model_validate(data["config"])
+    return report(config, data["config_file"], expand(config, source=data["config_file"]), out.parent)
+
+
+def all_stages(routes: Sequence[Route]) -> list[Stage]:
+    """Every stage once, parents first."""
+    found: dict[str, Stage] = {}
+    for route in routes:
+        found |= {s.id: s for s in route.stages}
+    return list(found.values())
+
+
+def labels(routes: Sequence[Route]) -> dict[str, str]:
+    """What a person calls a stage: the step and seed, and the routes that use it."""
+    users: dict[str, list[str]] = {}
+    steps: dict[str, str] = {}
+    for route in routes:
+        for stage in route.stages:
+            users.setdefault(stage.id, []).append(route.pipeline)
+            steps.setdefault(stage.id, next((n for n, s in route.steps if s.id == stage.id), stage.kind))
+    names = {}
+    for stage in all_stages(routes):
+        pipelines = list(dict.fromkeys(users[stage.id]))
+        used = pipelines[0] if len(pipelines) == 1 else f"{len(pipelines)} routes"
+        names[stage.id] = f"{steps[stage.id]} (seed {stage.seed}, {used})"
+    return names
+
+
+def check_writable(runs: Path) -> None:
+    """ValueError if run directories cannot be made there."""
+    probe = runs / ".writable"
+    try:
+        runs.mkdir(parents=True, exist_ok=True)
+        probe.write_text("")
+        probe.unlink()
+    except OSError as error:
+        raise ValueError(f"{runs}: cannot write run directories there: {error.strerror or error}") from error
+
+
+def check_prunable(stages: Sequence[Stage], budget: Budget, source: Path) -> None:
+    """Work out every network before any is trained, so that a ratio that empties a layer is refused at once."""
+    for stage in stages:
+        try:
+            budget.network(stage)
+        except ValueError as error:
+            raise ConfigError(f"{source}: {stage.kind}: {error}") from error
+
+
+def print_plan(config: StudyConfig, routes: Sequence[Route], runs: Path, console: Console) -> None:
+    """The dry run: every stage with what it costs, who shares it, and what is done."""
+    budget = Budget(runs, config.machine)
+    stages = all_stages(routes)
+    names = labels(routes)
+    users = Counter(s.id for route in routes for s in route.stages)
+    table = Table(title=f"{config.name}: {len(routes)} routes, {len(stages)} stages")
+    for heading, justify in (("stage", "left"), ("length", "right"), ("params", "right"), ("MACs", "right")):
+        table.add_column(heading, justify=justify)  # type: ignore[arg-type]
+    for heading in ("training MACs", "routes", "state"):
+        table.add_column(heading, justify="right")
+    total = left = 0
+    for stage in stages:
+        cost = budget.estimate(stage)
+        done = stage.run(runs).done
+        total += cost.train_macs or 0
+        left += 0 if done else cost.train_macs or 0
+        cells = [_number(cost.params), _number(cost.macs), _number(cost.train_macs)]
+        table.add_row(names[stage.id], cost.length, *cells, str(users[stage.id]), "done" if done else stage.id)
+    console.print(table)
+    each = sum((budget.estimate(s).train_macs or 0) for route in routes for s in route.stages)
+    console.print(f"training MACs: {total:.4g}, of which {left:.4g} are left; {each:.4g} if nothing were shared")
+
+
+def _number(value: int | None) -> str:
+    return "?" if value is None else f"{value:,}"
+
+
+def summary(comparison: dict[str, Any]) -> list[str]:
+    """One line a route: its mean AP over the seeds, for the end of a log."""
+    means: dict[str, list[float]] = {}
+    for row in comparison["rows"]:
+        point = ", ".join(f"{k}={v}" for k, v in row["point"].items())
+        means.setdefault(f"{row['pipeline']}{f' ({point})' if point else ''}", []).append(row["AP"])
+    return [f"{name:40s} AP {sum(v) / len(v):5.1f}  (n = {len(v)})" for name, v in means.items()]

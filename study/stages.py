@@ -1,0 +1,61 @@
+"""A stage: a pure function of its settings, its parents' artifacts and a seed."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from study.store import RunDir, content_hash
+
+# raised when the code of a kind changes what equal settings give, so that old results are not taken for new ones
+VERSIONS: dict[str, int] = {
+    "train_classifier": 1,
+    "prune": 1,
+    "train_detector": 1,
+    "prune_detector": 1,
+    "evaluate": 1,
+}
+
+
+@dataclass(frozen=True)
+class Stage:
+    """`settings` is everything that defines the result besides `parents` and `seed`; plain JSON data."""
+
+    kind: str
+    settings: Mapping[str, Any]
+    parents: tuple["Stage", ...]
+    seed: int
+
+    @cached_property
+    def hash(self) -> str:
+        """Content hash over kind, version, settings and the parents' hashes; the seed stands beside it."""
+        parents = [f"{p.kind}-{p.hash}" for p in self.parents]
+        return content_hash([self.kind, VERSIONS[self.kind], _without_paths(self.settings), parents])
+
+    @property
+    def id(self) -> str:
+        """`<kind>-<hash>/seed<k>`, the run directory's place below the runs folder."""
+        return f"{self.kind}-{self.hash}/seed{self.seed}"
+
+    def run(self, runs: Path) -> RunDir:
+        return RunDir(runs / self.id)
+
+    def with_ancestors(self) -> list["Stage"]:
+        """This stage and all it depends on, parents first, each once."""
+        found: dict[str, Stage] = {}
+        for parent in self.parents:
+            found |= {s.id: s for s in parent.with_ancestors()}
+        return [*found.values(), self]
+
+    def __hash__(self) -> int:
+        return hash(self.id)
+
+
+def _without_paths(settings: Any) -> Any:
+    """Settings without what only says where files are on this machine."""
+    if isinstance(settings, Mapping):
+        return {key: _without_paths(value) for key, value in settings.items() if key != "paths"}
+    if isinstance(settings, list | tuple):
+        return [_without_paths(value) for value in settings]
+    return settings
