@@ -9,8 +9,19 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from classify.models.init import initialise
+from classify.models.densenet import cifar_densenet
+from classify.models.init import initialise, initialise_glorot
+from classify.models.lenet import conv_net, lenet5, lenet_300_100
+from classify.models.preresnet import cifar_preresnet, imagenet_preresnet
 from classify.models.resnet import cifar_resnet, imagenet_resnet
+from classify.models.vgg import (
+    cifar_vgg,
+    imagenet_vgg,
+    imagenet_vgg_slimming,
+    initialise_cifar,
+    initialise_imagenet,
+    initialise_slimming,
+)
 from pruning.groups import Group, find_groups
 from pruning.plan import PruningPlan
 from pruning.prune import Arch
@@ -19,21 +30,47 @@ from pruning.surgery import apply
 
 @dataclass(frozen=True)
 class Model:
-    """How to build a network, the input side it was made for, and the module names of its stages."""
+    """How to build a network, the images it was made for, the module names of its stages, and its random weights.
+
+    `init` None: the constructor draws the weights (torchvision's networks do).
+    """
 
     build: Callable[..., nn.Module]
     input_size: int
     stages: tuple[str, ...] = ()
+    in_channels: int = 3
+    init: Callable[[nn.Module], None] | None = initialise
 
 
 _THREE = ("layer1", "layer2", "layer3")
 _FOUR = (*_THREE, "layer4")
+_DENSE = ("dense1", "dense2", "dense3")
+# Network slimming starts BatchNorm scales at one half; the nets that the study prunes by magnitude start at one.
+_half = partial(initialise, gamma=0.5)
 
 MODELS: dict[str, Model] = {
+    "lenet_300_100": Model(lenet_300_100, 28, in_channels=1, init=initialise_glorot),
+    "lenet5": Model(lenet5, 28, in_channels=1, init=initialise_glorot),
+    **{f"conv{d}": Model(partial(conv_net, depth=d), 32, init=initialise_glorot) for d in (2, 4, 6)},
     "cifar_resnet": Model(cifar_resnet, 32, _THREE),
     "imagenet_resnet": Model(imagenet_resnet, 224, _FOUR),
     **{f"resnet{d}": Model(partial(cifar_resnet, depth=d), 32, _THREE) for d in (20, 32, 44, 56, 110)},
     **{f"resnet{d}": Model(partial(imagenet_resnet, depth=d), 224, _FOUR) for d in (10, 18, 34, 50, 101, 152)},
+    "cifar_preresnet": Model(cifar_preresnet, 32, _THREE, init=_half),
+    "preresnet110": Model(partial(cifar_preresnet, depth=110), 32, _THREE),
+    "preresnet164": Model(partial(cifar_preresnet, depth=164), 32, _THREE, init=_half),
+    **{f"preresnet{d}": Model(partial(imagenet_preresnet, depth=d), 224, _FOUR) for d in (50, 101, 152)},
+    "cifar_densenet": Model(cifar_densenet, 32, _DENSE, init=_half),
+    "densenet40": Model(partial(cifar_densenet, depth=40), 32, _DENSE, init=_half),
+    "densenet_bc100": Model(partial(cifar_densenet, depth=100, bottleneck=True, compression=0.5), 32, _DENSE),
+    "vgg16_l1": Model(partial(cifar_vgg, depth=16, hidden=512), 32, init=initialise_cifar),
+    **{f"vgg{d}_slim": Model(partial(cifar_vgg, depth=d), 32, init=initialise_cifar) for d in (11, 13, 16, 19)},
+    "vgg11_slim_imagenet": Model(partial(imagenet_vgg_slimming, depth=11), 224, init=initialise_slimming),
+    **{f"vgg{d}": Model(partial(imagenet_vgg, depth=d), 224, init=initialise_imagenet) for d in (11, 13, 16, 19)},
+    **{
+        f"vgg{d}_bn": Model(partial(imagenet_vgg, depth=d, norm=True), 224, init=initialise_imagenet)
+        for d in (11, 13, 16, 19)
+    },
 }
 
 
@@ -49,27 +86,32 @@ def get_model(name: str) -> Model:
         return MODELS[name]
     if name not in list_models():
         raise ValueError(f"unknown architecture {name!r}; known: {', '.join(list_models())}")
-    return Model(partial(_build_torchvision, name), 299 if name == "inception_v3" else 224)
+    return Model(partial(_build_torchvision, name), 299 if name == "inception_v3" else 224, init=None)
 
 
 def build(name: str, num_classes: int, options: Mapping[str, Any] | None = None) -> nn.Module:
     """A network with random weights; ValueError for an unknown name or option."""
+    entry = get_model(name)
     try:
-        return get_model(name).build(num_classes, **(options or {}))
+        model = entry.build(num_classes, **(options or {}))
     except TypeError as error:
         raise ValueError(
             f"architecture {name!r} does not take these options: {dict(options or {})} ({error})"
         ) from error
+    if entry.init is not None:
+        entry.init(model)
+    return model
 
 
-def example_input(name: str) -> Tensor:
-    """A zero image batch (1, 3, H, W) of the size that the architecture was made for."""
-    size = get_model(name).input_size
-    return torch.zeros(1, 3, size, size)
+def example_input(name: str, options: Mapping[str, Any] | None = None) -> Tensor:
+    """A zero image batch (1, C, H, W) of the channels and the size that the architecture was made for."""
+    entry, given = get_model(name), options or {}
+    size = given.get("image_size", entry.input_size)
+    return torch.zeros(1, given.get("in_channels", entry.in_channels), size, size)
 
 
 def channel_groups(name: str, model: nn.Module, example: Tensor | None = None) -> list[Group]:
-    """The coupled channel groups of a network built by `build(name, ...)`."""
+    """The coupled channel groups of a network built by `build(name, ...)`, on its usual input if none is given."""
     return find_groups(model, example_input(name) if example is None else example, stages=get_model(name).stages)
 
 
@@ -78,8 +120,8 @@ def rebuild(plan: PruningPlan, num_classes: int) -> nn.Module:
     model = build(plan.arch, num_classes, plan.options)
     if not plan.changes_shape:
         return model
-    small = apply(model, plan, channel_groups(plan.arch, model))
-    initialise(small)
+    small = apply(model, plan, channel_groups(plan.arch, model, example_input(plan.arch, plan.options)))
+    (get_model(plan.arch).init or initialise)(small)
     return small
 
 

@@ -11,7 +11,6 @@ from typing import Literal, get_args
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from classify.models.init import initialise
 from pruning.blocks import ShortcutThenReLU
 
 Shortcut = Literal["average", "stride"]
@@ -103,6 +102,7 @@ class ResNetShape:
     channels: Sequence[int]
     stem: Literal["cifar", "imagenet"]
     shortcut: Shortcut = "average"  # of the CIFAR form; the other one has a projection
+    projection_bias: bool = False
 
 
 class ResNet(nn.Module):
@@ -124,7 +124,6 @@ class ResNet(nn.Module):
             self.add_module(name, stage)
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.fc = nn.Linear(width, num_classes)
-        initialise(self)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
@@ -143,7 +142,7 @@ def _make_stage(shape: ResNetShape, in_channels: int, i: int) -> nn.Sequential:
             if shape.stem == "cifar":
                 shortcut = PadShortcut(in_channels, out_channels, stride, shape.shortcut)
             else:
-                conv = nn.Conv2d(in_channels, out_channels, 1, stride, bias=False)
+                conv = nn.Conv2d(in_channels, out_channels, 1, stride, bias=shape.projection_bias)
                 shortcut = nn.Sequential(conv, nn.BatchNorm2d(out_channels))
         blocks.append(shape.block(in_channels, shape.channels[i], stride, shortcut))
         in_channels = out_channels
@@ -171,12 +170,17 @@ _IMAGENET: dict[int, tuple[type[BasicBlock] | type[Bottleneck], tuple[int, ...]]
 }
 
 
-def imagenet_resnet(num_classes: int, *, depth: int, width: float = 1.0) -> ResNet:
-    """ResNet of table 1: four stages, 64 to 512 channels times `width`."""
+def imagenet_resnet(num_classes: int, *, depth: int, width: float = 1.0, projection_bias: bool = False) -> ResNet:
+    """ResNet of table 1: four stages, 64 to 512 channels times `width`.
+
+    `projection_bias`: the shortcuts' convolutions have biases, although a BatchNorm follows, as in the released code
+    of the study for ThiNet's and the regression method's networks.
+    """
     if depth not in _IMAGENET:
         raise ValueError(f"an ImageNet ResNet has depth {', '.join(map(str, _IMAGENET))}, not {depth}")
     block, blocks = _IMAGENET[depth]
-    return ResNet(ResNetShape(block, blocks, _scaled((64, 128, 256, 512), width), "imagenet"), num_classes)
+    channels = _scaled((64, 128, 256, 512), width)
+    return ResNet(ResNetShape(block, blocks, channels, "imagenet", projection_bias=projection_bias), num_classes)
 
 
 def _scaled(channels: Sequence[int], width: float) -> tuple[int, ...]:
