@@ -69,10 +69,11 @@ def response(layer: nn.Module, x: Tensor, places: Places) -> Tensor:
 def observe(model: nn.Module, calibration: Calibration, hooks: Mapping[str, Hook]) -> None:
     """Run the calibration in evaluation mode, calling `hooks[layer]` at every pass through that layer.
 
+    The model stays in evaluation mode even where the calibration sets a network around it to training mode, as it
+    must to get a detector's loss: running statistics must not move.
     Raises ValueError when the data does not fit the network, or does not reach one of the layers.
     """
-    seen: set[str] = set()
-    with _hooked(model, hooks, seen), torch.no_grad():
+    with hooked(model, hooks) as seen, torch.no_grad():
         try:
             calibration(model)
         except torch.OutOfMemoryError:
@@ -85,8 +86,10 @@ def observe(model: nn.Module, calibration: Calibration, hooks: Mapping[str, Hook
 
 
 @contextmanager
-def _hooked(model: nn.Module, hooks: Mapping[str, Hook], seen: set[str]) -> Iterator[None]:
+def hooked(model: nn.Module, hooks: Mapping[str, Hook]) -> Iterator[set[str]]:
+    """Evaluation mode and a hook on each named layer; yields the set of those that were passed through so far."""
     modes = {m: m.training for m in model.modules()}
+    seen: set[str] = set()
     handles = []
 
     def register(name: str, hook: Hook) -> None:
@@ -100,8 +103,10 @@ def _hooked(model: nn.Module, hooks: Mapping[str, Hook], seen: set[str]) -> Iter
         for name, hook in hooks.items():
             register(name, hook)
         model.eval()
-        yield
+        vars(model)["train"] = lambda mode=True: model
+        yield seen
     finally:
+        vars(model).pop("train", None)
         for handle in handles:
             handle.remove()
         for module, mode in modes.items():

@@ -1,0 +1,168 @@
+"""Regression-based feature reconstruction: He et al., Channel Pruning for Accelerating Very Deep Neural Networks,
+ICCV 2017 (arXiv 1707.06168), sections 3.1 to 3.3.
+
+Layer by layer, in forward order, the inputs of a layer with kernel W are chosen by
+    min_beta  1/2 ||Y - sum_c beta_c A_c W_c^T||^2 + lambda ||beta||_1,
+along the LARS path, from large lambda down to the first that leaves the wanted number of channels; then W is refitted
+by least squares on the kept channels. A are the inputs of the network as pruned so far, Y the outputs (without
+bias) of the *original* network at the same sampled positions. At the end of a residual branch Y also gets what the
+shortcut lost: original minus present shortcut. With `select_inputs` a layer on a trunk that keeps its width (the first
+of a block) reads only some of its channels (`Choice.select`).
+
+Decisions and deviations. BatchNorm is not folded: Y is taken before it. What the shortcut lost is divided by the scale
+of the BatchNorm behind the branch (and left out where that is under a thousandth of the largest), and that layer's
+outputs weigh by it in the choice. W is refitted with a small ridge towards the old kernel, and only the slices of the
+pruned group where a layer reads other channels too; a layer with very many inputs (`least_squares.MOST_COLUMNS`)
+gets one factor a channel instead. All output channels of a sampled position are used. A residual block is known by
+its type (`blocks`): in a network taken apart by torch.fx, such as a detector's backbone, no shortcut is seen.
+"""
+
+import copy
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+
+import numpy as np
+import torch
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import lars_path_gram
+from torch import Tensor, nn
+
+from pruning.kernels import Consumer, consumers_of, rewritten, write_slices, zeros_held
+from pruning.methods.method import Choice, Method, Request, fixed_counts, needed_calibration
+from pruning.paired_responses import observe_pair
+from pruning.seeds import random_stream
+from pruning.select import count_to_keep, eligible
+
+
+@dataclass(frozen=True)
+class Options:
+    """`positions_per_image`: output positions sampled in each image. `ridge`: of the refit, relative to the mean square
+    of an input. `select_inputs`: fraction of input channels removed by convolution or pattern (`layer*.conv1`), for
+    those that read a trunk which keeps its width."""
+
+    positions_per_image: int = 10
+    ridge: float = 1e-3
+    select_inputs: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.positions_per_image < 1 or self.ridge < 0:
+            raise ValueError(
+                f"reconstruction: positions_per_image={self.positions_per_image} must be at least 1"
+                f" and ridge={self.ridge} not negative"
+            )
+        for pattern, ratio in self.select_inputs.items():
+            if not 0 <= ratio < 1:
+                raise ValueError(f"reconstruction: select_inputs {pattern!r}: ratio {ratio} is outside 0 <= ratio < 1")
+
+
+@dataclass(frozen=True)
+class _Task:
+    """Channels to choose: `n_keep` of `width`, read by `consumers`; in a group, or the inputs of one layer."""
+
+    name: str
+    width: int
+    n_keep: int
+    consumers: Sequence[Consumer]
+    selects: bool = False
+
+
+def prune(model: nn.Module, request: Request) -> Choice:
+    """The kept channels of each group, the selected inputs, and the refitted weights of the layers that read them."""
+    calibration = needed_calibration("reconstruction", request)
+    tasks = _tasks(model, request)
+    work = copy.deepcopy(model)
+    kept: dict[str, dict[str, tuple[int, ...]]] = {"keep": {}, "select": {}}
+    removed_inputs: dict[str, Tensor] = {}
+    for task in tasks:
+        keep = tuple(range(task.width))
+        if task.n_keep < task.width:
+            sums = observe_pair(
+                model,
+                work,
+                task.consumers,
+                calibration,
+                positions_per_image=request.options.positions_per_image,
+                generator=random_stream(request.seed, task.name),
+            )
+            gram, target = (torch.stack(parts).sum(0) for parts in zip(*(s.contributions() for s in sums), strict=True))
+            keep = lasso_channels(gram.cpu().numpy(), target.cpu().numpy(), task.n_keep)
+            for consumer, own in zip(task.consumers, sums, strict=True):
+                write_slices(work, consumer, own.refit(keep, request.options.ridge))
+                gone = consumer.positions[sorted(set(range(task.width)) - set(keep))].flatten()
+                removed_inputs[consumer.layer] = torch.cat([removed_inputs.get(consumer.layer, gone[:0]), gone])
+            if request.finetune is not None:
+                with zeros_held(work, removed_inputs):
+                    request.finetune(work)
+        kept["select" if task.selects else "keep"][task.name] = keep
+    return Choice(kept["keep"], kept["select"], weights=rewritten(model, work))
+
+
+def lasso_channels(gram: np.ndarray, target: np.ndarray, n_keep: int) -> tuple[int, ...]:
+    """The first `n_keep` channels with a coefficient other than zero on the LASSO path, ascending.
+
+    `gram` (C, C), `target` (C,): inner products of the channels' contributions with each other and with the target.
+    Where the path ends early (channels that answer nothing, or the same), those that best explain what is left
+    follow; ties keep the lower index.
+    """
+    width = len(gram)
+    if not 1 <= n_keep <= width:
+        raise ValueError(f"n_keep={n_keep} is outside 1..{width}")
+    if not (np.isfinite(gram).all() and np.isfinite(target).all()):
+        raise ValueError("the responses to the calibration data are not finite")
+    scale = max(float(gram.diagonal().mean()), np.finfo(float).tiny)
+    coefficients, steps = np.zeros(width), n_keep + 8
+    while True:
+        path = _lasso_path(gram / scale, target / scale, steps)
+        counts = (path != 0).sum(0)
+        if (counts >= n_keep).any():
+            coefficients = path[:, int((counts >= n_keep).argmax())]
+            break
+        if path.shape[1] <= steps:  # the path ended before its last step: at the least-squares solution
+            coefficients = path[:, -1]
+            break
+        steps *= 2
+    rest = np.abs(target - gram @ coefficients)
+    order = sorted(range(width), key=lambda c: (coefficients[c] == 0, -rest[c] if coefficients[c] == 0 else 0.0, c))
+    return tuple(sorted(order[:n_keep]))
+
+
+def _lasso_path(gram: np.ndarray, target: np.ndarray, steps: int) -> np.ndarray:
+    """Coefficients (C, knots) of the LASSO path by LARS, from all zero through at most `steps` changes."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # linearly dependent channels: handled by the caller
+        _, _, path = lars_path_gram(target, gram, n_samples=1, max_iter=steps, method="lasso")
+    return path
+
+
+def _tasks(model: nn.Module, request: Request) -> list[_Task]:
+    """What to choose, in forward order; the inputs of a layer before its outputs."""
+    groups = eligible(request.groups, request.selection)
+    n_keep = fixed_counts("reconstruction", groups, request.selection)
+    tasks = [_Task(g.name, g.width, n_keep[g.name], consumers_of(g)) for g in groups]
+    tasks += _input_tasks(model, request, {g.name for g in groups})
+    order = {name: i for i, name in enumerate(dict(model.named_modules()))}
+    return sorted(tasks, key=lambda t: (order[t.name], not t.selects))
+
+
+def _input_tasks(model: nn.Module, request: Request, narrowed: set[str]) -> list[_Task]:
+    """The layers that `select_inputs` names, of those that read a group that keeps its width."""
+    wanted = request.options.select_inputs
+    readers = {c.layer for g in request.groups if g.name not in narrowed for c in consumers_of(g)}
+    readers -= {c.layer for g in request.groups if g.name in narrowed for c in consumers_of(g)}
+    for pattern in wanted:
+        if not any(fnmatchcase(name, pattern) for name in readers):
+            choices = ", ".join(sorted(readers)) or "none"
+            raise ValueError(f"reconstruction: select_inputs {pattern!r} matches no layer; layers: {choices}")
+    tasks = []
+    for name in sorted(readers):
+        ratio = next((r for pattern, r in wanted.items() if fnmatchcase(name, pattern)), None)
+        if ratio is not None:
+            width = model.get_parameter(f"{name}.weight").shape[1]
+            consumer = Consumer(name, torch.arange(width)[:, None])
+            tasks.append(_Task(name, width, max(1, count_to_keep(width, ratio)), [consumer], selects=True))
+    return tasks
+
+
+METHOD = Method(prune, Options, needs="activations")
