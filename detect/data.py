@@ -68,7 +68,7 @@ def class_names(dataset: CocoDataset) -> list[str]:
 
 
 def mean_image_size(dataset: CocoDataset, cfg: CfgNode) -> tuple[int, int]:
-    """Mean (height, width) in pixels of the data set's images as evaluation resizes them: the size costs are given at."""
+    """Mean (height, width) in pixels of the images as evaluation resizes them: the size that costs are given at."""
     short, longest = cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST
     sizes = []
     for image in _read_json(dataset.annotations)["images"]:
@@ -207,7 +207,12 @@ def seed_generators(seed: int, position: int) -> None:
 
 
 def _records(name: str, *, filter_empty: bool) -> list[dict[str, Any]]:
-    return get_detection_dataset_dicts([name], filter_empty=filter_empty)
+    records = get_detection_dataset_dicts([name], filter_empty=filter_empty)
+    for record in records:
+        for annotation in record["annotations"]:
+            # Detectron2 scales a box of integers in integers, and so cuts it off to whole pixels
+            annotation["bbox"] = [float(v) for v in annotation["bbox"]]
+    return records
 
 
 def _read_json(path: Path) -> dict[str, Any]:

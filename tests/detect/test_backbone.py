@@ -1,0 +1,204 @@
+"""Features by stride, norms, freezing and weights of classifiers as backbones."""
+
+import copy
+
+import pytest
+import torch
+import torchvision
+from detectron2.layers import FrozenBatchNorm2d
+from torch import nn
+from torchvision.models.resnet import BasicBlock, ResNet
+
+from detect.backbone import ClassifierBackbone, FusedFrozenBatchNorm2d, load_classifier
+
+
+def tiny():
+    torch.manual_seed(0)
+    return ResNet(BasicBlock, [1, 1, 1, 1], num_classes=2)
+
+
+def _hooked(model, layers, image):
+    """Activations of named layers of the classifier itself, in evaluation mode."""
+    seen = {}
+    for name, layer in layers.items():
+        model.get_submodule(layer).register_forward_hook(lambda m, a, out, name=name: seen.update({name: out.clone()}))
+    with torch.no_grad():
+        model.eval()(image)
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("name", "layers"),
+    [
+        ("resnet18", {"s4": "layer1", "s8": "layer2", "s16": "layer3", "s32": "layer4"}),
+        (
+            "mobilenet_v2",
+            {"s4": "features.4.conv.0", "s8": "features.7.conv.0", "s16": "features.14.conv.0", "s32": "features.18"},
+        ),
+    ],
+)
+def test_features_are_the_classifiers_own_activations(name, layers):
+    torch.manual_seed(0)
+    model = getattr(torchvision.models, name)(weights=None)
+    image = torch.randn(2, 3, 64, 96)
+    backbone = ClassifierBackbone(model).eval()
+    expected = _hooked(model, layers, image)
+    found = backbone(image)
+    shapes = backbone.output_shape()
+    assert list(found) == ["s4", "s8", "s16", "s32"]
+    for feature, value in found.items():
+        torch.testing.assert_close(value, expected[feature], rtol=1e-5, atol=1e-5)
+        stride = int(feature[1:])
+        assert value.shape == (2, shapes[feature].channels, 64 // stride, 96 // stride)
+        assert shapes[feature].stride == stride
+
+
+@pytest.mark.parametrize(
+    ("name", "channels"),
+    [
+        ("resnet50", [256, 512, 1024, 2048]),  # not the 1x1 convolution of the next stage: 128, 256, 512
+        ("vgg16_bn", [256, 512, 512, 512]),  # the 7 x 7 pooling in front of its head is no feature map
+        ("mobilenet_v3_large", [72, 240, 672, 960]),
+        ("densenet121", [128, 256, 512, 1024]),
+        ("convnext_tiny", [96, 192, 384, 768]),
+    ],
+)
+def test_strides_are_found_in_any_architecture(name, channels):
+    with torch.device("meta"):  # shapes are all that matters here, and drawing weights takes long
+        model = getattr(torchvision.models, name)(weights=None)
+    backbone = ClassifierBackbone(model.to_empty(device="cpu"))
+    assert [shape.channels for shape in backbone.output_shape().values()] == channels
+
+
+def test_other_strides_and_odd_widths():
+    model = tiny()
+    model.layer2[0].conv1 = nn.Conv2d(64, 37, 3, stride=2, padding=1, bias=False)
+    model.layer2[0].bn1 = nn.BatchNorm2d(37)
+    model.layer2[0].conv2 = nn.Conv2d(37, 128, 3, padding=1, bias=False)
+    backbone = ClassifierBackbone(model, strides=(2, 4, 8))
+    assert {k: v.shape[1] for k, v in backbone(torch.zeros(1, 3, 32, 32)).items()} == {"s2": 64, "s4": 64, "s8": 128}
+    assert not any(key.startswith(("body.layer3", "body.fc")) for key in backbone.state_dict())
+
+
+def test_the_classifier_is_left_alone():
+    model = tiny().train()
+    before = copy.deepcopy(model.state_dict())
+    backbone = ClassifierBackbone(model, norm="FrozenBN", freeze_at=2)
+    backbone.body.conv1.weight.data.zero_()
+    assert model.training and all(p.requires_grad for p in model.parameters())
+    assert all(torch.equal(before[k], v) for k, v in model.state_dict().items())
+    assert isinstance(model.bn1, nn.BatchNorm2d)
+
+
+@pytest.mark.parametrize(
+    ("norm", "kind"),
+    [("FrozenBN", FusedFrozenBatchNorm2d), ("BN", nn.BatchNorm2d), ("SyncBN", nn.SyncBatchNorm), ("GN", nn.GroupNorm)],
+)
+def test_norm_replaces_every_batchnorm(norm, kind):
+    backbone = ClassifierBackbone(tiny(), norm=norm)
+    norms = [
+        m
+        for m in backbone.modules()
+        if isinstance(m, (nn.BatchNorm2d, FrozenBatchNorm2d, nn.GroupNorm, nn.SyncBatchNorm))
+    ]
+    assert len(norms) == 12 and {type(m) for m in norms} == {kind}  # stem, two a block, three projections
+
+
+def test_group_norm_takes_the_largest_divisor():
+    model = tiny()
+    model.conv1, model.bn1 = nn.Conv2d(3, 66, 7, 2, 3, bias=False), nn.BatchNorm2d(66)
+    model.layer1[0].conv1 = nn.Conv2d(66, 64, 3, padding=1, bias=False)
+    model.layer1[0].downsample = nn.Conv2d(66, 64, 1)
+    backbone = ClassifierBackbone(model, norm="GN")
+    assert backbone.body.bn1.num_groups == 22  # 66 = 3 x 22
+    assert backbone.body.layer1.get_submodule("0").bn1.num_groups == 32
+
+
+def test_fused_frozen_batchnorm_equals_detectron2s():
+    torch.manual_seed(0)
+    ours, theirs = FusedFrozenBatchNorm2d(5), FrozenBatchNorm2d(5)
+    for name, value in {"weight": 2.0, "bias": -1.0, "running_mean": 0.5, "running_var": 3.0}.items():
+        for layer in (ours, theirs):
+            getattr(layer, name).fill_(value)
+    image = torch.randn(2, 5, 4, 4, requires_grad=True)
+    gradients = [torch.autograd.grad((layer(image) ** 2).sum(), image)[0] for layer in (ours, theirs)]
+    torch.testing.assert_close(ours(image), theirs(image))
+    torch.testing.assert_close(*gradients)
+
+
+@pytest.mark.parametrize(
+    ("freeze_at", "first_trainable", "frozen_norms"),
+    [(0, "conv1.weight", 0), (1, "layer1.0.conv1.weight", 1), (2, "layer2.0.conv1.weight", 3), (5, None, 12)],
+)
+def test_freezing_counts_stages(freeze_at, first_trainable, frozen_norms):
+    backbone = ClassifierBackbone(tiny(), norm="BN", freeze_at=freeze_at)
+    trainable = [name for name, p in backbone.body.named_parameters() if p.requires_grad]
+    assert (trainable[0] if trainable else None) == first_trainable
+    assert sum(isinstance(m, FrozenBatchNorm2d) for m in backbone.modules()) == frozen_norms
+
+
+def test_freezing_a_resnet50_ends_with_the_stage_not_with_the_stride():
+    """The first 1x1 convolution of layer2 works at stride 4 still, but belongs to the next stage."""
+    backbone = ClassifierBackbone(torchvision.models.resnet50(weights=None), freeze_at=2)
+    trainable = {name.split(".")[0] for name, p in backbone.body.named_parameters() if p.requires_grad}
+    assert trainable == {"layer2", "layer3", "layer4"}
+    assert backbone.body.layer2.get_submodule("0").conv1.weight.requires_grad
+
+
+def test_classifier_weights_load_strictly_without_the_head():
+    source = tiny()
+    nn.init.constant_(source.layer3[0].bn1.running_mean, 7.0)
+    for norm in ("FrozenBN", "BN", "GN"):
+        backbone = ClassifierBackbone(ResNet(BasicBlock, [1, 1, 1, 1], num_classes=9), norm=norm)
+        load_classifier(backbone, source.state_dict())
+        assert torch.equal(backbone.body.layer4.get_submodule("0").conv2.weight, source.layer4[0].conv2.weight)
+        if norm != "GN":
+            assert (backbone.body.layer3.get_submodule("0").bn1.running_mean == 7.0).all()
+
+
+def test_group_norm_stays_fresh_when_batchnorm_weights_are_loaded():
+    source = tiny()
+    nn.init.constant_(source.bn1.weight, 7.0)
+    backbone = ClassifierBackbone(source, norm="GN")
+    load_classifier(backbone, source.state_dict())
+    assert (backbone.body.bn1.weight == 1).all()
+
+
+def test_weights_that_do_not_fit_are_listed():
+    backbone, state = ClassifierBackbone(tiny()), tiny().state_dict()
+    without = {k: v for k, v in state.items() if k not in ("conv1.weight", "layer2.0.bn1.bias")}
+    with pytest.raises(ValueError, match=r"2 names are missing .*: conv1\.weight, layer2\.0\.bn1\.bias"):
+        load_classifier(backbone, without)
+    with pytest.raises(ValueError, match=r"1 names are not weights of the backbone .*: extra"):
+        load_classifier(backbone, state | {"extra": torch.zeros(1)})
+    with pytest.raises(ValueError, match=r"1 names differ in shape .*: conv1\.weight"):
+        load_classifier(backbone, state | {"conv1.weight": torch.zeros(63, 3, 7, 7)})
+
+
+class Branching(nn.Module):
+    """Cannot be traced: the forward pass depends on values."""
+
+    def forward(self, x):
+        return x if x.sum() > 0 else -x
+
+
+@pytest.mark.parametrize(
+    ("model", "arguments", "message"),
+    [
+        (
+            tiny,
+            {"strides": (4, 8, 16, 32, 64)},
+            "ResNet has no feature map of stride 64; it has strides 1, 2, 4, 8, 16, 32",
+        ),
+        (tiny, {"strides": (4, 16)}, "must double"),
+        (tiny, {"norm": "LN"}, "norm='LN' is not one of FrozenBN, BN, SyncBN, GN"),
+        (tiny, {"freeze_at": 6}, r"freeze_at=6 is outside 0\.\.5"),
+        (tiny, {"norm": "GN", "freeze_at": 1}, "would freeze fresh GroupNorm weights"),
+        (Branching, {}, "Branching cannot be traced"),
+        (lambda: torchvision.models.googlenet(weights=None, init_weights=False), {}, "different graphs"),
+        (lambda: torchvision.models.vit_b_32(weights=None), {}, "cannot take a 384 x 256 image"),
+    ],
+)
+def test_what_cannot_be_a_backbone_is_refused(model, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        ClassifierBackbone(model(), **arguments)
