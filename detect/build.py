@@ -17,7 +17,7 @@ from typing import Any
 import yaml
 from detectron2.config import CfgNode, get_cfg
 from detectron2.layers import ShapeSpec
-from detectron2.modeling import BACKBONE_REGISTRY, FPN, build_model
+from detectron2.modeling import BACKBONE_REGISTRY, FPN, GeneralizedRCNN, build_model
 from detectron2.modeling.backbone.fpn import LastLevelMaxPool
 from torch import nn
 
@@ -56,7 +56,7 @@ class DetectorSettings:
 
 def build_detector(
     classifier: nn.Module, *, settings: DetectorSettings, device: str = "cpu"
-) -> tuple[nn.Module, CfgNode]:
+) -> tuple[GeneralizedRCNN, CfgNode]:
     """A Detectron2 detector with `classifier` (copied) as its backbone, and the config it was built from.
 
     Weights are the classifier's in the backbone and freshly drawn elsewhere (seed first). Raises

@@ -1,9 +1,11 @@
 """Multiply-adds of a detector, by parts. Convolutions and linear layers only, one image."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from detectron2.config import CfgNode
+from detectron2.modeling import GeneralizedRCNN
 from torch import Tensor, nn
 
 from pruning.cost import count_macs
@@ -25,7 +27,7 @@ class DetectorMacs:
         return self.backbone + self.fpn + self.rpn + self.roi_heads
 
 
-def detector_macs(detector: nn.Module, *, image_size: tuple[int, int], proposals: int) -> DetectorMacs:
+def detector_macs(detector: GeneralizedRCNN, *, image_size: tuple[int, int], proposals: int) -> DetectorMacs:
     """MACs of a Faster R-CNN on one padded image of `image_size` (height, width) with `proposals` regions.
 
     The real number of regions can only be lower, so this is the upper bound that a comparison can share.
@@ -42,12 +44,12 @@ def detector_macs(detector: nn.Module, *, image_size: tuple[int, int], proposals
     return DetectorMacs(body, pyramid - body, with_rpn - pyramid, per_region * proposals)
 
 
-def evaluation_macs(detector: nn.Module, cfg: CfgNode, *, image_size: tuple[int, int]) -> DetectorMacs:
+def evaluation_macs(detector: GeneralizedRCNN, cfg: CfgNode, *, image_size: tuple[int, int]) -> DetectorMacs:
     """MACs of evaluating one image: the box head runs on every proposal."""
     return detector_macs(detector, image_size=image_size, proposals=cfg.MODEL.RPN.POST_NMS_TOPK_TEST)
 
 
-def training_macs(detector: nn.Module, cfg: CfgNode, *, image_size: tuple[int, int]) -> int:
+def training_macs(detector: GeneralizedRCNN, cfg: CfgNode, *, image_size: tuple[int, int]) -> int:
     """MACs of one image in training, forward and backward: the box head runs on the sampled regions."""
     forward = detector_macs(detector, image_size=image_size, proposals=cfg.MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE)
     return BACKWARD_FACTOR * forward.total
@@ -72,7 +74,7 @@ class _Features(nn.Module):
 class _Proposer(nn.Module):
     """Backbone and RPN head, before any selection of proposals."""
 
-    def __init__(self, detector: nn.Module):
+    def __init__(self, detector: GeneralizedRCNN):
         super().__init__()
         self.backbone = detector.backbone
         self.rpn = detector.proposal_generator
@@ -86,10 +88,10 @@ class _Proposer(nn.Module):
 class _BoxHead(nn.Module):
     """The box head and its predictor on pooled regions (R, C, h, w)."""
 
-    def __init__(self, heads: nn.Module):
+    def __init__(self, heads: Any):
         super().__init__()
         self.head = heads.box_head
-        self.predictor = heads.box_predictor
+        self.predictor: nn.Module = heads.box_predictor
 
     def forward(self, regions: Tensor) -> tuple[Tensor, Tensor]:
         return self.predictor(self.head(regions))

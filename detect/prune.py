@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from detectron2.modeling import GeneralizedRCNN
 from torch import Tensor, nn
 
 from detect.backbone import ClassifierBackbone
@@ -20,7 +21,7 @@ from pruning.select import Selection
 class PrunedDetector:
     """The smaller detector, the plan of its backbone, and how far masked and smaller features differed."""
 
-    detector: nn.Module
+    detector: GeneralizedRCNN
     plan: PruningPlan
     difference: float
 
@@ -28,7 +29,7 @@ class PrunedDetector:
 def backbone_groups(
     classifier: nn.Module, example: Tensor, *, strides: Sequence[int], stages: Sequence[str] = ()
 ) -> list[Group]:
-    """The channel groups of a classifier that no feature of these strides hands on, so that the FPN keeps its inputs.
+    """The channel groups of a classifier that no feature of these strides hands on: the FPN keeps its inputs.
 
     They are found with the classifier's own normalisation: a frozen one has the same names but cannot be traced.
     """
@@ -37,7 +38,7 @@ def backbone_groups(
 
 
 def prune_detector(
-    detector: nn.Module,
+    detector: GeneralizedRCNN,
     arch: Arch,
     groups: Sequence[Group],
     method: str,
@@ -46,12 +47,12 @@ def prune_detector(
     batch: Tensor,
     seed: int,
     options: Any = None,
-    loss: Callable[[nn.Module], Tensor] | None = None,
+    loss: Callable[[GeneralizedRCNN], Tensor] | None = None,
 ) -> PrunedDetector:
     """Prune the bottom-up network of `detector`, which is not changed.
 
-    `groups` come from `backbone_groups`; `batch` (N, 3, H, W) is a normalised input on which masked and smaller features
-    must agree; `loss(detector)` runs calibration batches through a detector and returns its mean loss.
+    `groups` come from `backbone_groups`; `batch` (N, 3, H, W) is a normalised input on which masked and smaller
+    features must agree; `loss(detector)` runs calibration batches through a detector and returns its mean loss.
     """
     body = detector.backbone.bottom_up.body
 
@@ -77,7 +78,7 @@ def prune_detector(
 
 
 @contextmanager
-def _body(detector: nn.Module, body: nn.Module) -> Iterator[None]:
+def _body(detector: GeneralizedRCNN, body: nn.Module) -> Iterator[None]:
     """The detector with another bottom-up network; the old one returns."""
     bottom_up = detector.backbone.bottom_up
     original = bottom_up.body
@@ -88,10 +89,10 @@ def _body(detector: nn.Module, body: nn.Module) -> Iterator[None]:
         bottom_up.body = original
 
 
-def detection_loss(batches: Sequence[list[dict[str, Any]]]) -> Callable[[nn.Module], Tensor]:
+def detection_loss(batches: Sequence[list[dict[str, Any]]]) -> Callable[[GeneralizedRCNN], Tensor]:
     """The mean training loss of a detector over fixed batches; gradients flow if they are enabled."""
 
-    def loss(detector: nn.Module) -> Tensor:
+    def loss(detector: GeneralizedRCNN) -> Tensor:
         training = detector.training
         detector.train()
         try:

@@ -154,7 +154,7 @@ class DetectorTrainer(SimpleTrainer):
                 self.losses = self.model(data)
         except FloatingPointError as error:  # from the RPN, whose message has no step
             raise FloatingPointError(f"step {self.iter}: {error}") from error
-        loss = sum(self.losses.values())
+        loss = torch.stack(list(self.losses.values())).sum()
         self._watch(loss)
         self.scaler.scale(loss).backward()
         self.scaler.unscale_(self.optimizer)

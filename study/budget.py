@@ -1,5 +1,6 @@
 """What a study will cost, before anything is trained: the network and the training MACs of every stage."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,14 +9,16 @@ from detect.cost import evaluation_macs, training_macs
 from detect.data import class_names, mean_image_size
 from detect.prune import backbone_groups
 from pruning.cost import count_params
+from pruning.groups import Group
 from pruning.methods import Choice, get_method
 from pruning.prune import make_plan
 from pruning.select import counts, eligible
+from pruning.targets import choose_for_target, get_target
 from study.classifier_stages import classifier_epochs
 from study.config import Machine
 from study.data import open_classification, open_detection
 from study.detector_stages import build
-from study.networks import Network, dense_groups, dense_network, selection_of
+from study.networks import Network, dense_groups, dense_network, is_structural, selection_of
 from study.stages import Stage
 
 
@@ -77,11 +80,17 @@ class Budget:
         else:
             strides = stage.parents[0].settings["model"]["strides"]
             groups = backbone_groups(model, before.example(), strides=strides, stages=stages_of(before.plan.arch))
+        if is_structural(stage.settings["target"]):
+            choice = choose_for_target(get_target(stage.settings["target"]), model, groups)
+            return self._smaller(before, groups, choice)
         chosen = eligible(groups, selection)
         if not get_method(stage.settings["method"]).predefined or selection.level != "layer":
             return None
         keep = {name: tuple(range(n)) for name, n in counts(chosen, selection).items()}
-        plan = before.plan.then(make_plan(before.arch, groups, Choice(keep)))
+        return self._smaller(before, groups, Choice(keep))
+
+    def _smaller(self, before: Network, groups: Sequence[Group], choice: Choice) -> Network:
+        plan = before.plan.then(make_plan(before.arch, groups, choice))
         return Network(plan, before.num_classes, before.image_size, before.mean, before.std)
 
     def _classifier(self, stage: Stage, network: Network) -> Estimate:

@@ -11,13 +11,15 @@ from classify.evaluate import evaluate_classifier, evaluation_mode
 from classify.regimes import budget_epochs, get_regime
 from classify.train import TrainSettings, train_classifier
 from pruning.methods import Effect, get_method
-from pruning.prune import prune
+from pruning.prune import prune, prune_by_choice
+from pruning.targets import choose_for_target, get_target
 from study.context import Context
 from study.data import ClassificationData, open_classification
 from study.networks import (
     Network,
     dense_groups,
     dense_network,
+    is_structural,
     load_model,
     method_options,
     read_weights,
@@ -86,17 +88,22 @@ def run_prune(context: Context) -> dict[str, Any]:
         torch.manual_seed(stage.seed)
         model = network.build()
     batch = normalize(data.train.images[:8], network.mean, network.std)
-    pruned = prune(
-        model,
-        network.arch,
-        dense_groups(network, model),
-        method,
-        selection,
-        batch=batch,
-        seed=stage.seed,
-        options=method_options(settings),
-        calibration=_calibration(data, network) if get_method(method).needs != "nothing" else None,
-    )
+    groups = dense_groups(network, model)
+    if is_structural(settings["target"]):
+        choice = choose_for_target(get_target(settings["target"]), model, groups)
+        pruned = prune_by_choice(model, network.arch, groups, choice, batch=batch)
+    else:
+        pruned = prune(
+            model,
+            network.arch,
+            groups,
+            method,
+            selection,
+            batch=batch,
+            seed=stage.seed,
+            options=method_options(settings),
+            calibration=_calibration(data, network) if get_method(method).needs != "nothing" else None,
+        )
     small = Network(network.plan.then(pruned.plan), network.num_classes, network.image_size, network.mean, network.std)
     small.save(context.run)
     save_weights(context.run.weights, pruned.model)

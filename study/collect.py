@@ -53,7 +53,8 @@ def _row(
     route: Route, runs: Path, latency: Mapping[str, float], users: Mapping[str, set[tuple[str, str]]]
 ) -> dict[str, Any]:
     result = route.evaluation.run(runs).read_result()
-    chain, by_kind = [], {}
+    chain: list[dict[str, Any]] = []
+    by_kind: dict[str, int] = {}
     for stage in route.stages:
         found = stage.run(runs).read_result()
         by_kind[stage.kind] = by_kind.get(stage.kind, 0) + found["train_macs"]
@@ -105,7 +106,8 @@ def _latencies(routes: Sequence[Route], runs: Path, rounds: int, file: Path) -> 
     key = content_hash([wanted, rounds])
     if file.is_file() and (kept := read_json(file))["key"] == key:
         return kept["latency_ms"]
-    detectors, example = {}, None
+    detectors: dict[str, torch.nn.Module] = {}
+    example = None
     for route in routes:
         size = route.evaluation.run(runs).read_result()["evaluation"]["image_size"]
         parent = route.evaluation.parents[0]

@@ -133,8 +133,8 @@ class Pruning(Section):
 
     def selection(self) -> Selection:
         """The selection that these keys ask for."""
-        if self.target is not None:
-            return TARGETS[self.target].selection
+        if self.target is not None:  # a target without one removes whole blocks or reads fewer inputs
+            return TARGETS[self.target].selection or Selection(ratio=0.0)
         return Selection(
             ratio=self.ratio,
             level=self.level,
@@ -300,12 +300,40 @@ class StudyConfig(Section):
     grid: dict[str, list[Any]] = {}
     machine: Machine = Machine()
 
+    @model_validator(mode="after")
+    def _target_fits(self) -> "StudyConfig":
+        name = self.prune.target
+        if name is not None and TARGETS[name].arch != self.classifier.arch:
+            raise ValueError(
+                f"prune.target {name!r} is a shape of {TARGETS[name].arch!r}, not of {self.classifier.arch!r}"
+            )
+        return self
+
     @field_validator("seeds")
     @classmethod
     def _distinct(cls, value: tuple[int, ...]) -> tuple[int, ...]:
         if len(set(value)) != len(value):
             raise ValueError(f"seeds {list(value)} repeat themselves")
         return value
+
+
+class ClassifyConfig(Section):
+    """One classifier training alone: `tools/train_cls.py`."""
+
+    seed: Annotated[int, Field(ge=0)] = 0
+    classifier: Classifier
+    regime: Literal["base", "fine_tune", "scratch_e", "scratch_b"] = "base"  # all but base start from a pruned run
+    machine: Machine = Machine()
+
+
+class DetectConfig(Section):
+    """One detector training and its evaluation alone: `tools/train_det.py`."""
+
+    seed: Annotated[int, Field(ge=0)] = 0
+    detector: Detector
+    init: Literal["inherited", "random"] = "inherited"  # random: the backbone's architecture without its weights
+    evaluate: Evaluation = Evaluation()
+    machine: Machine = Machine()
 
 
 def _known(value: str, choices: Any, what: str) -> str:

@@ -39,10 +39,10 @@ def open_detection(data: Mapping[str, Any], split: str, root: Path) -> CocoDatas
     if "coco" in data:
         part = data["coco"][split]["paths"]
         return CocoDataset(Path(part["annotations"]), Path(part["images"]))
-    options = dict(data["digits"])
+    options: dict[str, Any] = dict(data["digits"])
     counts = {name: options.pop(name) for name in ("train", "val", "test")}
     ranges = {name: tuple(options.pop(name)) for name in ("digits_per_scene", "digit_size")}
-    scenes = write_scenes(root, images=counts, **ranges, **options)[split]
+    scenes = write_scenes(root, images=counts, **{**ranges, **options})[split]
     return CocoDataset(scenes.annotations, scenes.image_dir)
 
 

@@ -18,7 +18,7 @@ from pruning.cost import count_params
 from pruning.methods import get_method
 from study.context import Context
 from study.data import open_detection
-from study.networks import Network, load_model, method_options, read_weights, save_weights, selection_of
+from study.networks import Network, is_structural, load_model, method_options, read_weights, save_weights, selection_of
 from study.stages import Stage
 
 _CALIBRATION_BATCHES = 16
@@ -67,6 +67,8 @@ def run_prune_detector(context: Context) -> dict[str, Any]:
     """Prune the backbone inside the parent's detector; artifacts: plan.json, weights.safetensors (all)."""
     stage, settings = context.stage, context.stage.settings
     parent = stage.parents[0]
+    if is_structural(settings["target"]):
+        raise ValueError(f"target {settings['target']!r} is a shape of a classifier; prune it before the transfer")
     dataset = open_detection(parent.settings["data"], "train", context.data)
     network, detector, cfg = load_detector(parent, context.runs, len(class_names(dataset)), device=context.device)
     groups = backbone_groups(
@@ -133,7 +135,7 @@ def run_evaluate(context: Context) -> dict[str, Any]:
     }
 
 
-def load_detector(stage: Stage, runs: Path, num_classes: int, *, device: str) -> tuple[Network, nn.Module, Any]:
+def load_detector(stage: Stage, runs: Path, num_classes: int, *, device: str) -> tuple[Network, Any, Any]:
     """The network, the detector with its weights and Detectron2's config of a finished training stage."""
     run = stage.run(runs)
     network = Network.load(run)
@@ -142,9 +144,7 @@ def load_detector(stage: Stage, runs: Path, num_classes: int, *, device: str) ->
     return network, detector, cfg
 
 
-def build(
-    stage: Stage, network: Network, classifier: nn.Module, num_classes: int, *, device: str
-) -> tuple[nn.Module, Any]:
+def build(stage: Stage, network: Network, classifier: nn.Module, num_classes: int, *, device: str) -> tuple[Any, Any]:
     """The detector that a training stage's settings describe, around `classifier`."""
     model = dict(stage.settings["model"])
     model["config_file"] = Path(model["config_file"]) if model["config_file"] else None

@@ -2,7 +2,6 @@
 
 import logging
 import os
-import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -176,7 +175,7 @@ def _logged(run: RunDir) -> Iterator[None]:
         root.setLevel(logging.INFO)
         yield
     except Exception:
-        handler.stream.write(traceback.format_exc())
+        logging.getLogger("study").exception("the stage failed")
         raise
     finally:
         root.setLevel(level)

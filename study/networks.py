@@ -18,6 +18,7 @@ from pruning.methods import get_method
 from pruning.plan import PruningPlan
 from pruning.prune import Arch
 from pruning.select import Selection
+from pruning.targets import get_target
 from study.store import RunDir, write_text
 
 
@@ -103,7 +104,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 def method_options(settings: Mapping[str, Any]) -> Any:
     """The typed options of a pruning stage's method."""
-    return TypeAdapter(get_method(settings["method"]).options).validate_python(settings["options"])
+    options: Any = get_method(settings["method"]).options
+    return TypeAdapter(options).validate_python(settings["options"])
 
 
 def selection_of(settings: Mapping[str, Any]) -> Selection:
@@ -111,6 +113,11 @@ def selection_of(settings: Mapping[str, Any]) -> Selection:
     data = dict(settings["selection"])
     ratios = data.pop("ratio")
     return Selection(**{**data, "ratio": ratios[0] if len(ratios) == 1 else tuple(ratios), "skip": tuple(data["skip"])})
+
+
+def is_structural(target: str | None) -> bool:
+    """Does this published shape drop blocks or read fewer inputs, so that it is not a method's selection of channels?"""
+    return target is not None and bool(get_target(target).select or get_target(target).blocks)
 
 
 def dense_groups(network: Network, model: nn.Module) -> list[Any]:

@@ -6,6 +6,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from study.store import RunDir, content_hash
 
 # raised when the code of a kind changes what equal settings give, so that old results are not taken for new ones
@@ -50,6 +52,26 @@ class Stage:
 
     def __hash__(self) -> int:
         return hash(self.id)
+
+
+def load_stage(run: Path) -> Stage:
+    """The stage whose finished run directory this is, with its ancestors, from their `config.yaml`.
+
+    ValueError if the directory is none, is not finished, or its name does not belong to its content.
+    """
+    if not RunDir(run).config.is_file():
+        raise ValueError(f"{run}: not a run directory (it has no config.yaml)")
+    if not RunDir(run).done:
+        raise ValueError(f"{run}: this run is not finished (it has no result.json)")
+    data = yaml.safe_load(RunDir(run).config.read_text(encoding="utf-8"))
+    runs = run.resolve().parents[1]
+    parents = tuple(load_stage(runs / parent) for parent in data["parents"])
+    stage = Stage(data["kind"], data["settings"], parents, data["seed"])
+    if (runs / stage.id) != run.resolve():
+        raise ValueError(
+            f"{run}: its config.yaml belongs to {stage.id}; it was moved, changed, or is of another version"
+        )
+    return stage
 
 
 def _without_paths(settings: Any) -> Any:

@@ -142,9 +142,7 @@ def run_logged(command: list[str], venv: Path, log: TextIO) -> None:
     lock = [log.fileno()]  # stays locked for a pip that outlives this program
     lines = []
     try:
-        with Popen(
-            command, cwd=ROOT, env=env, stdout=PIPE, stderr=STDOUT, errors="replace", pass_fds=lock
-        ) as pip:
+        with Popen(command, cwd=ROOT, env=env, stdout=PIPE, stderr=STDOUT, errors="replace", pass_fds=lock) as pip:
             for line in pip.stdout or ():
                 lines.append(line)
                 log.write(line)

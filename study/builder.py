@@ -1,0 +1,155 @@
+"""Stages from the sections of a config: what each step of a pipeline is made of."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from pruning.methods import get_method
+from study.config import Classifier, Detector, Evaluation, Pruning
+from study.data import detection_data
+from study.stages import Stage
+
+
+class Sections(Protocol):
+    """The part of a config that stages are made from."""
+
+    @property
+    def classifier(self) -> Classifier: ...
+
+    @property
+    def prune(self) -> Pruning: ...
+
+    @property
+    def detector(self) -> Detector: ...
+
+    @property
+    def evaluate(self) -> Evaluation: ...
+
+
+@dataclass
+class StageBuilder:
+    """Makes stages of one seed from the sections of a config; asking twice for a stage gives the same object.
+
+    A section that no asked stage needs may be absent.
+    """
+
+    config: Sections
+    seed: int
+    known: dict[tuple[str, int], Stage] = field(default_factory=dict)
+
+    def stage(self, kind: str, settings: Mapping[str, Any], *parents: Stage) -> Stage:
+        stage = Stage(kind, settings, parents, self.seed)
+        return self.known.setdefault((stage.hash, self.seed), stage)
+
+    def classify(self, parent: Stage | None, changes: dict[str, Any], *, effect: bool = False) -> Stage:
+        _expect(parent, None)
+        method = get_method(self.config.prune.method)
+        settings = self._classifier("base", "train", changes)
+        if effect and method.training_effect is not None:
+            settings["effect"] = {"method": self.config.prune.method, "options": self.config.prune.options}
+        return self.stage("train_classifier", settings)
+
+    def classify_for_pruning(self, parent: Stage | None, changes: dict[str, Any]) -> Stage:
+        return self.classify(parent, changes, effect=True)
+
+    def shape(self, parent: Stage | None, changes: dict[str, Any]) -> Stage:
+        """The pruned architecture, from as little as the method needs."""
+        _expect(parent, None)
+        prune = self.config.prune
+        if get_method(prune.method).predefined and prune.selection().level == "layer":
+            return self.prune(None, changes)
+        return self.prune(self.classify_for_pruning(None, {}), changes)
+
+    def prune(self, parent: Stage | None, changes: dict[str, Any]) -> Stage:
+        if parent is not None:
+            _expect(parent, "train_classifier")
+        settings = {**self._pruning(changes), **({} if parent else self._network())}
+        return self.stage("prune", settings, *([parent] if parent else []))
+
+    def train_pruned(self, regime: str, parent: Stage | None, changes: dict[str, Any]) -> Stage:
+        stage = _expect(parent, "prune")
+        section = "fine_tune" if regime == "fine_tune" else "scratch"
+        return self.stage("train_classifier", self._classifier(regime, section, changes), stage)
+
+    def detect(
+        self, parent: Stage | None, changes: dict[str, Any], phase: str = "train", kind: str = "train_classifier"
+    ) -> Stage:
+        stage = _expect(parent, kind)
+        scratch = phase == "from_scratch"
+        model = self.config.detector.scratch_model() if scratch else self.config.detector.model
+        training = self.config.detector.training("train" if scratch else phase)  # type: ignore[arg-type]
+        settings = {
+            "data": self._detection(),
+            "model": model.model_dump(mode="json"),
+            "train": {**training.model_dump(mode="json"), **_checked(changes, training)},
+            "init": "random" if scratch else "inherited",
+        }
+        return self.stage("train_detector", settings, stage)
+
+    def prune_detector(self, parent: Stage | None, changes: dict[str, Any]) -> Stage:
+        stage = _expect(parent, "train_detector")
+        return self.stage("prune_detector", self._pruning(changes), stage)
+
+    def evaluate(self, parent: Stage) -> Stage:
+        settings = {"data": self._detection(), "scenes": self.config.evaluate.scenes, "split": "test"}
+        return self.stage("evaluate", settings, parent)
+
+    def _network(self) -> dict[str, Any]:
+        """The architecture, and the data whose classes and normalisation it has."""
+        dataset = self.config.classifier.dataset.model_dump(mode="json")
+        return {"arch": self.config.classifier.arch, "arch_options": self.config.classifier.options, "dataset": dataset}
+
+    def _classifier(self, regime: str, section: Any, changes: dict[str, Any]) -> dict[str, Any]:
+        training = self.config.classifier.training(section)
+        return {
+            **self._network(),
+            "regime": regime,
+            "train": {**training.model_dump(mode="json"), **_checked(changes, training)},
+            "cap": self.config.classifier.scratch_b_cap,
+        }
+
+    def _pruning(self, changes: dict[str, Any]) -> dict[str, Any]:
+        data = {**self.config.prune.model_dump(mode="json", exclude_unset=True), **changes}
+        complete = type(self.config.prune).model_validate(data)
+        selection = complete.selection()
+        return {
+            "method": complete.method,
+            "options": complete.options,
+            "target": complete.target,
+            "selection": {**selection.__dict__, "ratio": list(selection.stage_ratios())},
+        }
+
+    def _detection(self) -> dict[str, Any]:
+        return detection_data(self.config.detector.dataset)
+
+
+def _expect(stage: Stage | None, kind: str | None) -> Any:
+    """The stage before, if it is of the kind that the step works on."""
+    found = stage.kind if stage else None
+    if found != kind:
+        raise ValueError(f"comes after {kind or 'nothing'}, here it comes after {found or 'nothing'}")
+    return stage
+
+
+def _checked(changes: Mapping[str, Any], section: Any) -> Mapping[str, Any]:
+    """Changes of a step, validated as the section they change."""
+    if changes:
+        type(section).model_validate({**section.model_dump(), **changes})
+    return changes
+
+
+# what each step of a chain adds; the value of a step in a user's chain changes that step's settings
+STEPS: dict[str, Any] = {
+    "classify": StageBuilder.classify,
+    "classify_for_pruning": StageBuilder.classify_for_pruning,
+    "shape": StageBuilder.shape,
+    "prune": StageBuilder.prune,
+    "fine_tune": lambda b, parent, changes: b.train_pruned("fine_tune", parent, changes),
+    "scratch_e": lambda b, parent, changes: b.train_pruned("scratch_e", parent, changes),
+    "scratch_b": lambda b, parent, changes: b.train_pruned("scratch_b", parent, changes),
+    "detect": StageBuilder.detect,
+    "detect_before_pruning": lambda b, parent, changes: b.detect(parent, changes, "before_pruning"),
+    "prune_detector": StageBuilder.prune_detector,
+    "fine_tune_detector": lambda b, parent, changes: b.detect(parent, changes, "fine_tune", "prune_detector"),
+    "detect_from_scratch": lambda b, parent, changes: b.detect(parent, changes, "from_scratch", "prune"),
+}

@@ -1,0 +1,33 @@
+"""What all launchers do the same way: say an error in one sentence, name the run directory, exit with a code."""
+
+import json
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+from study.execute import Outcome
+from study.store import RunDir
+
+
+def launch(work: Callable[[], int]) -> int:
+    """Run a launcher's work; expected failures become one sentence and a non-zero exit code."""
+    warnings.filterwarnings("ignore", category=FutureWarning)  # of libraries, about themselves
+    try:
+        return work()
+    except (ValueError, RuntimeError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; run the same command to go on", file=sys.stderr)
+        return 130
+
+
+def finish(out: Path, outcome: Outcome) -> int:
+    """Say what is not done and where everything is; the exit code."""
+    for stage, why in {**outcome.failed, **outcome.blocked}.items():
+        print(f"not done: {stage}: {why}", file=sys.stderr)
+    if RunDir(out).done:
+        print(json.dumps(RunDir(out).read_result()["metrics"]))
+    print(f"run directory: {out}")
+    return 0 if outcome.complete else 1

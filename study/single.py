@@ -1,0 +1,56 @@
+"""One stage alone: what `tools/train_cls.py` and `tools/train_det.py` call."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from study.builder import StageBuilder
+from study.config import Classifier, ClassifyConfig, DetectConfig, Detector, Evaluation, Pruning
+from study.execute import Outcome, run_stages
+from study.load import load_config
+from study.run import check_writable
+from study.stages import Stage, load_stage
+
+
+@dataclass(frozen=True)
+class _Sections:
+    """The sections that a single stage needs; the others are not asked for."""
+
+    classifier: Classifier = None  # type: ignore[assignment]
+    detector: Detector = None  # type: ignore[assignment]
+    prune: Pruning = field(default_factory=Pruning)
+    evaluate: Evaluation = field(default_factory=Evaluation)
+
+
+def train_classifier_alone(
+    path: Path, overrides: list[str], *, pruned: Path | None, runs: Path
+) -> tuple[Path, Outcome]:
+    """Train the classifier of a config, or train the pruned architecture in run directory `pruned` by its regime."""
+    config = load_config(ClassifyConfig, path, overrides)
+    builder = StageBuilder(_Sections(classifier=config.classifier), config.seed)
+    if (config.regime == "base") != (pruned is None):
+        need = (
+            "starts from nothing; leave out --pruned" if pruned else "starts from a pruned network; give --pruned RUN"
+        )
+        raise ValueError(f"{path}: regime {config.regime!r} {need}")
+    stage = builder.train_pruned(config.regime, load_stage(pruned), {}) if pruned else builder.classify(None, {})
+    return _run([stage], config.machine, runs)
+
+
+def train_detector_alone(path: Path, overrides: list[str], *, backbone: Path, runs: Path) -> tuple[Path, Outcome]:
+    """Train and evaluate a detector around the network in run directory `backbone`."""
+    config = load_config(DetectConfig, path, overrides)
+    builder = StageBuilder(_Sections(detector=config.detector, evaluate=config.evaluate), config.seed)
+    parent = load_stage(backbone)
+    if config.init == "inherited" and parent.kind == "prune" and not parent.parents:
+        raise ValueError(f"{backbone}: this network was never trained; use init: random")
+    phase = "from_scratch" if config.init == "random" else "train"
+    trained = builder.detect(parent, {}, phase, parent.kind)
+    return _run([trained, builder.evaluate(trained)], config.machine, runs)
+
+
+def _run(stages: list[Stage], machine: Any, runs: Path) -> tuple[Path, Outcome]:
+    check_writable(runs)
+    names = {s.id: f"{s.kind} (seed {s.seed})" for s in stages}
+    outcome = run_stages(stages, names, runs, machine)
+    return stages[-1].run(runs).path, outcome

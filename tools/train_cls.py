@@ -1,0 +1,33 @@
+"""Train one classifier: from random weights, or a pruned architecture by the regime that the config names.
+
+python tools/train_cls.py configs/classify/digits_resnet18.yaml
+python tools/train_cls.py configs/classify/digits_resnet18.yaml regime=scratch_e --pruned runs/prune-<hash>/seed0
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from study.launch import finish, launch
+from study.single import train_classifier_alone
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Train; returns the exit code."""
+    out, outcome = train_classifier_alone(
+        arguments.config, arguments.overrides, pruned=arguments.pruned, runs=arguments.runs
+    )
+    return finish(out, outcome)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "config", type=Path, help="a classification config, such as configs/classify/digits_resnet18.yaml"
+    )
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="changes of the file, by key path")
+    parser.add_argument(
+        "--pruned", type=Path, metavar="RUN", help="run directory of a pruned network (regimes but base)"
+    )
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of run directories (default: runs)")
+    sys.exit(launch(lambda: main(parser.parse_intermixed_args())))
