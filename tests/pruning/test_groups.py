@@ -1,5 +1,7 @@
 """Channel groups: coupling, index maps, and why some cannot be narrowed."""
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -200,3 +202,15 @@ def test_pooled_descriptor_that_gates_its_own_channels_is_one_group():
     groups = by_name(model, 1, 3, 4, 4)
     assert groups["a"].producers == ("a", "up")
     assert groups["down"].producers == ("down",)
+
+
+@pytest.mark.parametrize(
+    ("name", "side"), [("googlenet", 64), ("squeezenet1_0", 64), ("mobilenet_v3_small", 32), ("shufflenet_v2_x0_5", 32)]
+)
+def test_settled_index_maps_give_the_groups_of_the_plain_library(name, side, monkeypatch):
+    example = torch.zeros(1, 3, side, side)
+    model = build(name, 5)
+    fast = find_groups(model, example)
+    monkeypatch.setattr("pruning.groups._settled_index_maps", lambda graph: nullcontext())
+    assert find_groups(model, example) == fast
+    assert len(fast) > 10
