@@ -1,6 +1,7 @@
 """Every pruning method by name. To add one: a file here, and a line in METHODS."""
 
 from pruning.methods import (
+    guided,
     l1_filter,
     lottery,
     magnitude,
@@ -24,6 +25,7 @@ METHODS: dict[str, Method] = {
     "magnitude": magnitude.METHOD,
     "uniform_weights": uniform_weights.METHOD,
     "lottery": lottery.METHOD,
+    "guided": guided.METHOD,
     "slimming": slimming.METHOD,
     "structure_selection": structure_selection.METHOD,
     "soft_filter": soft_filter.METHOD,

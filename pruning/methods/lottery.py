@@ -121,4 +121,4 @@ def _masks_before(weights: Mapping[str, Tensor], masks: Masks | None) -> Masks:
     return Masks(beside)
 
 
-METHOD = Method(prune=prune, options=LotteryOptions)
+METHOD = Method(prune=prune, options=LotteryOptions, predefined=False)

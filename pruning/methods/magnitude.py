@@ -48,4 +48,4 @@ def prune(model: nn.Module, request: Request) -> Choice:
     return Choice(masks=keep_largest(scores, count_to_keep(total, ratio)))
 
 
-METHOD = Method(prune=prune, options=MagnitudeOptions)
+METHOD = Method(prune=prune, options=MagnitudeOptions, predefined=False)

@@ -57,4 +57,4 @@ def _widths_within_budget(model: nn.Module, groups: list[Group], request: Reques
     return fit(widths_at, cost, target, 1 / min(g.width for g in groups), 1.0)
 
 
-METHOD = Method(prune=prune, options=UniformOptions)
+METHOD = Method(prune=prune, options=UniformOptions, predefined=False)

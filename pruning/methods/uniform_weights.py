@@ -6,7 +6,6 @@ network that is trained from scratch, so by default they are drawn at random; th
 its own name, so a choice does not depend on what else is pruned.
 """
 
-import zlib
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from pruning.methods.method import Choice, Method, Request
+from pruning.seeds import random_stream
 from pruning.select_weights import conv_weights, keep_per_layer
 
 
@@ -36,14 +36,12 @@ def prune(model: nn.Module, request: Request) -> Choice:
     if request.options.remove == "smallest":
         scores = {name: weight.abs() for name, weight in weights.items()}
     else:
-        scores = {name: random_scores(name, weight, request.seed) for name, weight in weights.items()}
+        scores = {name: _random_scores(name, weight, request.seed) for name, weight in weights.items()}
     return Choice(masks=keep_per_layer(scores, request.selection))
 
 
-def random_scores(name: str, weight: Tensor, seed: int) -> Tensor:
-    """Uniform random numbers of the shape of `weight`, the same on every device."""
-    generator = torch.Generator().manual_seed(seed * 2**32 + zlib.crc32(name.encode()))
-    return torch.rand(weight.shape, generator=generator).to(weight.device)
+def _random_scores(name: str, weight: Tensor, seed: int) -> Tensor:
+    return torch.rand(weight.shape, generator=random_stream(seed, name)).to(weight.device)
 
 
-METHOD = Method(prune=prune, options=UniformWeightsOptions)
+METHOD = Method(prune=prune, options=UniformWeightsOptions, predefined=False)

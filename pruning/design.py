@@ -1,0 +1,116 @@
+"""From a pattern to a network: widths or masks that follow its shares and meet a ratio or a budget.
+
+All shares are scaled by one common factor; a share grows to 1 and no further, and a layer keeps at least one channel or
+weight. Where the numbers of stages differ, a stage takes the share of the one at the same relative depth.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from pruning.budget import Budget, cost_of_widths, fit
+from pruning.cost import count_macs, count_params
+from pruning.groups import Group
+from pruning.masks import Masks
+from pruning.pattern import Pattern, map_areas, stages_of
+from pruning.seeds import random_stream
+from pruning.select import count_to_keep
+
+Place = tuple[str, int]
+"""A convolution's weight by parameter name, and a position in its kernel, row by row."""
+
+
+@dataclass(frozen=True)
+class Dense:
+    """The network that is narrowed, its groups, and one input (1, C, H, W)."""
+
+    model: nn.Module
+    groups: Sequence[Group]
+    example: Tensor
+
+
+def design_widths(pattern: Pattern, dense: Dense, free: Sequence[Group], goal: float | Budget) -> dict[str, int]:
+    """Channels of each of the `free` groups, by name.
+
+    `goal`: the fraction of their channels to remove, or what the whole network may cost. As near as whole
+    channels allow; ValueError for a goal that the pattern cannot reach.
+    """
+    widths = {g.name: g.width for g in free}
+    shares = _by_layer(pattern.widths, pattern, stages_of(widths, map_areas(dense.model, dense.example)))
+
+    def counts_at(scale: float) -> dict[str, int]:
+        return {name: max(1, min(width, round(width * shares[name] * scale))) for name, width in widths.items()}
+
+    highest = 1 / min(shares.values())
+    if not isinstance(goal, Budget):
+        return fit(counts_at, _total, count_to_keep(sum(widths.values()), goal), 0, highest)
+    cost = cost_of_widths(goal.quantity, dense.model, dense.groups, dense.example)
+    return fit(counts_at, cost, goal.target(cost(widths)), 0, highest)
+
+
+def design_masks(
+    pattern: Pattern, dense: Dense, weights: Mapping[str, Tensor], goal: float | Budget, *, seed: int
+) -> Masks:
+    """Masks of the named convolution `weights`, drawn at random with the pattern's densities.
+
+    `goal`: the fraction of these weights to remove, or what the whole network may cost when a removed
+    weight counts as no param and no multiply-add.
+    """
+    areas = {f"{name}.weight": area for name, area in map_areas(dense.model, dense.example).items()}
+    densities = _densities(pattern, weights, stages_of(weights, areas))
+
+    def counts_at(scale: float) -> dict[Place, int]:
+        counts: dict[Place, int] = {}
+        for name, weight in weights.items():
+            slices = weight.shape[0] * weight.shape[1]
+            row = [min(slices, round(slices * density * scale)) for density in densities[name]]
+            row[row.index(max(row))] = max(1, *row)
+            counts |= {(name, position): n for position, n in enumerate(row)}
+        return counts
+
+    highest = 1 / min(density for row in densities.values() for density in row if density > 0)
+    if isinstance(goal, Budget):
+        macs = goal.quantity == "macs"
+        price = {name: areas[name] if macs else 1 for name in weights}
+        whole = count_macs(dense.model, dense.example) if macs else count_params(dense.model)
+        others = whole - sum(weight.numel() * price[name] for name, weight in weights.items())
+        target = goal.target(whole) - others
+        counts = fit(counts_at, lambda n: sum(k * price[name] for (name, _), k in n.items()), target, 0, highest)
+    else:
+        total = sum(weight.numel() for weight in weights.values())
+        counts = fit(counts_at, _total, count_to_keep(total, goal), 0, highest)
+    return Masks({name: _draw(name, weight, counts, seed) for name, weight in weights.items()})
+
+
+def _total(counts: Mapping) -> int:
+    return sum(counts.values())
+
+
+def _by_layer(shares: Sequence, pattern: Pattern, stages: Mapping[str, int]) -> dict:
+    """The pattern's entry for each layer, by the relative depth of the layer's stage."""
+    n = max(stages.values()) + 1
+    return {name: shares[pattern.stage_at(stage, n)] for name, stage in stages.items()}
+
+
+def _densities(
+    pattern: Pattern, weights: Mapping[str, Tensor], stages: Mapping[str, int]
+) -> dict[str, tuple[float, ...]]:
+    """Kept share at each kernel position of each convolution."""
+    kernels = _by_layer(pattern.kernels, pattern, stages)
+    others = _by_layer(pattern.others, pattern, stages)
+    return {
+        name: kernels[name] if weight.shape[2:] == (3, 3) else (others[name],) * weight.shape[2:].numel()
+        for name, weight in weights.items()
+    }
+
+
+def _draw(name: str, weight: Tensor, counts: Mapping[Place, int], seed: int) -> Tensor:
+    """A mask like `weight` with so many ones at each kernel position, the same on every device."""
+    generator = random_stream(seed, name)
+    slices = weight.shape[0] * weight.shape[1]
+    mask = torch.zeros(slices, weight.shape[2:].numel(), dtype=torch.bool)
+    for position in range(mask.shape[1]):
+        mask[torch.randperm(slices, generator=generator)[: counts[name, position]], position] = True
+    return mask.view(weight.shape).to(weight.device)

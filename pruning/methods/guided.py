@@ -1,0 +1,78 @@
+"""Designs guided by pruning: Liu et al., ICLR 2019 (arXiv 1810.05270), section 5.
+
+A pattern (kept shares by stage, see `pattern.py`) of networks that an automatic method pruned gives the widths, or the
+densities at the positions of 3x3 kernels, of a new network (`design.py`), which is then trained from scratch.
+*Transferred* guided is the same with a pattern of another architecture or data set.
+
+Without a budget the ratio is the fraction of all channels (or convolution weights) removed. Which channels stay does
+not matter to training from scratch; the L1 criterion chooses them, so that the weights can be inherited as well.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import nn
+
+from pruning.budget import read_budget
+from pruning.design import Dense, design_masks, design_widths
+from pruning.methods import l1_filter
+from pruning.methods.method import Choice, Method, Request
+from pruning.pattern import Pattern, average, map_areas, pattern_from_plan
+from pruning.plan import PruningPlan
+from pruning.select import eligible, keep_indices
+from pruning.select_weights import conv_weights
+
+
+@dataclass(frozen=True)
+class GuidedOptions:
+    """`patterns`: files, averaged; each a pattern, or a plan of the architecture that is pruned. `budget`:
+    {"macs": amount} or {"params": amount}, which replaces the ratio; up to 1 it is a share of the dense network's
+    cost, above 1 the cost itself. A removed weight counts as no param and no multiply-add.
+    """
+
+    patterns: Sequence[str] = ()
+    budget: Mapping[str, float] | None = None
+
+    def __post_init__(self) -> None:
+        if self.budget is not None:
+            read_budget(self.budget, owner="guided")
+
+
+def prune(model: nn.Module, request: Request) -> Choice:
+    """Channels or masks, by what the pattern speaks of."""
+    selection, options = request.selection, request.options
+    if len(selection.stage_ratios()) > 1 or selection.layers or selection.round_to > 1:
+        raise ValueError("guided: the pattern shares out one ratio or budget; no ratio by stage, `layers`, `round_to`")
+    if request.example is None:
+        raise ValueError("guided: stages are told by the size of their feature maps, which needs an example input")
+    dense = Dense(model, request.groups, request.example)
+    pattern = read_patterns(options.patterns, dense)
+    goal = selection.stage_ratios()[0] if options.budget is None else read_budget(options.budget, owner="guided")
+    if pattern.kernels:
+        return Choice(masks=design_masks(pattern, dense, conv_weights(model, selection), goal, seed=request.seed))
+    groups = eligible(request.groups, selection)
+    widths = design_widths(pattern, dense, groups, goal)
+    return Choice({g.name: keep_indices(l1_filter.score(model, g), widths[g.name]) for g in groups})
+
+
+def read_patterns(files: Sequence[str], dense: Dense) -> Pattern:
+    """The mean of files that hold patterns, or plans of the architecture of `dense`."""
+    if not files:
+        raise ValueError("guided: `patterns` must name at least one file of a pattern or a plan")
+    return average([_read(Path(file), dense) for file in files])
+
+
+def _read(path: Path, dense: Dense) -> Pattern:
+    if not path.is_file():
+        raise ValueError(f"guided: there is no pattern or plan {path}")
+    text = path.read_text(encoding="utf-8")
+    if '"keep"' not in text:
+        return Pattern.from_json(text, source=str(path))
+    plan = PruningPlan.from_json(text, source=str(path))
+    if not plan.widths.items() <= {g.name: g.width for g in dense.groups}.items():
+        raise ValueError(f"{path}: a plan for {plan.arch!r}, not for this network; write its pattern to a file first")
+    return pattern_from_plan(plan, map_areas(dense.model, dense.example))
+
+
+METHOD = Method(prune=prune, options=GuidedOptions, predefined=False)
