@@ -2,13 +2,16 @@
 (arXiv 1808.06866), section 3.
 
 At the start and after every epoch the int(C * ratio) filters with the lowest L2 norm of every convolution, the stem
-and the second convolutions of residual blocks included, become zero. Gradients are not masked, so filters come back;
-the choice is made anew each time, the last one after the last epoch. (The released code's `rate` is the fraction kept.)
+and the second convolutions of residual blocks included, become zero. Gradients are not masked, so a filter can come
+back; the choice is made anew each time, the last one after the last epoch. (The released code's `rate` is the fraction
+kept.) Behind a zeroed filter a BatchNorm emits its beta, and a ReLU passes no gradient where that is not positive: such
+a filter stays zero, here as in the released code. Raising beta does bring all of them back, but BatchNorm then scales
+the tiny new filters up, and zeroing them again costs far more accuracy than it gains.
 
-A zeroed filter still emits a constant where a BatchNorm follows: beta - gamma * mean / std. With `zero_norm`, the
-default, gamma and beta of its channel are zeroed too, so that it emits nothing and what is evaluated and saved is the
-small network. With gamma at zero no gradient would reach the filter again, so they are put back before the first step
-of the next epoch; that step alone has no gradient for the zeroed filters. `zero_norm=False` is the released form.
+A zeroed filter also emits a constant when evaluated: beta - gamma * mean / std. With `zero_norm`, the default, gamma
+and beta of its channel are zeroed too, so that it emits nothing and what is evaluated and saved is the small network.
+With gamma at zero no gradient would reach the filter again, so both are put back before the first step of the next
+epoch; that step alone has no gradient for the zeroed filters. `zero_norm=False` is the released form.
 
 The released code does not extract the small network. Here `prune` zeroes once more and cuts: a convolution that is the
 only one to compute its channels is narrowed with all that reads them; one that writes into a trunk is narrowed
@@ -34,6 +37,7 @@ from pruning.select import Selection, count_to_keep, eligible, keep_indices, rat
 
 # int(C * ratio) must not lose a filter to floating point: 0.29 * 100 is 28.999...
 _TOLERANCE = 1e-9
+_AFFINE = ("weight", "bias")
 
 
 @dataclass(frozen=True)
@@ -105,9 +109,9 @@ class SoftFilterEffect(Effect):
 
     def after_backward(self) -> None:
         with torch.no_grad():
-            for name, before in self._before.items():
-                owner, _, leaf = name.rpartition(".")
-                getattr(self.model.get_submodule(owner), leaf).copy_(before)
+            for norm in dict.fromkeys(name.rpartition(".")[0] for name in self._before):
+                for leaf, tensor in zip(_AFFINE, _affine(self.model, norm), strict=True):
+                    tensor.copy_(self._before[f"{norm}.{leaf}"])
         self._before = {}
 
     def after_epoch(self) -> None:
@@ -115,8 +119,7 @@ class SoftFilterEffect(Effect):
 
     def _zero(self) -> None:
         for norm in filter(None, self.norms.values()):
-            for leaf in ("weight", "bias"):
-                tensor = getattr(self.model.get_submodule(norm), leaf)
+            for leaf, tensor in zip(_AFFINE, _affine(self.model, norm), strict=True):
                 self._before.setdefault(f"{norm}.{leaf}", tensor.detach().clone())
         kept = {}
         for name in self.norms:
@@ -178,7 +181,7 @@ def _affine(model: nn.Module, layer: str | None) -> list[Tensor]:
     if layer is None:
         return []
     module = model.get_submodule(layer)
-    return [tensor for tensor in (getattr(module, "weight", None), getattr(module, "bias", None)) if tensor is not None]
+    return [tensor for leaf in _AFFINE if (tensor := getattr(module, leaf, None)) is not None]
 
 
 def training_effect(model: nn.Module, options: Any = None) -> Effect:
