@@ -102,9 +102,12 @@ def stages_of(names: Iterable[str], areas: Mapping[str, int]) -> dict[str, int]:
 
 
 def pattern_from_plan(plan: PruningPlan, areas: Mapping[str, int]) -> Pattern:
-    """Kept share of the channels of each stage, over the groups that `plan` lists; `areas` of the dense network."""
+    """Kept share of the channels of each stage, over the groups that `plan` lists; `areas` of the dense network.
+
+    Selected inputs and dropped blocks have no part in it.
+    """
     if not plan.keep:
-        raise ValueError(f"the plan for {plan.arch!r} keeps every channel, so it has no pattern of widths")
+        raise ValueError(f"the plan for {plan.arch!r} narrows no layer's output, so it has no pattern of widths")
     stages = stages_of(plan.keep, areas)
     kept = [0] * (max(stages.values()) + 1)
     dense = list(kept)
