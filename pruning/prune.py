@@ -84,7 +84,9 @@ def make_plan(arch: Arch, groups: Sequence[Group], choice: Choice) -> PruningPla
 
 
 def _rewritten(model: nn.Module, choice: Choice) -> nn.Module:
-    """A dense copy of `model` with the weights that the method rewrote and the masks that it chose."""
+    """A dense copy of `model` with the weights that the method rewrote and the masks that it chose, if any."""
+    if not choice.weights and not choice.masks:
+        return model
     dense = copy.deepcopy(model)
     state = dense.state_dict()
     for name, value in [*choice.weights.items(), *choice.masks.items()]:
