@@ -14,8 +14,8 @@ from typing import Literal
 import torch
 import torch_pruning as tp
 from torch import Tensor, nn
-from torch_pruning.dependency import index_mapping
 
+from pruning.coupling import Index, Reached, coupled_channels
 from pruning.layers import ScatterOutputs, SelectInputs
 
 Side = Literal["out", "in"]
@@ -68,8 +68,7 @@ def find_groups(model: nn.Module, example: Tensor, *, stages: Sequence[str] = ()
     names |= {parameter: name for name, parameter in model.named_parameters()}
     try:
         graph = _trace(model, example)
-        with _settled_index_maps(graph):
-            groups = [_read_group(raw, graph, names, stages) for raw in graph.get_all_groups()]
+        groups = [_read_group(raw, graph, names, stages) for raw in coupled_channels(graph)]
     except (
         RuntimeError,
         ValueError,
@@ -104,22 +103,6 @@ def _trace(model: nn.Module, example: Tensor) -> tp.DependencyGraph:
 
 
 @contextmanager
-def _settled_index_maps(graph: tp.DependencyGraph) -> Iterator[None]:
-    """The graph's index maps hold still while groups are read; the library's function is restored.
-
-    torch_pruning derives all maps of the network anew for every group, though nothing is pruned in between: four
-    fifths of the time for a DenseNet.
-    """
-    update = index_mapping.update_index_mapping
-    update(graph)  # maps of concatenations can depend on each other: once more than while building
-    try:
-        index_mapping.update_index_mapping = lambda graph: None
-        yield
-    finally:
-        index_mapping.update_index_mapping = update
-
-
-@contextmanager
 def _traceable(model: nn.Module) -> Iterator[None]:
     """Evaluation mode and gradients for all parameters while tracing; both restored."""
     training = {m: m.training for m in model.modules()}
@@ -136,26 +119,23 @@ def _traceable(model: nn.Module) -> Iterator[None]:
             m.training = mode
 
 
-def _read_group(
-    raw: tp.dependency.Group, graph: tp.DependencyGraph, names: dict, stages: Sequence[str]
-) -> Group | None:
-    """Plain data of a torch_pruning group, or None when it reaches the network's output."""
-    root = raw[0].dep.target.module
+def _read_group(raw: list[Reached], graph: tp.DependencyGraph, names: dict, stages: Sequence[str]) -> Group | None:
+    """Plain data of what the channels run through, or None when they reach the network's output."""
+    root = raw[0].node.module
     width = root.out_channels if isinstance(root, nn.modules.conv._ConvNd) else root.out_features
     members, producers, norms, fixed = [], [], [], None
-    for item in raw:
-        target = item.dep.target
+    for target, handler, indices in raw:
         if isinstance(target.module, tp.ops._OutputOp):
             return None
         fixed = fixed or _obstacle(target, names)
         if target.module not in names:
             continue  # an operation without tensors: add, concatenate, flatten, ...
-        side: Side = "out" if graph.is_out_channel_pruning_fn(item.dep.handler) else "in"
+        side: Side = "out" if graph.is_out_channel_pruning_fn(handler) else "in"
         if is_depthwise(target.module):
             side = "out"  # cut once: its inputs are its outputs
         if isinstance(target.module, ScatterOutputs) or (side == "in" and isinstance(target.module, SelectInputs)):
             fixed = fixed or f"{names[target.module]} uses some channels of a trunk, by their indices"
-        positions = _positions(item.root_idxs, item.idxs, width)
+        positions = _positions(indices, width)
         fixed = fixed or _partial(names[target.module], positions)
         member = Member(names[target.module], side, positions)
         if member not in members:
@@ -179,9 +159,9 @@ def _norm_pairs(node: tp.dependency.Node, names: dict) -> list[tuple[str, str]]:
     return [(names[node.module], names[before.module]) for before in node.inputs if before.module in names]
 
 
-def _positions(roots: Sequence[int], indices: Sequence[int], width: int) -> tuple[tuple[int, ...], ...]:
+def _positions(indices: Sequence[Index], width: int) -> tuple[tuple[int, ...], ...]:
     by_channel: list[list[int]] = [[] for _ in range(width)]
-    for root, index in zip(roots, indices, strict=True):
+    for index, root in indices:
         by_channel[root].append(index)
     return tuple(tuple(sorted(p)) for p in by_channel)
 

@@ -35,7 +35,7 @@ def validate(schema: type[Schema], data: Mapping[str, Any], *, source: str) -> S
 
 
 def read_yaml(path: Path, _inheriting: tuple[Path, ...] = ()) -> dict[str, Any]:
-    """The mapping in a YAML file, merged over the files that its `_base_` names."""
+    """The mapping in a YAML file, merged over the files that its `_base_` names, in their order."""
     path = path.resolve() if path.exists() else path
     if path in _inheriting:
         raise ConfigError(f"{path}: `_base_` leads back to itself")
@@ -51,9 +51,13 @@ def read_yaml(path: Path, _inheriting: tuple[Path, ...] = ()) -> dict[str, Any]:
     base = data.pop("_base_", None)
     if base is None:
         return data
-    if not isinstance(base, str):
-        raise ConfigError(f"{path}: `_base_` is the path of one YAML file, not {base!r}")
-    return merge(read_yaml(path.parent / base, (*_inheriting, path)), data)
+    bases = [base] if isinstance(base, str) else base
+    if not isinstance(bases, list) or not all(isinstance(b, str) for b in bases):
+        raise ConfigError(f"{path}: `_base_` is the path of a YAML file or a list of them, not {base!r}")
+    merged: dict[str, Any] = {}
+    for name in bases:
+        merged = merge(merged, read_yaml(path.parent / name, (*_inheriting, path)))
+    return merge(merged, data)
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

@@ -116,7 +116,7 @@ def selection_of(settings: Mapping[str, Any]) -> Selection:
 
 
 def is_structural(target: str | None) -> bool:
-    """Does this published shape drop blocks or read fewer inputs, so that it is not a method's selection of channels?"""
+    """Does this published shape drop blocks or read fewer inputs, which no selection of channels can say?"""
     return target is not None and bool(get_target(target).select or get_target(target).blocks)
 
 
