@@ -7,13 +7,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from classify.models import arch, build, channel_groups, example_input
+from classify.models import arch, build, channel_groups, example_input, trace_input
 from pruning.cost import count_macs, count_params
 from pruning.prune import Pruned, prune_by_choice
 from pruning.targets import choose_for_target, get_target, scratch_b_epochs
-
-# the side of an image on which groups are found and the surgery is checked: smaller than 224 is faster, and enough
-_TRACE_SIZE = 64
 
 
 @dataclass(frozen=True)
@@ -42,9 +39,9 @@ def prune_to_target(
     target = get_target(name)
     options = target.options if options is None else options
     dense = build(target.arch, num_classes, options) if model is None else model
-    size = min(target.input_size, _TRACE_SIZE)
-    batch = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0))
-    groups = channel_groups(target.arch, dense, batch[:1])
+    example = trace_input(target.arch, options)
+    batch = torch.randn(2, *example.shape[1:], generator=torch.Generator().manual_seed(0))
+    groups = channel_groups(target.arch, dense, example)
     choice = choose_for_target(target, dense, groups)
     return prune_by_choice(dense, arch(target.arch, options), groups, choice, batch=batch)
 

@@ -110,9 +110,15 @@ def example_input(name: str, options: Mapping[str, Any] | None = None) -> Tensor
     return torch.zeros(1, given.get("in_channels", entry.in_channels), size, size)
 
 
+def trace_input(name: str, options: Mapping[str, Any] | None = None) -> Tensor:
+    """As `example_input`, at most 64x64 for our own networks: they compute the same layers on it, in less time."""
+    example = example_input(name, options)
+    return example[:, :, :64, :64] if name in MODELS else example
+
+
 def channel_groups(name: str, model: nn.Module, example: Tensor | None = None) -> list[Group]:
-    """The coupled channel groups of a network built by `build(name, ...)`, on its usual input if none is given."""
-    return find_groups(model, example_input(name) if example is None else example, stages=get_model(name).stages)
+    """The coupled channel groups of a network built by `build(name, ...)`; `example` as in `trace_input` if None."""
+    return find_groups(model, trace_input(name) if example is None else example, stages=get_model(name).stages)
 
 
 def rebuild(plan: PruningPlan, num_classes: int) -> nn.Module:
@@ -120,7 +126,7 @@ def rebuild(plan: PruningPlan, num_classes: int) -> nn.Module:
     model = build(plan.arch, num_classes, plan.options)
     if not plan.changes_shape:
         return model
-    small = apply(model, plan, channel_groups(plan.arch, model, example_input(plan.arch, plan.options)))
+    small = apply(model, plan, channel_groups(plan.arch, model, trace_input(plan.arch, plan.options)))
     (get_model(plan.arch).init or initialise)(small)
     return small
 

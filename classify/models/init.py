@@ -22,11 +22,12 @@ def initialise(
             if module.affine:
                 nn.init.constant_(module.weight, hidden_gamma if isinstance(module, nn.BatchNorm1d) else gamma)
         elif isinstance(module, nn.Linear):
-            module.reset_parameters()
-            if linear_std is not None:
-                nn.init.normal_(module.weight, 0, linear_std)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
+            if linear_std is None:
+                module.reset_parameters()
+                continue
+            nn.init.normal_(module.weight, 0, linear_std)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
 
 
 def initialise_glorot(model: nn.Module) -> None:
