@@ -28,11 +28,12 @@ class Flow:
     """`readers[layer]`: what reads its output; `sources[layer]`: what it reads.
 
     Both hold names of layers with weights (or running statistics), and None for anything else: a sum, a
-    concatenation, the network's input or output.
+    concatenation, the network's input or output. `outputs`: layers whose output is one of the network's.
     """
 
     readers: Mapping[str, frozenset[str | None]]
     sources: Mapping[str, frozenset[str | None]]
+    outputs: frozenset[str | None]
 
     def only_reader(self, layer: str) -> str | None:
         """The one layer that reads this layer's output, if nothing else does and it reads nothing else."""
@@ -48,16 +49,20 @@ def trace_flow(model: nn.Module) -> Flow:
     except (torch.fx.proxy.TraceError, TypeError, ValueError, RuntimeError, NotImplementedError) as error:
         raise ValueError(f"the layers of {type(model).__name__} cannot be followed by torch.fx: {error}") from error
     modules = dict(model.named_modules())
-    edges = set()
+    edges, outputs = set(), set()
     for node in graph.nodes:
         if _looked_through(node, modules) or _asks_shape(node):
             continue
         for read in node.all_input_nodes:
-            edges.add((_layer(_origin(read, modules), modules), _layer(node, modules)))
+            source = _layer(_origin(read, modules), modules)
+            edges.add((source, _layer(node, modules)))
+            if node.op == "output":
+                outputs.add(source)
     layers = {name for pair in edges for name in pair if name is not None}
     return Flow(
         {layer: frozenset(reader for source, reader in edges if source == layer) for layer in layers},
         {layer: frozenset(source for source, reader in edges if reader == layer) for layer in layers},
+        frozenset(outputs),
     )
 
 

@@ -68,12 +68,15 @@ def strongest_filters(weight: Tensor, n_keep: int) -> tuple[int, ...]:
 
 
 def find_filters(model: nn.Module) -> dict[str, str | None]:
-    """Every convolution whose filters stand for themselves, with the BatchNorm that alone reads it, or None."""
+    """Every convolution whose filters stand for themselves, with the BatchNorm that alone reads it, or None.
+
+    One that computes the network's output is not among them: its channels are classes.
+    """
     flow = trace_flow(model)
     modules = dict(model.named_modules())
     found: dict[str, str | None] = {}
     for name, module in modules.items():
-        if isinstance(module, nn.Conv2d) and module.groups == 1:
+        if isinstance(module, nn.Conv2d) and module.groups == 1 and name not in flow.outputs:
             reader = flow.only_reader(name)
             found[name] = reader if reader is not None and is_batch_norm(modules[reader]) else None
     return found
@@ -135,9 +138,10 @@ class SoftFilterEffect(Effect):
 
 
 def prune(model: nn.Module, request: Request) -> Choice:
-    """Cut the filters with the lowest L2 norm out of every convolution."""
+    """Cut the filters with the lowest L2 norm out of every convolution whose channels stay inside the network."""
     options: SoftFilterOptions = request.options
-    norms = find_filters(model)
+    computed = {producer for group in request.groups for producer in group.producers}
+    norms = {name: norm for name, norm in find_filters(model).items() if name in computed}
     by_name = {group.name: group for group in request.groups if group.inner and not group.fixed}
     keep, scatter = {}, {}
     for unit in _units(model, norms, request):
