@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from detect.features import cut_off, find_cuts, select_features, trace_layers
+from pruning.layers import scatters_kept
 
 NORMS = ("FrozenBN", "BN", "SyncBN", "GN")
 _GN_GROUPS = 32  # Wu & He, Group Normalization, ECCV 2018, section 4: the default G
@@ -54,8 +55,9 @@ class ClassifierBackbone(Backbone):
         self._out_features = [f"s{s}" for s in strides]
         self._out_feature_strides = {f"s{s}": s for s in strides}
         self._out_feature_channels = {f"s{s}": cut.channels for s, cut in features.items()}
-        _freeze(self.body, frozen)
-        _convert_norms(self.body, norm)
+        with scatters_kept(self.body):
+            _freeze(self.body, frozen)
+            _convert_norms(self.body, norm)
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         return self.body(x)

@@ -5,7 +5,8 @@ device and `isinstance` stay as they were, and one buffer of indices is added. T
 of network slimming's released code for pre-activation networks (arXiv 1708.06519).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -69,6 +70,17 @@ def scatter_outputs(layer: nn.Module, outputs: Sequence[int], width: int) -> Non
     assert isinstance(layer, ScatterOutputs)
     layer.register_buffer("outputs", index)
     layer.width = width
+
+
+@contextmanager
+def scatters_kept(model: nn.Module) -> Iterator[None]:
+    """While normalisation layers of `model` are replaced by others: what scattered before scatters after, by name."""
+    before = {name: m for name, m in model.named_modules() if isinstance(m, ScatterOutputs)}
+    yield
+    for name, layer in before.items():
+        replacement = model.get_submodule(name)
+        if not isinstance(replacement, ScatterOutputs):
+            scatter_outputs(replacement, layer.outputs.tolist(), layer.width)
 
 
 def _subclass(cls: type, mixin: type, known: dict[type, type]) -> type:
