@@ -17,7 +17,6 @@ from pruning.methods.soft_filter import SoftFilterEffect, SoftFilterOptions, fil
 from pruning.prune import Arch, prune
 from pruning.select import Selection
 
-
 # of MobileNetV2: expansion, channels, blocks, stride
 SHORT = [[1, 16, 1, 1], [6, 24, 2, 2]]
 
