@@ -18,10 +18,10 @@ from detectron2.utils.events import EventStorage
 from torch import nn
 from torchvision.models import resnet18
 
+from classify.memory_format import channels_last
+from classify.precision import autocast_dtype
 from detect.backbone import FusedFrozenBatchNorm2d
 from detect.build import DetectorSettings, build_detector
-from detect.memory_format import channels_last
-from detect.precision import autocast_dtype
 from detect.roi_align import SeparableROIAlign
 from detect.train import DetectorTrainer, TrainSettings
 

@@ -16,6 +16,7 @@ from classify.checkpoint import load_checkpoint, save_checkpoint
 from classify.data.augment import augmentation, normalize
 from classify.data.images import ImageSet
 from classify.evaluate import evaluate_classifier
+from classify.memory_format import channels_last
 from classify.precision import autocast_dtype
 from classify.schedule import lr_schedule
 from pruning.methods import Effect
@@ -74,62 +75,80 @@ def train_classifier(
     """
     if settings.batch_size > len(train):
         raise ValueError(f"batch_size={settings.batch_size} is larger than the training set of {len(train)} images")
-    optimizer = torch.optim.SGD(
-        model.parameters(),
-        settings.lr,
-        settings.momentum,
-        weight_decay=settings.weight_decay,
-        nesterov=settings.nesterov,
-    )
-    device = next(model.parameters()).device
-    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    dtype = autocast_dtype(settings.precision, device.type)
-    scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
+    device = next(model.parameters()).device.type
+    dtype = autocast_dtype(settings.precision, device)
+    per_epoch = -(-len(train) // settings.batch_size)
+    total = settings.epochs * per_epoch
+    with channels_last(model, dtype=dtype):
+        optimizer = torch.optim.SGD(
+            model.parameters(),
+            settings.lr,
+            settings.momentum,
+            weight_decay=settings.weight_decay,
+            nesterov=settings.nesterov,
+        )
+        scaler = torch.amp.GradScaler(device, enabled=dtype == torch.float16)
+        run = _Run(model, optimizer, scaler, effects, checkpoint, {"seed": settings.seed, "total": total})
+        step = run.restore(device)
+        if step == 0:
+            for effect in effects:
+                effect.at_start()
+        while step < total:
+            step = _train_epoch(run, train, settings, dtype, step, per_epoch, validation, report)
+    return TrainOutcome(settings.epochs * len(train), run.seconds, run.last_loss)
+
+
+def _train_epoch(
+    run: "_Run",
+    train: ImageSet,
+    settings: TrainSettings,
+    dtype: torch.dtype | None,
+    step: int,
+    per_epoch: int,
+    validation: ImageSet | None,
+    report: Report | None,
+) -> int:
+    """Train from `step` to the end of its epoch, checkpoints and reports included; returns the next step."""
+    model, optimizer, scaler, effects = run.model, run.optimizer, run.scaler, run.effects
     schedule = lr_schedule(
         settings.schedule, milestones=settings.milestones, gamma=settings.gamma, warmup=settings.warmup
     )
-    per_epoch = -(-len(train) // settings.batch_size)
+    device = next(model.parameters()).device.type
     total = settings.epochs * per_epoch
-    run = _Run(model, optimizer, scaler, effects, checkpoint, {"seed": settings.seed, "total": total})
-    step = run.restore(device.type)
-    if step == 0:
+    epoch, first = divmod(step, per_epoch)
+    for images, labels in _batches(train, settings, epoch, first):
+        _seed_everything(settings.seed, step)  # dropout; the same after a resume
+        lr = settings.lr * schedule(step / total)
+        for group in optimizer.param_groups:
+            group["lr"] = lr
+        model.train()
+        inputs = normalize(images.to(device), settings.mean, settings.std).to(memory_format=torch.channels_last)
+        with torch.autocast(device, dtype=dtype, enabled=dtype is not None):
+            logits = model(inputs)
+            loss = F.cross_entropy(logits, labels.to(device), label_smoothing=settings.label_smoothing)
+        optimizer.zero_grad(set_to_none=True)
+        scaler.scale(loss).backward()
+        scaler.unscale_(optimizer)
         for effect in effects:
-            effect.at_start()
-    while step < total:
-        epoch, first = divmod(step, per_epoch)
-        for images, labels in _batches(train, settings, epoch, first):
-            _seed_everything(settings.seed, step)  # dropout; the same after a resume
-            lr = settings.lr * schedule(step / total)
-            for group in optimizer.param_groups:
-                group["lr"] = lr
-            model.train()
-            inputs = normalize(images.to(device), settings.mean, settings.std).to(memory_format=torch.channels_last)
-            with torch.autocast(device.type, dtype=dtype, enabled=dtype is not None):
-                logits = model(inputs)
-                loss = F.cross_entropy(logits, labels.to(device), label_smoothing=settings.label_smoothing)
-            optimizer.zero_grad(set_to_none=True)
-            scaler.scale(loss).backward()
-            scaler.unscale_(optimizer)
+            effect.after_backward()
+        scaler.step(optimizer)
+        scaler.update()
+        for effect in effects:
+            effect.after_step(lr)
+        step += 1
+        run.watch(loss, step)
+        metrics: dict[str, float] = {}
+        if step % per_epoch == 0:
             for effect in effects:
-                effect.after_backward()
-            scaler.step(optimizer)
-            scaler.update()
-            for effect in effects:
-                effect.after_step(lr)
-            step += 1
-            run.watch(loss, step)
-            metrics: dict[str, float] = {}
-            if step % per_epoch == 0:
-                for effect in effects:
-                    effect.after_epoch()
-                if validation is not None:
-                    scores = evaluate_classifier(model, validation, mean=settings.mean, std=settings.std)
-                    metrics = {"val_accuracy": scores.top1, "val_loss": scores.loss}
-            if report is not None and (metrics or step % settings.report_every == 0 or step == total):
-                report(step, total, {"loss": float(loss.detach()), "lr": lr, **metrics})
-            if step % settings.checkpoint_every == 0 or step == total:
-                run.save(step)
-    return TrainOutcome(settings.epochs * len(train), run.seconds, run.last_loss)
+                effect.after_epoch()
+            if validation is not None:
+                scores = evaluate_classifier(model, validation, mean=settings.mean, std=settings.std)
+                metrics = {"val_accuracy": scores.top1, "val_loss": scores.loss}
+        if report is not None and (metrics or step % settings.report_every == 0):
+            report(step, total, {"loss": run.last_loss, "lr": lr, **metrics})
+        if step % settings.checkpoint_every == 0 or step == total:
+            run.save(step)
+    return step
 
 
 def _batches(train: ImageSet, settings: TrainSettings, epoch: int, first: int) -> Iterator[tuple[Tensor, Tensor]]:

@@ -67,6 +67,11 @@ def class_names(dataset: CocoDataset) -> list[str]:
     return [category["name"] for category in sorted(categories, key=lambda c: c["id"])]
 
 
+def image_ids(dataset: CocoDataset) -> list[int]:
+    """The ids of all images, in the file's order."""
+    return [image["id"] for image in _read_json(dataset.annotations)["images"]]
+
+
 def mean_image_size(dataset: CocoDataset, cfg: CfgNode) -> tuple[int, int]:
     """Mean (height, width) in pixels of the images as evaluation resizes them: the size that costs are given at."""
     short, longest = cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST

@@ -1,7 +1,7 @@
 """What happens around a training step: learning rate, pruning effects, checkpoints, reports."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,8 @@ from detectron2.utils import comm
 from fvcore.common.param_scheduler import ParamScheduler
 from torch import nn
 
-from detect.checkpoint import load_checkpoint, save_checkpoint
+from classify.checkpoint import load_checkpoint, save_checkpoint
+from pruning.methods import Effect
 
 Report = Callable[[int, int, Mapping[str, float]], None]
 
@@ -29,19 +30,24 @@ class Schedule(HookBase):
 
 
 class EffectHook(HookBase):
-    """Runs a pruning method's training effect: `after_backward(model)`, `after_step(model)`, where it has them."""
+    """Runs what a pruning method adds to training; an epoch is as many iterations as show every image once."""
 
-    def __init__(self, effect: Any, detector: nn.Module):
+    def __init__(self, effect: Effect, *, epoch: int):
         self.effect = effect
-        self.detector = detector
+        self.epoch = epoch
+
+    def before_train(self) -> None:
+        if self.trainer.start_iter == 0:
+            self.effect.at_start()
 
     def after_backward(self) -> None:
-        if hasattr(self.effect, "after_backward"):
-            self.effect.after_backward(self.detector)
+        self.effect.after_backward()
 
     def after_step(self) -> None:
-        if hasattr(self.effect, "after_step"):
-            self.effect.after_step(self.detector)
+        self.effect.after_step(self.trainer.optimizer.param_groups[0]["lr"])
+        done = self.trainer.iter + 1
+        if done % self.epoch == 0 or done == self.trainer.max_iter:
+            self.effect.after_epoch()
 
 
 class Checkpointer(HookBase):
@@ -50,7 +56,17 @@ class Checkpointer(HookBase):
     `identity` names what a checkpoint has to agree with to be continued.
     """
 
-    def __init__(self, detector: nn.Module, path: Path, *, identity: Mapping[str, int], every: int, total: int):
+    def __init__(
+        self,
+        detector: nn.Module,
+        path: Path,
+        *,
+        identity: Mapping[str, int],
+        every: int,
+        total: int,
+        effects: Sequence[Effect] = (),
+    ):
+        self.effects = effects
         self.detector = detector
         self.path = path
         self.identity = identity
@@ -62,13 +78,16 @@ class Checkpointer(HookBase):
         """Load the checkpoint if there is one; returns the iteration to go on with."""
         if not self.path.is_file():
             return 0
-        state = load_checkpoint(self.path, device=self.trainer.device)
+        keys = ("model", "optimizer", "scaler", "effects", "iteration", "seconds", "loss", *self.identity)
+        state = load_checkpoint(self.path, required=keys, device=self.trainer.device)
         for key, value in self.identity.items():
             if state[key] != value:
                 raise ValueError(f"{self.path}: a checkpoint of a training with {key}={state[key]}, not {value}")
         self.detector.load_state_dict(state["model"])
         self.trainer.optimizer.load_state_dict(state["optimizer"])
         self.trainer.scaler.load_state_dict(state["scaler"])
+        for effect, saved in zip(self.effects, state["effects"], strict=True):
+            effect.load_state_dict(saved)
         self.trainer.last_loss = state["loss"]
         self.seconds = state["seconds"]
         return state["iteration"]
@@ -92,6 +111,7 @@ class Checkpointer(HookBase):
             "model": self.detector.state_dict(),
             "optimizer": self.trainer.optimizer.state_dict(),
             "scaler": self.trainer.scaler.state_dict(),
+            "effects": [effect.state_dict() for effect in self.effects],
             "iteration": iteration,
             "seconds": self.seconds,
             "loss": self.trainer.last_loss,

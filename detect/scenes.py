@@ -178,9 +178,7 @@ def _add_digit(
     """The image with one more digit, drawn anew until it overlaps little with the others."""
     for _ in range(PLACEMENT_ATTEMPTS):
         scan = int(rng.choice(scan_indices(split)))
-        alpha = random_digit_patch(
-            scan, int(rng.integers(options.digit_size[0], options.digit_size[1] + 1)), rng
-        )
+        alpha = random_digit_patch(scan, int(rng.integers(options.digit_size[0], options.digit_size[1] + 1)), rng)
         top, left = (int(start) for start in rng.integers(options.image_size - len(alpha) + 1, size=2))
         box = visible_box(alpha, top, left)
         if all(overlap(box, other.box) <= MOST_OVERLAP for other in digits):

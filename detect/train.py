@@ -1,26 +1,24 @@
 """Detector training on Detectron2's trainer; on the CPU a killed run ends with the same bits."""
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from detectron2.config import CfgNode
 from detectron2.engine import HookBase, SimpleTrainer, create_ddp_model
 from detectron2.solver import get_default_optimizer_params
-from detectron2.solver.lr_scheduler import WarmupParamScheduler
 from detectron2.utils import comm
-from fvcore.common.param_scheduler import CosineParamScheduler, MultiStepParamScheduler, ParamScheduler
+from fvcore.common.param_scheduler import ParamScheduler
 from torch import nn
 from torch.utils.data import DataLoader
 
-from detect.data import CocoDataset, class_names, seed_generators, train_loader
+from classify.memory_format import channels_last
+from classify.precision import autocast_dtype
+from classify.schedule import lr_schedule
+from detect.data import CocoDataset, class_names, image_ids, seed_generators, train_loader
 from detect.hooks import Checkpointer, EffectHook, Report, Reporter, Schedule
-from detect.memory_format import channels_last
-from detect.precision import autocast_dtype
-
-_SCHEDULES = ("step", "cosine")
+from pruning.methods import Effect
 
 
 @dataclass(frozen=True)
@@ -64,17 +62,17 @@ def train_detector(
     settings: TrainSettings,
     checkpoint: Path,
     report: Report | None = None,
-    effects: Iterable[Any] = (),
+    effects: Sequence[Effect] = (),
 ) -> TrainOutcome:
     """Train a detector in place, from `checkpoint` if that exists, and leave it there when done.
 
-    `report(step, total, metrics)` is called now and then with the losses and the learning rate. An effect is
-    an object with `after_backward(model)` and `after_step(model)`, either of which may be absent.
+    `report(step, total, metrics)` is called now and then with the losses and the learning rate. `effects`: what a
+    pruning method adds to the training, already bound to the network it acts on.
     Raises ValueError on settings that do not fit, FloatingPointError with the step of a loss that is not finite.
     """
     _check_classes(dataset, cfg)
     dtype = autocast_dtype(settings.precision, next(detector.parameters()).device.type)
-    schedule = lr_schedule(settings)
+    schedule = schedule_of(settings)
     with channels_last(detector, dtype=dtype):
         optimizer = torch.optim.SGD(
             get_default_optimizer_params(detector, weight_decay_norm=0.0),
@@ -86,10 +84,11 @@ def train_detector(
         trainer = DetectorTrainer(detector, optimizer, settings, dtype)
         total = settings.iterations
         identity = {"seed": settings.seed, "iterations": total, "batch_size": settings.batch_size}
-        keeper = Checkpointer(detector, checkpoint, identity=identity, every=settings.checkpoint_every, total=total)
+        every, epoch = settings.checkpoint_every, max(1, len(image_ids(dataset)) // settings.batch_size)
+        keeper = Checkpointer(detector, checkpoint, identity=identity, every=every, total=total, effects=effects)
         hooks: list[HookBase] = [
             Schedule(schedule, settings.lr, total),
-            *(EffectHook(e, detector) for e in effects),
+            *(EffectHook(e, epoch=epoch) for e in effects),
             keeper,
         ]
         if report is not None and comm.is_main_process():
@@ -102,23 +101,15 @@ def train_detector(
     return TrainOutcome(total * settings.batch_size, keeper.seconds, trainer.last_loss)
 
 
-def lr_schedule(settings: TrainSettings) -> ParamScheduler:
+def schedule_of(settings: TrainSettings) -> ParamScheduler:
     """Multiplier of the learning rate as a function of progress in [0, 1)."""
-    if settings.schedule not in _SCHEDULES:
-        raise ValueError(f"schedule={settings.schedule!r} is not one of {', '.join(_SCHEDULES)}")
-    if not 0 <= settings.warmup < 1:
-        raise ValueError(f"warmup={settings.warmup} is a fraction of the iterations, 0 <= warmup < 1")
-    main: ParamScheduler
-    if settings.schedule == "cosine":
-        main = CosineParamScheduler(1, 0)
-    else:
-        # milestones in parts of a million, since fvcore takes them as counts of updates
-        steps = [round(1e6 * m) for m in settings.milestones]
-        values = [settings.gamma**k for k in range(len(steps) + 1)]
-        main = MultiStepParamScheduler(values, num_updates=1_000_000, milestones=steps)
-    if settings.warmup == 0:
-        return main
-    return WarmupParamScheduler(main, settings.warmup_factor, settings.warmup, "linear")
+    return lr_schedule(
+        settings.schedule,
+        milestones=settings.milestones,
+        gamma=settings.gamma,
+        warmup=settings.warmup,
+        warmup_factor=settings.warmup_factor,
+    )
 
 
 class DetectorTrainer(SimpleTrainer):
