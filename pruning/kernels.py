@@ -33,19 +33,30 @@ def consumers_of(group: Group) -> list[Consumer]:
 
 
 def kernel_slices(model: nn.Module, consumer: Consumer) -> Tensor:
-    """A copy of the weights of each channel, (O, C, K): K = P * kh * kw of a convolution, P of a linear layer."""
+    """The weights of each channel, (O, C, K): K = P * kh * kw of a convolution, P of a linear layer.
+
+    Not to be written to: they may share the memory of the layer's weights, or not.
+    """
     weight = model.get_parameter(f"{consumer.layer}.weight").detach()
     channels, per_channel = consumer.positions.shape
-    read = weight[:, consumer.positions.flatten().to(weight.device)]  # (O, C * P, ...)
-    return read.reshape(weight.shape[0], channels, per_channel * weight[0, 0].numel())
+    if not _reads_all_in_order(weight, consumer):  # else spare the copy: a linear layer may have 10^8 weights
+        weight = weight[:, consumer.positions.flatten().to(weight.device)]
+    return weight.reshape(weight.shape[0], channels, per_channel * weight[0, 0].numel())
 
 
 @torch.no_grad()
 def write_slices(model: nn.Module, consumer: Consumer, slices: Tensor) -> None:
     """Inverse of `kernel_slices`, in place."""
     weight = model.get_parameter(f"{consumer.layer}.weight")
-    index = consumer.positions.flatten().to(weight.device)
-    weight[:, index] = slices.to(weight).reshape(weight.shape[0], len(index), *weight.shape[2:])
+    if _reads_all_in_order(weight, consumer):
+        weight.copy_(slices.reshape(weight.shape))
+    else:
+        index = consumer.positions.flatten().to(weight.device)
+        weight[:, index] = slices.to(weight).reshape(weight.shape[0], len(index), *weight.shape[2:])
+
+
+def _reads_all_in_order(weight: Tensor, consumer: Consumer) -> bool:
+    return torch.equal(consumer.positions.flatten(), torch.arange(weight.shape[1]))
 
 
 @contextmanager

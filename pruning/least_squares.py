@@ -17,7 +17,12 @@ _CHUNK = 2**24  # numbers in a temporary tensor
 
 
 class Sums(Protocol):
-    """What is known of the inputs and outputs of one layer; w (O, C, K) are its kernel slices."""
+    """What is known of the inputs and outputs of one layer; w (O, C, K) are its kernel slices.
+
+    `samples`: number of positions added so far.
+    """
+
+    samples: int
 
     def add(self, patches: Tensor, error: Tensor | None = None) -> None:
         """Add samples: patches (S, C, K); `error` (S, O) is what the target exceeds the present output by."""
@@ -26,7 +31,11 @@ class Sums(Protocol):
         """G (C, C) = sum x_c x_d, and b (C,) = sum x_c * target, over samples and output channels; float64."""
 
     def refit(self, keep: tuple[int, ...], ridge: float) -> Tensor:
-        """New kernel slices (O, C, K), zero where not kept, for which the kept channels best meet the target."""
+        """New kernel slices (O, C, K), zero where not kept, for which the kept channels best meet the target.
+
+        `ridge`: penalty on the change of a weight, in units of the mean squared norm of a sample's kept inputs; so it
+        fades as samples are added.
+        """
 
 
 def make_sums(slices: Tensor, importance: Tensor | None = None) -> Sums:
@@ -48,11 +57,13 @@ class PatchSums:
         self.slices = slices
         self.scaled = slices.flatten(1) * importance.to(slices)[:, None]  # (O, D)
         self.error_scale = importance.to(slices)
+        self.samples = 0
         columns = slices[0].numel()
         self.gram = slices.new_zeros(columns, columns)
         self.cross = slices.new_zeros(columns, len(slices))
 
     def add(self, patches: Tensor, error: Tensor | None = None) -> None:
+        self.samples += len(patches)
         columns = patches.flatten(1).to(self.gram)
         self.gram.addmm_(columns.T, columns)
         if error is not None:
@@ -71,13 +82,14 @@ class PatchSums:
         return gram, gram.sum(1) + error
 
     def refit(self, keep: tuple[int, ...], ridge: float) -> Tensor:
-        kept = torch.zeros(self.slices.shape[1:], dtype=torch.bool)
+        kept = torch.zeros(self.slices.shape[1:], dtype=torch.bool, device=self.gram.device)
         kept[list(keep)] = True
         inside, outside = kept.flatten().nonzero()[:, 0], (~kept).flatten().nonzero()[:, 0]
         weights = self.slices.flatten(1)
         missing = self.cross[inside] + self.gram[inside][:, outside] @ weights[:, outside].T
         fitted = torch.zeros_like(weights)
-        change = ridge_solve(self.gram[inside][:, inside].double(), missing.double(), ridge)
+        gram = self.gram[inside][:, inside].double()
+        change = ridge_solve(gram, missing.double(), ridge * float(gram.trace()) / self.samples)
         fitted[:, inside] = weights[:, inside] + change.T.to(weights)
         return fitted.reshape(self.slices.shape)
 
@@ -88,11 +100,13 @@ class ChannelSums:
     def __init__(self, slices: Tensor, importance: Tensor):
         self.slices = slices
         self.importance = importance.to(slices)
+        self.samples = 0
         channels = slices.shape[1]
         self.gram = torch.zeros(channels, channels, dtype=torch.float64, device=slices.device)
         self.error = torch.zeros(channels, dtype=torch.float64, device=slices.device)
 
     def add(self, patches: Tensor, error: Tensor | None = None) -> None:
+        self.samples += len(patches)
         channels = self.slices.shape[1]
         step = max(1, _CHUNK // (len(patches) * channels))
         for o in range(0, len(self.slices), step):
@@ -107,33 +121,34 @@ class ChannelSums:
         return self.gram, self.gram.sum(1) + self.error
 
     def refit(self, keep: tuple[int, ...], ridge: float) -> Tensor:
-        return self.slices * channel_factors(*self.contributions(), keep, ridge).to(self.slices)[:, None]
+        penalty = ridge * float(self.gram.trace()) / self.samples
+        return self.slices * channel_factors(*self.contributions(), keep, penalty).to(self.slices)[:, None]
 
 
-def channel_factors(gram: Tensor, target: Tensor, keep: tuple[int, ...], ridge: float) -> Tensor:
-    """Factors (C,), zero where not kept, that minimise sum_s (target_s - sum_{c kept} f_c x[s, c])^2.
+def channel_factors(gram: Tensor, target: Tensor, keep: tuple[int, ...], penalty: float = 0.0) -> Tensor:
+    """Factors f (C,), zero where not kept, that minimise sum_s (target_s - sum_{c kept} f_c x[s, c])^2.
 
-    `gram` (C, C) and `target` (C,) are those of `Sums.contributions`.
+    `gram` (C, C) and `target` (C,) are those of `Sums.contributions`; `penalty` is on sum_{c kept} (f_c - 1)^2.
     """
-    index = torch.tensor(keep)
+    index = torch.tensor(keep, device=gram.device)
     kept = gram[index][:, index]
     missing = target[index] - kept.sum(1)  # how far factors of one are from it
     factors = torch.zeros_like(target)
-    factors[index] = 1 + ridge_solve(kept, missing[:, None], ridge)[:, 0]
+    factors[index] = 1 + ridge_solve(kept, missing[:, None], penalty)[:, 0]
     return factors
 
 
-def ridge_solve(gram: Tensor, right: Tensor, ridge: float) -> Tensor:
-    """Solution X (D, M) of (gram + ridge * mean(diag(gram)) * I) X = right; zero where gram is zero.
+def ridge_solve(gram: Tensor, right: Tensor, penalty: float) -> Tensor:
+    """Solution X (D, M) of (gram + penalty * I) X = right; zero where gram is zero.
 
-    The penalty draws the *change* that is solved for to zero: few samples leave the kernel nearly as it was.
+    What is solved for is a *change*, so the penalty keeps weights that few samples speak of nearly as they were.
     """
-    mean = float(gram.diagonal().mean())
     if not torch.isfinite(gram).all() or not torch.isfinite(right).all():
         raise ValueError("the responses to the calibration data are not finite")
+    mean = float(gram.diagonal().mean())
     if mean <= 0:
         return torch.zeros_like(right)
-    damped = gram + max(ridge, 1e-12) * mean * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
+    damped = gram + max(penalty, 1e-9 * mean) * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
     factor, failed = torch.linalg.cholesky_ex(damped)
     if failed:  # float32 sums of nearly equal columns: not quite positive
         return torch.linalg.lstsq(damped, right).solution

@@ -7,10 +7,9 @@ Then the kept channels are rescaled by least squares, folded into the next layer
 fine-tuned (`Request.finetune`) before the next layer is looked at. With G = x^T x a candidate costs
 G[c, c] + 2 sum_{t in T} G[c, t]; these row sums are updated, never recomputed.
 
-Deviations. A sample is an image position with *all* output channels of the next layer, where the paper draws one. The
-least squares has a small ridge that draws the factors to one. Where several layers read a group, their sums add
-up, and each gets its own factors. How many images are seen, and of which classes, is up to the calibration; the
-paper takes ten of each.
+Deviations. A sample is an image position with *all* output channels of the next layer, where the paper draws one. Where
+several layers read a group, their sums add up, and each gets its own factors. How many images are seen, and of which
+classes, is up to the calibration; the paper takes ten of each.
 """
 
 import copy
@@ -30,19 +29,15 @@ from pruning.select import eligible
 
 @dataclass(frozen=True)
 class Options:
-    """`positions_per_image`: output positions sampled in each image; `ridge`: of the rescaling, relative to the
-    mean square of a channel's contribution; `rescale`: fold least-squares factors into the next layer at all."""
+    """`positions_per_image`: output positions sampled in each image; `rescale`: fold least-squares factors into the
+    next layer at all."""
 
     positions_per_image: int = 10
-    ridge: float = 1e-3
     rescale: bool = True
 
     def __post_init__(self) -> None:
-        if self.positions_per_image < 1 or self.ridge < 0:
-            raise ValueError(
-                f"thinet: positions_per_image={self.positions_per_image} must be at least 1"
-                f" and ridge={self.ridge} not negative"
-            )
+        if self.positions_per_image < 1:
+            raise ValueError(f"thinet: positions_per_image={self.positions_per_image} must be at least 1")
 
 
 def prune(model: nn.Module, request: Request) -> Choice:
@@ -59,10 +54,10 @@ def prune(model: nn.Module, request: Request) -> Choice:
             continue
         consumers = consumers_of(group)
         sums = _watch(work, group, consumers, calibration, request)
-        total = torch.stack([s.contributions()[0] for s in sums]).sum(0)
-        keep[group.name] = keep_greedily(total, n_keep[group.name])
-        for consumer, own in zip(consumers, sums, strict=True):
-            _rescale(work, consumer, own, keep[group.name], request.options)
+        grams = [own.contributions()[0] for own in sums]
+        keep[group.name] = keep_greedily(torch.stack(grams).sum(0), n_keep[group.name])
+        for consumer, gram in zip(consumers, grams, strict=True):
+            _rescale(work, consumer, gram, keep[group.name], request.options)
             gone = consumer.positions[_others(keep[group.name], group.width)].flatten()
             removed_inputs[consumer.layer] = torch.cat([removed_inputs.get(consumer.layer, gone[:0]), gone])
         if request.finetune is not None:
@@ -109,12 +104,12 @@ def _watch(
     return sums
 
 
-def _rescale(work: nn.Module, consumer: Consumer, sums: Sums, keep: tuple[int, ...], options: Options) -> None:
+def _rescale(work: nn.Module, consumer: Consumer, gram: Tensor, keep: tuple[int, ...], options: Options) -> None:
     """Zero the kernel slices of removed channels and scale the kept ones, in place."""
     if options.rescale:
-        factors = channel_factors(*sums.contributions(), keep, options.ridge)
+        factors = channel_factors(gram, gram.sum(1), keep)
     else:
-        factors = torch.zeros(len(consumer.positions)).index_fill(0, torch.tensor(keep), 1)
+        factors = torch.zeros_like(gram[0]).index_fill(0, torch.tensor(keep, device=gram.device), 1)
     slices = kernel_slices(work, consumer)
     write_slices(work, consumer, slices * factors.to(slices)[:, None])
 
