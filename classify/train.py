@@ -86,6 +86,7 @@ def train_classifier(
             settings.momentum,
             weight_decay=settings.weight_decay,
             nesterov=settings.nesterov,
+            fused=True,  # one pass over the weights
         )
         scaler = torch.amp.GradScaler(device, enabled=dtype == torch.float16)
         run = _Run(model, optimizer, scaler, effects, checkpoint, {"seed": settings.seed, "total": total})

@@ -15,7 +15,7 @@ import torch
 import torch_pruning as tp
 from torch import Tensor, nn
 
-from pruning.coupling import Index, Reached, coupled_channels
+from pruning.coupling import Index, Reached, coupled_channels, slices_channels
 from pruning.layers import ScatterOutputs, SelectInputs
 
 Side = Literal["out", "in"]
@@ -124,10 +124,10 @@ def _read_group(raw: list[Reached], graph: tp.DependencyGraph, names: dict, stag
     root = raw[0].node.module
     width = root.out_channels if isinstance(root, nn.modules.conv._ConvNd) else root.out_features
     members, producers, norms, fixed = [], [], [], None
-    for target, handler, indices in raw:
+    for target, handler, indices, mixed in raw:
         if isinstance(target.module, tp.ops._OutputOp):
             return None
-        fixed = fixed or _obstacle(target, names)
+        fixed = fixed or _obstacle(target, names) or ("some of its channels are added to others" if mixed else None)
         if target.module not in names:
             continue  # an operation without tensors: add, concatenate, flatten, ...
         side: Side = "out" if graph.is_out_channel_pruning_fn(handler) else "in"
@@ -180,6 +180,8 @@ def _obstacle(node: tp.dependency.Node, names: dict) -> str | None:
     known = nn.Conv2d | nn.Linear | nn.modules.batchnorm._BatchNorm | nn.PReLU | nn.Parameter
     if module in names and not isinstance(module, known):
         return f"{names[module]} is a {type(module).__name__}"
+    if slices_channels(node):
+        return "its channels are sliced apart"
     pad = getattr(node.grad_fn, "_saved_pad", None)
     # F.pad counts from the last axis: the third pair belongs to the channels of (N, C, H, W)
     if pad is not None and any(pad[4:6]):

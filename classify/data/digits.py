@@ -27,7 +27,7 @@ SPLIT_SEED = 1797
 SMALLEST_DIGIT, LARGEST_DIGIT = 0.55, 0.8
 # Difference in luminance (0..255) between the ink and the mean of what it covers. At most 127, so that at
 # least one of darker and lighter always exists.
-LEAST_CONTRAST, MOST_CONTRAST = 75, 125
+LEAST_CONTRAST, MOST_CONTRAST = 90, 125
 LUMINANCE = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601 weights of R, G, B
 
 

@@ -85,9 +85,7 @@ def test_the_page_is_whole_and_asks_nothing_of_the_network(tmp_path):
 
 def test_the_answer_is_in_every_form(tmp_path, small_plotly):
     page = report_of(fabricate(tmp_path), tmp_path)
-    sentence = (
-        "prune_then_transfer is best among the pruned routes: 61.2 AP, +1.3 [0.03, 2.57] over scratch_b"
-    )
+    sentence = "prune_then_transfer is best among the pruned routes: 61.2 AP, +1.3 [0.03, 2.57] over scratch_b"
     assert sentence in page.text
     assert page.text.index(sentence) < page.text.index("Few seeds.") < page.text.index("The comparison")
     assert escape(sentence) in (tmp_path / "digits" / "report.md").read_text()
@@ -167,10 +165,7 @@ def test_damaged_files_are_said(tmp_path):
     picture = next(tmp_path.glob("evaluate-*/seed0/detections/detections_2.png"))
     picture.write_bytes(b"not a picture")
     files, palette = RunFiles(tmp_path), colours(distinct_names(routes))
-    assert (
-        f"{run}/metrics.jsonl: 1 of 40 lines are unreadable"
-        in learning_curves(routes, files, palette)[0].gaps
-    )
+    assert f"{run}/metrics.jsonl: 1 of 40 lines are unreadable" in learning_curves(routes, files, palette)[0].gaps
     assert any("plan.json: not a pruning plan" in gap for gap in kept_channels(routes, files, palette).gaps)
     (gallery,) = galleries(routes, files)
     assert gallery.rows[2].count(None) == 1

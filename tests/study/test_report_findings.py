@@ -36,9 +36,7 @@ def test_the_answer_of_one_seed_claims_no_interval():
 
 def test_users_own_routes_are_ranked_as_well():
     (answer,) = answers(routes_of({"mine": [50.0, 50.5], "yours": [51.0, 51.5]}))
-    assert answer.sentence.startswith(
-        "yours is best among the pruned routes: 51.2 AP, +1.0 [1.0, 1.0] over mine"
-    )
+    assert answer.sentence.startswith("yours is best among the pruned routes: 51.2 AP, +1.0 [1.0, 1.0] over mine")
     assert answer.detail == ""
 
 
@@ -50,10 +48,7 @@ def test_no_result_is_said():
 
 def test_a_single_pruned_route_is_not_called_best():
     (answer,) = answers(routes_of({"unpruned": [63.0, 64.0], "scratch_e": [61.0, 61.0]}))
-    assert (
-        answer.sentence
-        == "scratch_e is the only one of the pruned routes with a result: 61.0 AP, n = 2 seeds."
-    )
+    assert answer.sentence == "scratch_e is the only one of the pruned routes with a result: 61.0 AP, n = 2 seeds."
 
 
 def test_every_grid_point_has_its_answer_paired_within_it(tmp_path):
@@ -106,9 +101,7 @@ def test_statements_are_judged_with_their_numbers():
         "unpruned > detect_from_scratch": "supported",
     }
     # differences -2, -1.9, -2: mean -1.967, half width 4.3027 * 0.05774 / sqrt(3) = 0.143
-    assert (
-        found["scratch_b ≥ prune_then_transfer"].evidence == "59.4 against 61.3 AP: −2.0 [−2.1, −1.8], n = 3"
-    )
+    assert found["scratch_b ≥ prune_then_transfer"].evidence == "59.4 against 61.3 AP: −2.0 [−2.1, −1.8], n = 3"
 
 
 def test_statements_about_absent_routes_are_left_out():

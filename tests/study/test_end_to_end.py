@@ -1,0 +1,190 @@
+"""The tiny study, whole: all six routes, the four answers, finished work left alone, a killed study that goes on."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from tiny_study import ALL, DIGITS, TINY, tiny
+
+from pruning.plan import PruningPlan
+from study.run import all_stages, report_again, run_study
+from study.store import RunDir
+
+ROOT = Path(__file__).parents[2]
+NOT_TIMES = ("latency_ms", "seconds")
+
+
+def launch(script, *arguments, expect=0):
+    command = [sys.executable, str(ROOT / "tools" / script), *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=600)
+    assert done.returncode == expect, done.stdout + done.stderr
+    return done
+
+
+def rows(out):
+    with (out / "comparison.csv").open() as file:
+        return [{k: v for k, v in row.items() if k not in NOT_TIMES} for row in csv.DictReader(file)]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """The tiny study with all routes, run once in this process."""
+    runs = tmp_path_factory.mktemp("runs")
+    config, routes = tiny()
+    out, outcome = run_study(config, DIGITS, routes, runs)
+    assert outcome.complete, outcome
+    return out, routes, runs
+
+
+def test_every_route_has_a_row_with_its_costs(finished):
+    out, routes, _ = finished
+    table = {row["pipeline"]: row for row in rows(out)}
+    assert list(table) == ALL
+    dense, small = table["unpruned"], table["prune_then_transfer"]
+    for name in ALL[1:]:
+        assert int(table[name]["backbone_macs"]) < int(dense["backbone_macs"])
+        for cost in ("backbone_params", "backbone_macs", "detector_params", "detector_macs"):
+            assert table[name][cost] == small[cost]
+    comparison = json.loads((out / "comparison.json").read_text())
+    for row in comparison["rows"]:
+        assert row["train_macs"] == sum(step["train_macs"] for step in row["chain"])
+    # pruning inside the detector trains for the same number of images as every other route
+    images = {
+        r.pipeline: sum(s.run(out.parent).read_result()["images_seen"] for s in r.stages if s.kind == "train_detector")
+        for r in routes
+    }
+    assert set(images.values()) == {8}
+
+
+def test_training_macs_are_three_forward_passes_an_image(finished):
+    _, routes, runs = finished
+    classify = routes[0].stages[0].run(runs).read_result()
+    assert classify["images_seen"] == 2 * 48
+    assert classify["train_macs"] == 3 * classify["network"]["macs"] * 96
+
+
+def test_scratch_b_spends_what_the_dense_training_spent(finished):
+    _, routes, runs = finished
+    found = {r.pipeline: r.stages for r in routes}
+    dense = found["unpruned"][0].run(runs).read_result()
+    trained = found["scratch_b"][1].run(runs).read_result()
+    assert trained["epochs"] == 2 * dense["network"]["macs"] // trained["network"]["macs"]
+
+
+def test_artifacts_of_a_pruned_network(finished):
+    _, routes, runs = finished
+    pruned = next(s for r in routes for s in r.stages if s.kind == "prune" and s.parents).run(runs)
+    plan = PruningPlan.load(pruned.plan)
+    assert all(len(keep) == plan.widths[name] // 2 for name, keep in plan.keep.items())
+    result = pruned.read_result()
+    assert result["network"]["params"] < result["dense"]["params"]
+    assert result["masked_equals_small"] < 1e-3
+    assert {"versions", "device", "git", "seconds"} <= result.keys()
+
+
+def test_a_finished_study_is_not_run_again_and_its_report_can_be_rebuilt(finished):
+    out, routes, runs = finished
+    before = {s.id: s.run(runs).result.stat().st_mtime_ns for s in all_stages(routes)}
+    table = (out / "comparison.csv").read_text()
+    (out / "comparison.csv").unlink()
+    config, again = tiny()
+    run_study(config, DIGITS, again, runs)
+    assert {s.id: s.run(runs).result.stat().st_mtime_ns for s in all_stages(again)} == before
+    assert (out / "comparison.csv").read_text() == table
+    (out / "report.html").unlink()
+    assert report_again(out) == out / "report.html"
+    assert "unpruned" in (out / "report.html").read_text()
+    assert (out / "report.md").is_file() and (out / "comparison.json").is_file()
+
+
+def test_no_checkpoint_and_no_temporary_file_is_left(finished):
+    _, _, runs = finished
+    names = {p.name for p in runs.rglob("*") if p.is_file()}
+    assert not {n for n in names if n.endswith((".pt", ".partial", ".tmp"))}
+    assert not [p for p in runs.rglob(".*") if p.is_file() and p.name not in (".lock",)]
+
+
+def test_a_route_that_fails_leaves_the_others_and_says_why(finished, tmp_path, monkeypatch):
+    """Stages behind the failure are blocked; the report lists what is missing."""
+    from study import execute
+
+    def fail(context):
+        raise ValueError("the disk is made of cheese")
+
+    monkeypatch.setitem(execute.KINDS, "prune", fail)
+    config, routes = tiny("pipelines=[unpruned, scratch_e]", "detector.train.iterations=2")
+    out, outcome = run_study(config, DIGITS, routes, tmp_path)
+    assert not outcome.complete
+    assert list(outcome.failed.values()) == ["the disk is made of cheese"]
+    assert len(outcome.blocked) == 3
+    comparison = json.loads((out / "comparison.json").read_text())
+    assert [r["pipeline"] for r in comparison["rows"]] == ["unpruned"]
+    assert "made of cheese" in comparison["missing"][0]["why"]
+
+
+def test_launchers_of_single_stages(finished, tmp_path):
+    _, routes, runs = finished
+    keep = ("classifier.", "machine.")
+    single = [o for o in TINY if o.startswith(keep)]
+    done = launch("train_cls.py", ROOT / "configs/classify/digits_resnet18.yaml", *single, "--runs", runs)
+    dense = Path(done.stdout.splitlines()[-1].removeprefix("run directory: "))
+    assert dense == routes[0].stages[0].run(runs).path  # the study's own stage, found done
+    shape = next(r for r in routes if r.pipeline == "scratch_e").stages[0].run(runs).path
+    detector = [o for o in TINY if o.startswith(("detector.", "machine.", "evaluate"))]
+    config = ROOT / "configs/detect/digits_fpn.yaml"
+    done = launch("train_det.py", config, *detector, "init=random", "--backbone", shape, "--runs", runs)
+    metrics = json.loads(done.stdout.splitlines()[-2])
+    assert set(metrics) == {"AP", "AP50", "AP75", "APs", "APm", "APl"}
+    failed = launch("train_det.py", config, "--backbone", shape, "--runs", tmp_path, expect=2)
+    assert "was never trained; use init: random" in failed.stderr
+    assert "Traceback" not in failed.stderr
+
+
+def test_the_dry_run_trains_nothing_and_shows_every_stage(tmp_path):
+    done = launch("run_pipeline.py", DIGITS, *TINY, "--runs", tmp_path, "--dry-run")
+    assert "6 routes, 20 stages" in done.stdout
+    assert "training MACs: " in done.stdout
+    assert not list(tmp_path.glob("train_*"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["prune.ratio=1.5"], "prune.ratio"),
+        (["prune.ratio=0.99"], "leaves no channel of 8"),
+        (["no-equals-sign"], "key.path=value"),
+        (["--runs", "/proc/nowhere"], "cannot write run directories there"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_a_failing_exit_code(tmp_path, arguments, message):
+    arguments = arguments if "--runs" in arguments else [*arguments, "--runs", str(tmp_path)]
+    failed = launch("run_pipeline.py", DIGITS, *TINY, *arguments, expect=2)
+    assert message in failed.stderr
+    assert "Traceback" not in failed.stderr
+    assert not list(tmp_path.glob("train_*"))
+
+
+@pytest.mark.slow
+def test_a_study_killed_again_and_again_ends_with_the_same_numbers(finished, tmp_path):
+    """SIGKILL of all processes at growing delays, two jobs; then the same command to the end."""
+    command = [sys.executable, str(ROOT / "tools" / "run_pipeline.py"), str(DIGITS), *TINY, "--runs", str(tmp_path)]
+    for delay in (8, 11, 14, 17, 20):
+        process = subprocess.Popen(
+            [*command, "--jobs", "2"], cwd=ROOT, stdout=subprocess.DEVNULL, start_new_session=True
+        )
+        time.sleep(delay)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    done = subprocess.run([*command, "--jobs", "2"], cwd=ROOT, capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert rows(tmp_path / "tiny") == rows(finished[0])
+    for stage in all_stages(finished[1]):
+        one, two = RunDir(finished[2] / stage.id), RunDir(tmp_path / stage.id)
+        if one.weights.is_file():
+            assert one.weights.read_bytes() == two.weights.read_bytes(), stage.id
