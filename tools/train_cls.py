@@ -1,7 +1,7 @@
 """Train one classifier: from random weights, or a pruned architecture by the regime that the config names.
 
-python tools/train_cls.py configs/classify/digits_resnet18.yaml
-python tools/train_cls.py configs/classify/digits_resnet18.yaml regime=scratch_e --pruned runs/prune-<hash>/seed0
+python tools/train_cls.py configs/classify/digits_resnet10.yaml
+python tools/train_cls.py configs/classify/digits_resnet10.yaml regime=scratch_e --pruned runs/prune-<hash>/seed0
 """
 
 import argparse
@@ -23,7 +23,7 @@ def main(arguments: argparse.Namespace) -> int:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "config", type=Path, help="a classification config, such as configs/classify/digits_resnet18.yaml"
+        "config", type=Path, help="a classification config, such as configs/classify/digits_resnet10.yaml"
     )
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="changes of the file, by key path")
     parser.add_argument(

@@ -132,7 +132,7 @@ def test_launchers_of_single_stages(finished, tmp_path):
     _, routes, runs = finished
     keep = ("classifier.", "machine.")
     single = [o for o in TINY if o.startswith(keep)]
-    done = launch("train_cls.py", ROOT / "configs/classify/digits_resnet18.yaml", *single, "--runs", runs)
+    done = launch("train_cls.py", ROOT / "configs/classify/digits_resnet10.yaml", *single, "--runs", runs)
     dense = Path(done.stdout.splitlines()[-1].removeprefix("run directory: "))
     assert dense == routes[0].stages[0].run(runs).path  # the study's own stage, found done
     shape = next(r for r in routes if r.pipeline == "scratch_e").stages[0].run(runs).path

@@ -134,7 +134,7 @@ def test_what_makes_no_sense_is_refused_before_any_work(override, message):
 def test_a_target_must_be_of_the_networks_architecture(tmp_path):
     path = tmp_path / "study.yaml"
     path.write_text(
-        f"_base_: [{DIGITS.parents[1]}/classify/digits_resnet18.yaml, {DIGITS.parents[1]}/detect/digits_fpn.yaml]\n"
+        f"_base_: [{DIGITS.parents[1]}/classify/digits_resnet10.yaml, {DIGITS.parents[1]}/detect/digits_fpn.yaml]\n"
         "name: x\nseeds: [0]\npipelines: [unpruned]\nprune: {target: resnet56-A}\n"
     )
     with pytest.raises(ConfigError, match="'resnet56-A' is a shape of 'resnet56', not of"):
