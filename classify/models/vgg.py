@@ -59,15 +59,17 @@ def cifar_vgg(num_classes: int, *, depth: int, hidden: int | None = None, conv_b
     return CifarVGG(_stages_of(depth), num_classes, hidden=hidden, conv_bias=conv_bias)
 
 
-def imagenet_vgg(num_classes: int, *, depth: int, norm: bool = False, head: Head = "linear") -> nn.Module:
+def imagenet_vgg(
+    num_classes: int, *, depth: int, norm: bool = False, head: Head = "linear", dropout: float = 0.5
+) -> nn.Module:
     """torchvision's VGG, with its own head or without hidden linear layers.
 
-    `linear`: two hidden layers of 4096 with dropout, on 7x7 features. `gap`: no last max-pool, global average, one
+    `linear`: two hidden layers of 4096 with `dropout`, on 7x7 features. `gap`: no last max-pool, global average, one
     linear layer (ThiNet, arXiv 1707.06342, section 4.2).
     """
     if head not in get_args(Head):
         raise ValueError(f"unknown head {head!r}; known: {', '.join(get_args(Head))}")
-    model = _torchvision_vgg(depth, norm, num_classes if head == "linear" else 1)
+    model = _torchvision_vgg(depth, norm, num_classes if head == "linear" else 1, dropout=dropout)
     if head == "gap":
         model.features = model.features[:-1]
         model.avgpool = nn.AdaptiveAvgPool2d(1)
@@ -85,10 +87,10 @@ def imagenet_vgg_slimming(num_classes: int, *, depth: int) -> nn.Module:
     return model
 
 
-def _torchvision_vgg(depth: int, norm: bool, num_classes: int) -> torchvision.models.VGG:
+def _torchvision_vgg(depth: int, norm: bool, num_classes: int, *, dropout: float = 0.5) -> torchvision.models.VGG:
     _stages_of(depth)
-    name = f"vgg{depth}{'_bn' if norm else ''}"
-    return torchvision.models.get_model(name, weights=None, num_classes=num_classes, init_weights=False)
+    build = torchvision.models.get_model_builder(f"vgg{depth}{'_bn' if norm else ''}")
+    return build(weights=None, num_classes=num_classes, init_weights=False, dropout=dropout)
 
 
 def _stages_of(depth: int) -> tuple[int, ...]:
