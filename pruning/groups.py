@@ -99,7 +99,8 @@ def _trace(model: nn.Module, example: Tensor) -> tp.DependencyGraph:
 
     with _traceable(model), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return tp.DependencyGraph().build_dependency(model, example, output_transform=outputs, verbose=False)
+        # a list: a tensor would be unpacked into one argument an image, and convolutions accept single images
+        return tp.DependencyGraph().build_dependency(model, [example], output_transform=outputs, verbose=False)
 
 
 @contextmanager
