@@ -15,10 +15,10 @@ from pruning.prune import make_plan
 from pruning.select import counts, eligible
 from pruning.targets import choose_for_target, get_target
 from study.classifier_stages import classifier_epochs
-from study.config import Machine
 from study.data import open_classification, open_detection
 from study.detector_stages import build
 from study.networks import Network, dense_groups, dense_network, is_structural, selection_of
+from study.sections import Machine
 from study.stages import Stage
 
 

@@ -5,8 +5,9 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from pruning.methods import get_method
-from study.config import Classifier, Detector, Evaluation, Pruning
 from study.data import detection_data
+from study.detector_sections import Detector
+from study.sections import Classifier, Evaluation, Pruning
 from study.stages import Stage
 
 

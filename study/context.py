@@ -5,8 +5,8 @@ from pathlib import Path
 
 import torch
 
-from study.config import Machine
 from study.progress import Recorder
+from study.sections import Machine
 from study.stages import Stage
 from study.store import RunDir
 

@@ -12,7 +12,7 @@ from classify.data import load_dataset
 from classify.data.images import ImageSet, channel_mean_std
 from detect.data import CocoDataset
 from detect.scenes import write_scenes
-from study.config import DetectorData
+from study.detector_sections import DetectorData
 from study.store import canonical
 
 

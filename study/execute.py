@@ -18,11 +18,11 @@ import yaml
 from filelock import FileLock
 
 from study.classifier_stages import run_prune, run_train_classifier
-from study.config import Machine
 from study.context import Context
 from study.detector_stages import run_evaluate, run_prune_detector, run_train_detector
 from study.progress import Monitor, Recorder, Watched
 from study.provenance import environment
+from study.sections import Machine
 from study.stages import Stage
 from study.store import RunDir, write_json, write_text
 

@@ -6,7 +6,8 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 
-from study.execute import Outcome
+if TYPE_CHECKING:  # it imports Detectron2, which classification does without
+    from study.execute import Outcome
 from study.store import RunDir
 
 

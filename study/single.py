@@ -5,10 +5,12 @@ from pathlib import Path
 from typing import Any
 
 from study.builder import StageBuilder
-from study.config import Classifier, ClassifyConfig, DetectConfig, Detector, Evaluation, Pruning
+from study.config import ClassifyConfig, DetectConfig
+from study.detector_sections import Detector
 from study.execute import Outcome, run_stages
 from study.load import load_config
 from study.run import check_writable
+from study.sections import Classifier, Evaluation, Pruning
 from study.stages import Stage, load_stage
 
 

@@ -33,6 +33,8 @@ UNFINISHED = ".unfinished"  # in an environment that this program began and has 
 # Upstream publishes nothing for current Python or PyTorch. This wheel's tag says CPython 3.10, for a compiled
 # extension that this project does not use: hence the options.
 DETECTRON2 = "--no-deps --only-binary=:all: --python-version=3.10 --implementation=cp sal-detectron2==0.7.2"
+# The newest PyTorch that this project was run with; an environment that has a PyTorch keeps its own.
+TESTED = ["torch<2.15", "torchvision<0.30"]
 
 # PyTorch's Linux builds bring CUDA: 6 GB in place and 3 GB of wheels while they are unpacked.
 FRESH_GB = 10.0 if sys.platform == "linux" else 3.0
@@ -200,7 +202,7 @@ def install_project(venv: Path, found: Environment, log: TextIO) -> None:
     check_disk(free, UPDATE_GB if found.torch else FRESH_GB, venv)
     cache = [] if found.torch or free > (FRESH_GB + CACHE_GB) * 1e9 else ["--no-cache-dir"]
     # A Detectron2 that the user compiled works with the PyTorch it was compiled against and no other.
-    hold = found.torch if found.detectron2 and not found.from_wheel else []
+    hold = found.torch if found.detectron2 and not found.from_wheel else [] if found.torch else TESTED
     run_logged(pip_install(found.python, *cache, "-e", ".[dev]", *hold), venv, log)
 
 

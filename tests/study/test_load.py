@@ -85,5 +85,5 @@ def test_a_value_that_does_not_fit_is_one_sentence_with_file_key_and_choices(ove
 
 
 def test_an_override_must_be_an_assignment():
-    with pytest.raises(ConfigError, match="key.path=value"):
+    with pytest.raises(ConfigError, match=r"key\.path=value"):
         load_config(StudyConfig, DIGITS, ["seeds"])

@@ -84,7 +84,7 @@ def test_hashes_are_pinned():
     """A changed hash makes every finished run of users worthless: change it on purpose, with VERSIONS."""
     first = Stage("prune", {"a": 1, "b": [1, 2]}, (), 0)
     assert first.hash == "7da899188c5c"
-    assert Stage("evaluate", {}, (first,), 3).id == "evaluate-PIN2/seed3"
+    assert Stage("evaluate", {}, (first,), 3).id == "evaluate-f7a8203b64a6/seed3"
 
 
 def test_where_files_are_does_not_matter():

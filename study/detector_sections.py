@@ -1,0 +1,126 @@
+"""The detector's sections of a config: data, model, budget."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from study.sections import Fraction, Positive, Section, changed
+
+
+class Scenes(Section):
+    """The embedded detection data: scenes of several digits on photographs (detect/scenes.py)."""
+
+    image_size: Annotated[int, Field(ge=32)] = 128
+    train: Positive = 600
+    val: Positive = 60
+    test: Positive = 300
+    digits_per_scene: tuple[Positive, Positive] = (2, 6)
+    digit_size: tuple[Positive, Positive] = (16, 44)
+    seed: int = 0
+
+
+class CocoFiles(Section):
+    """An annotation file in COCO's format and the folder of its images; relative to the working directory."""
+
+    annotations: Path
+    images: Path
+
+
+class CocoData(Section):
+    """A detection data set of the user's own."""
+
+    train: CocoFiles
+    test: CocoFiles
+
+
+class DetectorData(Section):
+    """Exactly one of the two."""
+
+    digits: Scenes | None = None
+    coco: CocoData | None = None
+
+    @model_validator(mode="after")
+    def _one(self) -> "DetectorData":
+        if (self.digits is None) == (self.coco is None):
+            raise ValueError("give exactly one of `digits` and `coco`")
+        return self
+
+
+class DetectorModel(Section):
+    """Faster R-CNN with FPN around the classifier; None: as in `config_file` or Detectron2."""
+
+    image_size: Positive = 800  # shorter side in pixels
+    max_image_size: Positive = 1333  # longer side in pixels
+    strides: tuple[Positive, ...] = (4, 8, 16, 32)
+    norm: Literal["FrozenBN", "BN", "SyncBN", "GN"] = "FrozenBN"
+    freeze_at: Annotated[int, Field(ge=0)] = 0  # 0: nothing is frozen, 1: the stem, 2: and the first stage, ...
+    fpn_channels: Positive | None = None
+    anchor_sizes: tuple[float, ...] | None = None  # pixels, one a level
+    anchor_ratios: tuple[float, ...] | None = None
+    rpn_batch_size: Positive | None = None
+    roi_batch_size: Positive | None = None
+    pre_nms_topk: Positive | None = None
+    train_proposals: Positive | None = None
+    test_proposals: Positive | None = None
+    box_head_dim: Positive | None = None
+    overrides: dict[str, Any] = {}  # Detectron2's keys, such as MODEL.RPN.NMS_THRESH
+    config_file: Path | None = None  # a Detectron2 YAML that is merged in first
+
+
+class DetectorTraining(Section):
+    """The detection budget, the same for every route; durations are fractions of `iterations`."""
+
+    iterations: Positive
+    batch_size: Positive
+    lr: Annotated[float, Field(gt=0)]
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-4
+    schedule: Literal["step", "cosine"] = "step"
+    milestones: tuple[Fraction, ...] = (2 / 3, 8 / 9)
+    gamma: float = 0.1
+    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    clip_norm: Annotated[float, Field(gt=0)] | None = None
+    flip: bool = False
+    group_by_aspect: bool = False
+
+
+class Detector(Section):
+    """The detection half of every route."""
+
+    dataset: DetectorData
+    model: DetectorModel = DetectorModel()
+    train: DetectorTraining
+    fine_tune: dict[str, Any] = {}  # what training after pruning inside the detector changes of `train`
+    fine_tune_share: Annotated[float, Field(gt=0, lt=1)] = 0.3  # of the iterations: the budget stays equal
+    from_scratch: dict[str, Any] = {"norm": "BN", "freeze_at": 0}  # what no pretraining changes of `model`
+
+    @model_validator(mode="after")
+    def _valid_changes(self) -> "Detector":
+        if "iterations" in self.fine_tune:
+            raise ValueError("fine_tune.iterations: the iterations follow from fine_tune_share")
+        changed(self.train, self.fine_tune, "fine_tune")
+        scratch = self.scratch_model()
+        if scratch.norm == "FrozenBN" or scratch.freeze_at:
+            raise ValueError("from_scratch: a network without pretraining needs a trainable norm and freeze_at: 0")
+        return self
+
+    def scratch_model(self) -> DetectorModel:
+        """The model settings of a detector that starts from random weights."""
+        return changed(self.model, self.from_scratch, "from_scratch")
+
+    def split_iterations(self) -> tuple[int, int]:
+        """Iterations before and after pruning inside the detector; their sum is the budget."""
+        after = max(1, round(self.train.iterations * self.fine_tune_share))
+        if after >= self.train.iterations:
+            raise ValueError(f"train.iterations={self.train.iterations} cannot be split for pruning in the detector")
+        return self.train.iterations - after, after
+
+    def training(self, phase: Literal["train", "before_pruning", "fine_tune"]) -> DetectorTraining:
+        """The complete settings of a phase."""
+        if phase == "train":
+            return self.train
+        before, after = self.split_iterations()
+        if phase == "before_pruning":
+            return changed(self.train, {"iterations": before}, phase)
+        return changed(self.train, {**self.fine_tune, "iterations": after}, phase)

@@ -1,0 +1,185 @@
+"""The sections of a config: every key of a pipeline file is documented here.
+
+`Machine` holds what does not change results beyond floating point: it stays out of the content hash of a run.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from classify.data import DATASETS, dataset_options
+from classify.data.augment import AUGMENTATIONS
+from classify.models import get_model
+from pruning.methods import get_method
+from pruning.select import Selection
+from pruning.targets import TARGETS
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Ratio = Annotated[float, Field(ge=0, lt=1)]
+Positive = Annotated[int, Field(ge=1)]
+Augmentation = Annotated[str, AfterValidator(lambda name: known(name, AUGMENTATIONS, "augmentation"))]
+
+
+class Section(BaseModel):
+    """Unknown keys are errors, values are not changed after validation."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+SectionT = TypeVar("SectionT", bound=Section)
+
+
+class ClassifierTraining(Section):
+    """How a classifier is trained; durations other than `epochs` are fractions of the schedule."""
+
+    epochs: Positive
+    batch_size: Positive
+    lr: Annotated[float, Field(gt=0)]
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    nesterov: bool = False
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-4
+    schedule: Literal["step", "cosine", "constant"] = "step"
+    milestones: tuple[Fraction, ...] = (0.5, 0.75)
+    gamma: float = 0.1
+    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    augmentation: Augmentation = "none"
+
+
+class ClassifierData(Section):
+    """A classification data set of `classify.data.DATASETS` and its options."""
+
+    name: str
+    options: dict[str, Any] = {}
+    seed: int = 0  # of generated data; not the seed of a run
+
+    @model_validator(mode="after")
+    def _known_names(self) -> "ClassifierData":
+        known(self.name, DATASETS, "data set")
+        for option in self.options:
+            known(option, dataset_options(self.name), f"option of data set {self.name!r}")
+        return self
+
+
+class Classifier(Section):
+    """The network to prune and how it is trained before and after."""
+
+    arch: str
+    options: dict[str, Any] = {}
+    dataset: ClassifierData
+    train: ClassifierTraining
+    fine_tune: dict[str, Any] = {}  # what fine-tuning changes of `train`
+    scratch: dict[str, Any] = {}  # what training from scratch changes of `train`; its epochs follow from the budget
+    scratch_b_cap: Annotated[float, Field(gt=1)] | None = (
+        None  # Scratch-B trains at most this many times `train.epochs`
+    )
+
+    @field_validator("arch")
+    @classmethod
+    def _known_arch(cls, value: str) -> str:
+        get_model(value)
+        return value
+
+    @model_validator(mode="after")
+    def _valid_changes(self) -> "Classifier":
+        if "epochs" in self.scratch:
+            raise ValueError("scratch.epochs: the budget of scratch_e and scratch_b follows from train.epochs")
+        for name in ("fine_tune", "scratch"):
+            self.training(name)
+        return self
+
+    def training(self, regime: Literal["train", "fine_tune", "scratch"]) -> ClassifierTraining:
+        """The complete settings of a regime."""
+        changes = {} if regime == "train" else getattr(self, regime)
+        return changed(self.train, changes, regime)
+
+
+class Pruning(Section):
+    """What is removed: a published `target`, or a `method` and how far it goes (see pruning.select.Selection)."""
+
+    method: str = "l1_filter"
+    options: dict[str, Any] = {}
+    target: str | None = None
+    ratio: Ratio | tuple[Ratio, ...] = 0.5
+    level: Literal["layer", "global"] = "layer"
+    scope: Literal["inner", "all"] = "inner"
+    skip: tuple[str, ...] = ()
+    layers: dict[str, Ratio] = {}
+    round_to: Positive = 1
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Pruning":
+        method = get_method(self.method)
+        try:
+            TypeAdapter(method.options).validate_python(self.options)
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise ValueError(f"options of {self.method!r}: {first['loc']}: {first['msg']}") from error
+        if self.target is not None:
+            known(self.target, TARGETS, "target")
+            fixed = {"ratio", "level", "scope", "skip", "layers", "round_to"} & self.model_fields_set
+            if fixed:
+                raise ValueError(
+                    f"target {self.target!r} already says what is removed; drop {', '.join(sorted(fixed))}"
+                )
+        self.selection()
+        return self
+
+    def selection(self) -> Selection:
+        """The selection that these keys ask for."""
+        if self.target is not None:  # a target without one removes whole blocks or reads fewer inputs
+            return TARGETS[self.target].selection or Selection(ratio=0.0)
+        return Selection(
+            ratio=self.ratio,
+            level=self.level,
+            scope=self.scope,
+            skip=self.skip,
+            layers=self.layers or None,
+            round_to=self.round_to,
+        )
+
+
+class Evaluation(Section):
+    """What is done with a finished detector."""
+
+    scenes: Annotated[int, Field(ge=0)] = 6  # images drawn with each route's detections
+    latency_rounds: Positive = 20
+
+
+class Machine(Section):
+    """Where and how it runs; not part of what defines a result."""
+
+    jobs: Positive = 1  # stages at a time, in processes of their own when more than one
+    threads: Annotated[int, Field(ge=0)] = 0  # of PyTorch in each stage; 0: the cores shared among the jobs
+    device: str = "auto"  # auto, cpu, cuda
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    workers: Annotated[int, Field(ge=0)] = 0  # data loading processes of a detector training
+    data_root: Path = Path("data")
+    checkpoint_every: Positive = 100  # steps
+
+
+def known(value: str, choices: Any, what: str) -> str:
+    if value not in choices:
+        raise ValueError(f"unknown {what} {value!r}; choose from {', '.join(choices) or 'none'}")
+    return value
+
+
+def changed(section: SectionT, changes: dict[str, Any], name: str) -> SectionT:
+    """`section` with some keys changed, validated again."""
+    try:
+        return type(section).model_validate({**section.model_dump(), **changes})
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join([name, *map(str, first["loc"])])
+        known = f"; known keys: {', '.join(type(section).model_fields)}" if first["type"] == "extra_forbidden" else ""
+        raise ValueError(f"{key}: {first['msg']}{known}") from error
