@@ -12,7 +12,7 @@ import torch_pruning as tp
 from torch import nn
 
 # one operation can meet a group's channels at several places of a concatenation; more is a walk in circles
-_MOST_VISITS = 200
+_MOST_VISITS = 50
 
 
 class Index(NamedTuple):
@@ -25,7 +25,7 @@ class Index(NamedTuple):
 class Reached(NamedTuple):
     """An operation that a group's channels run through, on the side that `handler` prunes.
 
-    `mixed`: several channels of the group meet at one place.
+    `mixed`: several channels of the group meet at one place, or cannot be followed any further.
     """
 
     node: tp.dependency.Node
@@ -41,20 +41,18 @@ def slices_channels(node: tp.dependency.Node) -> bool:
 
 
 def coupled_channels(graph: tp.DependencyGraph) -> Iterator[list[Reached]]:
-    """For each convolution or linear layer not met before: what its output channels run through, itself first.
-
-    Raises ValueError where the channels cannot be followed.
-    """
+    """For each convolution or linear layer not met before: what its output channels run through, itself first."""
+    widest = max(side for p in graph.model.parameters() for side in p.shape)
     met: set = set()
     for module in list(graph.module2node):
         if isinstance(module, nn.modules.conv._ConvNd | nn.Linear) and module not in met:
-            group = _merge(_walk(graph, graph.module2node[module]))
+            group = _merge(_walk(graph, graph.module2node[module], widest))
             met |= {r.node.module for r in group if graph.is_out_channel_pruning_fn(r.handler)}
             yield group
 
 
-def _walk(graph: tp.DependencyGraph, root: tp.dependency.Node) -> list[Reached]:
-    """Depth first over the dependencies that the outputs of `root` trigger."""
+def _walk(graph: tp.DependencyGraph, root: tp.dependency.Node, widest: int) -> list[Reached]:
+    """Depth first over the dependencies that the outputs of `root` trigger; no layer has more than `widest` channels."""
     pruner = graph.get_pruner_of_module(root.module)
     channels = [Index(c, c) for c in range(pruner.get_out_channels(root.module))]
     reached = [Reached(root, pruner.prune_out_channels, channels)]
@@ -62,9 +60,9 @@ def _walk(graph: tp.DependencyGraph, root: tp.dependency.Node) -> list[Reached]:
     expanded = set()
     stack = list(reached)
     while stack:
-        node, handler, indices, _ = stack.pop()
+        node, handler, indices, lost = stack.pop()
         expanded.add(node)
-        if slices_channels(node):
+        if lost or slices_channels(node):
             continue  # the group is not to be narrowed, and what follows may lead in circles
         for dependency in node.dependencies:
             if not dependency.is_triggered_by(handler):
@@ -75,10 +73,9 @@ def _walk(graph: tp.DependencyGraph, root: tp.dependency.Node) -> list[Reached]:
             visits = seen.setdefault((dependency.target, dependency.handler), [])
             if not mapped or (dependency.target in expanded and mapped in visits):
                 continue
-            if len(visits) > _MOST_VISITS:
-                raise ValueError(f"channels cannot be followed through {dependency.target.name}")
             visits.append(mapped)
-            reached.append(Reached(dependency.target, dependency.handler, mapped))
+            lost = len(visits) > _MOST_VISITS or len(mapped) > widest
+            reached.append(Reached(dependency.target, dependency.handler, mapped, lost))
             stack.append(reached[-1])
     return reached
 
@@ -87,7 +84,9 @@ def _merge(reached: Sequence[Reached]) -> list[Reached]:
     """One entry an operation and side, in the order of meeting them; of two channels at one place the first counts."""
     merged: dict[tuple, dict[int, Index]] = {}
     mixed = set()
-    for node, handler, indices, _ in reached:
+    for node, handler, indices, lost in reached:
+        if lost:
+            mixed.add((node, handler))
         places = merged.setdefault((node, handler), {})
         for index in indices:
             if places.setdefault(index.idx, index) != index:

@@ -128,7 +128,7 @@ def _read_group(raw: list[Reached], graph: tp.DependencyGraph, names: dict, stag
     for target, handler, indices, mixed in raw:
         if isinstance(target.module, tp.ops._OutputOp):
             return None
-        fixed = fixed or _obstacle(target, names) or ("some of its channels are added to others" if mixed else None)
+        fixed = fixed or _obstacle(target, names) or ("its channels mix on their way to other layers" if mixed else None)
         if target.module not in names:
             continue  # an operation without tensors: add, concatenate, flatten, ...
         side: Side = "out" if graph.is_out_channel_pruning_fn(handler) else "in"
@@ -144,6 +144,8 @@ def _read_group(raw: list[Reached], graph: tp.DependencyGraph, names: dict, stag
         weighted = isinstance(target.module, nn.modules.conv._ConvNd | nn.Linear)
         if side == "out" and weighted and not is_depthwise(target.module):
             producers.append(names[target.module])
+            if positions != tuple((c,) for c in range(width)):
+                fixed = fixed or f"channels of {names[target.module]} can only go several at a time"
         norms += _norm_pairs(target, names)
     order = {name: i for i, name in enumerate(names.values())}
     producers = sorted(set(producers), key=order.__getitem__)

@@ -1,14 +1,14 @@
 """Channel groups: coupling, index maps, and why some cannot be narrowed."""
 
-from contextlib import nullcontext
-
 import pytest
 import torch
 import torch.nn.functional as F
 from small_networks import Plain, ThreeConvs, dense_network, residual_network
 from torch import nn
+from torchvision.models import SwinTransformer
 
 from classify.models import build
+from pruning.coupling import Reached
 from pruning.groups import Member, find_groups, is_depthwise
 
 
@@ -150,13 +150,13 @@ def test_channels_that_nothing_reads_are_fixed():
     assert all(g.fixed for g in find_groups(model, torch.zeros(1, 3, 4, 4)))
 
 
-def test_channel_slice_that_reaches_only_some_is_fixed():
+def test_slice_of_channels_is_refused():
     def forward(m, x):
         x = m.a(x)
         return m.head(x[:, :2]) + m.whole(x)
 
     model = Forward(forward, a=nn.Conv2d(3, 4, 1), head=nn.Conv2d(2, 2, 1), whole=nn.Conv2d(4, 2, 1))
-    assert "only some of its channels reach head" in by_name(model, 1, 3, 4, 4)["a"].fixed
+    assert by_name(model, 1, 3, 4, 4)["a"].fixed == "its channels are sliced apart"
 
 
 @pytest.mark.parametrize(
@@ -204,13 +204,72 @@ def test_pooled_descriptor_that_gates_its_own_channels_is_one_group():
     assert groups["down"].producers == ("down",)
 
 
-@pytest.mark.parametrize(
-    ("name", "side"), [("googlenet", 64), ("squeezenet1_0", 64), ("mobilenet_v3_small", 32), ("shufflenet_v2_x0_5", 32)]
-)
-def test_settled_index_maps_give_the_groups_of_the_plain_library(name, side, monkeypatch):
+@pytest.mark.parametrize(("name", "side"), [("googlenet", 64), ("squeezenet1_0", 64), ("mobilenet_v3_small", 32)])
+def test_walk_gives_the_groups_of_the_plain_library(name, side, monkeypatch):
+    def all_groups(graph):
+        for group in graph.get_all_groups():
+            yield [Reached(i.dep.target, i.dep.handler, list(zip(i.idxs, i.root_idxs, strict=True))) for i in group]
+
     example = torch.zeros(1, 3, side, side)
     model = build(name, 5)
-    fast = find_groups(model, example)
-    monkeypatch.setattr("pruning.groups._settled_index_maps", lambda graph: nullcontext())
-    assert find_groups(model, example) == fast
-    assert len(fast) > 10
+    groups = find_groups(model, example)
+    monkeypatch.setattr("pruning.groups.coupled_channels", all_groups)
+    assert find_groups(model, example) == groups
+    assert len(groups) > 10
+
+
+@pytest.mark.parametrize(
+    "forward",
+    [
+        lambda m, x: torch.cat([x[:, 0::2], x[:, 1::2]], 1),
+        lambda m, x: torch.cat([x[:, :2], x[:, 2:]], 1) + x,
+        lambda m, x: torch.cat(x.chunk(2, 1), 1),
+        lambda m, x: torch.cat(x.split([1, 3], 1), 1),
+        lambda m, x: x[:, :2] * x[:, 2:].sigmoid(),
+    ],
+    ids=["shuffle", "swap", "chunk", "split", "gate"],
+)
+def test_channels_taken_by_number_are_refused(forward):
+    model = Forward(lambda m, x: m.head(forward(m, m.a(x))), a=nn.Conv2d(3, 4, 1), head=nn.LazyConv2d(2, 1))
+    model(torch.zeros(1, 3, 4, 4))
+    assert by_name(model, 1, 3, 4, 4)["a"].fixed == "its channels are sliced apart"
+
+
+def test_channels_that_go_several_at_a_time_are_refused():
+    """Sums: a0 + b0, a1 + b1, a2 + a0, a3 + a1, b0 + a2, b1 + a3; so a0, a2 and b0 hang together."""
+
+    def forward(m, x):
+        a, b = m.a(x), m.b(x)
+        return m.head(torch.cat([a, b], 1) + torch.cat([b, a], 1))
+
+    model = Forward(forward, a=nn.Conv2d(3, 4, 1), b=nn.Conv2d(3, 2, 1), head=nn.Conv2d(6, 2, 1))
+    assert {g.fixed for g in find_groups(model, torch.zeros(1, 3, 4, 4))} == {
+        "channels of a can only go several at a time"
+    }
+
+
+def test_channels_that_mix_are_refused():
+    """A linear layer's 8 outputs become 2 channels of 2x2 pixels."""
+    model = Forward(
+        lambda m, x: m.head(m.a(x.flatten(1)).reshape(-1, 2, 2, 2)), a=nn.Linear(12, 8), head=nn.Conv2d(2, 3, 1)
+    )
+    assert by_name(model, 1, 3, 2, 2)["a"].fixed == "its channels mix on their way to other layers"
+
+
+def test_swin_transformer_ends_and_offers_its_hidden_layers():
+    """Patch merging slices rows and columns of channels-last maps, which the graph takes for channels."""
+    model = SwinTransformer([2, 2], 8, [1, 1], [2, 2], [2, 2], num_classes=5)
+    groups = find_groups(model, torch.zeros(1, 3, 16, 16))
+    assert [g.name for g in groups if not g.fixed] == ["features.1.0.mlp.0", "features.3.0.mlp.0"]
+
+
+def test_network_sees_a_batch():
+    """Without BatchNorm a convolution would also take a single image, whose axes mean something else."""
+    shapes = []
+
+    def forward(m, x):
+        shapes.append(x.shape)
+        return m.head(m.a(x))
+
+    find_groups(Forward(forward, a=nn.Conv2d(3, 4, 1), head=nn.Conv2d(4, 2, 1)), torch.zeros(1, 3, 4, 4))
+    assert shapes == [(1, 3, 4, 4)]
