@@ -10,7 +10,7 @@ from torch import nn
 from classify.models import stages_of
 from detect.build import DetectorSettings, build_detector
 from detect.cost import evaluation_macs, training_macs
-from detect.data import check_dataset, class_names, mean_image_size, train_loader
+from detect.data import class_names, mean_image_size, train_loader
 from detect.evaluate import METRICS, draw_scenes, evaluate_detector
 from detect.prune import backbone_groups, detection_loss, prune_detector
 from detect.train import TrainSettings, train_detector
@@ -28,7 +28,6 @@ def run_train_detector(context: Context) -> dict[str, Any]:
     """Train a detector around the parent's network; artifacts: plan.json (backbone), weights.safetensors (all)."""
     stage, settings = context.stage, context.stage.settings
     dataset = open_detection(settings["data"], "train", context.data)
-    check_dataset(dataset)
     network = Network.load(context.parent)
     torch.manual_seed(stage.seed)
     inherited = settings["init"] == "inherited" and stage.parents[0].kind == "train_classifier"
@@ -106,7 +105,6 @@ def run_evaluate(context: Context) -> dict[str, Any]:
     """COCO's metrics on the test split, costs at its image size, pictures; artifacts: detections.json, detections/."""
     settings, parent = context.stage.settings, context.stage.parents[0]
     dataset = open_detection(settings["data"], settings["split"], context.data)
-    check_dataset(dataset)
     _, detector, cfg = load_detector(parent, context.runs, len(class_names(dataset)), device=context.device)
     scores = evaluate_detector(detector, cfg, dataset=dataset, out_dir=context.run.path)
     if settings["scenes"]:

@@ -5,10 +5,12 @@ import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:  # it imports Detectron2, which classification does without
-    from study.execute import Outcome
 from study.store import RunDir
+
+if TYPE_CHECKING:  # it imports Detectron2, and classification works without
+    from study.execute import Outcome
 
 
 def launch(work: Callable[[], int]) -> int:
@@ -24,7 +26,7 @@ def launch(work: Callable[[], int]) -> int:
         return 130
 
 
-def finish(out: Path, outcome: Outcome) -> int:
+def finish(out: Path, outcome: "Outcome") -> int:
     """Say what is not done and where everything is; the exit code."""
     for stage, why in {**outcome.failed, **outcome.blocked}.items():
         print(f"not done: {stage}: {why}", file=sys.stderr)

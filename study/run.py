@@ -8,15 +8,17 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from detect.data import check_dataset
 from study.budget import Budget
 from study.collect import collect
 from study.config import StudyConfig
+from study.data import open_detection
 from study.execute import Outcome, run_stages, set_threads
 from study.load import ConfigError, load_config
 from study.pipelines import Route, expand
 from study.report import write_report
 from study.stages import Stage
-from study.store import read_json, write_json
+from study.store import canonical, read_json, write_json
 
 STUDY_FILE = "study.json"
 
@@ -37,6 +39,7 @@ def run_study(config: StudyConfig, config_file: Path, routes: Sequence[Route], r
     stages = all_stages(routes)
     check_writable(runs)
     check_prunable(stages, Budget(runs, config.machine), config_file)
+    check_detection_data(stages, runs)
     out = runs / config.name
     study = {"config": config.model_dump(mode="json", exclude_unset=True), "config_file": str(config_file)}
     write_json(out / STUDY_FILE, study)
@@ -105,6 +108,19 @@ def check_prunable(stages: Sequence[Stage], budget: Budget, source: Path) -> Non
             budget.network(stage)
         except ValueError as error:
             raise ConfigError(f"{source}: {stage.kind}: {error}") from error
+
+
+def check_detection_data(stages: Sequence[Stage], runs: Path) -> None:
+    """Read every detection data set that a stage still needs, each image once, before anything is trained."""
+    seen: set[str] = set()
+    for stage in stages:
+        if stage.kind not in ("train_detector", "evaluate") or stage.run(runs).done:
+            continue
+        split = "train" if stage.kind == "train_detector" else stage.settings["split"]
+        key = canonical([dict(stage.settings["data"]), split])
+        if key not in seen:
+            seen.add(key)
+            check_dataset(open_detection(stage.settings["data"], split, runs / "data"))
 
 
 def print_plan(config: StudyConfig, routes: Sequence[Route], runs: Path, console: Console) -> None:

@@ -9,7 +9,7 @@ from study.config import ClassifyConfig, DetectConfig
 from study.detector_sections import Detector
 from study.execute import Outcome, run_stages
 from study.load import load_config
-from study.run import check_writable
+from study.run import check_detection_data, check_writable
 from study.sections import Classifier, Evaluation, Pruning
 from study.stages import Stage, load_stage
 
@@ -53,6 +53,7 @@ def train_detector_alone(path: Path, overrides: list[str], *, backbone: Path, ru
 
 def _run(stages: list[Stage], machine: Any, runs: Path) -> tuple[Path, Outcome]:
     check_writable(runs)
+    check_detection_data(stages, runs)
     names = {s.id: f"{s.kind} (seed {s.seed})" for s in stages}
     outcome = run_stages(stages, names, runs, machine)
     return stages[-1].run(runs).path, outcome

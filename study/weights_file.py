@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -29,12 +28,18 @@ def read_weights_file(path: Path) -> dict[str, Tensor]:
         if isinstance(data, Mapping) and isinstance(data.get(wrapper), Mapping):
             data = data[wrapper]
     if not isinstance(data, Mapping) or not data:
-        raise ValueError(f"{path}: no weights in it; tensors by name are expected, or these as {_either(_WRAPPERS)}")
+        raise ValueError(
+            f"{path}: no weights in it; tensors by name are expected, or these as {_either(_WRAPPERS)}"
+        )
     odd = [str(name) for name, value in data.items() if not isinstance(value, Tensor)]
     if odd:
-        raise ValueError(f"{path}: {_some(odd)} {'is' if len(odd) == 1 else 'are'} no tensor; not a file of weights")
+        raise ValueError(
+            f"{path}: {_some(odd)} {'is' if len(odd) == 1 else 'are'} no tensor; not a file of weights"
+        )
     wrapped = all(str(name).startswith(_PREFIX) for name in data)
-    return {str(name).removeprefix(_PREFIX) if wrapped else str(name): tensor for name, tensor in data.items()}
+    return {
+        str(name).removeprefix(_PREFIX) if wrapped else str(name): tensor for name, tensor in data.items()
+    }
 
 
 def load_weights(model: nn.Module, weights: Mapping[str, Tensor], *, source: str) -> None:
@@ -70,13 +75,11 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 def _read_checkpoint(path: Path) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except UnpicklingError as error:
+    except Exception as error:  # torch.load raises many types on a damaged file
         raise ValueError(
-            f"{path}: refused, because it holds more than tensors and plain values (or is no checkpoint);"
-            " save the network's state_dict() instead"
+            f"{path}: not readable as weights: it is damaged, or holds more than tensors and plain values, which only"
+            " code from the file could restore; save the network's state_dict() instead"
         ) from error
-    except (RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
-        raise ValueError(f"{path}: not readable as a PyTorch checkpoint, it is damaged or something else") from error
 
 
 def _some(names: Sequence[str]) -> str:

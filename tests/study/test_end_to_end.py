@@ -188,3 +188,49 @@ def test_a_study_killed_again_and_again_ends_with_the_same_numbers(finished, tmp
         one, two = RunDir(finished[2] / stage.id), RunDir(tmp_path / stage.id)
         if one.weights.is_file():
             assert one.weights.read_bytes() == two.weights.read_bytes(), stage.id
+
+
+def coco_files(folder, *, image=b"", boxes=True, listed=1):
+    """A COCO JSON of one image, and the override that makes a study use it."""
+    from io import BytesIO
+
+    from PIL import Image
+
+    buffer = BytesIO()
+    Image.new("RGB", (64, 64)).save(buffer, "PNG")
+    (folder / "a.png").write_bytes(image or buffer.getvalue())
+    box = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [8, 8, 20, 20], "area": 400, "iscrowd": 0}
+    names = ["a.png", "b.png"][:listed]
+    data = {
+        "images": [{"id": i + 1, "file_name": n, "width": 64, "height": 64} for i, n in enumerate(names)],
+        "annotations": [box] if boxes else [],
+        "categories": [{"id": 1, "name": "thing"}],
+    }
+    (folder / "a.json").write_text(json.dumps(data))
+    part = f"{{annotations: {folder}/a.json, images: {folder}}}"
+    return f"detector.dataset={{coco: {{train: {part}, test: {part}}}}}"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"image": b"\x89PNG\r\n\x1a\nbroken"}, "a.png"),
+        ({"boxes": False}, "'annotations' is missing or empty"),
+        ({"listed": 2}, "1 of 2 images missing, such as"),
+    ],
+)
+def test_bad_detection_data_is_refused_before_anything_is_trained(tmp_path, changes, message):
+    override = coco_files(tmp_path, **changes)
+    # the demo's generated data is replaced, not merged
+    tiny_without_digits = [o for o in TINY if not o.startswith("detector.dataset")]
+    failed = launch("run_pipeline.py", DIGITS, *tiny_without_digits, override, "--runs", tmp_path / "runs", expect=2)
+    assert message in failed.stderr
+    assert "Traceback" not in failed.stderr
+    assert not list((tmp_path / "runs").glob("train_*"))
+
+
+def test_a_data_set_of_ones_own_in_coco_format(tmp_path):
+    config, routes = tiny("pipelines=[detect_from_scratch]", coco_files(tmp_path))
+    out, outcome = run_study(config, DIGITS, routes, tmp_path / "runs")
+    assert outcome.complete, outcome
+    assert [row["pipeline"] for row in rows(out)] == ["detect_from_scratch"]
