@@ -57,7 +57,9 @@ def _targets() -> Iterator[str]:
 
 
 def _default(option: dataclasses.Field) -> Any:
-    return option.default if option.default is not dataclasses.MISSING else option.default_factory()  # type: ignore[misc]
+    if option.default_factory is not dataclasses.MISSING:
+        return option.default_factory()
+    return option.default
 
 
 def _block(names: Any) -> str:

@@ -1,16 +1,12 @@
 """What is asked of the one-command pruner, checked before any work."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from pruning.targets import Target, get_target
 from study.calibration import ImageSource
-
-_SELECTION = ("ratio", "skip", "scope", "level", "round_to")
 
 
 @dataclass(frozen=True)
@@ -57,40 +53,3 @@ class PruneJob:
         if self.arch not in (None, target.arch):
             raise ValueError(f"target {self.target!r} is made from {target.arch}, not from {self.arch}")
         return target
-
-
-def job_from_words(words: Mapping[str, Any]) -> PruneJob:
-    """The job that the words of a command line ask for; `words` has only those that were given."""
-    given = dict(words)
-    if "out" not in given:
-        raise ValueError("--out DIR is needed, the folder to write into")
-    selection = {key: given.pop(key) for key in _SELECTION if key in given}
-    if "ratio" in selection:
-        selection["ratio"] = (
-            selection["ratio"][0] if len(selection["ratio"]) == 1 else tuple(selection["ratio"])
-        )
-    if "skip" in selection:
-        selection["skip"] = tuple(selection["skip"])
-    options = read_pairs("--option", given.pop("option", ()))
-    arch_options = read_pairs("--arch-options", given.pop("arch_options", ()))
-    data_options = read_pairs("--data-options", given.pop("data_options", ()))
-    if "data" in given:
-        count = {"n_images": given.pop("data_images")} if "data_images" in given else {}
-        given["data"] = ImageSource(given["data"], data_options, **count)
-    elif data_options or "data_images" in given:
-        raise ValueError("--data-options and --data-images need --data")
-    return PruneJob(**given, arch_options=arch_options, options=options, selection=selection)
-
-
-def read_pairs(owner: str, pairs: Sequence[str]) -> dict[str, Any]:
-    """`key=value` words, values as in YAML; ValueError names the `owner` of a word that is none."""
-    found: dict[str, Any] = {}
-    for pair in pairs:
-        key, equals, text = pair.partition("=")
-        if not key or not equals:
-            raise ValueError(f"{owner} {pair!r} is not of the form key=value")
-        try:
-            found[key] = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise ValueError(f"{owner} {pair!r}: the value is not valid YAML") from error
-    return found

@@ -1,0 +1,31 @@
+"""Prune one network, with no config and no study; writes plan.json, weights.safetensors and channels.png.
+
+    python tools/prune.py --list
+    python tools/prune.py --target resnet56-B --out pruned/resnet56-B
+    python tools/prune.py --arch resnet50 --method l1_filter --ratio 0.5 --weights mine.pth --out pruned/mine
+    python tools/prune.py --arch resnet20 --method thinet --ratio 0.3 --data digits --out pruned/thinet
+
+The last line printed is JSON: sizes of the pruned and of the dense network, and the epochs of Scratch-B.
+"""
+
+import json
+import sys
+from typing import Any
+
+from study.catalogue import catalogue
+from study.launch import launch
+from study.prune_alone import prune_alone
+from study.prune_arguments import job_from_words, make_parser
+
+
+def main(words: dict[str, Any]) -> int:
+    """List or prune; returns the exit code."""
+    if words.pop("list"):
+        print(catalogue())
+    else:
+        print(json.dumps(prune_alone(job_from_words(words))))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(launch(lambda: main(vars(make_parser(__doc__ or "").parse_args()))))
