@@ -52,7 +52,7 @@ def coupled_channels(graph: tp.DependencyGraph) -> Iterator[list[Reached]]:
 
 
 def _walk(graph: tp.DependencyGraph, root: tp.dependency.Node, widest: int) -> list[Reached]:
-    """Depth first over the dependencies that the outputs of `root` trigger; no layer has more than `widest` channels."""
+    """Depth first over what the outputs of `root` trigger; no layer has more than `widest` channels."""
     pruner = graph.get_pruner_of_module(root.module)
     channels = [Index(c, c) for c in range(pruner.get_out_channels(root.module))]
     reached = [Reached(root, pruner.prune_out_channels, channels)]
@@ -91,4 +91,7 @@ def _merge(reached: Sequence[Reached]) -> list[Reached]:
         for index in indices:
             if places.setdefault(index.idx, index) != index:
                 mixed.add((node, handler))
-    return [Reached(*key, list(places.values()), key in mixed) for key, places in merged.items()]
+    return [
+        Reached(node, handler, list(places.values()), (node, handler) in mixed)
+        for (node, handler), places in merged.items()
+    ]

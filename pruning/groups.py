@@ -125,10 +125,11 @@ def _read_group(raw: list[Reached], graph: tp.DependencyGraph, names: dict, stag
     root = raw[0].node.module
     width = root.out_channels if isinstance(root, nn.modules.conv._ConvNd) else root.out_features
     members, producers, norms, fixed = [], [], [], None
-    for target, handler, indices, mixed in raw:
+    for reached in raw:
+        target, handler, indices, _ = reached
         if isinstance(target.module, tp.ops._OutputOp):
             return None
-        fixed = fixed or _obstacle(target, names) or ("its channels mix on their way to other layers" if mixed else None)
+        fixed = fixed or _obstacle(reached, names)
         if target.module not in names:
             continue  # an operation without tensors: add, concatenate, flatten, ...
         side: Side = "out" if graph.is_out_channel_pruning_fn(handler) else "in"
@@ -175,9 +176,9 @@ def _partial(layer: str, positions: tuple[tuple[int, ...], ...]) -> str | None:
     return None
 
 
-def _obstacle(node: tp.dependency.Node, names: dict) -> str | None:
-    """Why channels that pass through this node cannot be removed, if so."""
-    module = node.module
+def _obstacle(reached: Reached, names: dict) -> str | None:
+    """Why channels that pass through here cannot be removed, if so."""
+    node, module = reached.node, reached.node.module
     if isinstance(module, nn.Conv2d) and module.groups > 1 and not is_depthwise(module):
         return f"{names[module]} is a grouped convolution"
     known = nn.Conv2d | nn.Linear | nn.modules.batchnorm._BatchNorm | nn.PReLU | nn.Parameter
@@ -185,6 +186,8 @@ def _obstacle(node: tp.dependency.Node, names: dict) -> str | None:
         return f"{names[module]} is a {type(module).__name__}"
     if slices_channels(node):
         return "its channels are sliced apart"
+    if reached.mixed:
+        return "its channels mix on their way to other layers"
     pad = getattr(node.grad_fn, "_saved_pad", None)
     # F.pad counts from the last axis: the third pair belongs to the channels of (N, C, H, W)
     if pad is not None and any(pad[4:6]):
