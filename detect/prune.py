@@ -72,6 +72,8 @@ def prune_detector(
         options=options,
         calibration=calibration if loss is not None else None,
     )
+    if pruned.masks:
+        raise ValueError(f"{method} removes single weights; inside a detector only methods that remove channels work")
     with _body(detector, pruned.model):
         small = copy.deepcopy(detector)
     return PrunedDetector(small, pruned.plan, pruned.difference)

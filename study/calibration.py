@@ -64,9 +64,7 @@ class ImageSource:
             return self._open_dataset(image_size)
         root = Path(self.name)
         if not root.is_dir():
-            raise ValueError(
-                f"--data {self.name}: neither a folder nor a data set; data sets: {', '.join(DATASETS)}"
-            )
+            raise ValueError(f"--data {self.name}: neither a folder nor a data set; data sets: {', '.join(DATASETS)}")
         if self.options:
             raise ValueError(f"--data {self.name}: a folder takes no options, not {', '.join(self.options)}")
         images = load_folder(root, image_size=image_size, n_images=self.n_images, seed=seed)
@@ -79,9 +77,7 @@ class ImageSource:
         try:
             train = load_dataset(self.name, "train", **options)
         except TypeError as error:
-            raise ValueError(
-                f"--data {self.name}: not possible with the options {options} ({error})"
-            ) from error
+            raise ValueError(f"--data {self.name}: not possible with the options {options} ({error})") from error
         used = ImageSet(train.images[: self.n_images], train.labels[: self.n_images], train.classes)
         return CalibrationImages(used, *channel_mean_std(train.images))
 
@@ -92,9 +88,7 @@ def check_fit(model: nn.Module, example: Tensor, num_classes: int, data: Calibra
     if shape[0] != made_for[0]:
         raise ValueError(f"the images have {shape[0]} channels, the network reads {made_for[0]}")
     if len(data.images.classes) > num_classes:
-        raise ValueError(
-            f"the images are of {len(data.images.classes)} classes, the network has {num_classes}"
-        )
+        raise ValueError(f"the images are of {len(data.images.classes)} classes, the network has {num_classes}")
     try:
         with evaluation_mode(model), torch.no_grad():
             model(data.inputs(0, 1))

@@ -69,6 +69,4 @@ def _block(names: Any) -> str:
 
 
 def _entry(text: str) -> str:
-    return textwrap.fill(
-        text, _COLUMNS, initial_indent="  ", subsequent_indent=" " * 6, break_on_hyphens=False
-    )
+    return textwrap.fill(text, _COLUMNS, initial_indent="  ", subsequent_indent=" " * 6, break_on_hyphens=False)

@@ -33,9 +33,7 @@ def panels(dense: nn.Module, small: nn.Module, plan: PruningPlan, masks: Mapping
     Layers are the convolutions, and linear layers that were narrowed. A layer that is gone keeps nothing.
     """
     if masks:
-        shares = {
-            name.removesuffix(".weight"): 100 * float(mask.double().mean()) for name, mask in masks.items()
-        }
+        shares = {name.removesuffix(".weight"): 100 * float(mask.double().mean()) for name, mask in masks.items()}
         return [Panel("kept weights (%)", dict.fromkeys(shares, 100.0), shares)]
     before, after = _widths(dense, 0), _widths(small, 0)
     convs = {name for name, m in dense.named_modules() if isinstance(m, nn.Conv2d)}

@@ -104,6 +104,8 @@ def run_prune(context: Context) -> dict[str, Any]:
             options=method_options(settings),
             calibration=_calibration(data, network) if get_method(method).needs != "nothing" else None,
         )
+    if pruned.masks:
+        raise ValueError(f"{method} removes single weights, and a study compares routes that remove channels")
     small = Network(network.plan.then(pruned.plan), network.num_classes, network.image_size, network.mean, network.std)
     small.save(context.run)
     save_weights(context.run.weights, pruned.model)

@@ -9,6 +9,7 @@ import yaml
 
 from pruning.cost import measure_latency
 from study.config import StudyConfig
+from study.context import device_of
 from study.detector_stages import load_detector
 from study.pipelines import Route
 from study.stages import Stage
@@ -22,7 +23,8 @@ def collect(
 ) -> dict[str, Any]:
     """The content of comparison.json. `why`: sentences by stage id for what is not there."""
     finished = [r for r in routes if all(s.run(runs).done for s in r.stages)]
-    latency = _latencies(finished, runs, config.evaluate.latency_rounds, runs / config.name / "latency.json")
+    device = device_of(config.machine)
+    latency = _latencies(finished, runs, config.evaluate.latency_rounds, runs / config.name / "latency.json", device)
     users: dict[str, set[tuple[str, str]]] = {}
     for route in routes:
         for stage in route.stages:
@@ -97,13 +99,13 @@ def _evaluation(config: StudyConfig, first: Mapping[str, Any] | None) -> dict[st
     return {"dataset": name, **(first["evaluation"] if first else {})}
 
 
-def _latencies(routes: Sequence[Route], runs: Path, rounds: int, file: Path) -> dict[str, float]:
+def _latencies(routes: Sequence[Route], runs: Path, rounds: int, file: Path, device: str) -> dict[str, float]:
     """Median milliseconds of the whole detector on one test-sized image, all routes measured in turn in one process.
 
     Measured once for a finished study: the numbers are kept beside the report.
     """
     wanted = sorted(r.evaluation.id for r in routes)
-    key = content_hash([wanted, rounds])
+    key = content_hash([wanted, rounds, device])
     if file.is_file() and (kept := read_json(file))["key"] == key:
         return kept["latency_ms"]
     detectors: dict[str, torch.nn.Module] = {}
@@ -112,14 +114,14 @@ def _latencies(routes: Sequence[Route], runs: Path, rounds: int, file: Path) -> 
         size = route.evaluation.run(runs).read_result()["evaluation"]["image_size"]
         parent = route.evaluation.parents[0]
         classes = len(route.evaluation.run(runs).read_result()["per_class"])
-        _, detector, _ = load_detector(parent, runs, classes, device="cpu")
+        _, detector, _ = load_detector(parent, runs, classes, device=device)
         detectors[route.evaluation.id] = _OneImage(detector.eval())
         generator = torch.Generator().manual_seed(0)
-        example = torch.randint(256, (3, *size), generator=generator).float()
+        example = torch.randint(256, (3, *size), generator=generator).float().to(device)
     if example is None:
         return {}
     measured = measure_latency(detectors, example, rounds=rounds)
-    write_json(file, {"key": key, "threads": torch.get_num_threads(), "latency_ms": measured})
+    write_json(file, {"key": key, "device": device, "threads": torch.get_num_threads(), "latency_ms": measured})
     return measured
 
 

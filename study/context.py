@@ -36,7 +36,12 @@ class Context:
 
     @property
     def device(self) -> str:
-        """`cuda` where there is one, unless the machine section says otherwise."""
-        if self.machine.device != "auto":
-            return self.machine.device
-        return "cuda" if torch.cuda.is_available() else "cpu"
+        """Where this stage computes."""
+        return device_of(self.machine)
+
+
+def device_of(machine: Machine) -> str:
+    """`cuda` where there is one, unless the machine section says otherwise."""
+    if machine.device != "auto":
+        return machine.device
+    return "cuda" if torch.cuda.is_available() else "cpu"

@@ -13,9 +13,7 @@ def check_output_folder(out: Path, *, force: bool) -> None:
     if out.exists() and not out.is_dir():
         raise ValueError(f"{out} is a file, not a folder")
     if not force and out.exists() and any(out.iterdir()):
-        raise ValueError(
-            f"{out} exists and is not empty; name another folder, or replace its files with --force"
-        )
+        raise ValueError(f"{out} exists and is not empty; name another folder, or replace its files with --force")
 
 
 @contextmanager

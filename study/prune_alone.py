@@ -28,9 +28,7 @@ MASKS, PICTURE = "masks.safetensors", "channels.png"
 BASE_EPOCHS = 160
 # options of methods that say how much is removed, so that no ratio is needed
 _INSTEAD_OF_RATIO = ("budget", "zeros_only")
-_LARGEST_SMALL_INPUT = (
-    32  # pixels; networks for such images have ten classes by default, the others a thousand
-)
+_LARGEST_SMALL_INPUT = 32  # pixels; networks for such images have ten classes by default, the others a thousand
 
 
 @dataclass(frozen=True)
@@ -123,9 +121,7 @@ def _calibration(job: PruneJob, dense: _Dense) -> Calibration | None:
     if needs == "nothing":
         return None
     if job.data is None:
-        raise ValueError(
-            f"method {job.method!r} looks at {needs}, which needs --data, a data set or a folder"
-        )
+        raise ValueError(f"method {job.method!r} looks at {needs}, which needs --data, a data set or a folder")
     data = job.data.open(image_size=dense.example.shape[-1], seed=job.seed)
     check_fit(dense.model, dense.example, dense.num_classes, data)
     return data.loss()
@@ -152,9 +148,7 @@ def _summary(job: PruneJob, target: Target | None, dense: _Dense, pruned: Pruned
         **left,
         "base_epochs": base_epochs,
         "cap": cap,
-        "scratch_b_epochs": scratch_b_epochs(
-            base_epochs, dense_macs, left.get("effective_macs", macs), cap=cap
-        ),
+        "scratch_b_epochs": scratch_b_epochs(base_epochs, dense_macs, left.get("effective_macs", macs), cap=cap),
         "masked_equals_small": pruned.difference,
         "out": str(job.out),
     }

@@ -80,9 +80,7 @@ def job_from_words(words: Mapping[str, Any]) -> PruneJob:
         raise ValueError("--out DIR is needed, the folder to write into")
     selection = {key: given.pop(key) for key in _SELECTION if key in given}
     if "ratio" in selection:
-        selection["ratio"] = (
-            selection["ratio"][0] if len(selection["ratio"]) == 1 else tuple(selection["ratio"])
-        )
+        selection["ratio"] = selection["ratio"][0] if len(selection["ratio"]) == 1 else tuple(selection["ratio"])
     if "skip" in selection:
         selection["skip"] = tuple(selection["skip"])
     options = read_pairs("--option", given.pop("option", ()))

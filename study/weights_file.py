@@ -28,18 +28,12 @@ def read_weights_file(path: Path) -> dict[str, Tensor]:
         if isinstance(data, Mapping) and isinstance(data.get(wrapper), Mapping):
             data = data[wrapper]
     if not isinstance(data, Mapping) or not data:
-        raise ValueError(
-            f"{path}: no weights in it; tensors by name are expected, or these as {_either(_WRAPPERS)}"
-        )
+        raise ValueError(f"{path}: no weights in it; tensors by name are expected, or these as {_either(_WRAPPERS)}")
     odd = [str(name) for name, value in data.items() if not isinstance(value, Tensor)]
     if odd:
-        raise ValueError(
-            f"{path}: {_some(odd)} {'is' if len(odd) == 1 else 'are'} no tensor; not a file of weights"
-        )
+        raise ValueError(f"{path}: {_some(odd)} {'is' if len(odd) == 1 else 'are'} no tensor; not a file of weights")
     wrapped = all(str(name).startswith(_PREFIX) for name in data)
-    return {
-        str(name).removeprefix(_PREFIX) if wrapped else str(name): tensor for name, tensor in data.items()
-    }
+    return {str(name).removeprefix(_PREFIX) if wrapped else str(name): tensor for name, tensor in data.items()}
 
 
 def load_weights(model: nn.Module, weights: Mapping[str, Tensor], *, source: str) -> None:
