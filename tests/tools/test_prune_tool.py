@@ -1,0 +1,110 @@
+"""tools/prune.py: what it prints, and how it ends."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from classify.models import list_models
+from pruning.methods import METHODS
+from pruning.targets import TARGETS
+from study.catalogue import catalogue, method_summary
+from study.launch import launch
+from study.prune_arguments import job_from_words, make_parser, read_pairs
+from tools.prune import main
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def call(*words):
+    return launch(lambda: main(vars(make_parser("").parse_args([str(word) for word in words]))))
+
+
+def test_everything_is_listed():
+    text = catalogue()
+    assert all(f" {name}" in text for name in [*list_models(), *METHODS, *TARGETS])
+    assert "options: positions_per_image=10, rescale=True" in text
+    assert "[needs --data: activations]" in text
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_says_what_it_is_in_a_sentence(method):
+    assert 20 < len(method_summary(method)) < 300
+
+
+def test_list_needs_nothing_else(capsys):
+    assert call("--list") == 0
+    assert capsys.readouterr().out.strip() == catalogue()
+
+
+def test_last_line_is_json(tmp_path, capsys):
+    words = "--arch cifar_resnet --arch-options depth=8 width=0.5 --method l1_filter --ratio 0.5 0.25 0 --seed 3".split()
+    assert call(*words, "--out", tmp_path / "out") == 0
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (found["arch"], found["method"], found["ratio"], found["seed"]) == (
+        "cifar_resnet",
+        "l1_filter",
+        [0.5, 0.25, 0.0],
+        3,
+    )
+    assert found["out"] == str(tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--target", "resnet56-A"], "--out DIR is needed"),
+        (["--out", "x", "--target", "nosuch"], "unknown target 'nosuch'"),
+        (["--out", "x", "--target", "resnet56-A", "--data-images", "3"], "need --data"),
+        (
+            ["--out", "x", "--arch", "conv2", "--method", "magnitude", "--option", "exact"],
+            "not of the form key=value",
+        ),
+    ],
+)
+def test_errors_are_one_sentence_and_code_2(capsys, words, sentence):
+    assert call(*words) == 2
+    error = capsys.readouterr().err.strip()
+    assert error.startswith("error: ") and sentence in error and "\n" not in error
+
+
+def test_words_become_a_job():
+    words = (
+        "--out o --arch a --method m --ratio 0.5 --skip x y.* --scope all --level global --round-to 8 --force"
+    )
+    more = "--option s=1e-5 --data digits --data-options image_size=64 --data-images 7 --cap 2"
+    given = vars(make_parser("").parse_args([*words.split(), *more.split()]))
+    job = job_from_words({key: value for key, value in given.items() if key != "list"})
+    assert job.selection == {
+        "ratio": 0.5,
+        "skip": ("x", "y.*"),
+        "scope": "all",
+        "level": "global",
+        "round_to": 8,
+    }
+    assert (job.data.name, job.data.options, job.data.n_images) == ("digits", {"image_size": 64}, 7)
+    assert (job.force, job.cap, job.arch, job.options) == (True, 2.0, "a", {"s": "1e-5"})
+
+
+def test_values_of_pairs_are_yaml():
+    assert read_pairs("--option", ["a=1", "b=no", "c={macs: 0.5}", "d=x=y"]) == {
+        "a": 1,
+        "b": False,
+        "c": {"macs": 0.5},
+        "d": "x=y",
+    }
+    with pytest.raises(ValueError, match=r"--option 'a=\[1': the value is not valid YAML"):
+        read_pairs("--option", ["a=[1"])
+
+
+def test_program_works_without_detectron2(tmp_path):
+    code = (
+        "import runpy, sys; sys.modules['detectron2'] = None;"
+        f"sys.argv = ['prune.py', '--target', 'resnet56-B', '--out', {str(tmp_path / 'out')!r}];"
+        f"runpy.run_path({str(ROOT / 'tools' / 'prune.py')!r}, run_name='__main__')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1])["scratch_b_epochs"] == 220
