@@ -44,7 +44,7 @@ def test_replacing_removes_what_is_out_of_date_and_nothing_else(tmp_path):
 
 def test_full_folder_needs_force(tmp_path):
     write_bytes(tmp_path / "a", b"1")
-    with pytest.raises(ValueError, match="exists and is not empty; name another folder, or .* --force"):
+    with pytest.raises(ValueError, match=r"exists and is not empty; name another folder, or .* --force"):
         check_output_folder(tmp_path, force=False)
     check_output_folder(tmp_path, force=True)
     check_output_folder(tmp_path / "new", force=False)
