@@ -1,6 +1,5 @@
 """Classifier training: one plain loop; on the CPU a killed run ends with the same bits."""
 
-import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from classify.evaluate import evaluate_classifier
 from classify.memory_format import channels_last
 from classify.precision import autocast_dtype
 from classify.schedule import lr_schedule
+from classify.seeding import seed_generators
 from pruning.methods import Effect
 
 Report = Callable[[int, int, Mapping[str, float]], None]
@@ -118,7 +118,7 @@ def _train_epoch(
     total = settings.epochs * per_epoch
     epoch, first = divmod(step, per_epoch)
     for images, labels in _batches(train, settings, epoch, first):
-        _seed_everything(settings.seed, step)  # dropout; the same after a resume
+        seed_generators(settings.seed, step)  # dropout; the same after a resume
         lr = settings.lr * schedule(step / total)
         for group in optimizer.param_groups:
             group["lr"] = lr
@@ -163,13 +163,6 @@ def _batches(train: ImageSet, settings: TrainSettings, epoch: int, first: int) -
 
 def _generator(*key: int) -> torch.Generator:
     return torch.Generator().manual_seed(int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> 1))
-
-
-def _seed_everything(seed: int, step: int) -> None:
-    state = int(np.random.SeedSequence((seed, step)).generate_state(1)[0])
-    random.seed(state)
-    np.random.seed(state)
-    torch.manual_seed(state)
 
 
 class _Run:

@@ -25,6 +25,8 @@ from detectron2.utils import comm
 from PIL import Image, UnidentifiedImageError
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from classify.seeding import seed_generators
+
 
 @dataclass(frozen=True)
 class CocoDataset:
@@ -201,14 +203,6 @@ def seeded_rng(seed: int, position: int) -> Iterator[None]:
         random.setstate(states[0])
         np.random.set_state(states[1])
         torch.set_rng_state(states[2])
-
-
-def seed_generators(seed: int, position: int) -> None:
-    """Seed Python's, NumPy's and PyTorch's generators from the pair (seed, position)."""
-    for_python, for_numpy, for_torch = np.random.SeedSequence([seed, position]).generate_state(3)
-    random.seed(int(for_python))
-    np.random.seed(for_numpy)
-    torch.manual_seed(int(for_torch))
 
 
 def _records(name: str, *, filter_empty: bool) -> list[dict[str, Any]]:

@@ -16,7 +16,8 @@ from torch.utils.data import DataLoader
 from classify.memory_format import channels_last
 from classify.precision import autocast_dtype
 from classify.schedule import lr_schedule
-from detect.data import CocoDataset, class_names, image_ids, seed_generators, train_loader
+from classify.seeding import seed_generators
+from detect.data import CocoDataset, class_names, image_ids, train_loader
 from detect.hooks import Checkpointer, EffectHook, Report, Reporter, Schedule
 from pruning.methods import Effect
 

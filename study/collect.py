@@ -96,7 +96,10 @@ def _missing(route: Route, runs: Path, why: Mapping[str, str]) -> dict[str, Any]
 def _evaluation(config: StudyConfig, first: Mapping[str, Any] | None) -> dict[str, Any]:
     data = config.detector.dataset
     name = "digits" if data.digits else str(data.coco.test.annotations) if data.coco else ""
-    return {"dataset": name, **(first["evaluation"] if first else {})}
+    if first is None:
+        return {"dataset": name}
+    height, width = first["evaluation"]["image_size"]
+    return {"dataset": name, **first["evaluation"], "image_size": f"{width} x {height}"}
 
 
 def _latencies(routes: Sequence[Route], runs: Path, rounds: int, file: Path, device: str) -> dict[str, float]:

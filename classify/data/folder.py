@@ -30,9 +30,7 @@ def load_folder(root: Path, *, image_size: int, n_images: int, seed: int = 0) ->
     classes = _classes(root)
     random = Random(seed)
     shuffled = [random.sample(files, len(files)) for files in classes.values()]
-    in_turn = chain.from_iterable(
-        zip_longest(*([(label, f) for f in fs] for label, fs in enumerate(shuffled)))
-    )
+    in_turn = chain.from_iterable(zip_longest(*([(label, f) for f in fs] for label, fs in enumerate(shuffled))))
     chosen = [item for item in in_turn if item is not None][:n_images]
     images = torch.stack([_read(file, image_size) for _, file in chosen])
     return ImageSet(images, torch.tensor([label for label, _ in chosen]), tuple(classes))
@@ -42,9 +40,7 @@ def _classes(root: Path) -> dict[str, list[Path]]:
     """Image files by class, both in alphabetical order."""
     folders = sorted(entry for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
     if not folders:
-        raise ValueError(
-            f"{root}: no folder of a class in it; images are expected as {root / 'class' / 'image.png'}"
-        )
+        raise ValueError(f"{root}: no folder of a class in it; images are expected as {root / 'class' / 'image.png'}")
     classes = {f.name: sorted(p for p in f.iterdir() if p.suffix.lower() in SUFFIXES) for f in folders}
     for name, files in classes.items():
         if not files:

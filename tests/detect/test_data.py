@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from classify.seeding import seed_generators
 from detect.build import DetectorSettings, make_config
 from detect.data import (
     CocoDataset,
@@ -17,7 +18,6 @@ from detect.data import (
     check_dataset,
     class_names,
     register_dataset,
-    seed_generators,
     seeded_rng,
     train_loader,
 )

@@ -12,8 +12,9 @@ from PIL import Image
 from torchvision.models.resnet import BasicBlock, ResNet
 
 from classify.precision import autocast_dtype
+from classify.seeding import seed_generators
 from detect.build import DetectorSettings, build_detector
-from detect.data import CocoDataset, seed_generators, train_loader
+from detect.data import CocoDataset, train_loader
 from detect.train import TrainSettings, schedule_of, train_detector
 from pruning.methods import Effect
 
