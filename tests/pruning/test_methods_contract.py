@@ -1,4 +1,4 @@
-"""What every entry of METHODS promises, on a plain, a residual and a dense network; new methods are tested by being listed.
+"""What every entry of METHODS promises, on a plain, a residual and a dense network; new methods are included.
 
 A method whose counts do not follow from the ratio layer by layer needs a line in ASKED, one that needs options a line
 in `options_of`.
