@@ -41,7 +41,9 @@ def test_list_needs_nothing_else(capsys):
 
 def test_last_line_is_json(tmp_path, capsys):
     network = ["--arch", "cifar_resnet", "--arch-options", "depth=8", "width=0.5", "--seed", "3"]
-    assert call(*network, "--method", "l1_filter", "--ratio", "0.5", "0.25", "0", "--out", tmp_path / "out") == 0
+    assert (
+        call(*network, "--method", "l1_filter", "--ratio", "0.5", "0.25", "0", "--out", tmp_path / "out") == 0
+    )
     found = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert (found["arch"], found["method"], found["ratio"], found["seed"]) == (
         "cifar_resnet",
