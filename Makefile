@@ -4,6 +4,8 @@ VENV ?= .venv
 
 INSTALLED := $(VENV)/.installed
 RUN := $(VENV)/bin/python
+# One process a core, at most four; a file's tests stay together, since they share what is expensive to make.
+PARALLEL := --numprocesses=auto --maxprocesses=4 --dist=loadfile
 
 .PHONY: help install demo test lint clean clean-runs
 
@@ -23,7 +25,7 @@ demo: install  ## compare six routes to a pruned detector; results in runs/digit
 	$(RUN) tools/run_pipeline.py configs/pipelines/digits.yaml --jobs 2
 
 test: lint  ## style, types, the default tests, then the slow ones
-	$(RUN) -m pytest -m "not slow"
+	$(RUN) -m pytest -m "not slow" $(PARALLEL)
 	$(RUN) -m pytest -m slow
 
 lint: install  ## style and types
