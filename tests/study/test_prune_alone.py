@@ -96,9 +96,7 @@ def test_seed_draws_the_weights(tmp_path):
 def test_weights_of_another_number_of_classes_say_what_was_built(tmp_path):
     torch.save(build("cifar_resnet", 7, SMALL["arch_options"]).state_dict(), tmp_path / "mine.pth")
     job = PruneJob(tmp_path / "out", **SMALL, **HALF, weights=tmp_path / "mine.pth")
-    with pytest.raises(
-        ValueError, match=r"fc\.weight \(7, 32\) instead of \(10, 32\).*cifar_resnet with 10 classes"
-    ):
+    with pytest.raises(ValueError, match=r"fc\.weight \(7, 32\) instead of \(10, 32\).*cifar_resnet with 10 classes"):
         prune_alone(job)
     assert not (tmp_path / "out").exists()
 

@@ -51,9 +51,7 @@ def test_pickled_module_is_refused_in_one_sentence(tmp_path):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    ("name", "content"), [("w.pth", b"nonsense"), ("w.pth", b""), ("w.safetensors", b"{}")]
-)
+@pytest.mark.parametrize(("name", "content"), [("w.pth", b"nonsense"), ("w.pth", b""), ("w.safetensors", b"{}")])
 def test_damaged_files_are_refused_in_one_sentence(tmp_path, name, content):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(ValueError, match="not readable as") as caught:
