@@ -235,17 +235,22 @@ def test_channels_taken_by_number_are_refused(forward):
     assert by_name(model, 1, 3, 4, 4)["a"].fixed == "its channels are sliced apart"
 
 
-def test_channels_that_go_several_at_a_time_are_refused():
-    """Sums: a0 + b0, a1 + b1, a2 + a0, a3 + a1, b0 + a2, b1 + a3; so a0, a2 and b0 hang together."""
-
+@pytest.mark.parametrize(
+    ("a", "b", "reason"),
+    [
+        # sums: a0 + b0, a1 + b1, a2 + a0, a3 + a1, b0 + a2, b1 + a3; so a0, a2 and b0 hang together
+        (4, 2, "channels of a can only go several at a time"),
+        # a0 + b0, a1 + b1, a2 + a0, b0 + a1, b1 + a2: all hang together
+        (3, 2, "its channels mix on their way to other layers"),
+    ],
+)
+def test_sum_with_shifted_channels_is_refused(a, b, reason):
     def forward(m, x):
         a, b = m.a(x), m.b(x)
         return m.head(torch.cat([a, b], 1) + torch.cat([b, a], 1))
 
-    model = Forward(forward, a=nn.Conv2d(3, 4, 1), b=nn.Conv2d(3, 2, 1), head=nn.Conv2d(6, 2, 1))
-    assert {g.fixed for g in find_groups(model, torch.zeros(1, 3, 4, 4))} == {
-        "channels of a can only go several at a time"
-    }
+    model = Forward(forward, a=nn.Conv2d(3, a, 1), b=nn.Conv2d(3, b, 1), head=nn.Conv2d(a + b, 2, 1))
+    assert {g.fixed for g in find_groups(model, torch.zeros(1, 3, 4, 4))} == {reason}
 
 
 def test_channels_that_mix_are_refused():

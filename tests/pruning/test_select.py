@@ -32,6 +32,11 @@ def test_highest_scores_stay_and_ties_keep_the_lower_index(scores, n_keep, kept)
     assert keep_indices(torch.tensor(scores), n_keep) == kept
 
 
+def test_many_ties_keep_the_lower_indices():
+    """An unstable sort leaves short rows in order and shuffles long ones."""
+    assert keep_indices(torch.ones(5000), 1700) == tuple(range(1700))
+
+
 @pytest.mark.parametrize("n_keep", [0, 4, -1])
 def test_count_out_of_range_is_refused(n_keep):
     with pytest.raises(ValueError, match=rf"n_keep={n_keep} is outside 1..3"):
