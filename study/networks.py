@@ -7,18 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import TypeAdapter
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from classify.models import arch, channel_groups, rebuild
 from pruning.cost import count_macs, count_params
-from pruning.methods import get_method
 from pruning.plan import PruningPlan
 from pruning.prune import Arch
 from pruning.select import Selection
 from pruning.targets import get_target
+from study.method_options import read_method_options
 from study.store import RunDir, write_text
 
 
@@ -104,8 +103,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 def method_options(settings: Mapping[str, Any]) -> Any:
     """The typed options of a pruning stage's method."""
-    options: Any = get_method(settings["method"]).options
-    return TypeAdapter(options).validate_python(settings["options"])
+    return read_method_options(settings["method"], settings["options"])
 
 
 def selection_of(settings: Mapping[str, Any]) -> Selection:

@@ -11,7 +11,6 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    TypeAdapter,
     ValidationError,
     field_validator,
     model_validator,
@@ -20,9 +19,9 @@ from pydantic import (
 from classify.data import DATASETS, dataset_options
 from classify.data.augment import AUGMENTATIONS
 from classify.models import get_model
-from pruning.methods import get_method
 from pruning.select import Selection
 from pruning.targets import TARGETS
+from study.method_options import read_method_options
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Ratio = Annotated[float, Field(ge=0, lt=1)]
@@ -119,12 +118,7 @@ class Pruning(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> "Pruning":
-        method = get_method(self.method)
-        try:
-            TypeAdapter(method.options).validate_python(self.options)
-        except ValidationError as error:
-            first = error.errors()[0]
-            raise ValueError(f"options of {self.method!r}: {first['loc']}: {first['msg']}") from error
+        read_method_options(self.method, self.options)
         if self.target is not None:
             known(self.target, TARGETS, "target")
             fixed = {"ratio", "level", "scope", "skip", "layers", "round_to"} & self.model_fields_set

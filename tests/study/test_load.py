@@ -60,6 +60,7 @@ def test_the_demo_is_valid_and_overrides_change_it():
         ("classifier.train.epoch=3", ["classifier.train.epoch", "did you mean 'epochs'", "batch_size"]),
         ("classifier.arch=resnet19", ["classifier.arch", "unknown architecture 'resnet19'", "resnet18"]),
         ("prune.ratio=1.5", ["prune.ratio", "less than 1", "1.5"]),
+        ("prune.options={foo: 1}", ["method 'l1_filter' has no option 'foo'"]),
         ("prune.method=l3", ["unknown pruning method 'l3'", "l1_filter"]),
         ("prune.target=resnet99-A", ["unknown target 'resnet99-A'", "resnet56-A"]),
         ("prune.target=resnet56-A", ["already says what is removed", "ratio"]),
