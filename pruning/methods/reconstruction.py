@@ -18,18 +18,16 @@ its type (`blocks`): in a network taken apart by torch.fx, such as a detector's 
 """
 
 import copy
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
 import numpy as np
 import torch
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import lars_path_gram
 from torch import Tensor, nn
 
 from pruning.kernels import Consumer, consumers_of, rewritten, write_slices, zeros_held
+from pruning.lars import lasso_support
 from pruning.methods.method import Choice, Method, Request, fixed_counts, needed_calibration
 from pruning.paired_responses import observe_pair
 from pruning.seeds import random_stream
@@ -101,7 +99,7 @@ def prune(model: nn.Module, request: Request) -> Choice:
 
 
 def lasso_channels(gram: np.ndarray, target: np.ndarray, n_keep: int) -> tuple[int, ...]:
-    """The first `n_keep` channels with a coefficient other than zero on the LASSO path, ascending.
+    """The first `n_keep` channels that have coefficients other than zero together on the LASSO path, ascending.
 
     `gram` (C, C), `target` (C,): inner products of the channels' contributions with each other and with the target.
     Where the path ends early (channels that answer nothing, or the same), those that best explain what is left
@@ -112,29 +110,10 @@ def lasso_channels(gram: np.ndarray, target: np.ndarray, n_keep: int) -> tuple[i
         raise ValueError(f"n_keep={n_keep} is outside 1..{width}")
     if not (np.isfinite(gram).all() and np.isfinite(target).all()):
         raise ValueError("the responses to the calibration data are not finite")
-    scale = max(float(gram.diagonal().mean()), np.finfo(float).tiny)
-    coefficients, steps = np.zeros(width), n_keep + n_keep // 4 + 8  # a few channels leave again
-    while True:
-        path = _lasso_path(gram / scale, target / scale, steps)
-        counts = (path != 0).sum(0)
-        if (counts >= n_keep).any():
-            coefficients = path[:, int((counts >= n_keep).argmax())]
-            break
-        if path.shape[1] <= steps:  # the path ended before its last step: at the least-squares solution
-            coefficients = path[:, -1]
-            break
-        steps *= 2
-    rest = np.abs(target - gram @ coefficients)
-    order = sorted(range(width), key=lambda c: (coefficients[c] == 0, -rest[c] if coefficients[c] == 0 else 0.0, c))
-    return tuple(sorted(order[:n_keep]))
-
-
-def _lasso_path(gram: np.ndarray, target: np.ndarray, steps: int) -> np.ndarray:
-    """Coefficients (C, knots) of the LASSO path by LARS, from all zero through at most `steps` changes."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # linearly dependent channels: handled by the caller
-        _, _, path = lars_path_gram(target, gram, n_samples=1, max_iter=steps, method="lasso")
-    return path
+    active, coefficients = lasso_support(gram, target, n_keep)
+    left = np.abs(target - gram @ coefficients)  # the correlation with what is not explained yet
+    others = sorted(set(range(width)) - set(active), key=lambda c: (-left[c], c))
+    return tuple(sorted([*active, *others[: n_keep - len(active)]]))
 
 
 def _tasks(model: nn.Module, request: Request) -> list[_Task]:
