@@ -14,6 +14,7 @@ from classify.models.init import initialise, initialise_glorot
 from classify.models.lenet import conv_net, lenet5, lenet_300_100
 from classify.models.preresnet import cifar_preresnet, imagenet_preresnet
 from classify.models.resnet import cifar_resnet, imagenet_resnet
+from classify.models.timm_networks import find_timm
 from classify.models.vgg import (
     cifar_vgg,
     imagenet_vgg,
@@ -81,11 +82,18 @@ def list_models() -> list[str]:
 
 
 def get_model(name: str) -> Model:
-    """The entry of this name; ValueError lists the known ones."""
+    """The entry of this name: ours, torchvision's, or timm's where it is installed; ValueError lists the known ones.
+
+    `timm/<name>` is timm's where several have a network of that name.
+    """
     if name in MODELS:
         return MODELS[name]
     if name not in list_models():
-        raise ValueError(f"unknown architecture {name!r}; known: {', '.join(list_models())}")
+        found = find_timm(name)
+        if found is None:
+            known = ", ".join(list_models())
+            raise ValueError(f"unknown architecture {name!r}; known: {known}; and timm's where timm is installed")
+        return Model(*found, init=None)
     return Model(partial(_build_torchvision, name), 299 if name == "inception_v3" else 224, init=None)
 
 

@@ -1,0 +1,28 @@
+"""Classification networks of timm, where it is installed (it is an optional dependency)."""
+
+from functools import partial
+from importlib.util import find_spec
+from typing import Any
+
+from torch import nn
+
+PREFIX = "timm/"
+
+
+def find_timm(name: str) -> tuple[partial[nn.Module], int] | None:
+    """How to build timm's network `name` (with or without the prefix `timm/`) and its input side; None if unknown."""
+    if find_spec("timm") is None:
+        return None
+    import timm  # here, not above: a second to import, and needed by few
+
+    plain = name.removeprefix(PREFIX)
+    if not timm.is_model(plain):
+        return None
+    config = timm.get_pretrained_cfg(plain, allow_unregistered=True)
+    return partial(_build, plain), config.input_size[-1] if config else 224
+
+
+def _build(name: str, num_classes: int, **options: Any) -> nn.Module:
+    import timm
+
+    return timm.create_model(name, pretrained=False, num_classes=num_classes, **options)
