@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from classify.data import DATASETS, dataset_options, load_dataset
 from classify.data.augment import normalize
 from classify.data.folder import IMAGENET_MEAN, IMAGENET_STD, load_folder
-from classify.data.images import ImageSet, channel_mean_std
+from classify.data.images import ImageSet, balanced_indices, channel_mean_std
 from classify.evaluate import evaluation_mode
 from pruning.methods import Calibration
 
@@ -78,7 +78,8 @@ class ImageSource:
             train = load_dataset(self.name, "train", **options)
         except TypeError as error:
             raise ValueError(f"--data {self.name}: not possible with the options {options} ({error})") from error
-        used = ImageSet(train.images[: self.n_images], train.labels[: self.n_images], train.classes)
+        chosen = balanced_indices(train.labels, self.n_images)
+        used = ImageSet(train.images[chosen], train.labels[chosen], train.classes)
         return CalibrationImages(used, *channel_mean_std(train.images))
 
 

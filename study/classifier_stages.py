@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from classify.data.augment import normalize
+from classify.data.images import balanced_indices
 from classify.evaluate import evaluate_classifier, evaluation_mode
 from classify.regimes import budget_epochs, get_regime
 from classify.train import TrainSettings, train_classifier
@@ -139,9 +140,10 @@ def _effects(settings: Any, model: nn.Module) -> list[Effect]:
 
 
 def _calibration(data: ClassificationData, network: Network) -> Any:
-    """Cross-entropy over the first training images, by which activations or gradients are seen."""
-    images = normalize(data.train.images[:_CALIBRATION_IMAGES], network.mean, network.std)
-    labels = data.train.labels[:_CALIBRATION_IMAGES]
+    """Cross-entropy over training images, as many of each class, by which activations or gradients are seen."""
+    chosen = balanced_indices(data.train.labels, _CALIBRATION_IMAGES)
+    images = normalize(data.train.images[chosen], network.mean, network.std)
+    labels = data.train.labels[chosen]
 
     def loss(model: nn.Module) -> Tensor:
         with evaluation_mode(model):

@@ -56,6 +56,20 @@ def channel_mean_std(images: Tensor) -> tuple[tuple[float, float, float], tuple[
     return (means[0], means[1], means[2]), (stds[0], stds[1], stds[2])
 
 
+def balanced_indices(labels: Tensor, n_images: int) -> Tensor:
+    """Indices (at most `n_images`,) of the first images of each class, as many of each as there are.
+
+    The classes take turns, so that counts differ by one at most while no class runs out.
+    """
+    if n_images < 1:
+        raise ValueError(f"n_images={n_images} must be at least 1")
+    turn = torch.zeros_like(labels)  # how many images of its class come before each
+    for label in labels.unique():
+        of_class = labels == label
+        turn[of_class] = torch.arange(int(of_class.sum()))
+    return (turn * (int(labels.max()) + 1) + labels).argsort()[:n_images]
+
+
 def _check_images(images: Tensor) -> None:
     if images.dtype != torch.uint8 or images.dim() != 4 or images.shape[1] != 3:
         raise ValueError(f"images must be uint8 (N, 3, H, W), got {images.dtype} {tuple(images.shape)}")

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from classify.data.images import ImageSet, channel_mean_std
+from classify.data.images import ImageSet, balanced_indices, channel_mean_std
 
 
 def test_mean_and_std_of_each_channel_by_hand():
@@ -31,3 +31,12 @@ def test_mean_and_std_of_each_channel_by_hand():
 def test_bad_images_and_labels_are_refused(images, labels, message):
     with pytest.raises(ValueError, match=message):
         ImageSet(images, labels, ("a", "b"))
+
+
+def test_balanced_indices_by_hand():
+    """Classes take turns by order of appearance; class 2 runs out after one."""
+    labels = torch.tensor([0, 0, 0, 1, 2, 1, 0])
+    assert balanced_indices(labels, 5).tolist() == [0, 3, 4, 1, 5]
+    assert sorted(balanced_indices(labels, 100).tolist()) == list(range(7))
+    with pytest.raises(ValueError, match="n_images=0"):
+        balanced_indices(labels, 0)
