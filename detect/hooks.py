@@ -131,6 +131,6 @@ class Reporter(HookBase):
         if done % self.every and done != self.total:
             return
         metrics = {name: loss.item() for name, loss in self.trainer.losses.items()}
-        metrics["total_loss"] = self.trainer.last_loss
+        metrics["loss"] = self.trainer.last_loss  # their sum
         metrics["lr"] = self.trainer.optimizer.param_groups[0]["lr"]
         self.report(done, self.total, metrics)

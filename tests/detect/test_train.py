@@ -159,8 +159,8 @@ def test_reports_and_effects_see_every_step(dataset, tmp_path):
     assert [(step, total) for step, total, _ in reports] == [(1, 4), (2, 4), (3, 4), (4, 4)]
     assert [m["lr"] for *_, m in reports] == pytest.approx([0.01, 0.01, 0.001, 0.001])
     first = reports[0][2]
-    parts = sum(v for k, v in first.items() if k.startswith("loss"))
-    assert first["total_loss"] == pytest.approx(parts)
+    parts = sum(v for k, v in first.items() if k.startswith("loss_"))
+    assert first["loss"] == pytest.approx(parts)
 
 
 def test_a_step_equals_plain_detectron2(dataset, tmp_path):
@@ -181,7 +181,7 @@ def test_a_step_equals_plain_detectron2(dataset, tmp_path):
     trainer._data_loader_iter_obj = iter([batch])
     seed_generators(0, 0)
     trainer.train(0, 1)
-    plain_loss = sum(v.latest() for k, v in trainer.storage.histories().items() if k.startswith("loss"))
+    plain_loss = sum(v.latest() for k, v in trainer.storage.histories().items() if k.startswith("loss_"))
 
     step = settings(iterations=1, momentum=0.0, weight_decay=0.0, warmup=0.0, clip_norm=None)
     outcome = train_detector(ours, cfg, dataset=dataset, settings=step, checkpoint=tmp_path / "c.pt")

@@ -81,6 +81,14 @@ def test_every_route_has_a_row_with_its_costs(finished):
     assert set(images.values()) == {8}
 
 
+def test_learning_curves_of_both_halves_are_there_to_draw(finished):
+    _, routes, runs = finished
+    for stage in all_stages(routes):
+        if stage.kind.startswith("train_"):
+            lines = [json.loads(line) for line in stage.run(runs).metrics.read_text().splitlines()]
+            assert lines and all({"step", "total", "loss", "lr"} <= line.keys() for line in lines), stage.id
+
+
 def test_training_macs_are_three_forward_passes_an_image(finished):
     _, routes, runs = finished
     classify = routes[0].stages[0].run(runs).read_result()
