@@ -1,13 +1,18 @@
 """Pruning inside a detector: masked equals smaller, widths of the features stay, the plan is the classifier's."""
 
+from dataclasses import replace
+
 import pytest
 import torch
+from detectron2.structures import Boxes, Instances
+from detectron2.utils.events import EventStorage
 
 from classify.models import arch, build, rebuild
 from detect.backbone import load_classifier
 from detect.build import DetectorSettings, build_detector
-from detect.prune import backbone_groups, prune_detector
+from detect.prune import backbone_groups, detection_loss, prune_detector
 from pruning.cost import count_macs
+from pruning.methods import METHODS
 from pruning.plan import PruningPlan
 from pruning.select import Selection
 
@@ -84,3 +89,43 @@ def test_what_cannot_be_done_inside_a_detector_says_so(dense):
         prune(dense, Selection(0.5, skip=("layer9.*",)))
     with pytest.raises(ValueError, match="removes single weights"):
         prune(dense, Selection(0.5), "magnitude")
+
+
+def calibration_batches():
+    instances = Instances((64, 64))
+    instances.gt_boxes, instances.gt_classes = Boxes(torch.tensor([[8.0, 8, 40, 40]])), torch.tensor([1])
+    generator = torch.Generator().manual_seed(0)
+    return [
+        [{"image": torch.randint(256, (3, 64, 64), generator=generator).float(), "instances": instances}]
+        for _ in range(2)
+    ]
+
+
+REFUSED = {
+    "magnitude": "removes single weights",
+    "uniform_weights": "removes single weights",
+    "lottery": "removes single weights",
+    "guided": "must name at least one file of a pattern",  # as everywhere without its option
+}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_prunes_inside_a_detector_or_says_why_not(dense, method):
+    """With trainable BatchNorm and the detector's own loss for calibration."""
+    classifier, groups, _ = dense
+    trainable, _ = build_detector(classifier, settings=replace(SETTINGS, norm="BN"))
+    with EventStorage(0):
+        arguments = {"loss": detection_loss(calibration_batches())}
+        if method in REFUSED:
+            with pytest.raises(ValueError, match=REFUSED[method]):
+                prune((classifier, groups, trainable), Selection(0.5), method, **arguments)
+            return
+        pruned = prune((classifier, groups, trainable), Selection(0.5), method, **arguments)
+    assert pruned.difference < 1e-4
+    assert sum(len(keep) for keep in pruned.plan.keep.values()) == 120  # half of 16 + 32 + 64 + 128
+    assert pruned.detector.backbone.output_shape().keys() == trainable.backbone.output_shape().keys()
+
+
+def test_slimming_needs_scales_that_training_can_move(dense):
+    with pytest.raises(ValueError, match=r"holds gamma as a constant; build the network with norm .BN."):
+        prune(dense, Selection(0.5), "slimming")
