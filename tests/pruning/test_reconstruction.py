@@ -1,5 +1,7 @@
 """Feature reconstruction: the LASSO's count, the refit, the shortcut's loss, selected inputs."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -64,6 +66,20 @@ def test_refit_restores_what_the_kept_channels_can_say():
     pruned = Chain(model[0].weight[..., 0, 0].tolist(), weight.tolist())
     assert len(choice.keep["0"]) == 2 and (weight != 0).any(0).sum() == 2
     torch.testing.assert_close(pruned(images), model(images), rtol=1e-3, atol=1e-4)
+
+
+def test_targets_come_from_the_original_and_inputs_from_the_pruned_network():
+    """The work network's first layer gives half of the original's: twice the kernel makes up for it."""
+    original = Chain([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0], [1.0, 3.0]], [[2.0, 0.0, 1.0, 0.0], [0.0, 2.0, 0.0, 1.0]])
+    work = copy.deepcopy(original)
+    work[0].weight.data.mul_(0.5)
+    images = torch.rand(16, 2, 4, 4)
+    consumer = Consumer("2", torch.arange(4)[:, None])
+    (sums,) = observe_pair(
+        original, work, [consumer], lambda m: m(images).mean(), positions_per_image=9, generator=random_stream(0, "a")
+    )
+    work[2].weight.data = sums.refit((0, 1, 2, 3), ridge=0.0)[..., None]
+    torch.testing.assert_close(work(images), original(images), rtol=1e-3, atol=1e-4)
 
 
 class Residual(nn.Module):
