@@ -26,7 +26,7 @@ def test_a_patch_by_hand():
     "layer",
     [
         nn.Conv2d(4, 5, 3, padding=1),
-        nn.Conv2d(4, 5, (3, 2), stride=(2, 1), padding=(0, 2), dilation=(1, 2)),
+        nn.Conv2d(4, 5, (3, 2), stride=(2, 1), padding=(0, 2), dilation=(2, 3)),
         nn.Conv2d(4, 5, 3, padding="same", padding_mode="circular"),
         nn.Conv2d(4, 5, 1, stride=2),
     ],
