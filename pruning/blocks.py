@@ -37,7 +37,12 @@ _TORCHVISION: dict[type, str] = {BasicBlock: "bn2", Bottleneck: "bn3"}
 
 def residual_blocks(model: nn.Module) -> list[str]:
     """Names of the blocks that can lose their branch, in the order of the network."""
-    return [name for name, m in model.named_modules() if type(m) in _TORCHVISION or isinstance(m, ResidualBlock)]
+    return [name for name, module in model.named_modules() if is_residual_block(module)]
+
+
+def is_residual_block(module: nn.Module) -> bool:
+    """Can it lose its branch?"""
+    return type(module) in _TORCHVISION or isinstance(module, ResidualBlock)
 
 
 def branch_end(model: nn.Module, name: str) -> str:

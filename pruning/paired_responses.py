@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pruning.blocks import branch_end, residual_blocks
+from pruning.blocks import branch_end, is_residual_block
 from pruning.kernels import Consumer, kernel_slices
 from pruning.least_squares import Sums, make_sums
 from pruning.responses import Calibration, Hook, Places, draw_places, hooked, observe, patches, response
@@ -80,7 +80,7 @@ def observe_pair(
 def branch_of(model: nn.Module, layer: str) -> Branch | None:
     """The residual branch that the convolution `layer` ends, or None: a block is known by its type (`blocks`)."""
     name, _, leaf = layer.rpartition(".")
-    if name not in residual_blocks(model):
+    if not is_residual_block(model.get_submodule(name)):
         return None
     block, end = model.get_submodule(name), branch_end(model, name)
     children = list(dict(block.named_children()))
