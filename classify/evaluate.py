@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from classify.data.augment import normalize
-from classify.data.images import ImageSet
+from classify.data.images import Batch, Images
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Scores:
 
 
 def evaluate_classifier(
-    model: nn.Module, images: ImageSet, *, mean: Sequence[float], std: Sequence[float], batch_size: int = 256
+    model: nn.Module, images: Images, *, mean: Sequence[float], std: Sequence[float], batch_size: int = 256
 ) -> Scores:
     """Evaluate on every image once, in evaluation mode and float32; the model's mode is restored.
 
@@ -33,9 +33,10 @@ def evaluate_classifier(
     correct1 = correct5 = 0
     loss = 0.0
     with evaluation_mode(model), torch.inference_mode():
-        for start in range(0, len(images), batch_size):
-            labels = images.labels[start : start + batch_size].to(device)
-            logits = model(normalize(images.images[start : start + batch_size].to(device), mean, std)).float()
+        plan = (Batch(index, ()) for index in torch.arange(len(images)).split(batch_size))
+        for pixels, targets in images.batches(plan, "none"):
+            labels = targets.to(device)
+            logits = model(normalize(pixels.to(device), mean, std)).float()
             ranked = logits.topk(min(5, logits.shape[1]), dim=1).indices  # (N, 5)
             hits = ranked == labels[:, None]
             correct1 += int(hits[:, 0].sum())

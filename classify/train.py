@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from classify.checkpoint import load_checkpoint, save_checkpoint
-from classify.data.augment import augmentation, normalize
-from classify.data.images import ImageSet
+from classify.data.augment import normalize
+from classify.data.images import Batch, Images, stream
 from classify.evaluate import evaluate_classifier
 from classify.memory_format import channels_last
 from classify.precision import autocast_dtype
@@ -59,11 +59,11 @@ class TrainOutcome:
 
 def train_classifier(
     model: nn.Module,
-    train: ImageSet,
+    train: Images,
     *,
     settings: TrainSettings,
     checkpoint: Path,
-    validation: ImageSet | None = None,
+    validation: Images | None = None,
     report: Report | None = None,
     effects: Sequence[Effect] = (),
 ) -> TrainOutcome:
@@ -101,12 +101,12 @@ def train_classifier(
 
 def _train_epoch(
     run: "_Run",
-    train: ImageSet,
+    train: Images,
     settings: TrainSettings,
     dtype: torch.dtype | None,
     step: int,
     per_epoch: int,
-    validation: ImageSet | None,
+    validation: Images | None,
     report: Report | None,
 ) -> int:
     """Train from `step` to the end of its epoch, checkpoints and reports included; returns the next step."""
@@ -117,7 +117,7 @@ def _train_epoch(
     device = next(model.parameters()).device.type
     total = settings.epochs * per_epoch
     epoch, first = divmod(step, per_epoch)
-    for images, labels in _batches(train, settings, epoch, first):
+    for images, labels in train.batches(_plan(train, settings, epoch, first), settings.augmentation):
         seed_generators(settings.seed, step)  # dropout; the same after a resume
         lr = settings.lr * schedule(step / total)
         for group in optimizer.param_groups:
@@ -152,17 +152,12 @@ def _train_epoch(
     return step
 
 
-def _batches(train: ImageSet, settings: TrainSettings, epoch: int, first: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Augmented uint8 batches of one epoch from batch `first` on: a pure function of (seed, epoch, batch)."""
-    augment = augmentation(settings.augmentation)
-    order = torch.randperm(len(train), generator=_generator(settings.seed, epoch))
+def _plan(train: Images, settings: TrainSettings, epoch: int, first: int) -> Iterator[Batch]:
+    """The batches of one epoch from batch `first` on: a pure function of (seed, epoch, batch)."""
+    order = torch.randperm(len(train), generator=stream(settings.seed, epoch))
     for i in range(first, -(-len(train) // settings.batch_size)):
         index = order[i * settings.batch_size : (i + 1) * settings.batch_size]
-        yield augment(train.images[index], _generator(settings.seed, epoch, i)), train.labels[index]
-
-
-def _generator(*key: int) -> torch.Generator:
-    return torch.Generator().manual_seed(int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> 1))
+        yield Batch(index, (settings.seed, epoch, i))
 
 
 class _Run:

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from classify.data import Splits
 from classify.data.augment import normalize
 from classify.data.images import balanced_indices
 from classify.evaluate import evaluate_classifier, evaluation_mode
@@ -15,7 +16,7 @@ from pruning.methods import Effect, get_method
 from pruning.prune import prune, prune_by_choice
 from pruning.targets import choose_for_target, get_target
 from study.context import Context
-from study.data import ClassificationData, open_classification
+from study.data import open_classification
 from study.networks import (
     Network,
     dense_groups,
@@ -88,7 +89,7 @@ def run_prune(context: Context) -> dict[str, Any]:
         network = dense_network(settings, data)
         torch.manual_seed(stage.seed)
         model = network.build()
-    batch = normalize(data.train.images[:8], network.mean, network.std)
+    batch = normalize(data.train.take(torch.arange(8)), network.mean, network.std)
     groups = dense_groups(network, model)
     if is_structural(settings["target"]):
         choice = choose_for_target(get_target(settings["target"]), model, groups)
@@ -139,10 +140,10 @@ def _effects(settings: Any, model: nn.Module) -> list[Effect]:
     return [effect(model, method_options(wanted))]
 
 
-def _calibration(data: ClassificationData, network: Network) -> Any:
+def _calibration(data: Splits, network: Network) -> Any:
     """Cross-entropy over training images, as many of each class, by which activations or gradients are seen."""
     chosen = balanced_indices(data.train.labels, _CALIBRATION_IMAGES)
-    images = normalize(data.train.images[chosen], network.mean, network.std)
+    images = normalize(data.train.take(chosen), network.mean, network.std)
     labels = data.train.labels[chosen]
 
     def loss(model: nn.Module) -> Tensor:
@@ -153,7 +154,7 @@ def _calibration(data: ClassificationData, network: Network) -> Any:
     return loss
 
 
-def _accuracy(model: nn.Module, data: ClassificationData, network: Network) -> dict[str, Any]:
+def _accuracy(model: nn.Module, data: Splits, network: Network) -> dict[str, Any]:
     """Accuracy on validation and test, read once, with the number of images."""
     found: dict[str, Any] = {}
     for split, images in (("val", data.val), ("test", data.test)):

@@ -3,13 +3,11 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from classify.data import load_dataset
-from classify.data.images import ImageSet, channel_mean_std
+from classify.data import Splits, open_splits
 from detect.data import CocoDataset
 from detect.scenes import write_scenes
 from study.detector_sections import DetectorData
@@ -46,29 +44,12 @@ def open_detection(data: Mapping[str, Any], split: str, root: Path) -> CocoDatas
     return CocoDataset(scenes.annotations, scenes.image_dir)
 
 
-@dataclass(frozen=True)
-class ClassificationData:
-    """The splits of a classification data set and the normalisation of its training images (RGB, 0..1)."""
-
-    train: ImageSet
-    val: ImageSet
-    test: ImageSet
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-
-
-def open_classification(data: Mapping[str, Any], root: Path) -> ClassificationData:
+def open_classification(data: Mapping[str, Any], root: Path) -> Splits:
     """All splits of a data set given by name, options and seed; kept in memory for the next stage."""
     return _load(canonical(dict(data)), root)
 
 
 @lru_cache(maxsize=2)
-def _load(text: str, root: Path) -> ClassificationData:
+def _load(text: str, root: Path) -> Splits:
     data = json.loads(text)
-
-    def load(split: str) -> ImageSet:
-        return load_dataset(data["name"], split, root=root, seed=data["seed"], **data["options"])
-
-    train = load("train")
-    mean, std = channel_mean_std(train.images)
-    return ClassificationData(train, load("val"), load("test"), mean, std)
+    return open_splits(data["name"], root=root, seed=data["seed"], **data["options"])

@@ -23,7 +23,7 @@ from study.store import RunDir, write_text
 
 @dataclass(frozen=True)
 class Network:
-    """A classifier's architecture and the input it was made for: image side in pixels, RGB mean and std in 0..1."""
+    """A classifier's architecture and the input it was made for: image side in pixels, mean and std in 0..1."""
 
     plan: PruningPlan
     num_classes: int
@@ -40,8 +40,8 @@ class Network:
         return rebuild(self.plan, self.num_classes)
 
     def example(self) -> Tensor:
-        """A zero image batch (1, 3, H, W)."""
-        return torch.zeros(1, 3, self.image_size, self.image_size)
+        """A zero image batch (1, C, H, W)."""
+        return torch.zeros(1, len(self.mean), self.image_size, self.image_size)
 
     def dense(self) -> "Network":
         """The same network before any pruning."""
@@ -126,4 +126,4 @@ def dense_groups(network: Network, model: nn.Module) -> list[Any]:
 def dense_network(settings: Mapping[str, Any], data: Any) -> Network:
     """The unpruned network that a stage's settings name, for the data it is trained on."""
     plan = PruningPlan(settings["arch"], settings["arch_options"])
-    return Network(plan, len(data.train.classes), data.train.images.shape[-1], data.mean, data.std)
+    return Network(plan, len(data.train.classes), data.train.shape[-1], data.mean, data.std)

@@ -2,11 +2,24 @@
 
 import inspect
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from classify.data.digits import load_digits_set
-from classify.data.images import ImageSet
+from classify.data.images import SPLITS, Images, ImageSet, channel_mean_std
+
+
+@dataclass(frozen=True)
+class Splits:
+    """The splits of a data set and the normalisation of its images (by channel, pixels in 0..1)."""
+
+    train: Images
+    val: Images
+    test: Images
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
 
 # A loader is called as load(split, root=..., seed=..., **options) and returns that split.
 DATASETS: dict[str, Callable[..., ImageSet]] = {
@@ -27,6 +40,12 @@ def load_dataset(name: str, split: str, *, root: Path | None = None, seed: int =
         if option not in known:
             raise ValueError(f"data set {name!r} has no option {option!r}; choose from {', '.join(known)}")
     return DATASETS[name](split, root=root, seed=seed, **options)
+
+
+def open_splits(name: str, *, root: Path | None = None, seed: int = 0, **options: Any) -> Splits:
+    """All splits of a data set of `DATASETS`, normalised by the statistics of its training images."""
+    train, val, test = (load_dataset(name, split, root=root, seed=seed, **options) for split in SPLITS)
+    return Splits(train, val, test, *channel_mean_std(train.images))
 
 
 def dataset_options(name: str) -> dict[str, Any]:

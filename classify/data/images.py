@@ -1,9 +1,14 @@
-"""Labelled images in memory, and the statistics that normalise them."""
+"""Labelled images: what every data set offers to training and evaluation, images in memory, their statistics."""
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Protocol
 
+import numpy as np
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
+
+from classify.data.augment import augmentation
 
 SPLITS = ("train", "val", "test")
 
@@ -15,10 +20,53 @@ def check_split(split: str) -> None:
 
 
 @dataclass(frozen=True)
-class ImageSet:
-    """One split of a classification data set.
+class Batch:
+    """One batch to make: the images `index` (n,), augmented by random numbers that follow from `key` alone.
 
-    `images` is uint8, (N, 3, H, W), RGB; `labels` is int64, (N,), indices into `classes`.
+    Of the augmented images this process takes `part`: processes that train together share a batch.
+    """
+
+    index: Tensor
+    key: tuple[int, ...]
+    part: slice = field(default_factory=lambda: slice(None))
+
+    def generator(self) -> Generator:
+        """The random numbers of the whole batch, the same in every process."""
+        return stream(*self.key)
+
+
+class Images(Protocol):
+    """One split of a classification data set, in memory or on disk."""
+
+    @property
+    def labels(self) -> Tensor:
+        """int64, (N,), indices into `classes`."""
+        ...
+
+    @property
+    def classes(self) -> tuple[str, ...]: ...
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of an image as a network reads it."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def take(self, index: Tensor) -> Tensor:
+        """The images `index` (n,) as they are evaluated, without augmentation: uint8, (n, C, H, W)."""
+        ...
+
+    def batches(self, plan: Iterable[Batch], augment: str) -> Iterator[tuple[Tensor, Tensor]]:
+        """For each planned batch this process's part of it: images as uint8 (n, C, H, W), labels (n,)."""
+        ...
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """One split in memory.
+
+    `images` is uint8, (N, C, H, W), RGB or grey; `labels` is int64, (N,), indices into `classes`.
     """
 
     images: Tensor
@@ -34,14 +82,36 @@ class ImageSet:
         if low < 0 or high >= len(self.classes):
             raise ValueError(f"labels span {low}..{high}, outside 0..{len(self.classes) - 1}")
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W)."""
+        channels, height, width = self.images.shape[1:]
+        return channels, height, width
+
     def __len__(self) -> int:
         return len(self.images)
 
+    def take(self, index: Tensor) -> Tensor:
+        """The images `index`, as they are."""
+        return self.images[index]
 
-def channel_mean_std(images: Tensor) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
-    """Mean and population standard deviation of R, G and B over all pixels, in units of 0..1.
+    def batches(self, plan: Iterable[Batch], augment: str) -> Iterator[tuple[Tensor, Tensor]]:
+        """Each planned batch, augmented as a whole."""
+        recipe = augmentation(augment)
+        for batch in plan:
+            images = recipe(self.images[batch.index], batch.generator())
+            yield images[batch.part], self.labels[batch.index][batch.part]
 
-    `images` is uint8, (N, 3, H, W). A uint8 channel has 256 values, so its histogram gives both
+
+def stream(*key: int) -> Generator:
+    """Random numbers that follow from the key alone."""
+    return Generator().manual_seed(int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> 1))
+
+
+def channel_mean_std(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and population standard deviation of each channel over all pixels, in units of 0..1.
+
+    `images` is uint8, (N, C, H, W). A uint8 channel has 256 values, so its histogram gives both
     exactly, in one pass and without a float copy of the images.
     """
     _check_images(images)
@@ -53,7 +123,7 @@ def channel_mean_std(images: Tensor) -> tuple[tuple[float, float, float], tuple[
         mean = float((share * levels).sum())
         means.append(mean)
         stds.append(float((share * (levels - mean) ** 2).sum().sqrt()))
-    return (means[0], means[1], means[2]), (stds[0], stds[1], stds[2])
+    return tuple(means), tuple(stds)
 
 
 def balanced_indices(labels: Tensor, n_images: int) -> Tensor:
@@ -71,7 +141,7 @@ def balanced_indices(labels: Tensor, n_images: int) -> Tensor:
 
 
 def _check_images(images: Tensor) -> None:
-    if images.dtype != torch.uint8 or images.dim() != 4 or images.shape[1] != 3:
-        raise ValueError(f"images must be uint8 (N, 3, H, W), got {images.dtype} {tuple(images.shape)}")
+    if images.dtype != torch.uint8 or images.dim() != 4 or images.shape[1] not in (1, 3):
+        raise ValueError(f"images must be uint8 (N, 1 or 3, H, W), got {images.dtype} {tuple(images.shape)}")
     if images.numel() == 0:
         raise ValueError(f"images must not be empty, got shape {tuple(images.shape)}")
