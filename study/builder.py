@@ -4,9 +4,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from classify.regimes import get_regime
 from pruning.methods import get_method
+from study.config import Guide
 from study.data import detection_data
 from study.detector_sections import Detector
+from study.networks import starts_dense
 from study.sections import Classifier, Evaluation, Pruning
 from study.stages import Stage
 
@@ -21,7 +24,12 @@ class Sections(Protocol):
     def prune(self) -> Pruning: ...
 
     @property
-    def detector(self) -> Detector: ...
+    def guide(self) -> Guide | None: ...
+
+    def guided_classifier(self) -> Classifier: ...
+
+    @property
+    def detector(self) -> Detector | None: ...
 
     @property
     def evaluate(self) -> Evaluation: ...
@@ -46,6 +54,8 @@ class StageBuilder:
         _expect(parent, None)
         method = get_method(self.config.prune.method)
         settings = self._classifier("base", "train", changes)
+        if self.config.classifier.rewind:
+            settings["snapshot_at"] = self.config.classifier.rewind
         if effect and method.training_effect is not None:
             settings["effect"] = {"method": self.config.prune.method, "options": self.config.prune.options}
         return self.stage("train_classifier", settings)
@@ -57,9 +67,20 @@ class StageBuilder:
         """The pruned architecture, from as little as the method needs."""
         _expect(parent, None)
         prune = self.config.prune
+        if self.config.guide is not None and prune.method == "guided":
+            return self.guided(None, changes)
         if get_method(prune.method).predefined and prune.selection().level == "layer":
             return self.prune(None, changes)
         return self.prune(self.classify_for_pruning(None, {}), changes)
+
+    def guided(self, parent: Stage | None, changes: dict[str, Any]) -> Stage:
+        """A design after the networks that `guide` prunes: nothing is trained for it but those."""
+        _expect(parent, None)
+        assert self.config.guide is not None
+        source = _Guiding(self.config.guided_classifier(), self.config.guide.prune)
+        guides = [StageBuilder(source, seed, self.known) for seed in self.config.guide.seeds]
+        pruned = [guide.prune(guide.classify_for_pruning(None, {}), {}) for guide in guides]
+        return self.stage("prune", {**self._pruning(changes), **self._network()}, *pruned)
 
     def prune(self, parent: Stage | None, changes: dict[str, Any]) -> Stage:
         if parent is not None:
@@ -70,21 +91,30 @@ class StageBuilder:
     def train_pruned(self, regime: str, parent: Stage | None, changes: dict[str, Any]) -> Stage:
         stage = _expect(parent, "prune")
         section = "fine_tune" if regime == "fine_tune" else "scratch"
-        return self.stage("train_classifier", self._classifier(regime, section, changes), stage)
+        wanted = get_regime(regime)
+        if wanted.init != "random" and starts_dense(stage):
+            raise ValueError("comes after a network that was trained and pruned, here its shape alone is known")
+        settings = self._classifier(regime, section, changes)
+        if wanted.plus_fine_tuning:
+            settings["fine_tune_epochs"] = self.config.classifier.training("fine_tune").epochs
+        return self.stage("train_classifier", settings, stage)
 
     def detect(
         self, parent: Stage | None, changes: dict[str, Any], phase: str = "train", kind: str = "train_classifier"
     ) -> Stage:
-        stage = _expect(parent, kind)
+        stage, detector = _expect(parent, kind), self._detector()
         scratch = phase == "from_scratch"
-        model = self.config.detector.scratch_model() if scratch else self.config.detector.model
-        training = self.config.detector.training("train" if scratch else phase)  # type: ignore[arg-type]
+        model = detector.scratch_model() if scratch else detector.model
+        training = detector.training("train" if scratch else phase)  # type: ignore[arg-type]
         settings = {
             "data": self._detection(),
             "model": model.model_dump(mode="json"),
             "train": {**training.model_dump(mode="json"), **_checked(changes, training)},
             "init": "random" if scratch else "inherited",
         }
+        method = get_method(self.config.prune.method)
+        if phase == "before_pruning" and method.training_effect is not None:
+            settings["effect"] = {"method": self.config.prune.method, "options": self.config.prune.options}
         return self.stage("train_detector", settings, stage)
 
     def prune_detector(self, parent: Stage | None, changes: dict[str, Any]) -> Stage:
@@ -120,8 +150,27 @@ class StageBuilder:
             "selection": {**selection.__dict__, "ratio": list(selection.stage_ratios())},
         }
 
+    def _detector(self) -> Detector:
+        if self.config.detector is None:
+            raise ValueError("there is no `detector` section in this config")
+        return self.config.detector
+
     def _detection(self) -> dict[str, Any]:
-        return detection_data(self.config.detector.dataset)
+        return detection_data(self._detector().dataset)
+
+
+@dataclass(frozen=True)
+class _Guiding:
+    """The sections of the networks that a guided design follows."""
+
+    classifier: Classifier
+    prune: Pruning
+    guide: None = None
+    detector: None = None
+    evaluate: Evaluation = field(default_factory=Evaluation)
+
+    def guided_classifier(self) -> Classifier:
+        return self.classifier
 
 
 def _expect(stage: Stage | None, kind: str | None) -> Any:
@@ -148,6 +197,8 @@ STEPS: dict[str, Any] = {
     "fine_tune": lambda b, parent, changes: b.train_pruned("fine_tune", parent, changes),
     "scratch_e": lambda b, parent, changes: b.train_pruned("scratch_e", parent, changes),
     "scratch_b": lambda b, parent, changes: b.train_pruned("scratch_b", parent, changes),
+    "scratch_b_fair": lambda b, parent, changes: b.train_pruned("scratch_b_fair", parent, changes),
+    "ticket": lambda b, parent, changes: b.train_pruned("ticket", parent, changes),
     "detect": StageBuilder.detect,
     "detect_before_pruning": lambda b, parent, changes: b.detect(parent, changes, "before_pruning"),
     "prune_detector": StageBuilder.prune_detector,

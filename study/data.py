@@ -5,13 +5,15 @@ import json
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from classify.data import Splits, open_splits
-from detect.data import CocoDataset
-from detect.scenes import write_scenes
 from study.detector_sections import DetectorData
+from study.sections import Machine
 from study.store import canonical
+
+if TYPE_CHECKING:  # it imports Detectron2, and classification works without
+    from detect.data import CocoDataset
 
 
 def detection_data(data: DetectorData) -> dict[str, Any]:
@@ -32,8 +34,11 @@ def detection_data(data: DetectorData) -> dict[str, Any]:
     return {"coco": files}
 
 
-def open_detection(data: Mapping[str, Any], split: str, root: Path) -> CocoDataset:
+def open_detection(data: Mapping[str, Any], split: str, root: Path) -> "CocoDataset":
     """The `train` or `test` split on disk; generated scenes are written below `root` once."""
+    from detect.data import CocoDataset
+    from detect.scenes import write_scenes
+
     if "coco" in data:
         part = data["coco"][split]["paths"]
         return CocoDataset(Path(part["annotations"]), Path(part["images"]))
@@ -44,9 +49,9 @@ def open_detection(data: Mapping[str, Any], split: str, root: Path) -> CocoDatas
     return CocoDataset(scenes.annotations, scenes.image_dir)
 
 
-def open_classification(data: Mapping[str, Any], root: Path) -> Splits:
-    """All splits of a data set given by name, options and seed; kept in memory for the next stage."""
-    return _load(canonical(dict(data)), root)
+def open_classification(data: Mapping[str, Any], machine: Machine) -> Splits:
+    """All splits of a data set given by name, options and seed; kept for the next stage."""
+    return _load(canonical(dict(data)), machine.data_root)
 
 
 @lru_cache(maxsize=2)

@@ -1,5 +1,6 @@
 """The stages of the detection half: train, prune and evaluate a detector."""
 
+from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,9 @@ from detect.evaluate import METRICS, draw_scenes, evaluate_detector
 from detect.prune import backbone_groups, detection_loss, prune_detector
 from detect.train import TrainSettings, train_detector
 from pruning.cost import count_params
-from pruning.methods import get_method
+from pruning.masked_training import HoldMasks, reinitialise_surviving
+from pruning.masks import Masks
+from pruning.methods import Effect, get_method
 from study.context import Context
 from study.data import open_detection
 from study.networks import Network, is_structural, load_model, method_options, read_weights, save_weights, selection_of
@@ -31,7 +34,7 @@ def run_train_detector(context: Context) -> dict[str, Any]:
     network = Network.load(context.parent)
     torch.manual_seed(stage.seed)
     inherited = settings["init"] == "inherited" and stage.parents[0].kind == "train_classifier"
-    classifier = load_model(context.parent) if inherited else network.build()
+    classifier = load_model(context.parent) if inherited else _random(network)
     detector, cfg = build(stage, network, classifier, len(class_names(dataset)), device=context.device)
     if stage.parents[0].kind == "prune_detector":
         detector.load_state_dict(read_weights(context.parent.weights))
@@ -49,6 +52,7 @@ def run_train_detector(context: Context) -> dict[str, Any]:
         settings=train_settings,
         checkpoint=context.run.checkpoint,
         report=context.report,
+        effects=_effects(settings, network, detector.backbone.bottom_up.body),
     )
     network.save(context.run)
     save_weights(context.run.weights, detector)
@@ -89,7 +93,7 @@ def run_prune_detector(context: Context) -> dict[str, Any]:
         options=method_options(settings),
         loss=detection_loss(batches) if get_method(settings["method"]).needs != "nothing" else None,
     )
-    small = Network(network.plan.then(pruned.plan), network.num_classes, network.image_size, network.mean, network.std)
+    small = network.then(pruned.plan, {})
     small.save(context.run)
     save_weights(context.run.weights, pruned.detector)
     return {
@@ -131,6 +135,28 @@ def run_evaluate(context: Context) -> dict[str, Any]:
         },
         "train_macs": 0,
     }
+
+
+def _random(network: Network) -> nn.Module:
+    """A network without pretraining; weights that masks leave are drawn for the fan that they leave."""
+    model = network.build()
+    if network.masks is not None:
+        reinitialise_surviving(model, network.masks)
+    return model
+
+
+def _effects(settings: Mapping[str, Any], network: Network, body: nn.Module) -> list[Effect]:
+    """Masks held on what the detector has of the classifier, and what pruning inside it asks of the training before."""
+    effects: list[Effect] = []
+    if network.masks is not None:
+        here = dict(body.named_parameters())
+        effects.append(HoldMasks(body, Masks({name: mask for name, mask in network.masks.items() if name in here})))
+    wanted = settings.get("effect")
+    if wanted:
+        effect = get_method(wanted["method"]).training_effect
+        assert effect is not None
+        effects.append(effect(body, method_options(wanted)))
+    return effects
 
 
 def load_detector(stage: Stage, runs: Path, num_classes: int, *, device: str) -> tuple[Network, Any, Any]:

@@ -17,21 +17,40 @@ import torch
 import yaml
 from filelock import FileLock
 
-from study.classifier_stages import run_prune, run_train_classifier
+from study.classifier_stages import run_train_classifier
 from study.context import Context
-from study.detector_stages import run_evaluate, run_prune_detector, run_train_detector
 from study.progress import Monitor, Recorder, Watched
 from study.provenance import environment
+from study.prune_stage import run_prune
 from study.sections import Machine
 from study.stages import Stage
 from study.store import RunDir, write_json, write_text
 
+
+def _train_detector(context: Context) -> dict[str, Any]:
+    from study.detector_stages import run_train_detector  # Detectron2, which classification works without
+
+    return run_train_detector(context)
+
+
+def _prune_detector(context: Context) -> dict[str, Any]:
+    from study.detector_stages import run_prune_detector
+
+    return run_prune_detector(context)
+
+
+def _evaluate(context: Context) -> dict[str, Any]:
+    from study.detector_stages import run_evaluate
+
+    return run_evaluate(context)
+
+
 KINDS: dict[str, Callable[[Context], dict[str, Any]]] = {
     "train_classifier": run_train_classifier,
     "prune": run_prune,
-    "train_detector": run_train_detector,
-    "prune_detector": run_prune_detector,
-    "evaluate": run_evaluate,
+    "train_detector": _train_detector,
+    "prune_detector": _prune_detector,
+    "evaluate": _evaluate,
 }
 
 

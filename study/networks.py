@@ -1,8 +1,7 @@
 """The network of a stage: its plan, its input, its weights; from a run directory or, ahead of it, from a config."""
 
-import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +12,15 @@ from torch import Tensor, nn
 
 from classify.models import arch, channel_groups, rebuild
 from pruning.cost import count_macs, count_params
+from pruning.masked_cost import masked_costs
+from pruning.masks import Masks
 from pruning.plan import PruningPlan
 from pruning.prune import Arch
 from pruning.select import Selection
 from pruning.targets import get_target
 from study.method_options import read_method_options
-from study.store import RunDir, write_text
+from study.stages import Stage
+from study.store import RunDir, write_bytes, write_text
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,7 @@ class Network:
     image_size: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    masks: Masks | None = None  # where single weights were removed
 
     @property
     def arch(self) -> Arch:
@@ -45,17 +48,27 @@ class Network:
 
     def dense(self) -> "Network":
         """The same network before any pruning."""
-        plan = PruningPlan(self.plan.arch, self.plan.options)
-        return Network(plan, self.num_classes, self.image_size, self.mean, self.std)
+        return replace(self, plan=PruningPlan(self.plan.arch, self.plan.options), masks=None)
 
-    def costs(self) -> dict[str, int]:
-        """`params` and `macs` of the classifier at its input size."""
-        model = self.build()
-        return {"params": count_params(model), "macs": count_macs(model, self.example())}
+    def then(self, plan: PruningPlan, masks: Mapping[str, Tensor]) -> "Network":
+        """This network after one more pruning: channels removed by `plan`, or weights left by `masks`."""
+        if self.masks is not None and plan.changes_shape:
+            raise ValueError("channels cannot be removed from a network that single weights were removed from")
+        return replace(self, plan=self.plan.then(plan), masks=Masks(masks) if masks else self.masks)
+
+    def costs(self) -> dict[str, Any]:
+        """`params` and `macs` of the classifier at its input size; weights that masks remove do not count."""
+        model, example = self.build(), self.example()
+        if self.masks is None:
+            return {"params": count_params(model), "macs": count_macs(model, example)}
+        params, macs = masked_costs(model, self.masks, example)
+        return {"params": params, "macs": macs, "density": self.masks.density()}
 
     def save(self, run: RunDir) -> None:
-        """Write `plan.json`."""
+        """Write `plan.json`, and `masks.safetensors` where there are masks."""
         write_text(run.plan, self.plan.to_json())
+        if self.masks is not None:
+            write_bytes(run.masks, self.masks.to_bytes())
 
     def as_result(self) -> dict[str, Any]:
         """What a result records of it beside `plan.json`."""
@@ -71,7 +84,8 @@ class Network:
         """Read it from a finished run."""
         data = run.read_result()["network"]
         mean, std = tuple(data["mean"]), tuple(data["std"])
-        return cls(PruningPlan.load(run.plan), data["num_classes"], data["image_size"], mean, std)
+        masks = Masks.load(run.masks) if run.masks.is_file() else None
+        return cls(PruningPlan.load(run.plan), data["num_classes"], data["image_size"], mean, std, masks)
 
 
 def load_model(run: RunDir) -> nn.Module:
@@ -84,13 +98,7 @@ def load_model(run: RunDir) -> nn.Module:
 def save_weights(path: Path, model: nn.Module) -> None:
     """Write all tensors of a network as safetensors, atomically."""
     state = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    with partial.open("wb") as file:
-        file.write(save(state))
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+    write_bytes(path, save(state))
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -127,3 +135,8 @@ def dense_network(settings: Mapping[str, Any], data: Any) -> Network:
     """The unpruned network that a stage's settings name, for the data it is trained on."""
     plan = PruningPlan(settings["arch"], settings["arch_options"])
     return Network(plan, len(data.train.classes), data.train.shape[-1], data.mean, data.std)
+
+
+def starts_dense(stage: Stage) -> bool:
+    """Does this stage make its network from its own settings, rather than take over its parent's?"""
+    return not stage.parents or (stage.kind == "prune" and "arch" in stage.settings)

@@ -1,14 +1,15 @@
 """Pipelines as data: chains of steps, and their expansion into stages that are shared where they are equal."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
 from study.builder import STEPS, StageBuilder
 from study.config import StudyConfig
-from study.load import set_key, validate
+from study.load import merge, set_key, validate
 from study.stages import Stage
+from study.store import canonical
 
 # In Liu et al. (ICLR 2019) prune_then_transfer is called Prune-C and transfer_then_prune Prune-D. Where a method's
 # layer widths do not depend on trained weights, `shape` costs nothing; otherwise it trains a classifier and prunes it.
@@ -21,10 +22,22 @@ PIPELINES: dict[str, list[str]] = {
     "detect_from_scratch": ["shape", "detect_from_scratch"],
 }
 
+# The same for a study without a detector, which compares classifiers. A ticket starts from the dense network's own
+# weights, rewound; its control is scratch_e, the same pruned network from other random weights.
+CLASSIFIER_PIPELINES: dict[str, list[str]] = {
+    "unpruned": ["classify"],
+    "pruned": ["classify_for_pruning", "prune"],
+    "fine_tune": ["classify_for_pruning", "prune", "fine_tune"],
+    "scratch_e": ["shape", "scratch_e"],
+    "scratch_b": ["shape", "scratch_b"],
+    "scratch_b_fair": ["shape", "scratch_b_fair"],
+    "ticket": ["classify_for_pruning", "prune", "ticket"],
+}
+
 
 @dataclass(frozen=True)
 class Route:
-    """One pipeline at one point of the grid with one seed: its stages in order, the last an evaluation."""
+    """One pipeline at one point of the grid with one seed: its stages in order; the last one's result is compared."""
 
     pipeline: str
     point: Mapping[str, Any]
@@ -44,18 +57,28 @@ class Route:
 def expand(config: StudyConfig, *, source: str) -> list[Route]:
     """Every route of the study; equal stages are one object.
 
-    Raises ConfigError for a grid field that does not fit, ValueError for a chain that makes no sense.
+    A field of the grid on which a route does not depend is no part of its point: the unpruned network is one row.
+    Raises ConfigError for a grid field or variant that does not fit, ValueError for a chain that makes no sense.
     """
     routes: list[Route] = []
     known: dict[tuple[str, int], Stage] = {}
-    keys = list(config.grid)
-    for values in product(*config.grid.values()):
-        point = dict(zip(keys, values, strict=True))
+    for point in points(config):
         at_point = _at_point(config, point, source)
         for name, chain in chains(at_point).items():
             for seed in at_point.seeds:
                 routes.append(_route(name, chain, at_point, point, seed, known))
-    return routes
+    return _without_idle_fields(routes)
+
+
+def grid_fields(config: StudyConfig) -> dict[str, list[Any]]:
+    """What varies between the points of a study, and its values; the variants' names first."""
+    return {**({"variant": list(config.variants)} if config.variants else {}), **config.grid}
+
+
+def points(config: StudyConfig) -> list[dict[str, Any]]:
+    """Every combination of the grid's fields."""
+    fields = grid_fields(config)
+    return [dict(zip(fields, values, strict=True)) for values in product(*fields.values())]
 
 
 def chains(config: StudyConfig) -> dict[str, list[tuple[str, dict[str, Any]]]]:
@@ -63,11 +86,38 @@ def chains(config: StudyConfig) -> dict[str, list[tuple[str, dict[str, Any]]]]:
     if isinstance(config.pipelines, Mapping):
         wanted: dict[str, Sequence[Any]] = dict(config.pipelines)
     else:
-        unknown = [name for name in config.pipelines if name not in PIPELINES]
+        named = PIPELINES if config.detector else CLASSIFIER_PIPELINES
+        unknown = [name for name in config.pipelines if name not in named]
         if unknown:
-            raise ValueError(f"pipelines: unknown pipeline {unknown[0]!r}; known: {', '.join(PIPELINES)}")
-        wanted = {name: PIPELINES[name] for name in config.pipelines}
+            of = "" if config.detector else " of a study without `detector`"
+            raise ValueError(f"pipelines: unknown pipeline {unknown[0]!r}{of}; known: {', '.join(named)}")
+        wanted = {name: named[name] for name in config.pipelines}
     return {name: [_step(name, s) for s in chain] for name, chain in wanted.items()}
+
+
+def _without_idle_fields(routes: Sequence[Route]) -> list[Route]:
+    """The routes, each once, without the fields of their points that change nothing about their pipeline."""
+    left = list(routes)
+    for field in dict.fromkeys(key for route in routes for key in route.point):
+        for name in {route.pipeline for route in left}:
+            here = [route for route in left if route.pipeline == name]
+            if len({str(route.point.get(field)) for route in here}) > 1 and _is_idle(field, here):
+                left = [_without(field, route) if route in here else route for route in left]
+    once = {(route.pipeline, canonical(dict(route.point)), route.seed): route for route in left}
+    return list(once.values())
+
+
+def _is_idle(field: str, routes: Sequence[Route]) -> bool:
+    """Are routes that differ in this field alone, of the same seed, one and the same?"""
+    found: dict[tuple[str, int], set[str]] = {}
+    for route in routes:
+        rest = canonical(dict(_without(field, route).point))
+        found.setdefault((rest, route.seed), set()).add(route.evaluation.id)
+    return all(len(ends) == 1 for ends in found.values())
+
+
+def _without(field: str, route: Route) -> Route:
+    return replace(route, point={key: value for key, value in route.point.items() if key != field})
 
 
 def _step(pipeline: str, step: Any) -> tuple[str, dict[str, Any]]:
@@ -78,12 +128,23 @@ def _step(pipeline: str, step: Any) -> tuple[str, dict[str, Any]]:
 
 
 def _at_point(config: StudyConfig, point: Mapping[str, Any], source: str) -> StudyConfig:
-    data = config.model_dump()
-    for section in ("prune",):  # only what the file said: `target` refuses defaults beside it
-        data[section] = config.prune.model_dump(exclude_unset=True)
+    """The config with a variant's changes and the grid's values."""
+    if not point:
+        return config
+    data = config.model_dump(exclude={"variants", "grid"})
+    data["prune"] = config.prune.model_dump(exclude_unset=True)  # only what the file said: `target` refuses defaults
     for key, value in point.items():
-        set_key(data, key, value)
-    return validate(StudyConfig, data, source=f"{source}: grid {dict(point)}") if point else config
+        if key == "variant":
+            changes = config.variants[value]
+            data = merge({k: v for k, v in data.items() if k not in {"prune", "guide"} & changes.keys()}, changes)
+        else:
+            set_key(data, key, value)
+    return validate(StudyConfig, data, source=f"{source}: {describe(point)}")
+
+
+def describe(point: Mapping[str, Any]) -> str:
+    """A point of the grid in words."""
+    return "grid " + ", ".join(f"{key}={value}" for key, value in point.items())
 
 
 def _route(
@@ -103,7 +164,20 @@ def _route(
         except ValueError as error:
             raise ValueError(f"pipelines.{name}: {step}: {error}") from error
         steps.append((step, last))
-    if last is None or last.kind != "train_detector":
-        raise ValueError(f"pipelines.{name}: a chain ends with a trained detector, this one with {chain[-1:]}")
-    steps.append(("evaluate", builder.evaluate(last)))
+    _check_end(name, last, config)
+    if last is not None and last.kind == "train_detector":
+        steps.append(("evaluate", builder.evaluate(last)))
     return Route(name, point, seed, tuple(steps))
+
+
+def _check_end(name: str, last: Stage | None, config: StudyConfig) -> None:
+    """ValueError unless the chain ends with something that a score can be read of."""
+    found = last.kind if last else "nothing"
+    if config.detector and found != "train_detector":
+        raise ValueError(f"pipelines.{name}: a chain ends with a trained detector, this one with {found}")
+    if not config.detector and (found not in ("train_classifier", "prune") or (last and not _trained(last))):
+        raise ValueError(f"pipelines.{name}: a chain ends with a trained classifier, this one with {found}")
+
+
+def _trained(stage: Stage) -> bool:
+    return stage.kind == "train_classifier" or any(p.kind == "train_classifier" for p in stage.parents)

@@ -8,7 +8,6 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from detect.data import check_dataset
 from study.budget import Budget
 from study.collect import collect
 from study.config import StudyConfig
@@ -21,6 +20,9 @@ from study.stages import Stage
 from study.store import canonical, read_json, write_json
 
 STUDY_FILE = "study.json"
+# what one GPU keeps up in mixed precision, for the dry run's estimate: large networks reach several times as much, a
+# CIFAR network at batch 64 less
+GPU_FLOPS = 10e12
 
 
 def load_study(path: Path, overrides: Sequence[str] = ()) -> tuple[StudyConfig, list[Route]]:
@@ -75,18 +77,21 @@ def all_stages(routes: Sequence[Route]) -> list[Stage]:
 
 
 def labels(routes: Sequence[Route]) -> dict[str, str]:
-    """What a person calls a stage: the step and seed, and the routes that use it."""
-    users: dict[str, list[str]] = {}
+    """What a person calls a stage: the step, its seed, the variant if it is of one, and the routes that use it."""
+    users: dict[str, list[Route]] = {}
     steps: dict[str, str] = {}
     for route in routes:
         for stage in route.stages:
-            users.setdefault(stage.id, []).append(route.pipeline)
+            users.setdefault(stage.id, []).append(route)
             steps.setdefault(stage.id, next((n for n, s in route.steps if s.id == stage.id), stage.kind))
     names = {}
     for stage in all_stages(routes):
-        pipelines = list(dict.fromkeys(users[stage.id]))
+        pipelines = list(dict.fromkeys(route.pipeline for route in users[stage.id]))
+        variants = {route.point.get("variant") for route in users[stage.id]}
+        variant = next(iter(variants)) if len(variants) == 1 else None
         used = pipelines[0] if len(pipelines) == 1 else f"{len(pipelines)} routes"
-        names[stage.id] = f"{steps[stage.id]} (seed {stage.seed}, {used})"
+        parts = [f"seed {stage.seed}", *([str(variant)] if variant else []), used]
+        names[stage.id] = f"{steps[stage.id]} ({', '.join(parts)})"
     return names
 
 
@@ -119,6 +124,8 @@ def check_detection_data(stages: Sequence[Stage], runs: Path) -> None:
         split = "train" if stage.kind == "train_detector" else stage.settings["split"]
         key = canonical([dict(stage.settings["data"]), split])
         if key not in seen:
+            from detect.data import check_dataset  # Detectron2, which classification works without
+
             seen.add(key)
             check_dataset(open_detection(stage.settings["data"], split, runs / "data"))
 
@@ -138,23 +145,23 @@ def print_plan(config: StudyConfig, routes: Sequence[Route], runs: Path, console
     for stage in stages:
         cost = budget.estimate(stage)
         done = stage.run(runs).done
-        total += cost.train_macs or 0
-        left += 0 if done else cost.train_macs or 0
-        cells = [_number(cost.params), _number(cost.macs), _number(cost.train_macs)]
+        total += cost.train_macs
+        left += 0 if done else cost.train_macs
+        limit = "<= " if cost.at_most else ""
+        cells = [f"{limit if value else ''}{value:,}" for value in (cost.params, cost.macs, cost.train_macs)]
         table.add_row(names[stage.id], cost.length, *cells, str(users[stage.id]), "done" if done else stage.id)
     console.print(table)
-    each = sum((budget.estimate(s).train_macs or 0) for route in routes for s in route.stages)
+    each = sum(budget.estimate(s).train_macs for route in routes for s in route.stages)
     console.print(f"training MACs: {total:.4g}, of which {left:.4g} are left; {each:.4g} if nothing were shared")
-
-
-def _number(value: int | None) -> str:
-    return "?" if value is None else f"{value:,}"
+    hours, speed = 2 * left / (GPU_FLOPS * 3600), f"{GPU_FLOPS / 1e12:g} TFLOP/s sustained"
+    console.print(f"about {hours:.3g} GPU hours are left at {speed}, which is assumed, not measured")
 
 
 def summary(comparison: dict[str, Any]) -> list[str]:
-    """One line a route: its mean AP over the seeds, for the end of a log."""
+    """One line a route: its mean score over the seeds, for the end of a log."""
+    score = "AP" if comparison["task"] == "detection" else "top1"
     means: dict[str, list[float]] = {}
     for row in comparison["rows"]:
         point = ", ".join(f"{k}={v}" for k, v in row["point"].items())
-        means.setdefault(f"{row['pipeline']}{f' ({point})' if point else ''}", []).append(row["AP"])
-    return [f"{name:40s} AP {sum(v) / len(v):5.1f}  (n = {len(v)})" for name, v in means.items()]
+        means.setdefault(f"{row['pipeline']}{f' ({point})' if point else ''}", []).append(row[score])
+    return [f"{name:40s} {score} {sum(v) / len(v):5.1f}  (n = {len(v)})" for name, v in means.items()]

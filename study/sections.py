@@ -44,9 +44,12 @@ class ClassifierTraining(Section):
     epochs: Positive
     batch_size: Positive
     lr: Annotated[float, Field(gt=0)]
+    optimizer: Literal["sgd", "adam"] = "sgd"
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     nesterov: bool = False
     weight_decay: Annotated[float, Field(ge=0)] = 1e-4
+    norm_weight_decay: bool = True  # as in the study; False: normalisation and biases do not decay
+    accumulate: Positive = 1  # parts of a batch that are computed one after the other; BatchNorm sees the parts
     schedule: Literal["step", "cosine", "constant"] = "step"
     milestones: tuple[Fraction, ...] = (0.5, 0.75)
     gamma: float = 0.1
@@ -82,6 +85,7 @@ class Classifier(Section):
     scratch_b_cap: Annotated[float, Field(gt=1)] | None = (
         None  # Scratch-B trains at most this many times `train.epochs`
     )
+    rewind: Annotated[int, Field(ge=0)] = 0  # iterations of the dense training after which tickets take their weights
 
     @field_validator("arch")
     @classmethod
@@ -144,9 +148,9 @@ class Pruning(Section):
 
 
 class Evaluation(Section):
-    """What is done with a finished detector."""
+    """What is done with a finished network."""
 
-    scenes: Annotated[int, Field(ge=0)] = 6  # images drawn with each route's detections
+    scenes: Annotated[int, Field(ge=0)] = 6  # images drawn with each route's detections, of a detector
     latency_rounds: Positive = 20
 
 
@@ -156,8 +160,8 @@ class Machine(Section):
     jobs: Positive = 1  # stages at a time, in processes of their own when more than one
     threads: Annotated[int, Field(ge=0)] = 0  # of PyTorch in each stage; 0: the cores shared among the jobs
     device: str = "auto"  # auto, cpu, cuda
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    workers: Annotated[int, Field(ge=0)] = 0  # data loading processes of a detector training
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    workers: Annotated[int, Field(ge=0)] = 0  # data loading processes of a training that reads images from disk
     data_root: Path = Path("data")
     checkpoint_every: Positive = 100  # steps
 

@@ -22,6 +22,10 @@ class _Sections:
     detector: Detector = None  # type: ignore[assignment]
     prune: Pruning = field(default_factory=Pruning)
     evaluate: Evaluation = field(default_factory=Evaluation)
+    guide: None = None
+
+    def guided_classifier(self) -> Classifier:
+        return self.classifier
 
 
 def train_classifier_alone(

@@ -21,11 +21,16 @@ def content_hash(data: Any) -> str:
 
 def write_text(path: Path, text: str) -> None:
     """Write `text` so that `path` is the old file or the new one, never a part; its folder is made."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write `data` so that `path` is the old file or the new one, never a part; its folder is made."""
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
             file.flush()
             os.fsync(file.fileno())
         Path(temporary).chmod(0o644)
@@ -81,6 +86,20 @@ class RunDir:
     @property
     def weights(self) -> Path:
         return self.path / "weights.safetensors"
+
+    @property
+    def masks(self) -> Path:
+        return self.path / "masks.safetensors"
+
+    @property
+    def snapshot(self) -> Path:
+        """The weights of an early iteration, for tickets that are rewound to it."""
+        return self.path / "snapshot.safetensors"
+
+    @property
+    def pattern(self) -> Path:
+        """What a guided design follows."""
+        return self.path / "pattern.json"
 
     @property
     def result(self) -> Path:
