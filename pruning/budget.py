@@ -8,12 +8,13 @@ from torch import Tensor, nn
 
 from pruning.cost import count_macs, count_params
 from pruning.groups import Group
+from pruning.norm_channels import NormChannels, keep_and_select
 from pruning.plan import PruningPlan
 from pruning.surgery import apply
 
 Quantity = Literal["macs", "params"]
 Widths = Mapping[str, int]
-"""Kept channels by group name."""
+"""Kept channels by the name of the group, or of the BatchNorm behind which inputs are selected."""
 
 K = TypeVar("K", bound=Hashable)
 
@@ -47,19 +48,27 @@ def read_budget(budget: Mapping[str, float], *, owner: str) -> Budget:
 
 
 def cost_of_widths(
-    quantity: Quantity, model: nn.Module, groups: Sequence[Group], example: Tensor | None
+    quantity: Quantity,
+    model: nn.Module,
+    groups: Sequence[Group],
+    example: Tensor | None,
+    places: Sequence[NormChannels] = (),
 ) -> Callable[[Widths], int]:
-    """The cost of `model` as a function of its groups' widths, counted on the network that has them.
+    """The cost of `model` as a function of widths by name, counted on the network that has them.
 
-    `example`: one input (1, C, H, W), needed for MACs.
+    Names are those of `groups`, and of `places` whose readers select their inputs. `example`: one input
+    (1, C, H, W), needed for MACs.
     """
     if quantity == "macs" and example is None:
         raise ValueError("a budget of MACs needs an example input; a budget of params does not")
     dense = {g.name: g.width for g in groups}
+    selecting = [place for place in places if place.readers]
 
     def cost(widths: Widths) -> int:
-        keep = {name: tuple(range(width)) for name, width in widths.items()}
-        plan = PruningPlan(type(model).__name__, keep=keep, widths={name: dense[name] for name in keep})
+        kept = {name: tuple(range(width)) for name, width in widths.items()}
+        _, select = keep_and_select(selecting, kept, model)
+        keep = {name: kept[name] for name in kept.keys() & dense.keys()}
+        plan = PruningPlan(type(model).__name__, {}, keep, {name: dense[name] for name in keep}, select)
         small = apply(model, plan, groups)
         return count_params(small) if example is None or quantity == "params" else count_macs(small, example)
 

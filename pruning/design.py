@@ -14,9 +14,16 @@ from pruning.budget import Budget, cost_of_widths, fit
 from pruning.cost import count_macs, count_params
 from pruning.groups import Group
 from pruning.masks import Masks
-from pruning.pattern import Pattern, map_areas, stages_of
+from pruning.norm_channels import NormChannels
+from pruning.pattern import Pattern, map_areas, pattern_from_plan, stages_of
+from pruning.places import selected_counts
+from pruning.plan import PruningPlan
 from pruning.seeds import random_stream
 from pruning.select import count_to_keep
+
+# of the interval of scales, down to the last bits of a float
+_HALVINGS = 60
+_TOLERANCE = 1e-6
 
 Place = tuple[str, int]
 """A convolution's weight by parameter name, and a position in its kernel, row by row."""
@@ -31,13 +38,19 @@ class Dense:
     example: Tensor
 
 
-def design_widths(pattern: Pattern, dense: Dense, free: Sequence[Group], goal: float | Budget) -> dict[str, int]:
-    """Channels of each of the `free` groups, by name.
+def pattern_of(plan: PruningPlan, dense: Dense) -> Pattern:
+    """Kept shares by stage of a plan for the network `dense`, selected inputs included."""
+    selected = selected_counts(plan, dense.model, dense.groups)
+    return pattern_from_plan(plan, map_areas(dense.model, dense.example), selected)
 
-    `goal`: the fraction of their channels to remove, or what the whole network may cost. As near as whole
-    channels allow; ValueError for a goal that the pattern cannot reach.
+
+def design_widths(pattern: Pattern, dense: Dense, free: Sequence[NormChannels], goal: float | Budget) -> dict[str, int]:
+    """Channels left at each of the `free` places (see `places.py`), by name.
+
+    `goal`: the fraction of their channels to remove, met exactly, or what the whole network may cost, met as nearly
+    as a common factor and whole channels allow; ValueError for a goal that the pattern cannot reach.
     """
-    widths = {g.name: g.width for g in free}
+    widths = {place.unit.name: place.unit.width for place in free}
     shares = _by_layer(pattern.widths, pattern, stages_of(widths, map_areas(dense.model, dense.example)))
 
     def counts_at(scale: float) -> dict[str, int]:
@@ -45,9 +58,34 @@ def design_widths(pattern: Pattern, dense: Dense, free: Sequence[Group], goal: f
 
     highest = 1 / min(shares.values())
     if not isinstance(goal, Budget):
-        return fit(counts_at, _total, count_to_keep(sum(widths.values()), goal), 0, highest)
-    cost = cost_of_widths(goal.quantity, dense.model, dense.groups, dense.example)
+        amounts = {name: width * shares[name] for name, width in widths.items()}
+        return share_out(count_to_keep(sum(widths.values()), goal), amounts, widths)
+    cost = cost_of_widths(goal.quantity, dense.model, dense.groups, dense.example, free)
     return fit(counts_at, cost, goal.target(cost(widths)), 0, highest)
+
+
+def share_out(total: int, amounts: Mapping[str, float], limits: Mapping[str, int]) -> dict[str, int]:
+    """`total` in whole numbers in proportion to `amounts`, each from 1 to its limit; the largest remainders round up.
+
+    Of equal remainders the first do. ValueError for a total that ones and limits do not bracket.
+    """
+    if not len(limits) <= total <= sum(limits.values()):
+        raise ValueError(f"{total} channels cannot be left: {len(limits)} to {sum(limits.values())} are possible")
+
+    def exact_at(scale: float) -> dict[str, float]:
+        return {name: max(1.0, min(limit, amounts[name] * scale)) for name, limit in limits.items()}
+
+    low, high = 0.0, max(limit / amounts[name] for name, limit in limits.items())
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        low, high = (middle, high) if sum(exact_at(middle).values()) < total else (low, middle)
+    exact = exact_at(high)
+    counts = {name: int(amount + _TOLERANCE) for name, amount in exact.items()}
+    # rounded, so that equal remainders are equal in floating point, too
+    by_remainder = sorted(counts, key=lambda name: round(counts[name] - exact[name], 6))
+    for name in by_remainder[: total - sum(counts.values())]:
+        counts[name] += 1
+    return counts
 
 
 def design_masks(

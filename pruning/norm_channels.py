@@ -21,7 +21,8 @@ Kept = dict[str, tuple[int, ...]]
 
 @dataclass(frozen=True)
 class NormChannels:
-    """Channels that are kept or removed by the scales of `norms`; several only where a shortcut adds them up.
+    """Channels that are kept or removed by the scales of `norms`; several only where a shortcut adds them up, none
+    where something else decides.
 
     `unit` carries name, width and stage to the selection: the group itself, or, where `readers` (layers that select
     their inputs) is not empty, a stand-in named as the BatchNorm. `channels` are those of the BatchNorm that count.
@@ -71,15 +72,28 @@ def is_batch_norm(module: nn.Module) -> bool:
 
 def norm_channels(model: nn.Module, groups: Sequence[Group], *, linear: bool = False) -> list[NormChannels]:
     """What the BatchNorms of `model` can decide about, in the order of the network."""
-    norms, flow = scaling_norms(model, linear=linear), trace_flow(model)
+    return _decided(model, groups, list(scaling_norms(model, linear=linear)))
+
+
+def input_selections(model: nn.Module, groups: Sequence[Group]) -> list[NormChannels]:
+    """The places behind a BatchNorm, frozen or not, where readers select their inputs, in the order of the network."""
+    norms = [name for name, module in model.named_modules() if is_batch_norm(module)]
+    try:
+        found = _decided(model, groups, norms) if norms else []
+    except ValueError:
+        return []  # what cannot be followed cannot select either; its groups can still be narrowed
+    return [item for item in found if item.readers]
+
+
+def _decided(model: nn.Module, groups: Sequence[Group], norms: Sequence[str]) -> list[NormChannels]:
+    flow = trace_flow(model)
     found = [made for group in groups if (made := _narrowed(group, model, norms, flow)) is not None]
     decided = {member.layer for item in found for member in item.unit.members}
     stages = {group.name.partition(".")[0]: group.stage for group in groups if group.stage >= 0}
     for name in norms:
         if name not in decided and (made := _selected(name, model, flow, stages)) is not None:
             found.append(made)
-    order = {name: i for i, name in enumerate(norms)}
-    return sorted(found, key=lambda item: order[item.norms[0]])
+    return sorted(found, key=lambda item: norms.index(item.norms[0]))
 
 
 def eligible_units(found: Sequence[NormChannels], groups: Sequence[Group], *, method: str) -> list[Group]:
@@ -118,7 +132,7 @@ def _instead(model: nn.Module) -> str:
     return "it has no normalisation over the batch with a gamma"
 
 
-def _narrowed(group: Group, model: nn.Module, norms: Mapping[str, _BatchNorm], flow: Flow) -> NormChannels | None:
+def _narrowed(group: Group, model: nn.Module, norms: Sequence[str], flow: Flow) -> NormChannels | None:
     """The group, if each producer is read by one BatchNorm alone and every reader reads nothing but this group."""
     behind = tuple(flow.only_reader(producer) for producer in group.producers)
     if group.fixed or not all(name in norms for name in behind):
@@ -139,7 +153,7 @@ def _selected(name: str, model: nn.Module, flow: Flow, stages: Mapping[str, int]
     layers = [model.get_submodule(reader) for reader in readers]
     if not all(isinstance(layer, nn.Linear) or _is_plain_conv(layer) for layer in layers):
         return None
-    width = len(model.get_parameter(f"{name}.weight"))
+    width = len(model.get_submodule(name).state_dict()["weight"])  # a frozen BatchNorm's is a buffer
     selected = {tuple(layer.inputs.tolist()) if isinstance(layer, SelectInputs) else None for layer in layers}
     channels = selected.pop()
     if selected or (channels is not None and max(channels) >= width):

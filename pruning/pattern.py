@@ -2,7 +2,8 @@
 
 Liu et al., Rethinking the Value of Network Pruning, ICLR 2019 (arXiv 1810.05270), section 5: average over the layers
 of a stage what an automatic method left, and build a network of that shape. A stage is all layers whose output
-feature maps have the same size; a linear layer's is 1x1.
+feature maps have the same size; a linear layer's is 1x1. Inputs that layers select behind a BatchNorm (`places.py`)
+belong to the stage of the BatchNorm, where their channels are.
 """
 
 import json
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from pruning.masks import Masks
+from pruning.norm_channels import is_batch_norm
 from pruning.plan import PruningPlan
 
 KIND, FORMAT = "pruning-pattern", 1
@@ -71,13 +73,15 @@ class Pattern:
 
 
 def map_areas(model: nn.Module, example: Tensor) -> dict[str, int]:
-    """Pixels of the output feature map of each convolution and linear layer, for inputs of the size of `example`."""
+    """Pixels of the output map of each convolution, linear layer and BatchNorm, for inputs of the size of `example`."""
     areas: dict[str, int] = {}
 
     def note(layer: nn.Module, _: object, out: Tensor) -> None:
-        areas.setdefault(names[layer], out.shape[-2:].numel() if isinstance(layer, nn.Conv2d) else 1)
+        areas.setdefault(names[layer], 1 if isinstance(layer, nn.Linear) else out.shape[2:].numel())
 
-    names: dict[nn.Module, str] = {m: name for name, m in model.named_modules() if isinstance(m, nn.Conv2d | nn.Linear)}
+    names: dict[nn.Module, str] = {
+        m: name for name, m in model.named_modules() if isinstance(m, nn.Conv2d | nn.Linear) or is_batch_norm(m)
+    }
     modes = {m: m.training for m in model.modules()}
     hooks = [layer.register_forward_hook(note) for layer in names]
     try:
@@ -101,19 +105,23 @@ def stages_of(names: Iterable[str], areas: Mapping[str, int]) -> dict[str, int]:
     return {name: order.index(areas[name]) for name in names}
 
 
-def pattern_from_plan(plan: PruningPlan, areas: Mapping[str, int]) -> Pattern:
+def pattern_from_plan(
+    plan: PruningPlan, areas: Mapping[str, int], selected: Mapping[str, tuple[int, int]] | None = None
+) -> Pattern:
     """Kept share of the channels of each stage, over the groups that `plan` lists; `areas` of the dense network.
 
-    Selected inputs and dropped blocks have no part in it.
+    `selected`: kept and dense channels where layers select their inputs, which count alike (`places.py`). Dropped
+    blocks have no part in it.
     """
-    if not plan.keep:
-        raise ValueError(f"the plan for {plan.arch!r} narrows no layer's output, so it has no pattern of widths")
-    stages = stages_of(plan.keep, areas)
+    counts = {name: (len(kept), plan.widths[name]) for name, kept in plan.keep.items()} | dict(selected or {})
+    if not counts:
+        raise ValueError(f"the plan for {plan.arch!r} narrows and selects no channels, so it has no pattern of widths")
+    stages = stages_of(counts, areas)
     kept = [0] * (max(stages.values()) + 1)
     dense = list(kept)
     for name, stage in stages.items():
-        kept[stage] += len(plan.keep[name])
-        dense[stage] += plan.widths[name]
+        kept[stage] += counts[name][0]
+        dense[stage] += counts[name][1]
     return Pattern(widths=tuple(k / d for k, d in zip(kept, dense, strict=True)))
 
 

@@ -4,6 +4,9 @@ A pattern (kept shares by stage, see `pattern.py`) of networks that an automatic
 densities at the positions of 3x3 kernels, of a new network (`design.py`), which is then trained from scratch.
 *Transferred* guided is the same with a pattern of another architecture or data set.
 
+Pre-activation and dense networks keep their trunk, and the layers behind it select their inputs, as network slimming
+leaves them (`places.py`); scope `all` narrows every group instead.
+
 Without a budget the ratio is the fraction of all channels (or convolution weights) removed. Which channels stay does
 not matter to training from scratch; the L1 criterion chooses them, so that the weights can be inherited as well.
 """
@@ -12,15 +15,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from pruning.budget import read_budget
-from pruning.design import Dense, design_masks, design_widths
+from pruning.design import Dense, design_masks, design_widths, pattern_of
 from pruning.methods import l1_filter
 from pruning.methods.method import Choice, Method, Request
-from pruning.pattern import Pattern, average, map_areas, pattern_from_plan
+from pruning.norm_channels import NormChannels, keep_and_select
+from pruning.pattern import KIND, Pattern, average
+from pruning.places import free_places
 from pruning.plan import PruningPlan
-from pruning.select import eligible, keep_indices
+from pruning.select import keep_indices
 from pruning.select_weights import conv_weights
 
 
@@ -51,9 +57,22 @@ def prune(model: nn.Module, request: Request) -> Choice:
     goal = selection.stage_ratios()[0] if options.budget is None else read_budget(options.budget, owner="guided")
     if pattern.kernels:
         return Choice(masks=design_masks(pattern, dense, conv_weights(model, selection), goal, seed=request.seed))
-    groups = eligible(request.groups, selection)
-    widths = design_widths(pattern, dense, groups, goal)
-    return Choice({g.name: keep_indices(l1_filter.score(model, g), widths[g.name]) for g in groups})
+    places = free_places(model, request.groups, selection)
+    widths = design_widths(pattern, dense, places, goal)
+    kept = {p.unit.name: keep_indices(_score(model, p), widths[p.unit.name]) for p in places}
+    return Choice(*keep_and_select(places, kept, model))
+
+
+def _score(model: nn.Module, place: NormChannels) -> Tensor:
+    """Sum of absolute weights of each channel, shape (width,): of the filters that compute it, or of its readers'."""
+    if not place.readers:
+        return l1_filter.score(model, place.unit)
+    total = torch.zeros(place.unit.width, dtype=torch.float64)
+    for reader in place.readers:
+        weight = model.get_parameter(f"{reader}.weight").detach()  # (out, width * each, ...), each > 1 behind a flatten
+        by_input = weight.double().abs().transpose(0, 1).flatten(1).sum(1)
+        total += by_input.view(place.unit.width, -1).sum(1).cpu()
+    return total
 
 
 def read_patterns(files: Sequence[str], dense: Dense) -> Pattern:
@@ -67,12 +86,15 @@ def _read(path: Path, dense: Dense) -> Pattern:
     if not path.is_file():
         raise ValueError(f"guided: there is no pattern or plan {path}")
     text = path.read_text(encoding="utf-8")
-    if '"keep"' not in text:
+    if f'"{KIND}"' in text:
         return Pattern.from_json(text, source=str(path))
     plan = PruningPlan.from_json(text, source=str(path))
     if not plan.widths.items() <= {g.name: g.width for g in dense.groups}.items():
         raise ValueError(f"{path}: a plan for {plan.arch!r}, not for this network; write its pattern to a file first")
-    return pattern_from_plan(plan, map_areas(dense.model, dense.example))
+    try:
+        return pattern_of(plan, dense)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
 
 
 METHOD = Method(prune=prune, options=GuidedOptions, predefined=False)

@@ -101,7 +101,7 @@ def test_uniform_may_choose_at_random(resnet8):
 
 def test_stages_are_told_by_feature_maps():
     areas = map_areas(Plain(), torch.zeros(1, 3, 8, 8))
-    assert areas == {"0": 64, "4": 16, "9": 1, "11": 1}
+    assert areas == {"0": 64, "1": 64, "4": 16, "5": 16, "9": 1, "11": 1}
     assert stages_of(["4", "0"], areas) == {"4": 1, "0": 0}
     assert stages_of(["4", "9"], areas) == {"4": 0, "9": 1}
     with pytest.raises(ValueError, match="does not run these layers: 7"):
@@ -237,8 +237,11 @@ def test_guided_says_what_it_needs(tmp_path, resnet8):
     file = write(tmp_path / "p.json", Pattern(widths=(0.5,)).to_json())
     with pytest.raises(ValueError, match="no ratio by stage"):
         pruned(*resnet8, "guided", Selection((0.1, 0.2, 0.3)), GuidedOptions((file,)))
-    inputs_only = PruningPlan("cifar_resnet", select={"layer1.0.conv1": (0, 1)})
-    with pytest.raises(ValueError, match="narrows no layer's output, so it has no pattern of widths"):
-        pruned(*resnet8, "guided", options=GuidedOptions((write(tmp_path / "plan.json", inputs_only.to_json()),)))
+    dropped = PruningPlan("cifar_resnet", drop=("layer1.0",))
+    with pytest.raises(ValueError, match="narrows and selects no channels, so it has no pattern of widths"):
+        pruned(*resnet8, "guided", options=GuidedOptions((write(tmp_path / "plan.json", dropped.to_json()),)))
+    elsewhere = PruningPlan("densenet40", select={"block1.0.conv1": (0, 1)})
+    with pytest.raises(ValueError, match=r"plan\.json: a plan for 'densenet40', not for this network"):
+        pruned(*resnet8, "guided", options=GuidedOptions((write(tmp_path / "plan.json", elsewhere.to_json()),)))
     with pytest.raises(ValueError, match="needs an example input"):
         get_method("guided").prune(resnet8[0], Request(resnet8[1], Selection(), GuidedOptions((file,)), 0))

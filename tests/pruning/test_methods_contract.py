@@ -22,6 +22,7 @@ from pruning.methods.guided import GuidedOptions
 from pruning.methods.soft_filter import filters_to_keep, find_filters
 from pruning.norm_channels import eligible_units, norm_channels
 from pruning.pattern import Pattern
+from pruning.places import free_places
 from pruning.plan import PruningPlan
 from pruning.prune import Arch, prune
 from pruning.select import Selection, count_to_keep, counts, eligible
@@ -135,13 +136,15 @@ def asked_by_layer(case, _):
     return counts(eligible(case.groups, Selection(ratio=RATIO)), Selection(ratio=RATIO))
 
 
-def asked_of_channels(case, pruned):
-    """One ranking over the network: the total is exact."""
-    left = kept_by_layer(pruned)
-    width = sum(g.width for g in eligible(case.groups, Selection()))
-    spare = sum(g.width for g in eligible(case.groups, Selection()) if g.name not in left)
-    assert sum(left.values()) + spare == count_to_keep(width, RATIO)
-    return left
+def asked_of_places(case, pruned):
+    """One share of the network's channels, inputs that layers select among them: the total is exact."""
+    places = free_places(case.model, case.groups, Selection())
+    kept = 0
+    for place in places:
+        table, name = (pruned.plan.select, place.readers[0]) if place.readers else (pruned.plan.keep, place.unit.name)
+        kept += len(table.get(name, range(place.unit.width)))
+    assert kept == count_to_keep(sum(place.unit.width for place in places), RATIO)
+    return kept_by_layer(pruned)
 
 
 def asked_of_weights(case, pruned):
@@ -193,7 +196,7 @@ def asked_of_filters(case, pruned):
 
 
 ASKED = {
-    "guided": asked_of_channels,
+    "guided": asked_of_places,
     "magnitude": asked_of_weights,
     "lottery": asked_of_weights,
     "uniform_weights": asked_of_each_layers_weights,
