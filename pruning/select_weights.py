@@ -10,21 +10,23 @@ from pruning.masks import Masks
 from pruning.select import Selection, count_to_keep
 
 
-def conv_weights(model: nn.Module, selection: Selection) -> dict[str, Tensor]:
+def conv_weights(model: nn.Module, selection: Selection, *, linear: bool = False) -> dict[str, Tensor]:
     """The convolution weights that `selection` covers, by parameter name, in the order of the modules.
 
-    For single weights `skip` and `layers` match the names of convolutions, the coupling of channels (`scope`) does
-    not matter, and linear layers stay dense. Raises ValueError for what has no meaning for single weights.
+    For single weights `skip` and `layers` match the names of layers, and the coupling of channels (`scope`) does
+    not matter. Linear layers stay dense unless `linear`. Raises ValueError for what has no meaning for single weights.
     """
     if len(selection.stage_ratios()) > 1 or selection.round_to > 1:
         raise ValueError("single weights take one ratio, or ratios by layer; no ratio by stage and no `round_to`")
-    layers = {name: m.weight.detach() for name, m in model.named_modules() if isinstance(m, nn.Conv2d)}
+    kinds = (nn.Conv2d, nn.Linear) if linear else (nn.Conv2d,)
+    what = "convolution or linear layer" if linear else "convolution"
+    layers = {name: m.weight.detach() for name, m in model.named_modules() if isinstance(m, kinds)}
     for pattern in [*selection.skip, *(selection.layers or {})]:
         if not any(fnmatchcase(name, pattern) for name in layers):
-            raise ValueError(f"no convolution matches {pattern!r}; convolutions: {', '.join(layers)}")
+            raise ValueError(f"no {what} matches {pattern!r}; there are: {', '.join(layers)}")
     left = {f"{n}.weight": w for n, w in layers.items() if not any(fnmatchcase(n, p) for p in selection.skip)}
     if not left:
-        raise ValueError("nothing to prune: the network has no convolution that is not skipped")
+        raise ValueError(f"nothing to prune: the network has no {what} that is not skipped")
     return left
 
 

@@ -8,7 +8,8 @@ rounds is the caller's. With `unit` filters a round is L1 filter pruning of the 
 (`masked_training.reinitialise_surviving`).
 
 Deviation: the paper prunes layer by layer on small networks and with half the rate in the output layer; here, as in the
-released code of Liu et al., ICLR 2019, one threshold goes over all convolution weights and linear layers stay dense.
+released code of Liu et al., ICLR 2019, one threshold goes over all convolution weights and linear layers stay dense,
+unless `linear` includes them in it (LeNet-300-100 has nothing else).
 """
 
 from collections.abc import Mapping, Sequence
@@ -30,18 +31,22 @@ from pruning.surgery import apply
 @dataclass(frozen=True)
 class LotteryOptions:
     """`unit`: tickets of single weights or of filters. `masks`: what the rounds before left (weights only); none in the
-    first round. `exact` False: the released rule, which removes one weight more than asked in each round.
+    first round. `linear`: linear layers lose weights too. `exact` False: the released rule, which removes one weight
+    more than asked in each round.
     """
 
     unit: Literal["weights", "filters"] = "weights"
     masks: Masks | None = None
+    linear: bool = False
     exact: bool = True
 
     def __post_init__(self) -> None:
         if self.unit not in ("weights", "filters"):
             raise ValueError(f"lottery: unit {self.unit!r} is unknown; choices: weights, filters")
-        if self.unit == "filters" and (self.masks is not None or not self.exact):
-            raise ValueError("lottery: filters take neither masks nor the released rule; prune the network of before")
+        if self.unit == "filters" and (self.masks is not None or self.linear or not self.exact):
+            raise ValueError(
+                "lottery: filters take neither masks, linear layers nor the released rule; prune the network of before"
+            )
 
 
 def ticket_schedule(rate: float, rounds: int) -> tuple[float, ...]:
@@ -85,7 +90,7 @@ def prune(model: nn.Module, request: Request) -> Choice:
         return l1_filter.METHOD.prune(model, request)
     if request.selection.layers:
         raise ValueError("lottery: one threshold over the network; leave out `layers`")
-    weights = conv_weights(model, request.selection)
+    weights = conv_weights(model, request.selection, linear=options.linear)
     before = _masks_before(weights, options.masks)
     alive = {name: mask for name, mask in before.items() if bool(mask.any())}
     # a removed weight ranks below every other: magnitudes are not negative
@@ -105,13 +110,13 @@ def _masks_before(weights: Mapping[str, Tensor], masks: Masks | None) -> Masks:
         zeros = sum(int((weight == 0).sum()) for weight in weights.values())
         if zeros:
             raise ValueError(
-                f"lottery: {zeros} convolution weights are zero, so this is not a first round;"
+                f"lottery: {zeros} weights are zero, so this is not a first round;"
                 " give the masks of the round before (`masks`), they are not read off zeros"
             )
         return Masks({name: weight.new_ones(weight.shape) for name, weight in weights.items()})
     if masks.keys() != weights.keys():
         odd = ", ".join(sorted(masks.keys() ^ weights.keys()))
-        raise ValueError(f"lottery: the masks of the round before cover other convolutions than this round: {odd}")
+        raise ValueError(f"lottery: the masks of the round before cover other layers than this round: {odd}")
     beside = {name: masks[name].to(weight.device) for name, weight in weights.items()}
     for name, weight in weights.items():
         if beside[name].shape != weight.shape:

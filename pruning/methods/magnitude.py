@@ -3,7 +3,7 @@
 The convolution weights of smallest |w| go, by one threshold over the whole network (stem and 1x1 convolutions
 included) or by one in each layer. Linear layers stay dense and there is no fine-tuning between steps, as in
 Liu et al., ICLR 2019, section 4.3 (the paper thresholds each layer by its standard deviation and prunes linear
-layers too). Each layer keeps at least its largest weight.
+layers too, which the option `linear` does). Each layer keeps at least its largest weight.
 """
 
 from dataclasses import dataclass
@@ -19,11 +19,12 @@ from pruning.select_weights import conv_weights, keep_above, keep_largest, keep_
 @dataclass(frozen=True)
 class MagnitudeOptions:
     """`level`: one threshold over the network, or the same share of every layer (then `layers` of the selection may
-    give ratios by name). `exact` False: the released rule of the study, which removes the asked int(n * ratio)
-    weights and one more, ties at the cut included.
+    give ratios by name). `linear`: linear layers lose weights too. `exact` False: the released rule of the study,
+    which removes the asked int(n * ratio) weights and one more, ties at the cut included.
     """
 
     level: Literal["global", "layer"] = "global"
+    linear: bool = False
     exact: bool = True
 
     def __post_init__(self) -> None:
@@ -37,7 +38,7 @@ def prune(model: nn.Module, request: Request) -> Choice:
     """Masks over the convolution weights of `model`; `ratio` is the fraction of weights removed."""
     options: MagnitudeOptions = request.options
     selection: Selection = request.selection
-    scores = {name: weight.abs() for name, weight in conv_weights(model, selection).items()}
+    scores = {name: weight.abs() for name, weight in conv_weights(model, selection, linear=options.linear).items()}
     if options.level == "layer":
         return Choice(masks=keep_per_layer(scores, selection))
     if selection.layers:

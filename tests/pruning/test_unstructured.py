@@ -109,7 +109,7 @@ def test_smallest_weights_are_the_other_control():
     [
         (Selection((0.1, 0.2)), "no ratio by stage"),
         (Selection(0.5, round_to=8), "no `round_to`"),
-        (Selection(0.5, skip=("fc",)), "no convolution matches 'fc'; convolutions: conv1, conv2, conv3"),
+        (Selection(0.5, skip=("fc",)), "no convolution matches 'fc'; there are: conv1, conv2, conv3"),
         (Selection(0.5, skip=("*",)), "the network has no convolution that is not skipped"),
         (Selection(0.5, layers={"conv1": 0.1}), "`layers`|ratios by layer"),
     ],
@@ -150,11 +150,11 @@ def test_a_later_round_needs_the_masks_of_the_one_before():
     model = ThreeConvs()
     first = masks_by("lottery", model, Selection(0.5))
     first.apply(model)
-    with pytest.raises(ValueError, match="6 convolution weights are zero, so this is not a first round"):
+    with pytest.raises(ValueError, match="6 weights are zero, so this is not a first round"):
         masks_by("lottery", model, Selection(0.5))
     with pytest.raises(ValueError, match=r"removed weights of conv1\.weight are not zero"):
         masks_by("lottery", ThreeConvs(), Selection(0.5), LotteryOptions(masks=first))
-    with pytest.raises(ValueError, match=r"other convolutions than this round: conv3\.weight"):
+    with pytest.raises(ValueError, match=r"other layers than this round: conv3\.weight"):
         masks_by("lottery", model, Selection(0.5, skip=("conv3",)), LotteryOptions(masks=first))
 
 
@@ -203,3 +203,12 @@ def test_ratio_zero_keeps_every_weight():
     model = build("resnet20", 10)
     for method in ("magnitude", "uniform_weights", "lottery"):
         assert masks_by(method, model, Selection(0.0)).density() == 1.0
+
+
+def test_a_network_of_linear_layers_has_tickets_too():
+    model = build("lenet_300_100", 10, {})
+    masks = masks_by("lottery", model, Selection(0.2), LotteryOptions(linear=True))
+    assert set(masks) == {"1.weight", "3.weight", "5.weight"}
+    assert sum(int(mask.sum()) for mask in masks.values()) == int((784 * 300 + 300 * 100 + 100 * 10) * 0.8)
+    with pytest.raises(ValueError, match="no convolution that is not skipped"):
+        masks_by("lottery", model, Selection(0.2))
