@@ -4,13 +4,13 @@ from pathlib import Path
 
 import torch
 
-PRECISIONS = ("auto", "float32", "bfloat16")
+PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 
 
 def autocast_dtype(precision: str, device: str) -> torch.dtype | None:
     """The type for torch.autocast on a device type ("cpu", "cuda"); None for plain float32.
 
-    "auto" takes bfloat16 only where the hardware multiplies it, and float16 on older GPUs.
+    "auto" takes bfloat16 only where the hardware multiplies it, and float16 on older GPUs; float16 needs a GradScaler.
     """
     if precision not in PRECISIONS:
         raise ValueError(f"precision={precision!r} is not one of {', '.join(PRECISIONS)}")
@@ -18,6 +18,10 @@ def autocast_dtype(precision: str, device: str) -> torch.dtype | None:
         return None
     if precision == "bfloat16":
         return torch.bfloat16
+    if precision == "float16" and device != "cuda":
+        raise ValueError(f"precision='float16' is for GPUs; on {device!r} take auto, float32 or bfloat16")
+    if precision == "float16":
+        return torch.float16
     if device == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
     return torch.bfloat16 if device == "cpu" and cpu_multiplies_bfloat16() else None

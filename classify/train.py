@@ -1,51 +1,32 @@
-"""Classifier training: one plain loop; on the CPU a killed run ends with the same bits."""
+"""Classifier training: one plain loop; on the CPU a killed run ends with the same bits.
 
-import time
+Inside `classify.distributed.process_group` several processes train one classifier: each takes its images of every
+batch, gradients and BatchNorm statistics are over all of them, effects act alike in each, and the main one writes.
+"""
+
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
-from classify.checkpoint import load_checkpoint, save_checkpoint
-from classify.data.augment import normalize
+from classify.checkpoint import save_snapshot
 from classify.data.images import Batch, Images, stream
+from classify.distributed import is_main, own_images
 from classify.evaluate import evaluate_classifier
 from classify.memory_format import channels_last
 from classify.precision import autocast_dtype
 from classify.schedule import lr_schedule
-from classify.seeding import seed_generators
+from classify.settings import TrainSettings
+from classify.step import TrainingStep
+from classify.synchronised_norm import synchronised_norms
+from classify.training_state import TrainingState
 from pruning.methods import Effect
 
 Report = Callable[[int, int, Mapping[str, float]], None]
 
-
-@dataclass(frozen=True)
-class TrainSettings:
-    """How a classifier is trained. Weight decay is on all parameters, as in the study."""
-
-    epochs: int
-    batch_size: int
-    lr: float
-    mean: tuple[float, ...]  # of the input, RGB in 0..1
-    std: tuple[float, ...]
-    momentum: float = 0.9
-    nesterov: bool = False
-    weight_decay: float = 1e-4
-    schedule: str = "step"
-    milestones: tuple[float, ...] = (0.5, 0.75)  # fractions of the epochs
-    gamma: float = 0.1
-    warmup: float = 0.0  # fraction of the steps
-    label_smoothing: float = 0.0
-    augmentation: str = "none"
-    seed: int = 0
-    precision: str = "auto"
-    checkpoint_every: int = 100  # steps
-    report_every: int = 20  # steps
+__all__ = ["Report", "TrainOutcome", "TrainSettings", "train_classifier"]
 
 
 @dataclass(frozen=True)
@@ -63,160 +44,95 @@ def train_classifier(
     *,
     settings: TrainSettings,
     checkpoint: Path,
+    snapshot: Path | None = None,
     validation: Images | None = None,
     report: Report | None = None,
     effects: Sequence[Effect] = (),
 ) -> TrainOutcome:
     """Train `model` in place, from `checkpoint` if that exists, and leave it there when done.
 
+    `snapshot`: the file for the network after `settings.snapshot_at` steps (0: as it came, before any effect).
     `report(step, total, metrics)` is called every few steps, and with the validation accuracy (percent) after each
-    epoch.
+    epoch, in the main process.
     Raises ValueError on settings that do not fit, FloatingPointError with the step of a loss that is not finite.
     """
-    if settings.batch_size > len(train):
-        raise ValueError(f"batch_size={settings.batch_size} is larger than the training set of {len(train)} images")
+    per_epoch = settings.steps_per_epoch(len(train))
+    total = settings.epochs * per_epoch
     device = next(model.parameters()).device.type
     dtype = autocast_dtype(settings.precision, device)
-    per_epoch = -(-len(train) // settings.batch_size)
-    total = settings.epochs * per_epoch
-    with channels_last(model, dtype=dtype):
-        optimizer = torch.optim.SGD(
-            model.parameters(),
-            settings.lr,
-            settings.momentum,
-            weight_decay=settings.weight_decay,
-            nesterov=settings.nesterov,
-            fused=True,  # one pass over the weights
-        )
-        scaler = torch.amp.GradScaler(device, enabled=dtype == torch.float16)
-        run = _Run(model, optimizer, scaler, effects, checkpoint, {"seed": settings.seed, "total": total})
-        step = run.restore(device)
-        if step == 0:
-            for effect in effects:
-                effect.at_start()
-        while step < total:
-            step = _train_epoch(run, train, settings, dtype, step, per_epoch, validation, report)
-    return TrainOutcome(settings.epochs * len(train), run.seconds, run.last_loss)
-
-
-def _train_epoch(
-    run: "_Run",
-    train: Images,
-    settings: TrainSettings,
-    dtype: torch.dtype | None,
-    step: int,
-    per_epoch: int,
-    validation: Images | None,
-    report: Report | None,
-) -> int:
-    """Train from `step` to the end of its epoch, checkpoints and reports included; returns the next step."""
-    model, optimizer, scaler, effects = run.model, run.optimizer, run.scaler, run.effects
     schedule = lr_schedule(
         settings.schedule, milestones=settings.milestones, gamma=settings.gamma, warmup=settings.warmup
     )
-    device = next(model.parameters()).device.type
-    total = settings.epochs * per_epoch
-    epoch, first = divmod(step, per_epoch)
-    for images, labels in train.batches(_plan(train, settings, epoch, first), settings.augmentation):
-        seed_generators(settings.seed, step)  # dropout; the same after a resume
-        lr = settings.lr * schedule(step / total)
-        for group in optimizer.param_groups:
-            group["lr"] = lr
-        model.train()
-        inputs = normalize(images.to(device), settings.mean, settings.std).to(memory_format=torch.channels_last)
-        with torch.autocast(device, dtype=dtype, enabled=dtype is not None):
-            logits = model(inputs)
-            loss = F.cross_entropy(logits, labels.to(device), label_smoothing=settings.label_smoothing)
-        optimizer.zero_grad(set_to_none=True)
-        scaler.scale(loss).backward()
-        scaler.unscale_(optimizer)
-        for effect in effects:
-            effect.after_backward()
-        scaler.step(optimizer)
-        scaler.update()
-        for effect in effects:
-            effect.after_step(lr)
-        step += 1
-        run.watch(loss, step)
-        metrics: dict[str, float] = {}
-        if step % per_epoch == 0:
+    with channels_last(model, dtype=dtype), synchronised_norms(model):
+        training = TrainingStep(model, settings, dtype, effects)
+        state = TrainingState(
+            model, training.optimizer, training.scaler, effects, checkpoint, _identity(settings, total)
+        )
+        step = state.restore(device)
+        _check_snapshot(settings, snapshot, step)
+        if step == 0:
+            _take_snapshot(settings, snapshot, model, step)
             for effect in effects:
-                effect.after_epoch()
-            if validation is not None:
-                scores = evaluate_classifier(model, validation, mean=settings.mean, std=settings.std)
-                metrics = {"val_accuracy": scores.top1, "val_loss": scores.loss}
-        if report is not None and (metrics or step % settings.report_every == 0):
-            report(step, total, {"loss": run.last_loss, "lr": lr, **metrics})
-        if step % settings.checkpoint_every == 0 or step == total:
-            run.save(step)
-    return step
+                effect.at_start()
+        while step < total:
+            epoch, first = divmod(step, per_epoch)
+            for images, labels in train.batches(_plan(len(train), settings, epoch, first), settings.augmentation):
+                lr = settings.lr * schedule(step / total)
+                n_images = min(settings.batch_size, len(train) - step % per_epoch * settings.batch_size)
+                state.watch(training.take(images, labels, n_images, step=step, lr=lr))
+                step += 1
+                saves = step % settings.checkpoint_every == 0 or step == total
+                reports = step % settings.report_every == 0
+                ends = step % per_epoch == 0
+                if saves or reports or ends:
+                    state.settle(step)
+                metrics = {}
+                if ends:
+                    for effect in effects:
+                        effect.after_epoch()
+                    metrics = _validate(model, validation, settings)
+                if report is not None and is_main() and (reports or metrics):
+                    report(step, total, {"loss": state.last_loss, "lr": lr, **metrics})
+                _take_snapshot(settings, snapshot, model, step)
+                if saves:
+                    state.save(step)
+    return TrainOutcome(settings.epochs * len(train), state.seconds, state.last_loss)
 
 
-def _plan(train: Images, settings: TrainSettings, epoch: int, first: int) -> Iterator[Batch]:
-    """The batches of one epoch from batch `first` on: a pure function of (seed, epoch, batch)."""
-    order = torch.randperm(len(train), generator=stream(settings.seed, epoch))
-    for i in range(first, -(-len(train) // settings.batch_size)):
+def _identity(settings: TrainSettings, total: int) -> dict[str, int | str]:
+    """What a checkpoint must agree with; a run directory's name covers the rest."""
+    return {"seed": settings.seed, "total": total, "algorithm": settings.optimizer}
+
+
+def _plan(n: int, settings: TrainSettings, epoch: int, first: int) -> Iterator[Batch]:
+    """The batches of one epoch over `n` images from batch `first` on: a pure function of (seed, epoch, batch)."""
+    order = torch.randperm(n, generator=stream(settings.seed, epoch))
+    for i in range(first, settings.steps_per_epoch(n)):
         index = order[i * settings.batch_size : (i + 1) * settings.batch_size]
-        yield Batch(index, (settings.seed, epoch, i))
+        yield Batch(index, (settings.seed, epoch, i), own_images())
 
 
-class _Run:
-    """What a training carries from one process to the next."""
+def _validate(model: nn.Module, validation: Images | None, settings: TrainSettings) -> dict[str, float]:
+    """Accuracy (percent) and loss on the validation images, in the main process."""
+    if validation is None or not is_main():
+        return {}
+    scores = evaluate_classifier(model, validation, mean=settings.mean, std=settings.std)
+    return {"val_accuracy": scores.top1, "val_loss": scores.loss}
 
-    def __init__(
-        self,
-        model: nn.Module,
-        optimizer: torch.optim.Optimizer,
-        scaler: torch.amp.GradScaler,
-        effects: Sequence[Effect],
-        path: Path,
-        identity: Mapping[str, int],
-    ):
-        self.model = model
-        self.optimizer = optimizer
-        self.scaler = scaler
-        self.effects = effects
-        self.path = path
-        self.identity = identity
-        self.seconds = 0.0
-        self.last_loss = float("nan")
-        self._since = time.perf_counter()
 
-    def restore(self, device: str) -> int:
-        """Load the checkpoint if there is one; returns the step to go on with."""
-        if not self.path.is_file():
-            return 0
-        keys = ("model", "optimizer", "scaler", "effects", "step", "seconds", "loss", *self.identity)
-        state = load_checkpoint(self.path, required=keys, device=device)
-        for key, value in self.identity.items():
-            if state[key] != value:
-                raise ValueError(f"{self.path}: a checkpoint of a training with {key}={state[key]}, not {value}")
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.scaler.load_state_dict(state["scaler"])
-        for effect, saved in zip(self.effects, state["effects"], strict=True):
-            effect.load_state_dict(saved)
-        self.seconds, self.last_loss = state["seconds"], state["loss"]
-        self._since = time.perf_counter()
-        return state["step"]
+def _check_snapshot(settings: TrainSettings, snapshot: Path | None, step: int) -> None:
+    """Refuse a training that would end without its snapshot; `step` is the one to go on with."""
+    if settings.snapshot_at is None:
+        return
+    if snapshot is None:
+        raise ValueError(f"snapshot_at={settings.snapshot_at} needs a file to write the snapshot to")
+    if step > 0 and step >= settings.snapshot_at and not snapshot.is_file():
+        raise ValueError(
+            f"{snapshot}: the snapshot of step {settings.snapshot_at} is gone and the checkpoint is of step {step};"
+            " delete the checkpoint to train from the start"
+        )
 
-    def watch(self, loss: Tensor, step: int) -> None:
-        """Stop on a loss that is not finite."""
-        self.last_loss = float(loss.detach())
-        if not np.isfinite(self.last_loss):
-            raise FloatingPointError(f"step {step}: the loss is {self.last_loss}; lower the learning rate")
 
-    def save(self, step: int) -> None:
-        now = time.perf_counter()
-        self.seconds, self._since = self.seconds + now - self._since, now
-        state: dict[str, Any] = {
-            **self.identity,
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "scaler": self.scaler.state_dict(),
-            "effects": [effect.state_dict() for effect in self.effects],
-            "step": step,
-            "seconds": self.seconds,
-            "loss": self.last_loss,
-        }
-        save_checkpoint(self.path, state)
+def _take_snapshot(settings: TrainSettings, snapshot: Path | None, model: nn.Module, step: int) -> None:
+    if snapshot is not None and step == settings.snapshot_at and is_main():
+        save_snapshot(snapshot, model)
