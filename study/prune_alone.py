@@ -1,6 +1,6 @@
 """Prune one network, without a study: what `tools/prune.py` calls."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,9 +9,11 @@ from torch import Tensor, nn
 
 from classify.models import arch, build, channel_groups, example_input, get_model, trace_input
 from pruning.cost import count_macs, count_params
+from pruning.design import Dense, pattern_of
+from pruning.groups import Group
 from pruning.masks import Masks
 from pruning.methods import Calibration, get_method
-from pruning.pattern import map_areas
+from pruning.pattern import Pattern, map_areas, pattern_from_masks
 from pruning.prune import Pruned, prune, prune_by_choice
 from pruning.select import Selection
 from pruning.targets import Target, choose_for_target, scratch_b_epochs
@@ -24,21 +26,25 @@ from study.prune_job import PruneJob
 from study.store import RunDir, write_text
 from study.weights_file import load_weights, read_weights_file
 
-MASKS, PICTURE = "masks.safetensors", "channels.png"
+MASKS, PICTURE, PATTERN = "masks.safetensors", "channels.png", "pattern.json"
 BASE_EPOCHS = 160
 # options of methods that say how much is removed, so that no ratio is needed
 _INSTEAD_OF_RATIO = ("budget", "zeros_only")
+# of the projection on a ResNet's shortcut; the released ThiNet and regression networks have it, torchvision's do not
+_PROJECTION_BIAS = ".downsample.0.bias"
+_COUNTER = "num_batches_tracked"  # may be missing, see `load_weights`
 _LARGEST_SMALL_INPUT = 32  # pixels; networks for such images have ten classes by default, the others a thousand
 
 
 @dataclass(frozen=True)
 class _Dense:
-    """The network before pruning, and one input (1, C, H, W) of its size."""
+    """The network before pruning, its channel groups, and one input (1, C, H, W) of its size."""
 
     arch: str
     options: Mapping[str, Any]
     num_classes: int
     model: nn.Module
+    groups: Sequence[Group]
     example: Tensor
 
 
@@ -54,12 +60,15 @@ def prune_alone(job: PruneJob) -> dict[str, Any]:
     summary = _summary(job, target, dense, pruned)
     picture = draw_channels(_title(job, dense), panels(dense.model, pruned.model, pruned.plan, pruned.masks))
     known = RunDir(job.out)
-    names = frozenset({known.plan.name, known.weights.name, MASKS, PICTURE})
+    pattern = _pattern(dense, pruned)
+    names = frozenset({known.plan.name, known.weights.name, MASKS, PICTURE, PATTERN})
     with whole_folder(job.out, known=names) as folder:
         save_weights(RunDir(folder).weights, pruned.model)
         if pruned.masks:
             write_bytes(folder / MASKS, Masks(pruned.masks).to_bytes())
         write_bytes(folder / PICTURE, picture)
+        if pattern is not None:
+            write_text(folder / PATTERN, pattern.to_json())
         write_text(RunDir(folder).plan, pruned.plan.to_json())
     return summary
 
@@ -80,24 +89,37 @@ def _dense_network(job: PruneJob, target: Target | None) -> _Dense:
             load_weights(model, weights, source=str(job.weights))
         except ValueError as error:
             built = f"{name} with {num_classes} classes" + (f" and {options}" if options else "")
-            raise ValueError(f"{error} (built: {built}; see --num-classes and --arch-options)") from error
-    return _Dense(name, options, num_classes, model.eval(), example_input(name, options))
+            hint = _only_projection_biases(model, weights) or "see --num-classes and --arch-options"
+            raise ValueError(f"{error} (built: {built}; {hint})") from error
+    groups = channel_groups(name, model.eval(), trace_input(name, options))
+    return _Dense(name, options, num_classes, model, groups, example_input(name, options))
+
+
+def _only_projection_biases(model: nn.Module, weights: Mapping[str, Tensor]) -> str | None:
+    """What to say where biases of projections are all that keeps weights from fitting `model`; else None."""
+    wanted = model.state_dict()
+    names = {name for name in wanted.keys() ^ weights.keys() if not name.endswith(_COUNTER)}
+    same_shapes = all(wanted[name].shape == weights[name].shape for name in wanted.keys() & weights.keys())
+    if not (names and same_shapes and all(name.endswith(_PROJECTION_BIAS) for name in names)):
+        return None
+    if names <= wanted.keys():
+        return "only because the projections of these weights have no bias: add --arch-options projection_bias=false"
+    return "only because the projections of these weights have biases: add --arch-options projection_bias=true"
 
 
 def _prune(job: PruneJob, target: Target | None, dense: _Dense) -> Pruned:
     name = arch(dense.arch, dense.options)
-    groups = channel_groups(dense.arch, dense.model, trace_input(dense.arch, dense.options))
     generator = torch.Generator().manual_seed(job.seed)
     # masked and small network are compared on it; of full size, because budgets of MACs are counted on it, too
     batch = torch.randn(2, *dense.example.shape[1:], generator=generator)
     if target is not None:
-        choice = choose_for_target(target, dense.model, groups)
-        return prune_by_choice(dense.model, name, groups, choice, batch=batch)
+        choice = choose_for_target(target, dense.model, dense.groups)
+        return prune_by_choice(dense.model, name, dense.groups, choice, batch=batch)
     assert job.method is not None
     return prune(
         dense.model,
         name,
-        groups,
+        dense.groups,
         job.method,
         _selection(job),
         batch=batch,
@@ -110,8 +132,8 @@ def _prune(job: PruneJob, target: Target | None, dense: _Dense) -> Pruned:
 def _selection(job: PruneJob) -> Selection:
     if "ratio" in job.selection:
         return Selection(**job.selection)
-    if not any(name in job.options for name in _INSTEAD_OF_RATIO):
-        raise ValueError(f"method {job.method!r} needs --ratio, the fraction to remove")
+    if "layers" not in job.selection and not any(name in job.options for name in _INSTEAD_OF_RATIO):
+        raise ValueError(f"method {job.method!r} needs --ratio, the fraction to remove, or --layer, ratios by layer")
     return Selection(**{**job.selection, "ratio": 0.0})
 
 
@@ -129,7 +151,11 @@ def _calibration(job: PruneJob, dense: _Dense) -> Calibration | None:
 
 def _summary(job: PruneJob, target: Target | None, dense: _Dense, pruned: Pruned) -> dict[str, Any]:
     """Names, sizes and the epochs of equal compute."""
-    removed = {"target": job.target} if target else {"method": job.method, "ratio": _selection(job).ratio}
+    removed: dict[str, Any] = (
+        {"target": job.target} if target else {"method": job.method, "ratio": _selection(job).ratio}
+    )
+    if "layers" in job.selection:
+        removed["layers"] = dict(job.selection["layers"])
     params, macs = count_params(pruned.model), count_macs(pruned.model, dense.example)
     dense_params, dense_macs = _budget(target, dense)
     left = _left(dense, pruned, params, macs) if pruned.masks else {}
@@ -174,6 +200,15 @@ def _left(dense: _Dense, pruned: Pruned, params: int, macs: int) -> dict[str, An
         "effective_macs": macs - sum(n * areas[layer] for layer, n in removed.items()),
         "density": masks.density(),
     }
+
+
+def _pattern(dense: _Dense, pruned: Pruned) -> Pattern | None:
+    """What method `guided` designs other networks from; None where nothing but whole blocks is gone."""
+    if pruned.masks:
+        return pattern_from_masks(Masks(pruned.masks), map_areas(dense.model, dense.example))
+    if not (pruned.plan.keep or pruned.plan.select):
+        return None
+    return pattern_of(pruned.plan, Dense(dense.model, dense.groups, dense.example))
 
 
 def _title(job: PruneJob, dense: _Dense) -> str:

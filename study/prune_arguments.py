@@ -45,6 +45,13 @@ def make_parser(description: str) -> argparse.ArgumentParser:
     add("--target", help="a published shape, channels chosen by L1 norms; or:")
     add("--method", help="a pruning method, and")
     add("--ratio", type=float, nargs="+", help="the fraction removed, one for all or one per stage")
+    add(
+        "--layer",
+        nargs="+",
+        action="extend",
+        metavar="LAYER=RATIO",
+        help="ratios of layers or patterns (layer2.*=0.3), the first that matches; other layers: --ratio, or whole",
+    )
     add("--option", help="options of the method", **_PAIRS)
     add("--skip", nargs="+", metavar="LAYER", help="layers or patterns (layer4.*) left whole")
     add("--scope", choices=("inner", "all"), help="layers that no shortcut shares (default), or all")
@@ -83,6 +90,8 @@ def job_from_words(words: Mapping[str, Any]) -> PruneJob:
         selection["ratio"] = selection["ratio"][0] if len(selection["ratio"]) == 1 else tuple(selection["ratio"])
     if "skip" in selection:
         selection["skip"] = tuple(selection["skip"])
+    if "layer" in given:
+        selection["layers"] = _read_layers(given.pop("layer"))
     options = read_pairs("--option", given.pop("option", ()))
     arch_options = read_pairs("--arch-options", given.pop("arch_options", ()))
     data_options = read_pairs("--data-options", given.pop("data_options", ()))
@@ -106,3 +115,20 @@ def read_pairs(owner: str, pairs: Sequence[str]) -> dict[str, Any]:
         except yaml.YAMLError as error:
             raise ValueError(f"{owner} {pair!r}: the value is not valid YAML") from error
     return found
+
+
+def _read_layers(words: Sequence[str]) -> dict[str, float]:
+    """Ratios by layer or pattern."""
+    ratios: dict[str, float] = {}
+    for word in words:
+        layer, equals, text = word.rpartition("=")
+        try:
+            ratio = float(text)
+        except ValueError:
+            layer = ""
+        if not layer or not equals:
+            raise ValueError(f"--layer {word!r} is not of the form layer=ratio, such as 'layer2.*=0.3'")
+        if layer in ratios:
+            raise ValueError(f"--layer names {layer!r} twice")
+        ratios[layer] = ratio
+    return ratios

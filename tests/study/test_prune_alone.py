@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 from classify.models import build, example_input, rebuild
 from pruning.cost import count_macs, count_params
 from pruning.masks import Masks
+from pruning.pattern import Pattern
 from pruning.plan import PruningPlan
 from study.calibration import ImageSource
 from study.prune_alone import prune_alone
@@ -63,6 +64,7 @@ def test_files_are_the_network_that_the_numbers_are_of(tmp_path):
     )
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
         "channels.png",
+        "pattern.json",
         "plan.json",
         "weights.safetensors",
     ]
@@ -101,6 +103,48 @@ def test_weights_of_another_number_of_classes_say_what_was_built(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(("built", "given", "word"), [(True, False, "no bias"), (False, True, "biases")])
+def test_weights_that_differ_in_biases_of_projections_only_say_so(tmp_path, built, given, word):
+    """torchvision's ResNet-50 for a ThiNet target, on a small network."""
+    small = {"width": 0.125}
+    torch.save(build("resnet10", 10, {**small, "projection_bias": given}).state_dict(), tmp_path / "mine.pth")
+    words = {"arch": "resnet10", **HALF, "num_classes": 10, "weights": tmp_path / "mine.pth"}
+    job = PruneJob(tmp_path / "out", **words, arch_options={**small, "projection_bias": built})
+    hint = f"projections of these weights have {word}: add --arch-options projection_bias={str(given).lower()}"
+    with pytest.raises(ValueError, match=f"do not fit the network.* only because the {hint}"):
+        prune_alone(job)
+    with pytest.raises(ValueError, match="see --num-classes and --arch-options"):
+        prune_alone(PruneJob(**{**vars(job), "num_classes": 7}))
+    prune_alone(PruneJob(**{**vars(job), "arch_options": {**small, "projection_bias": given}}))
+
+
+def test_ratios_by_layer_name_the_layers_that_lose_channels(tmp_path):
+    layers = {"layer1.*": 0.5, "layer3.0.conv1": 0.25}
+    selection = {"layers": layers, "skip": ("layer2.*",)}
+    found = prune_alone(PruneJob(tmp_path / "a", **SMALL, method="l1_filter", selection=selection))
+    plan = PruningPlan.load(tmp_path / "a" / "plan.json")
+    assert plan.kept_counts() == {"layer1.0.conv1": 4, "layer3.0.conv1": 24}
+    assert (found["ratio"], found["layers"]) == (0.0, layers)
+    prune_alone(PruneJob(tmp_path / "b", **SMALL, method="l1_filter", selection={"layers": layers, "ratio": 0.75}))
+    plan = PruningPlan.load(tmp_path / "b" / "plan.json")
+    assert plan.kept_counts() == {"layer1.0.conv1": 4, "layer2.0.conv1": 4, "layer3.0.conv1": 24}
+
+
+def test_pattern_of_one_network_guides_another(tmp_path):
+    """A DenseNet that selects inputs, then a ResNet that is narrowed: each stage takes the share of its depth."""
+    dense = {"arch": "cifar_densenet", "arch_options": {"depth": 10}}
+    slimmed = PruneJob(tmp_path / "a", **dense, method="slimming", selection={"ratio": 0.5})
+    found = prune_alone(slimmed)
+    pattern = Pattern.from_json((tmp_path / "a" / "pattern.json").read_text())
+    assert pattern.stages == 3
+    options = {"patterns": [str(tmp_path / "a" / "pattern.json")], "budget": {"macs": 0.7}}
+    guided = prune_alone(PruneJob(tmp_path / "b", **SMALL, method="guided", options=options))
+    assert guided["macs"] == pytest.approx(0.7 * guided["dense_macs"], rel=0.03)
+    back = {"patterns": [str(tmp_path / "b" / "pattern.json")], "budget": {"params": found["params"]}}
+    again = prune_alone(PruneJob(tmp_path / "c", **dense, method="guided", options=back))
+    assert again["params"] == pytest.approx(found["params"], rel=0.02)
+
+
 def test_masks_are_written_and_counted(tmp_path):
     job = PruneJob(tmp_path / "out", arch="conv2", method="uniform_weights", selection={"ratio": 0.75})
     found = prune_alone(job)
@@ -114,6 +158,7 @@ def test_masks_are_written_and_counted(tmp_path):
     masks = Masks.load(tmp_path / "out" / "masks.safetensors")
     weights = load_file(tmp_path / "out" / "weights.safetensors")
     assert masks.density() == 0.25
+    assert Pattern.from_json((tmp_path / "out" / "pattern.json").read_text()).others == pytest.approx((0.25,), rel=1e-3)
     assert all(not bool(weights[name][~mask].any()) for name, mask in masks.items())
 
 
@@ -183,12 +228,24 @@ REFUSED = {
         {"arch": "resnet20", "method": "l2", "selection": {"ratio": 0.5}},
         "unknown pruning method",
     ),
-    "no ratio": ({**SMALL, "method": "l1_filter"}, "'l1_filter' needs --ratio"),
+    "no ratio": ({**SMALL, "method": "l1_filter"}, "'l1_filter' needs --ratio, the fraction to remove, or --layer"),
     "whole layer": ({**SMALL, "method": "l1_filter", "selection": {"ratio": 0.99}}, "leaves no channel of 8"),
     "beyond 1": ({**SMALL, "method": "l1_filter", "selection": {"ratio": 1.5}}, "ratio 1.5 is outside"),
     "unknown layer": (
         {**SMALL, "method": "random", "selection": {"ratio": 0.5, "skip": ("x*",)}},
         "no layer matches",
+    ),
+    "whole layer by name": (
+        {**SMALL, "method": "l1_filter", "selection": {"layers": {"layer1.*": 1.0}}},
+        "ratio 1.0 is outside",
+    ),
+    "layer in one ranking": (
+        {**SMALL, "method": "l1_filter", "selection": {"layers": {"layer1.*": 0.5}, "level": "global"}},
+        "need level 'layer'",
+    ),
+    "layers of a design": (
+        {**SMALL, "method": "uniform", "selection": {"layers": {"layer1.*": 0.5}}},
+        "one ratio for every layer",
     ),
     "no images": (THINET, "looks at activations, which needs --data"),
     "no such images": (

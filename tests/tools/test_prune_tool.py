@@ -41,9 +41,7 @@ def test_list_needs_nothing_else(capsys):
 
 def test_last_line_is_json(tmp_path, capsys):
     network = ["--arch", "cifar_resnet", "--arch-options", "depth=8", "width=0.5", "--seed", "3"]
-    assert (
-        call(*network, "--method", "l1_filter", "--ratio", "0.5", "0.25", "0", "--out", tmp_path / "out") == 0
-    )
+    assert call(*network, "--method", "l1_filter", "--ratio", "0.5", "0.25", "0", "--out", tmp_path / "out") == 0
     found = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert (found["arch"], found["method"], found["ratio"], found["seed"]) == (
         "cifar_resnet",
@@ -59,6 +57,10 @@ def test_last_line_is_json(tmp_path, capsys):
     [
         (["--target", "resnet56-A"], "--out DIR is needed"),
         (["--out", "x", "--target", "nosuch"], "unknown target 'nosuch'"),
+        (["--out", "x", "--target", "resnet56-A", "--layer", "layer1.*=0.3"], "leave out layers"),
+        (["--out", "x", "--layer", "layer1.*"], "--layer 'layer1.*' is not of the form layer=ratio"),
+        (["--out", "x", "--layer", "a=half"], "--layer 'a=half' is not of the form layer=ratio"),
+        (["--out", "x", "--layer", "a=0.1", "a=0.2"], "--layer names 'a' twice"),
         (["--out", "x", "--target", "resnet56-A", "--data-images", "3"], "need --data"),
         (
             ["--out", "x", "--arch", "conv2", "--method", "magnitude", "--option", "exact"],
@@ -73,9 +75,7 @@ def test_errors_are_one_sentence_and_code_2(capsys, words, sentence):
 
 
 def test_words_become_a_job():
-    words = (
-        "--out o --arch a --method m --ratio 0.5 --skip x y.* --scope all --level global --round-to 8 --force"
-    )
+    words = "--out o --arch a --method m --ratio 0.5 --skip x y.* --scope all --level global --round-to 8 --force"
     more = "--option s=1e-5 --data digits --data-options image_size=64 --data-images 7 --cap 2"
     given = vars(make_parser("").parse_args([*words.split(), *more.split()]))
     job = job_from_words({key: value for key, value in given.items() if key != "list"})
@@ -88,6 +88,13 @@ def test_words_become_a_job():
     }
     assert (job.data.name, job.data.options, job.data.n_images) == ("digits", {"image_size": 64}, 7)
     assert (job.force, job.cap, job.arch, job.options) == (True, 2.0, "a", {"s": "1e-5"})
+
+
+def test_ratios_by_layer_are_words_too():
+    words = "--out o --arch a --method m --layer layer2.*=0.3 x=0 --layer y=5e-1".split()
+    given = vars(make_parser("").parse_args(words))
+    job = job_from_words({key: value for key, value in given.items() if key != "list"})
+    assert job.selection == {"layers": {"layer2.*": 0.3, "x": 0.0, "y": 0.5}}
 
 
 def test_values_of_pairs_are_yaml():
