@@ -1,9 +1,9 @@
 """Prune the backbone inside a trained detector, with the same methods as a classifier."""
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -19,11 +19,16 @@ from pruning.select import Selection
 
 @dataclass(frozen=True)
 class PrunedDetector:
-    """The smaller detector, the plan of its backbone, and how far masked and smaller features differed."""
+    """The smaller detector, the plan of its backbone, and how far masked and smaller features differed.
+
+    `masks`: 0/1 tensors by parameter name of the bottom-up network's `body`, of a method that removes single weights;
+    they are applied, and training must hold them.
+    """
 
     detector: GeneralizedRCNN
     plan: PruningPlan
     difference: float
+    masks: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 def backbone_groups(
@@ -72,11 +77,9 @@ def prune_detector(
         options=options,
         calibration=calibration if loss is not None else None,
     )
-    if pruned.masks:
-        raise ValueError(f"{method} removes single weights; inside a detector only methods that remove channels work")
     with _body(detector, pruned.model):
         small = copy.deepcopy(detector)
-    return PrunedDetector(small, pruned.plan, pruned.difference)
+    return PrunedDetector(small, pruned.plan, pruned.difference, pruned.masks)
 
 
 @contextmanager

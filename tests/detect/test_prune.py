@@ -6,13 +6,17 @@ import pytest
 import torch
 from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
+from torch import nn
 
 from classify.models import arch, build, rebuild
+from classify.models.preresnet import PreResNet, PreResNetShape
 from detect.backbone import load_classifier
 from detect.build import DetectorSettings, build_detector
 from detect.prune import backbone_groups, detection_loss, prune_detector
 from pruning.cost import count_macs
 from pruning.methods import METHODS
+from pruning.methods.guided import GuidedOptions
+from pruning.pattern import Pattern
 from pruning.plan import PruningPlan
 from pruning.select import Selection
 
@@ -20,15 +24,20 @@ OPTIONS = {"width": 0.25}
 SETTINGS = DetectorSettings(num_classes=2, image_size=64, max_image_size=64, fpn_channels=16, box_head_dim=32)
 
 
-@pytest.fixture(scope="module")
-def dense():
-    torch.manual_seed(0)
-    classifier = build("resnet10", 3, OPTIONS)
+def randomise(classifier):
+    """Affine parameters and means that make a wrong surgery visible."""
     for module in classifier.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
+        if isinstance(module, nn.BatchNorm2d):
             module.weight.data.uniform_(0.5, 1.5)
             module.bias.data.normal_(0, 0.2)
             module.running_mean.normal_(0, 0.1)
+    return classifier
+
+
+@pytest.fixture(scope="module")
+def dense():
+    torch.manual_seed(0)
+    classifier = randomise(build("resnet10", 3, OPTIONS))
     groups = backbone_groups(classifier, torch.zeros(1, 3, 64, 64), strides=(4, 8, 16, 32), stages=("layer1",))
     return classifier, groups, build_detector(classifier, settings=SETTINGS)[0]
 
@@ -87,8 +96,6 @@ def test_what_cannot_be_done_inside_a_detector_says_so(dense):
         prune(dense, Selection(0.97))
     with pytest.raises(ValueError, match="no layer matches 'layer9"):
         prune(dense, Selection(0.5, skip=("layer9.*",)))
-    with pytest.raises(ValueError, match="removes single weights"):
-        prune(dense, Selection(0.5), "magnitude")
 
 
 def calibration_batches():
@@ -101,29 +108,60 @@ def calibration_batches():
     ]
 
 
-REFUSED = {
-    "magnitude": "removes single weights",
-    "uniform_weights": "removes single weights",
-    "lottery": "removes single weights",
-    "guided": "must name at least one file of a pattern",  # as everywhere without its option
-}
+MASKING = ("magnitude", "uniform_weights", "lottery")
+
+
+@pytest.fixture
+def options_of(tmp_path):
+    """Options of the methods that cannot do without."""
+    (tmp_path / "pattern.json").write_text(Pattern(widths=(0.5,)).to_json())
+    return {"guided": GuidedOptions((str(tmp_path / "pattern.json"),))}
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_every_method_prunes_inside_a_detector_or_says_why_not(dense, method):
+def test_every_method_prunes_inside_a_detector(dense, method, options_of):
     """With trainable BatchNorm and the detector's own loss for calibration."""
     classifier, groups, _ = dense
     trainable, _ = build_detector(classifier, settings=replace(SETTINGS, norm="BN"))
     with EventStorage(0):
-        arguments = {"loss": detection_loss(calibration_batches())}
-        if method in REFUSED:
-            with pytest.raises(ValueError, match=REFUSED[method]):
-                prune((classifier, groups, trainable), Selection(0.5), method, **arguments)
-            return
-        pruned = prune((classifier, groups, trainable), Selection(0.5), method, **arguments)
+        loss = detection_loss(calibration_batches())
+        half = (classifier, groups, trainable), Selection(0.5), method
+        pruned = prune(*half, loss=loss, options=options_of.get(method))
     assert pruned.difference < 1e-4
-    assert sum(len(keep) for keep in pruned.plan.keep.values()) == 120  # half of 16 + 32 + 64 + 128
+    if method not in MASKING:
+        assert sum(len(keep) for keep in pruned.plan.keep.values()) == 120  # half of 16 + 32 + 64 + 128
+        assert not pruned.masks
     assert pruned.detector.backbone.output_shape().keys() == trainable.backbone.output_shape().keys()
+
+
+@pytest.mark.parametrize("method", MASKING)
+def test_masks_are_those_of_the_backbones_convolutions(dense, method):
+    """They lie on the body's own parameters, zero them there and nowhere else, and remove half of the weights."""
+    body = dense[2].backbone.bottom_up.body
+    pruned = prune(dense, Selection(0.5), method)
+    small = pruned.detector.backbone.bottom_up.body
+    weights = {f"{name}.weight" for name, layer in body.named_modules() if isinstance(layer, nn.Conv2d)}
+    assert pruned.masks.keys() == weights
+    assert not pruned.plan.changes_shape
+    total = sum(mask.numel() for mask in pruned.masks.values())
+    kept = sum(int(mask.sum()) for mask in pruned.masks.values())
+    assert abs(kept - total / 2) <= len(weights) / 2
+    for name, parameter in body.named_parameters():
+        assert torch.equal(small.get_parameter(name), parameter * pruned.masks.get(name, torch.tensor(1.0)))
+
+
+def test_selected_inputs_are_carried_into_a_detector(options_of):
+    """A pre-activation backbone, frozen or not: its trunk keeps its width, each second block reads some of it."""
+    torch.manual_seed(0)
+    shape = PreResNetShape((2, 2, 2, 2), (4, 8, 16, 32), 8, "imagenet")
+    classifier = randomise(PreResNet(shape, 3))
+    groups = backbone_groups(classifier, torch.zeros(1, 3, 64, 64), strides=(4, 8, 16, 32))
+    for norm, method in (("FrozenBN", "guided"), ("BN", "slimming")):
+        detector, _ = build_detector(classifier, settings=replace(SETTINGS, norm=norm, freeze_at=0))
+        pruned = prune((classifier, groups, detector), Selection(0.5), method, options=options_of.get(method))
+        assert pruned.plan.select.keys() == {f"layer{stage}.1.conv1" for stage in (1, 2, 3, 4)}
+        assert pruned.difference < 1e-4
+        assert pruned.detector.backbone.bottom_up.output_shape() == detector.backbone.bottom_up.output_shape()
 
 
 def test_slimming_needs_scales_that_training_can_move(dense):
