@@ -4,15 +4,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from zipfile import is_zipfile
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from classify.data import DATASETS, dataset_options, load_dataset
+from classify.data import DATASETS, dataset_options, open_splits
 from classify.data.augment import normalize
-from classify.data.folder import IMAGENET_MEAN, IMAGENET_STD, load_folder
-from classify.data.images import ImageSet, balanced_indices, channel_mean_std
+from classify.data.folder import load_folder
+from classify.data.imagenet import IMAGENET_MEAN, IMAGENET_STD
+from classify.data.images import ImageSet, balanced_indices
 from classify.evaluate import evaluation_mode
 from pruning.methods import Calibration
 
@@ -50,7 +52,7 @@ class CalibrationImages:
 
 @dataclass(frozen=True)
 class ImageSource:
-    """A data set of `DATASETS` with its options, or a folder `class/image`; and how many images are wanted."""
+    """A data set of `DATASETS` with its options, or a folder or zip `class/image`; and how many images are wanted."""
 
     name: str
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -63,24 +65,23 @@ class ImageSource:
         if self.name in DATASETS:
             return self._open_dataset(image_size)
         root = Path(self.name)
-        if not root.is_dir():
-            raise ValueError(f"--data {self.name}: neither a folder nor a data set; data sets: {', '.join(DATASETS)}")
+        if not root.is_dir() and not is_zipfile(root):
+            known = ", ".join(DATASETS)
+            raise ValueError(f"--data {self.name}: neither a folder, nor a zip, nor a data set; data sets: {known}")
         if self.options:
             raise ValueError(f"--data {self.name}: a folder takes no options, not {', '.join(self.options)}")
         images = load_folder(root, image_size=image_size, n_images=self.n_images, seed=seed)
         return CalibrationImages(images, IMAGENET_MEAN, IMAGENET_STD)
 
     def _open_dataset(self, image_size: int) -> CalibrationImages:
-        wanted = {"image_size": image_size, "n_train": self.n_images}
+        # Only training images are used: of generated ones, no others are made than must be
+        wanted = {"image_size": image_size, "n_train": self.n_images, "n_val": 1, "n_test": 1}
         known = dataset_options(self.name)
         options = {key: value for key, value in wanted.items() if key in known} | dict(self.options)
-        try:
-            train = load_dataset(self.name, "train", **options)
-        except TypeError as error:
-            raise ValueError(f"--data {self.name}: not possible with the options {options} ({error})") from error
-        chosen = balanced_indices(train.labels, self.n_images)
-        used = ImageSet(train.images[chosen], train.labels[chosen], train.classes)
-        return CalibrationImages(used, *channel_mean_std(train.images))
+        splits = open_splits(self.name, **options)
+        chosen = balanced_indices(splits.train.labels, self.n_images)
+        used = ImageSet(splits.train.take(chosen), splits.train.labels[chosen], splits.train.classes)
+        return CalibrationImages(used, splits.mean, splits.std)
 
 
 def check_fit(model: nn.Module, example: Tensor, num_classes: int, data: CalibrationImages) -> None:

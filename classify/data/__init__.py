@@ -1,54 +1,68 @@
 """Classification data sets by name."""
 
-import inspect
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
-from classify.data.digits import load_digits_set
-from classify.data.images import SPLITS, Images, ImageSet, channel_mean_std
+from pydantic import TypeAdapter, ValidationError
+
+from classify.data.cifar import CifarOptions, cifar10_splits, cifar100_splits
+from classify.data.digits import DigitsOptions, digits_splits
+from classify.data.folder import FolderOptions, folder_splits
+from classify.data.imagenet import ImageNetOptions, imagenet_splits
+from classify.data.mnist import MnistOptions, mnist_splits
+from classify.data.splits import Location, Splits
+
+__all__ = ["DATASETS", "Splits", "dataset_options", "open_splits", "read_dataset_options"]
 
 
 @dataclass(frozen=True)
-class Splits:
-    """The splits of a data set and the normalisation of its images (by channel, pixels in 0..1)."""
+class DataSet:
+    """A data set's options, all of which have a default, and what opens its splits."""
 
-    train: Images
-    val: Images
-    test: Images
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    options: type
+    open: Callable[[Any, Location], Splits]
 
 
-# A loader is called as load(split, root=..., seed=..., **options) and returns that split.
-DATASETS: dict[str, Callable[..., ImageSet]] = {
-    "digits": load_digits_set,
+DATASETS: dict[str, DataSet] = {
+    "digits": DataSet(DigitsOptions, digits_splits),
+    "cifar10": DataSet(CifarOptions, cifar10_splits),
+    "cifar100": DataSet(CifarOptions, cifar100_splits),
+    "mnist": DataSet(MnistOptions, mnist_splits),
+    "imagenet": DataSet(ImageNetOptions, imagenet_splits),
+    "folder": DataSet(FolderOptions, folder_splits),
 }
 
 
-def load_dataset(name: str, split: str, *, root: Path | None = None, seed: int = 0, **options: Any) -> ImageSet:
-    """The split "train", "val" or "test" of a data set of `DATASETS`.
+def open_splits(name: str, *, root: Path = Path("data"), seed: int = 0, workers: int = 0, **options: Any) -> Splits:
+    """All splits of a data set of `DATASETS`, files checked; a ValueError says what is wrong with them.
 
-    `root` is the directory of data sets that are read from disk. `seed` decides generated data and held-out
-    splits; it is not the seed of a run, so that runs with different seeds compare on the same images.
+    `root` is the directory of data sets that are read from disk, `seed` decides generated data and held-out splits,
+    `workers` is the number of processes that decode images which do not fit in memory (0: this one).
     """
-    if name not in DATASETS:
-        raise ValueError(f"unknown data set {name!r}; choose from {', '.join(DATASETS)}")
-    known = dataset_options(name)
-    for option in options:
-        if option not in known:
-            raise ValueError(f"data set {name!r} has no option {option!r}; choose from {', '.join(known)}")
-    return DATASETS[name](split, root=root, seed=seed, **options)
-
-
-def open_splits(name: str, *, root: Path | None = None, seed: int = 0, **options: Any) -> Splits:
-    """All splits of a data set of `DATASETS`, normalised by the statistics of its training images."""
-    train, val, test = (load_dataset(name, split, root=root, seed=seed, **options) for split in SPLITS)
-    return Splits(train, val, test, *channel_mean_std(train.images))
+    read = read_dataset_options(name, options)
+    return DATASETS[name].open(read, Location(root, seed, workers))
 
 
 def dataset_options(name: str) -> dict[str, Any]:
     """The options of a data set of `DATASETS` and their defaults."""
-    parameters = inspect.signature(DATASETS[name]).parameters
-    return {key: value.default for key, value in parameters.items() if key not in ("split", "root", "seed")}
+    if name not in DATASETS:
+        raise ValueError(f"unknown data set {name!r}; choose from {', '.join(DATASETS)}")
+    return asdict(DATASETS[name].options())
+
+
+def read_dataset_options(name: str, given: Mapping[str, Any]) -> Any:
+    """The options of a data set with the values `given`; ValueError names the option, its value and the choices."""
+    known = dataset_options(name)
+    types, values = get_type_hints(DATASETS[name].options), {}
+    for option, value in given.items():
+        if option not in known:
+            raise ValueError(f"data set {name!r} has no option {option!r}; choose from {', '.join(known)}")
+        adapter: TypeAdapter[Any] = TypeAdapter(types[option])
+        try:
+            values[option] = adapter.validate_python(value, strict=True)
+        except ValidationError as error:
+            what = error.errors()[0]["msg"]
+            raise ValueError(f"option {option!r} of data set {name!r}: {what} (got {value!r})") from error
+    return DATASETS[name].options(**values)

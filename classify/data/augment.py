@@ -46,18 +46,25 @@ def _cifar(images: Tensor, generator: Generator) -> Tensor:
     return random_flip(random_crop(images, 4, generator), generator)
 
 
-AUGMENTATIONS: dict[str, Augmentation] = {
+RECIPES: dict[str, Augmentation] = {
     "none": _none,
     "shift": _shift,  # no flip: a mirrored digit is another shape, or another digit
     "cifar": _cifar,  # He et al., 2016, section 4.2: pad 4, crop, flip
 }
+WHILE_DECODING = "imagenet"  # a random part of the whole photograph, enlarged, and a flip: classify/data/decode.py
+AUGMENTATIONS = (*RECIPES, WHILE_DECODING)
 
 
 def augmentation(name: str) -> Augmentation:
-    """The recipe of that name in `AUGMENTATIONS`."""
-    if name not in AUGMENTATIONS:
+    """The recipe of that name in `RECIPES`, for images that are in memory as the network reads them."""
+    if name == WHILE_DECODING:
+        raise ValueError(
+            f"augmentation {name!r} cuts its part out of an image file, and these images are in memory;"
+            f" choose from {', '.join(RECIPES)}, or in_memory: false for a folder"
+        )
+    if name not in RECIPES:
         raise ValueError(f"unknown augmentation {name!r}; choose from {', '.join(AUGMENTATIONS)}")
-    return AUGMENTATIONS[name]
+    return RECIPES[name]
 
 
 def normalize(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:

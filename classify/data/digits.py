@@ -7,15 +7,15 @@ are built from the same parts, so a scan that trained a classifier never appears
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from classify.data.images import SPLITS, ImageSet, check_split
+from classify.data.images import SPLITS, ImageSet, channel_mean_std, check_split
 from classify.data.photos import PhotoCrop, draw_crop, render_crop
+from classify.data.splits import Location, Splits
 
 DIGIT_CLASSES = tuple(str(digit) for digit in range(10))
 SCAN_SIDE = 8  # cells; a cell holds 0 (paper) to 16 (ink)
@@ -160,20 +160,24 @@ def make_digits(split: str, *, n_images: int, image_size: int, seed: int) -> Ima
     return ImageSet(torch.stack(images), torch.tensor(labels), DIGIT_CLASSES)
 
 
-def load_digits_set(
-    split: str,
-    *,
-    root: Path | None,
-    seed: int,
-    image_size: int = 64,
-    n_train: int = 4000,
-    n_val: int = 500,
-    n_test: int = 1000,
-) -> ImageSet:
-    """The embedded data set as the registry loads it; `root` is ignored, as nothing is read from disk."""
-    check_split(split)
-    n_images = {"train": n_train, "val": n_val, "test": n_test}[split]
-    return make_digits(split, n_images=n_images, image_size=image_size, seed=seed)
+@dataclass(frozen=True)
+class DigitsOptions:
+    """How large the images are, in pixels, and how many there are."""
+
+    image_size: int = 64
+    n_train: int = 4000
+    n_val: int = 500
+    n_test: int = 1000
+
+
+def digits_splits(options: DigitsOptions, location: Location) -> Splits:
+    """The embedded data set as the registry opens it; nothing is read from disk."""
+    counts = {"train": options.n_train, "val": options.n_val, "test": options.n_test}
+    made = {
+        split: make_digits(split, n_images=n, image_size=options.image_size, seed=location.seed)
+        for split, n in counts.items()
+    }
+    return Splits(made["train"], made["val"], made["test"], *channel_mean_std(made["train"].images))
 
 
 def _digit_image(

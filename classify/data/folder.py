@@ -1,63 +1,125 @@
-"""Images from a folder that has one folder per class, as ImageNet is kept: `root/class/image.jpg`."""
+"""Any folder of images with one folder per class, or a zip of one: in memory if it is small, read as it goes if not."""
 
+from dataclasses import dataclass
 from itertools import chain, zip_longest
 from pathlib import Path
 from random import Random
+from typing import Literal
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
 
-from classify.data.images import ImageSet
+from classify.data.check_files import Check, decode_all, report_broken, report_ignored
+from classify.data.decode import Crop
+from classify.data.image_files import open_files
+from classify.data.images import SPLITS, ImageSet, balanced_indices, channel_mean_std
+from classify.data.layout import Labelled, Layout, check_classes, read_layout
+from classify.data.opened import Opening, open_layout
+from classify.data.splits import Location, Splits, held_out
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
-SUFFIXES = (".png", ".jpg", ".jpeg")
+_MEMORY = 1 << 30  # bytes of all splits together that "auto" still holds in memory
+_MEASURED = 2000  # training images from which mean and standard deviation are taken
+_DEFAULT = {"test": 0.2, "val": 0.1}
 
-# ImageNet's test images are resized to 256 pixels before 224 of them are cut out; small ones are used whole
-_RESIZE = 256 / 224
-_SMALLEST_CROPPED = 128
+
+@dataclass(frozen=True)
+class FolderOptions:
+    """A folder or .zip `path` below the data folder, of `class/image` or `train/class/image` (and val, test).
+
+    `image_size`, `resize`: pixels, see classify.data.decode.Crop. `per_class`: at most so many images of each class,
+    except of a test split that is on disk. `val`, `test`: fraction or number of images held out of training where
+    there is no such split on disk (0.1 and 0.2 if not said; the test first). `check`: before training, files are read
+    to their end or their header alone. `skip_broken`: go on without those that cannot be read.
+    """
+
+    path: str = ""
+    image_size: int = 224
+    resize: int | None = None
+    per_class: int | None = None
+    val: float | None = None
+    test: float | None = None
+    in_memory: bool | Literal["auto"] = "auto"
+    check: Check = "full"
+    skip_broken: bool = False
+
+
+def folder_splits(options: FolderOptions, location: Location) -> Splits:
+    """The splits of a folder or zip, normalised by the statistics of (some of) its training images.
+
+    ValueError names what does not fit: the arrangement of the folder, an option, files that cannot be read.
+    """
+    if not options.path:
+        raise ValueError("data set 'folder' needs the option path, of a folder or a zip with class/image in it")
+    files = open_files(location.root / options.path)
+    listing = files.listing()
+    layout = _limited(read_layout(files.root, listing), options.per_class, location.seed)
+    layout = _complete(layout, options, location.seed)
+    crop = Crop.of(options.image_size, options.resize)
+    how = Opening(crop, _fits(layout, crop, options.in_memory), options.check, options.skip_broken, location.workers)
+    opened, notes = open_layout(files, layout, how)
+    train = opened["train"]
+    mean, std = channel_mean_std(train.take(balanced_indices(train.labels, _MEASURED)))
+    notes = (*report_ignored(files, listing), *notes)
+    return Splits(train, opened["val"], opened["test"], mean, std, notes)
 
 
 def load_folder(root: Path, *, image_size: int, n_images: int, seed: int = 0) -> ImageSet:
-    """At most `n_images` images of `root/class/image`, as many of each class as there are, drawn by `seed`.
+    """At most `n_images` training images of a folder or zip, as many of each class as there are, drawn by `seed`.
 
-    Each is resized, and its centre of `image_size` x `image_size` pixels is kept. ValueError for a folder without
-    classes, a class without images, or a file that is no image.
+    ValueError for a folder without classes, a class without images, or a file that is no image.
     """
     if n_images < 1:
         raise ValueError(f"n_images={n_images} must be at least 1")
-    classes = _classes(root)
+    files = open_files(root)
+    layout = read_layout(root, files.listing())
+    train = layout.splits["train"]
     random = Random(seed)
-    shuffled = [random.sample(files, len(files)) for files in classes.values()]
-    in_turn = chain.from_iterable(zip_longest(*([(label, f) for f in fs] for label, fs in enumerate(shuffled))))
-    chosen = [item for item in in_turn if item is not None][:n_images]
-    images = torch.stack([_read(file, image_size) for _, file in chosen])
-    return ImageSet(images, torch.tensor([label for label, _ in chosen]), tuple(classes))
+    shuffled = [random.sample(of_class, len(of_class)) for of_class in _by_class(train)]
+    in_turn = [index for index in chain.from_iterable(zip_longest(*shuffled)) if index is not None]
+    chosen = train.subset(in_turn[:n_images])
+    images, broken = decode_all(files, chosen, layout.classes, Crop.of(image_size))
+    report_broken(files, {chosen.files[i].name: reason for i, reason in broken.items()}, len(chosen), skip=False)
+    return images
 
 
-def _classes(root: Path) -> dict[str, list[Path]]:
-    """Image files by class, both in alphabetical order."""
-    folders = sorted(entry for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
-    if not folders:
-        raise ValueError(f"{root}: no folder of a class in it; images are expected as {root / 'class' / 'image.png'}")
-    classes = {f.name: sorted(p for p in f.iterdir() if p.suffix.lower() in SUFFIXES) for f in folders}
-    for name, files in classes.items():
-        if not files:
-            raise ValueError(f"{root / name}: no image in it; files read are {', '.join(SUFFIXES)}")
-    return classes
+def _complete(layout: Layout, options: FolderOptions, seed: int) -> Layout:
+    """The same with a test and a validation split, held out of training where they are not on disk.
+
+    ValueError for a single class, and for a share of a split that is on disk already.
+    """
+    check_classes(layout)
+    for split, amount in (("test", options.test), ("val", options.val)):
+        if split not in layout.splits:
+            train = layout.splits["train"]
+            kept, held = held_out(train.labels, _DEFAULT[split] if amount is None else amount, seed=seed, split=split)
+            layout = layout.with_split("train", train.subset(kept.tolist()))
+            layout = layout.with_split(split, train.subset(held.tolist()))
+        elif amount is not None:
+            raise ValueError(f"{layout.root}: {split}={amount:g} is to be held out, but there is a {split} on disk")
+    return layout
 
 
-def _read(file: Path, size: int) -> torch.Tensor:
-    """uint8 (3, size, size), RGB."""
-    try:
-        with Image.open(file) as opened:
-            image = opened.convert("RGB")
-    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{file}: not readable as an image ({error})") from error
-    shorter = round(size * _RESIZE) if size >= _SMALLEST_CROPPED else size
-    scale = shorter / min(image.size)
-    width, height = (max(shorter, round(side * scale)) for side in image.size)
-    image = image.resize((width, height), Image.Resampling.BILINEAR)
-    left, top = (width - size) // 2, (height - size) // 2
-    return torch.from_numpy(np.array(image.crop((left, top, left + size, top + size)))).permute(2, 0, 1)
+def _limited(layout: Layout, per_class: int | None, seed: int) -> Layout:
+    """At most `per_class` images of each class, drawn by `seed`, in each split but the test split."""
+    if per_class is None:
+        return layout
+    if per_class < 1:
+        raise ValueError(f"per_class={per_class} must be at least 1")
+    for split, labelled in layout.splits.items():
+        if split != "test":
+            rng = np.random.default_rng([seed, *b"per_class", SPLITS.index(split)])
+            chosen = [index for found in _by_class(labelled) for index in rng.permutation(found)[:per_class].tolist()]
+            layout = layout.with_split(split, labelled.subset(sorted(chosen)))
+    return layout
+
+
+def _by_class(labelled: Labelled) -> list[list[int]]:
+    """Ascending indices of the files of each class."""
+    return [torch.nonzero(labelled.labels == label).flatten().tolist() for label in labelled.labels.unique()]
+
+
+def _fits(layout: Layout, crop: Crop, in_memory: bool | Literal["auto"]) -> bool:
+    """Whether images are held in memory: as asked, or where all splits together are small."""
+    if in_memory != "auto":
+        return in_memory
+    return 3 * crop.size**2 * sum(map(len, layout.splits.values())) <= _MEMORY

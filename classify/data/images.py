@@ -1,5 +1,6 @@
 """Labelled images: what every data set offers to training and evaluation, images in memory, their statistics."""
 
+import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -61,6 +62,14 @@ class Images(Protocol):
         """For each planned batch this process's part of it: images as uint8 (n, C, H, W), labels (n,)."""
         ...
 
+    def subset(self, index: Tensor) -> "Images":
+        """The images `index` (n,) alone."""
+        ...
+
+    def fingerprint(self) -> str:
+        """SHA-256 of the images and their labels, or of what their files are called and weigh: 64 digits."""
+        ...
+
 
 @dataclass(frozen=True)
 class ImageSet:
@@ -101,6 +110,17 @@ class ImageSet:
         for batch in plan:
             images = recipe(self.images[batch.index], batch.generator())
             yield images[batch.part], self.labels[batch.index][batch.part]
+
+    def subset(self, index: Tensor) -> "ImageSet":
+        """The images `index` (n,) alone."""
+        return ImageSet(self.images[index], self.labels[index], self.classes)
+
+    def fingerprint(self) -> str:
+        """SHA-256 of the shape, the classes, the labels and every pixel."""
+        digest = hashlib.sha256(repr((tuple(self.images.shape), self.classes)).encode())
+        digest.update(self.labels.contiguous().numpy().data)
+        digest.update(self.images.contiguous().numpy().data)
+        return digest.hexdigest()
 
 
 def stream(*key: int) -> Generator:

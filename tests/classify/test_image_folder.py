@@ -65,18 +65,23 @@ def test_large_images_lose_a_margin_as_on_imagenet(tmp_path):
 
 def test_folder_without_classes_is_refused(tmp_path):
     write_image(tmp_path / "0.png", 1)
-    with pytest.raises(ValueError, match="no folder of a class in it; images are expected as"):
+    with pytest.raises(ValueError, match=r"0\.png is neither class/image nor train/class/image"):
+        load_folder(tmp_path, image_size=32, n_images=1)
+
+
+def test_empty_folder_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"no image in it; images are expected as class/image\.png"):
         load_folder(tmp_path, image_size=32, n_images=1)
 
 
 def test_class_without_images_is_refused(folder):
     (folder / "empty").mkdir()
-    with pytest.raises(ValueError, match=r"empty: no image in it; files read are \.png, \.jpg, \.jpeg"):
+    with pytest.raises(ValueError, match=r"empty: no image in it; files read are \.jpg, \.jpeg, \.png"):
         load_folder(folder, image_size=32, n_images=1)
 
 
 def test_damaged_image_is_named(tmp_path):
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "0.png").write_bytes(b"no picture")
-    with pytest.raises(ValueError, match=r"0\.png: not readable as an image"):
+    with pytest.raises(ValueError, match=r"1 of 1 images cannot be read: a/0\.png \(no image of a known format\)"):
         load_folder(tmp_path, image_size=32, n_images=1)

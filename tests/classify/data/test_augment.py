@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from classify.data.augment import AUGMENTATIONS, augmentation, normalize, random_crop, random_flip
+from classify.data.augment import RECIPES, augmentation, normalize, random_crop, random_flip
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -25,10 +25,7 @@ def test_crop_equals_padding_and_slicing_each_image_by_the_drawn_shift():
     tops, lefts = torch.randint(5, (2, 8), generator=seeded()).tolist()
     padded = F.pad(images, [2, 2, 2, 2])
     expected = torch.stack(
-        [
-            image[:, top : top + 4, left : left + 5]
-            for image, top, left in zip(padded, tops, lefts, strict=True)
-        ]
+        [image[:, top : top + 4, left : left + 5] for image, top, left in zip(padded, tops, lefts, strict=True)]
     )
     assert len(set(zip(tops, lefts, strict=True))) > 3
     assert torch.equal(random_crop(images, 2, seeded()), expected)
@@ -57,7 +54,7 @@ def test_flip_mirrors_about_half_of_the_images_and_nothing_else():
     assert torch.equal(flipped, flipped[:, :1, :1].expand_as(flipped))
 
 
-@pytest.mark.parametrize("name", AUGMENTATIONS)
+@pytest.mark.parametrize("name", RECIPES)
 def test_recipes_depend_on_images_and_generator_alone(name):
     images = random_images(16, 3, 8, 8)
     before = images.clone()
@@ -72,14 +69,19 @@ def test_recipes_depend_on_images_and_generator_alone(name):
 def test_shift_never_mirrors():
     images = torch.zeros(200, 3, 16, 16, dtype=torch.uint8)
     images[..., 8, 7], images[..., 8, 8] = 1, 2
-    moved = AUGMENTATIONS["shift"](images, seeded())
+    moved = RECIPES["shift"](images, seeded())
     assert moved.flatten(1).argmax(1).unique().numel() > 20
     assert torch.equal(moved.eq(1).flatten(2).int().argmax(2) + 1, moved.eq(2).flatten(2).int().argmax(2))
 
 
 def test_unknown_recipe_names_the_known_ones():
-    with pytest.raises(ValueError, match="'mixup'; choose from none, shift, cifar"):
+    with pytest.raises(ValueError, match="'mixup'; choose from none, shift, cifar, imagenet"):
         augmentation("mixup")
+
+
+def test_an_augmentation_of_files_does_not_fit_images_in_memory():
+    with pytest.raises(ValueError, match=r"out of an image file.* choose from none, shift, cifar, or in_memory: false"):
+        augmentation("imagenet")
 
 
 def test_normalize_by_hand():

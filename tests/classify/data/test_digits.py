@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from classify.data import DATASETS, dataset_options, load_dataset
+from classify.data import DATASETS, dataset_options, open_splits
 from classify.data.digits import (
     contrasting_colour,
     digit_images,
@@ -17,7 +17,7 @@ from classify.data.digits import (
     scan_labels,
     scans,
 )
-from classify.data.images import SPLITS
+from classify.data.images import SPLITS, channel_mean_std
 from classify.data.photos import LARGEST_CROP, PhotoCrop, draw_crop, photo_regions, render_crop
 
 
@@ -110,10 +110,7 @@ def test_equal_arguments_give_equal_bytes_and_each_argument_changes_them():
 
 def test_splits_draw_different_random_numbers():
     placements = [
-        [
-            (record.top, record.left, record.side)
-            for record, _ in digit_images(s, n_images=9, image_size=64, seed=0)
-        ]
+        [(record.top, record.left, record.side) for record, _ in digit_images(s, n_images=9, image_size=64, seed=0)]
         for s in SPLITS
     ]
     assert placements[0] != placements[1] != placements[2] != placements[0]
@@ -169,28 +166,36 @@ def test_ink_is_visible_on_any_grey_and_goes_both_ways_where_it_can(grey):
     }[grey]
 
 
-def test_load_dataset_returns_the_asked_split_and_size():
-    loaded = load_dataset("digits", "test", image_size=32, n_test=12)
-    assert loaded.images.shape == (12, 3, 32, 32)
-    assert loaded.classes == ("0", "1", "2", "3", "4", "5", "6", "7", "8", "9")
-    assert torch.equal(loaded.images, make_digits("test", n_images=12, image_size=32, seed=0).images)
+def test_open_splits_returns_splits_of_the_asked_sizes():
+    splits = open_splits("digits", image_size=32, n_train=20, n_val=10, n_test=12)
+    assert [len(split) for split in (splits.train, splits.val, splits.test)] == [20, 10, 12]
+    assert splits.test.shape == (3, 32, 32)
+    assert splits.test.classes == ("0", "1", "2", "3", "4", "5", "6", "7", "8", "9")
+    assert torch.equal(splits.test.images, make_digits("test", n_images=12, image_size=32, seed=0).images)
+    assert (splits.mean, splits.std) == channel_mean_std(splits.train.images)
 
 
 def test_options_of_digits_and_their_defaults():
     assert dataset_options("digits") == {"image_size": 64, "n_train": 4000, "n_val": 500, "n_test": 1000}
 
 
+def test_unknown_split_is_refused():
+    with pytest.raises(ValueError, match="unknown split 'dev'; choose from train, val, test"):
+        make_digits("dev", n_images=1, image_size=32, seed=0)
+
+
 @pytest.mark.parametrize(
-    ("name", "split", "options", "message"),
+    ("name", "options", "message"),
     [
-        ("mnist", "train", {}, f"unknown data set 'mnist'; choose from {', '.join(DATASETS)}"),
-        ("digits", "dev", {}, "unknown split 'dev'; choose from train, val, test"),
-        ("digits", "val", {"size": 3}, "no option 'size'; choose from image_size, n_train, n_val, n_test"),
-        ("digits", "val", {"n_val": 0}, "n_images must be at least 1, got 0"),
-        ("digits", "val", {"image_size": 8}, "at least 16 pixels"),
-        ("digits", "val", {"seed": -1}, "seed must be at least 0, got -1"),
+        ("emnist", {}, f"unknown data set 'emnist'; choose from {', '.join(DATASETS)}"),
+        ("digits", {"size": 3}, "no option 'size'; choose from image_size, n_train, n_val, n_test"),
+        ("digits", {"n_val": "few"}, r"option 'n_val' of data set 'digits': .*integer \(got 'few'\)"),
+        ("digits", {"n_train": 1, "n_val": 0}, "n_images must be at least 1, got 0"),
+        ("digits", {"image_size": 8}, "at least 16 pixels"),
+        ("digits", {"seed": -1}, "seed must be at least 0, got -1"),
+        ("digits", {"workers": -1}, "workers=-1 must be at least 0"),
     ],
 )
-def test_bad_requests_are_refused(name, split, options, message):
+def test_bad_requests_are_refused(name, options, message):
     with pytest.raises(ValueError, match=message):
-        load_dataset(name, split, **options)
+        open_splits(name, **options)

@@ -40,3 +40,13 @@ def test_balanced_indices_by_hand():
     assert sorted(balanced_indices(labels, 100).tolist()) == list(range(7))
     with pytest.raises(ValueError, match="n_images=0"):
         balanced_indices(labels, 0)
+
+
+def test_fingerprint_follows_from_pixels_labels_and_classes():
+    images, labels = torch.arange(24, dtype=torch.uint8).view(2, 3, 2, 2), torch.tensor([0, 1])
+    known = ImageSet(images, labels, ("a", "b")).fingerprint()
+    assert len(known) == 64
+    assert ImageSet(images.clone(), labels.clone(), ("a", "b")).fingerprint() == known
+    changed = [(images + 1, labels, ("a", "b")), (images, 1 - labels, ("a", "b")), (images, labels, ("a", "c"))]
+    prints = {ImageSet(*parts).fingerprint() for parts in changed}
+    assert len(prints | {known}) == 4

@@ -1,0 +1,119 @@
+"""Which file is of which split and class: `class/image`, or `train/class/image` with `val` and `test` beside it."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+
+import torch
+from torch import Tensor
+
+from classify.data.image_files import SUFFIXES, ImageFile, Listing
+from classify.data.images import SPLITS
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Image files and the indices of their classes, int64, (N,)."""
+
+    files: tuple[ImageFile, ...]
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def subset(self, index: Iterable[int]) -> "Labelled":
+        """The files `index` alone."""
+        chosen = list(index)
+        return Labelled(tuple(self.files[i] for i in chosen), self.labels[chosen])
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The classes, in alphabetical order, and the files of each split that is on disk; one of them is "train"."""
+
+    root: Path
+    classes: tuple[str, ...]
+    splits: dict[str, Labelled]
+
+    def with_split(self, split: str, files: Labelled) -> "Layout":
+        """The same with other files in one split."""
+        return replace(self, splits={**self.splits, split: files})
+
+
+def read_layout(root: Path, listing: Listing) -> Layout:
+    """Sort the files of `root`, a folder or a zip, into splits and classes.
+
+    A single folder around everything, as zips often have it, does not count. ValueError for any other arrangement,
+    a class without images, and a class that is in one split and not in another.
+    """
+    _check_folders(root, listing)
+    paths = [PurePosixPath(file.name).parts for file in listing.files]
+    outer = _outer(paths)
+    of_split: dict[str, dict[str, list[ImageFile]]] = {}
+    for file, parts in zip(listing.files, paths, strict=True):
+        inner = parts[outer:]
+        if len(inner) == 3 and inner[0] in SPLITS:
+            split, name = inner[0], inner[1]
+        elif len(inner) == 2 and inner[0] not in SPLITS:
+            split, name = "", inner[0]
+        else:
+            raise ValueError(f"{root}: {file.name} is neither class/image nor train/class/image (or val, or test)")
+        of_split.setdefault(split, {}).setdefault(name, []).append(file)
+    return _layout(root, of_split)
+
+
+def check_classes(layout: Layout) -> None:
+    """ValueError for a single class."""
+    if len(layout.classes) < 2:
+        raise ValueError(f"{layout.root}: one class only, {layout.classes[0]}; there is nothing to tell it from")
+
+
+def _layout(root: Path, of_split: dict[str, dict[str, list[ImageFile]]]) -> Layout:
+    if "" in of_split and len(of_split) > 1:
+        raise ValueError(f"{root}: has folders of classes beside {', '.join(sorted(of_split.keys() - {''}))}")
+    if "" in of_split:
+        of_split = {"train": of_split[""]}
+    if "train" not in of_split:
+        raise ValueError(f"{root}: has {', '.join(sorted(of_split))} and no train")
+    classes = tuple(sorted(of_split["train"]))
+    for split, found in of_split.items():
+        if missing := sorted(set(classes) - found.keys()):
+            raise ValueError(f"{root}: {_some(missing, 'class')} of train not in {split}")
+        if more := sorted(found.keys() - set(classes)):
+            raise ValueError(f"{root}: {_some(more, 'class')} of {split} not in train")
+    number = {name: i for i, name in enumerate(classes)}
+    splits = {}
+    for split, found in of_split.items():
+        pairs = sorted((file, number[name]) for name, files in found.items() for file in files)
+        splits[split] = Labelled(tuple(file for file, _ in pairs), torch.tensor([label for _, label in pairs]))
+    return Layout(root, classes, splits)
+
+
+def _check_folders(root: Path, listing: Listing) -> None:
+    """ValueError for a folder with nothing of use in it."""
+    parents = {str(PurePosixPath(name).parent) for name in listing.folders}
+    parents |= {str(PurePosixPath(file.name).parent) for file in listing.files}
+    for name in listing.folders:
+        if name not in parents:
+            raise ValueError(f"{root / name}: no image in it; files read are {', '.join(SUFFIXES)}")
+    if not listing.files:
+        raise ValueError(f"{root}: no image in it; images are expected as class/image.png or train/class/image.png")
+
+
+def _outer(paths: list[tuple[str, ...]]) -> int:
+    """How many folders are around everything: shared by all files, no split, and with class folders inside."""
+    first = paths[0]
+    outer = 0
+    while (
+        first[outer] not in SPLITS
+        and min(len(parts) for parts in paths) - outer >= 3
+        and all(parts[outer] == first[outer] for parts in paths)
+    ):
+        outer += 1
+    return outer
+
+
+def _some(names: list[str], what: str) -> str:
+    """The first few of `names` and how many there are, as the subject of a sentence."""
+    shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+    return f"{what} {shown} is" if len(names) == 1 else f"{len(names)} {what}es ({shown}) are"
