@@ -20,6 +20,7 @@ from classify.precision import autocast_dtype
 from classify.schedule import lr_schedule
 from classify.settings import TrainSettings
 from classify.step import TrainingStep
+from classify.stopping import between_steps, end_if, stop_asked
 from classify.synchronised_norm import synchronised_norms
 from classify.training_state import TrainingState
 from pruning.methods import Effect
@@ -54,7 +55,8 @@ def train_classifier(
     `snapshot`: the file for the network after `settings.snapshot_at` steps (0: as it came, before any effect).
     `report(step, total, metrics)` is called every few steps, and with the validation accuracy (percent) after each
     epoch, in the main process.
-    Raises ValueError on settings that do not fit, FloatingPointError with the step of a loss that is not finite.
+    Raises ValueError on settings that do not fit, FloatingPointError with the step of a loss that is not finite,
+    Stopped after a step and a checkpoint when a signal asks for it (`classify.stopping`).
     """
     per_epoch = settings.steps_per_epoch(len(train))
     total = settings.epochs * per_epoch
@@ -63,7 +65,7 @@ def train_classifier(
     schedule = lr_schedule(
         settings.schedule, milestones=settings.milestones, gamma=settings.gamma, warmup=settings.warmup
     )
-    with channels_last(model, dtype=dtype), synchronised_norms(model):
+    with channels_last(model, dtype=dtype), synchronised_norms(model), between_steps():
         training = TrainingStep(model, settings, dtype, effects)
         state = TrainingState(
             model, training.optimizer, training.scaler, effects, checkpoint, _identity(settings, total)
@@ -81,7 +83,8 @@ def train_classifier(
                 n_images = min(settings.batch_size, len(train) - step % per_epoch * settings.batch_size)
                 state.watch(training.take(images, labels, n_images, step=step, lr=lr))
                 step += 1
-                saves = step % settings.checkpoint_every == 0 or step == total
+                stops = stop_asked()
+                saves = stops or step % settings.checkpoint_every == 0 or step == total
                 reports = step % settings.report_every == 0
                 ends = step % per_epoch == 0
                 if saves or reports or ends:
@@ -96,6 +99,7 @@ def train_classifier(
                 _take_snapshot(settings, snapshot, model, step)
                 if saves:
                     state.save(step)
+                end_if(stops)
     return TrainOutcome(settings.epochs * len(train), state.seconds, state.last_loss)
 
 

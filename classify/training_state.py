@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from classify.checkpoint import check_same_network, load_checkpoint, save_checkpoint
+from classify.checkpoint import check_same_network, last_checkpoint, save_checkpoint
 from classify.distributed import check_equal, is_main, sum_over_processes
 from pruning.methods import Effect
 
@@ -33,8 +33,8 @@ class TrainingState:
     _losses: list[Tensor] = field(default_factory=list)
 
     def restore(self, device: str) -> int:
-        """Load the checkpoint if there is one; returns the step to go on with."""
-        step = self._load(device) if self.path.is_file() else 0
+        """Load the last whole checkpoint if there is one; returns the step to go on with."""
+        step = self._load(device)
         check_equal(step, "the step to go on with", device)
         self._since = time.perf_counter()
         return step
@@ -73,7 +73,9 @@ class TrainingState:
 
     def _load(self, device: str) -> int:
         keys = ("model", "optimizer", "scaler", "effects", "step", "seconds", "loss", *self.identity)
-        state = load_checkpoint(self.path, required=keys, device=device)
+        state = last_checkpoint(self.path, required=keys, device=device)
+        if state is None:
+            return 0
         check_same_network(self.path, self.model, state["model"])
         for key, value in self.identity.items():
             if state[key] != value:

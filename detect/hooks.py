@@ -10,7 +10,8 @@ from detectron2.utils import comm
 from fvcore.common.param_scheduler import ParamScheduler
 from torch import nn
 
-from classify.checkpoint import load_checkpoint, save_checkpoint
+from classify.checkpoint import last_checkpoint, save_checkpoint
+from classify.stopping import end_if, stop_asked
 from pruning.methods import Effect
 
 Report = Callable[[int, int, Mapping[str, float]], None]
@@ -73,13 +74,14 @@ class Checkpointer(HookBase):
         self.every = every
         self.total = total
         self.seconds = 0.0
+        self.stops = False  # did a signal ask to end when this step's checkpoint was written?
 
     def restore(self) -> int:
-        """Load the checkpoint if there is one; returns the iteration to go on with."""
-        if not self.path.is_file():
-            return 0
+        """Load the last whole checkpoint if there is one; returns the iteration to go on with."""
         keys = ("model", "optimizer", "scaler", "effects", "iteration", "seconds", "loss", *self.identity)
-        state = load_checkpoint(self.path, required=keys, device=self.trainer.device)
+        state = last_checkpoint(self.path, required=keys, device=self.trainer.device)
+        if state is None:
+            return 0
         for key, value in self.identity.items():
             if state[key] != value:
                 raise ValueError(f"{self.path}: a checkpoint of a training with {key}={state[key]}, not {value}")
@@ -97,7 +99,8 @@ class Checkpointer(HookBase):
 
     def after_step(self) -> None:
         done = self.trainer.iter + 1
-        if done % self.every and done != self.total:
+        self.stops = stop_asked()
+        if done % self.every and done != self.total and not self.stops:
             return
         now = time.perf_counter()
         self.seconds += now - self.since
@@ -134,3 +137,13 @@ class Reporter(HookBase):
         metrics["loss"] = self.trainer.last_loss  # their sum
         metrics["lr"] = self.trainer.optimizer.param_groups[0]["lr"]
         self.report(done, self.total, metrics)
+
+
+class Stop(HookBase):
+    """Ends the training where a signal asked for it and the checkpoint is written; comes after all other hooks."""
+
+    def __init__(self, keeper: Checkpointer):
+        self.keeper = keeper
+
+    def after_step(self) -> None:
+        end_if(self.keeper.stops)

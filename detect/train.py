@@ -17,8 +17,9 @@ from classify.memory_format import channels_last
 from classify.precision import autocast_dtype
 from classify.schedule import lr_schedule
 from classify.seeding import seed_generators
-from detect.data import CocoDataset, class_names, image_ids, train_loader
-from detect.hooks import Checkpointer, EffectHook, Report, Reporter, Schedule
+from classify.stopping import between_steps
+from detect.data import DetectionDataset, class_names, train_loader
+from detect.hooks import Checkpointer, EffectHook, Report, Reporter, Schedule, Stop
 from pruning.methods import Effect
 
 
@@ -59,7 +60,7 @@ def train_detector(
     detector: nn.Module,
     cfg: CfgNode,
     *,
-    dataset: CocoDataset,
+    dataset: DetectionDataset,
     settings: TrainSettings,
     checkpoint: Path,
     report: Report | None = None,
@@ -69,7 +70,8 @@ def train_detector(
 
     `report(step, total, metrics)` is called now and then with the losses and the learning rate. `effects`: what a
     pruning method adds to the training, already bound to the network it acts on.
-    Raises ValueError on settings that do not fit, FloatingPointError with the step of a loss that is not finite.
+    Raises ValueError on settings that do not fit, FloatingPointError with the step of a loss that is not finite,
+    Stopped after a step and a checkpoint when a signal asks for it (`classify.stopping`).
     """
     _check_classes(dataset, cfg)
     dtype = autocast_dtype(settings.precision, next(detector.parameters()).device.type)
@@ -85,7 +87,7 @@ def train_detector(
         trainer = DetectorTrainer(detector, optimizer, settings, dtype)
         total = settings.iterations
         identity = {"seed": settings.seed, "iterations": total, "batch_size": settings.batch_size}
-        every, epoch = settings.checkpoint_every, max(1, len(image_ids(dataset)) // settings.batch_size)
+        every, epoch = settings.checkpoint_every, max(1, len(dataset.split.images) // settings.batch_size)
         keeper = Checkpointer(detector, checkpoint, identity=identity, every=every, total=total, effects=effects)
         hooks: list[HookBase] = [
             Schedule(schedule, settings.lr, total),
@@ -94,11 +96,12 @@ def train_detector(
         ]
         if report is not None and comm.is_main_process():
             hooks.append(Reporter(report, every=settings.report_every, total=total))
-        trainer.register_hooks(hooks)
+        trainer.register_hooks([*hooks, Stop(keeper)])
         start = keeper.restore()
         if start < total:
             trainer.data_loader = _loader(dataset, cfg, settings, start)
-            trainer.train(start, total)
+            with between_steps():
+                trainer.train(start, total)
     return TrainOutcome(total * settings.batch_size, keeper.seconds, trainer.last_loss)
 
 
@@ -170,7 +173,7 @@ class DetectorTrainer(SimpleTrainer):
         self.last_loss = values[-1]
 
 
-def _loader(dataset: CocoDataset, cfg: CfgNode, settings: TrainSettings, start: int) -> DataLoader:
+def _loader(dataset: DetectionDataset, cfg: CfgNode, settings: TrainSettings, start: int) -> DataLoader:
     return train_loader(
         dataset,
         cfg,
@@ -183,7 +186,7 @@ def _loader(dataset: CocoDataset, cfg: CfgNode, settings: TrainSettings, start: 
     )
 
 
-def _check_classes(dataset: CocoDataset, cfg: CfgNode) -> None:
+def _check_classes(dataset: DetectionDataset, cfg: CfgNode) -> None:
     found, wanted = len(class_names(dataset)), cfg.MODEL.ROI_HEADS.NUM_CLASSES
     if found != wanted:
-        raise ValueError(f"{dataset.annotations} has {found} categories, the detector {wanted} classes")
+        raise ValueError(f"{dataset.split.source} has {found} categories, the detector {wanted} classes")

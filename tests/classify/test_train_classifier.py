@@ -132,9 +132,6 @@ def test_what_does_not_fit_is_refused(tmp_path):
     train_classifier(network(), images(), settings=replace(SETTINGS, epochs=1), checkpoint=path)
     with pytest.raises(ValueError, match="total=3, not 9"):
         train_classifier(network(), images(), settings=SETTINGS, checkpoint=path)
-    path.write_bytes(path.read_bytes()[:1000])
-    with pytest.raises(ValueError, match=r"c\.pt: not a readable checkpoint .* delete it"):
-        train_classifier(network(), images(), settings=SETTINGS, checkpoint=path)
 
 
 class Perfect(nn.Module):
