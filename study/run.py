@@ -15,7 +15,7 @@ from study.data import open_detection
 from study.execute import Outcome, run_stages, set_threads
 from study.load import ConfigError, load_config
 from study.pipelines import Route, expand
-from study.report import write_report
+from study.report.write import write_report
 from study.stages import Stage
 from study.store import canonical, read_json, write_json
 

@@ -1,18 +1,32 @@
-"""Rebuild the report of a study from what is on disk.
+"""Rebuild the report of a study from what is on disk, or print one analysis of it.
 
 python tools/report.py runs/digits
+python tools/report.py runs/digits --analysis kept_channels
+python tools/report.py --list
 """
 
 import argparse
 import sys
 from pathlib import Path
 
+from rich.console import Console
+
+from study.analysis.alone import list_analyses, run_analysis
 from study.launch import launch
 from study.run import report_again
 
 
-def main(study: Path) -> int:
-    """Rebuild; returns the exit code."""
+def main(study: Path | None, analysis: str | None, names: bool) -> int:
+    """Rebuild, analyse or list; returns the exit code."""
+    if names:
+        print(list_analyses())
+        return 0
+    if study is None:
+        raise ValueError("the study's directory is missing, such as runs/digits")
+    if analysis is not None:
+        for path in run_analysis(study, analysis, Console()):
+            print(f"written: {path}")
+        return 0
     report = report_again(study)
     print(f"report: {report}")
     print(f"run directory: {report.parent}")
@@ -21,5 +35,8 @@ def main(study: Path) -> int:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("study", type=Path, help="the study's directory, such as runs/digits")
-    sys.exit(launch(lambda: main(parser.parse_args().study)))
+    parser.add_argument("study", type=Path, nargs="?", help="the study's directory, such as runs/digits")
+    parser.add_argument("--analysis", metavar="NAME", help="print this analysis, and write its table and its figure")
+    parser.add_argument("--list", action="store_true", help="list the analyses")
+    arguments = parser.parse_args()
+    sys.exit(launch(lambda: main(arguments.study, arguments.analysis, arguments.list)))

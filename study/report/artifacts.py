@@ -8,12 +8,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import safetensors
+import safetensors.torch
+from torch import Tensor
+
+from pruning.masks import Masks
 from pruning.plan import PruningPlan
 from study.report.routes import Route
 from study.stats import is_number
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 METRICS, PLAN, DETECTIONS = "metrics.jsonl", "plan.json", "detections"
+MASKS, WEIGHTS = "masks.safetensors", "weights.safetensors"
 
 
 @dataclass
@@ -40,17 +46,36 @@ class RunFiles:
             self.gaps.append(f"{run}/{METRICS}: {unusable} of {len(lines)} lines are unreadable")
         return records
 
-    def kept_shares(self, run: str) -> dict[str, float]:
-        """Layer -> kept channels / channels before, of the stage's plan.json; empty where there is none."""
+    def plan(self, run: str) -> PruningPlan | None:
+        """The stage's plan.json; None, and a gap, where it cannot be read."""
         content = self.read(run, PLAN)
         if content is None:
-            return {}
+            return None
         try:
-            plan = PruningPlan.from_json(content.decode("utf-8"), source=f"{run}/{PLAN}")
+            return PruningPlan.from_json(content.decode("utf-8"), source=f"{run}/{PLAN}")
         except ValueError as error:  # a UnicodeDecodeError is one too
             self.gaps.append(str(error))
+            return None
+
+    def masks(self, run: str) -> Masks | None:
+        """The masks of a run; None where it has none, and a gap where they cannot be read."""
+        if not (self.root / run / MASKS).is_file():
+            return None
+        content = self.read(run, MASKS)
+        try:
+            return None if content is None else Masks.from_bytes(content, source=f"{run}/{MASKS}")
+        except ValueError as error:
+            self.gaps.append(str(error))
+            return None
+
+    def weights(self, run: str) -> dict[str, Tensor]:
+        """The tensors of a run's network by name; empty, and a gap, where they cannot be read."""
+        content = self.read(run, WEIGHTS)
+        try:
+            return {} if content is None else safetensors.torch.load(content)
+        except safetensors.SafetensorError as error:
+            self.gaps.append(f"{run}/{WEIGHTS}: not a safetensors file ({error})")
             return {}
-        return {layer: kept / plan.widths[layer] for layer, kept in plan.kept_counts().items()}
 
     def picture(self, run: str, name: str) -> bytes | None:
         """A PNG of the detections folder; None, and a gap, where it is absent or no PNG."""

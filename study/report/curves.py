@@ -13,14 +13,18 @@ from study.report.routes import Route
 from study.stats import is_number
 
 _DASHES = ("solid", "dash", "dot", "dashdot")
-_KINDS = {"train_detector": "detectors", "train_classifier": "classifiers"}
 _MEASURES = {"loss": "training loss", "val_accuracy": "validation accuracy"}
 
 
-def learning_curves(routes: Sequence[Route], root: RunFiles, colours: Mapping[str, str]) -> list[Panel]:
-    """One panel per kind of training and measure; of what no run recorded, only the loss has a panel."""
+def learning_curves(
+    routes: Sequence[Route], root: RunFiles, colours: Mapping[str, str], kinds: Mapping[str, str]
+) -> list[Panel]:
+    """One panel per kind of training and measure; of what no run recorded, only the loss has a panel.
+
+    `kinds`: kind of a training stage -> what it trains.
+    """
     panels = []
-    for kind, noun in _KINDS.items():
+    for kind, noun in kinds.items():
         files = RunFiles(root.root)
         users = users_of_runs(routes, kind)
         records = {run: files.metrics(run) for run in users}

@@ -1,4 +1,4 @@
-"""Figures over routes: AP against cost and against a grid field, and where the training compute went."""
+"""Figures over routes: quality against cost and against a grid field, and where the training compute went."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ import plotly.graph_objects as go
 
 from study.report import units
 from study.report.plots import Panel, base_figure, plain
-from study.report.routes import Route, distinct_names, is_numeric_field
+from study.report.routes import Route, describe_point, distinct_names, is_numeric_field
+from study.report.task import Task
 from study.stats import Summary
 
 _BAR_HEIGHT = 34
+_SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "star", "pentagon", "hexagon")
 # Stage colours stay apart from the routes' colours: cool for classification, warm for detection.
 _STAGE_COLOURS = {
     "train_classifier": ("#a9c3d6", "#7fa3bd", "#5a839f", "#3f667f"),
@@ -21,58 +23,68 @@ _STAGE_COLOURS = {
 _OTHER_STAGE_COLOURS = ("#b9b9c4", "#9a9aa8", "#7c7c8c")
 
 
-def ap_against_backbone_macs(routes: Sequence[Route], colours: Mapping[str, str]) -> Panel:
-    """Quality against the cost of one image."""
-    return Panel(
-        "AP against the cost of the backbone",
-        "Small dots are seeds, large ones their mean, bars one standard deviation. Routes with the same MACs "
-        "are set side by side around the true value, which the hover text gives.",
-        _ap_against(routes, colours, "backbone_macs", "backbone MACs per image", dodge=True),
-    )
-
-
-def ap_against_training_macs(routes: Sequence[Route], colours: Mapping[str, str]) -> Panel:
-    """Quality against everything that was spent to get it."""
-    return Panel(
-        "AP against training compute",
-        "Training MACs of every stage that the route needed, shared ones included: what it costs to follow "
-        "this route alone. Small dots are seeds, large ones their mean, bars one standard deviation.",
-        _ap_against(routes, colours, "train_macs", "training MACs", dodge=False),
-    )
-
-
-def ap_against_field(routes: Sequence[Route], colours: Mapping[str, str], field: str) -> Panel | None:
-    """Quality along a numeric field of the grid, one line per pipeline; None for a field of words."""
-    if not is_numeric_field(routes, field):
-        return None
-    figure = base_figure(plain(field), "AP")
-    for name in distinct_names(routes):
-        here = [r for r in routes if r.name == name and field in r.point]
-        placed = sorted(((float(r.point[field]), r) for r in here), key=_position)
-        _add_route(figure, name, colours[name], placed)
-    caption = f"Mean over seeds and one standard deviation, by {field}."
-    return Panel(f"AP against {field}", caption, figure)
-
-
-def _position(placed: tuple[float, Route]) -> float:
-    return placed[0]
-
-
-def _ap_against(
-    routes: Sequence[Route], colours: Mapping[str, str], key: str, title: str, *, dodge: bool
+def against_cost(
+    routes: Sequence[Route], colours: Mapping[str, str], task: Task, key: str, *, dodge: bool = True
 ) -> go.Figure | None:
-    costs = {id(r): r.mean(key) for r in routes if r.mean("AP") is not None}
+    """Quality against the cost `key`, every route at every grid point; None where no row has both.
+
+    `dodge`: set routes of equal cost side by side, as those of one pruned architecture are.
+    """
+    measure = task.primary
+    costs = {id(r): r.mean(key) for r in routes if r.mean(measure.key) is not None}
     drawn = [(cost, r) for r in routes if (cost := costs.get(id(r))) is not None]
     if not drawn:
         return None
     size, prefix = units.prefix_for(max(cost for cost, _ in drawn))
     places = _dodged([cost / size for cost, _ in drawn]) if dodge else [cost / size for cost, _ in drawn]
-    figure = base_figure(f"{title} ({prefix})" if prefix else title, "AP", height=430)
-    for name in distinct_names(route for _, route in drawn):
-        placed = [(x, route) for x, (_, route) in zip(places, drawn, strict=True) if route.name == name]
-        _add_route(figure, name, colours[name], sorted(placed, key=_position))
+    title = task.cost(key).name + (" per image" if key.endswith("macs") and key in task.forward_costs else "")
+    figure = base_figure(f"{title} ({prefix})" if prefix else title, measure.name, height=430)
+    placed = list(zip(places, (route for _, route in drawn), strict=True))
+    _add_routes(figure, placed, colours, task, numeric_fields(routes))
     figure.update_xaxes(range=[0, max(places) * 1.08])
     return figure
+
+
+def against_training_macs(routes: Sequence[Route], colours: Mapping[str, str], task: Task) -> Panel:
+    """Quality against everything that was spent to get it."""
+    return Panel(
+        f"{task.primary.name} against training compute",
+        "Training MACs of every stage that the route needed, shared ones included: what it costs to follow "
+        "this route alone. Small dots are seeds, large ones their mean, bars one standard deviation.",
+        against_cost(routes, colours, task, "train_macs", dodge=False),
+    )
+
+
+def against_field(routes: Sequence[Route], colours: Mapping[str, str], task: Task, field: str) -> go.Figure | None:
+    """Quality along a numeric field of the grid, one line per pipeline and other grid values; None for words."""
+    if not is_numeric_field(routes, field):
+        return None
+    figure = base_figure(plain(field), task.primary.name)
+    placed = sorted(((float(r.point[field]), r) for r in routes if field in r.point), key=_position)
+    _add_routes(figure, placed, colours, task, [field])
+    return figure
+
+
+def along_grid(routes: Sequence[Route], colours: Mapping[str, str], task: Task, fields: Iterable[str]) -> list[Panel]:
+    """A panel for each of the grid's fields that holds numbers."""
+    drawn = [(field, against_field(routes, colours, task, field)) for field in fields]
+    return [
+        Panel(
+            f"{task.primary.name} against {field}", f"Mean over seeds and one standard deviation, by {field}.", figure
+        )
+        for field, figure in drawn
+        if figure is not None
+    ]
+
+
+def numeric_fields(routes: Sequence[Route]) -> list[str]:
+    """The fields of the grid points along which a line makes sense."""
+    fields = dict.fromkeys(key for route in routes for key in route.point)
+    return [field for field in fields if is_numeric_field(routes, field)]
+
+
+def _position(placed: tuple[float, Route]) -> float:
+    return placed[0]
 
 
 def _dodged(xs: Sequence[float]) -> list[float]:
@@ -86,43 +98,66 @@ def _dodged(xs: Sequence[float]) -> list[float]:
     return spread
 
 
-def _add_route(figure: go.Figure, name: str, colour: str, placed: Sequence[tuple[float, Route]]) -> None:
-    """One pipeline: a dot per seed, a marker with its deviation per grid point, a line joining those."""
+def _add_routes(
+    figure: go.Figure,
+    placed: Sequence[tuple[float, Route]],
+    colours: Mapping[str, str],
+    task: Task,
+    along: Sequence[str],
+) -> None:
+    """Every pipeline in its colour; a line joins its grid points that differ in no field but those of `along`."""
+    rests: dict[str, str] = {}  # other grid values, as text -> symbol
+    for name in distinct_names(route for _, route in placed):
+        series: dict[str, list[tuple[float, Route]]] = {}
+        for x, route in placed:
+            if route.name == name:
+                rest = {key: value for key, value in route.point.items() if key not in along}
+                series.setdefault(describe_point(rest), []).append((x, route))
+        for rest_name, here in series.items():
+            symbol = rests.setdefault(rest_name, _SYMBOLS[len(rests) % len(_SYMBOLS)])
+            label = f"{name}, {rest_name}" if rest_name else name
+            _add_series(figure, label, {"color": colours[name], "symbol": symbol}, sorted(here, key=_position), task)
+
+
+def _add_series(
+    figure: go.Figure, name: str, marker: Mapping[str, str], placed: Sequence[tuple[float, Route]], task: Task
+) -> None:
+    """A dot per seed, a marker with its deviation per grid point, a line joining those."""
+    key = task.primary.key
     common = {"legendgroup": plain(name), "hoverinfo": "text"}
-    summaries = [(x, route, s) for x, route in placed if (s := route.summary("AP")) is not None]
+    summaries = [(x, route, s) for x, route in placed if (s := route.summary(key)) is not None]
     figure.add_scatter(
         x=[x for x, _, _ in summaries],
         y=[s.mean for _, _, s in summaries],
         error_y={"array": [s.std or 0.0 for _, _, s in summaries], "thickness": 1.5, "width": 5},
-        hovertext=[_hover_mean(route, s) for _, route, s in summaries],
+        hovertext=[_hover_mean(route, s, task) for _, route, s in summaries],
         mode="lines+markers" if len(summaries) > 1 else "markers",
-        line={"color": colour, "width": 1.5},
-        marker={"color": colour, "size": 13},
+        line={"color": marker["color"], "width": 1.5},
+        marker={**marker, "size": 13},
         name=plain(name),
         **common,
     )
-    dots = [(x, row["AP"], _hover(r, row)) for x, r in placed for row in r.rows if row.get("AP") is not None]
+    dots = [(x, row[key], _hover(r, row, task)) for x, r in placed for row in r.rows if row.get(key) is not None]
     figure.add_scatter(  # after the means, so that no dot hides behind its own mean
         x=[x for x, _, _ in dots],
         y=[value for _, value, _ in dots],
         hovertext=[text for _, _, text in dots],
         mode="markers",
-        marker={"color": colour, "size": 6, "line": {"color": "white", "width": 1}},
+        marker={**marker, "size": 6, "line": {"color": "white", "width": 1}},
         showlegend=False,
         **common,
     )
 
 
-def _hover(route: Route, row: Mapping[str, float]) -> str:
-    return f"{plain(route.label)}<br>seed {row['seed']}: AP {units.ap(row['AP'])}"
+def _hover(route: Route, row: Mapping[str, float], task: Task) -> str:
+    value = units.score(row[task.primary.key], task.decimals)
+    return f"{plain(route.label)}<br>seed {row['seed']}: {task.primary.name} {value}"
 
 
-def _hover_mean(route: Route, summary: Summary) -> str:
-    return (
-        f"<b>{plain(route.label)}</b><br>AP {units.mean_std(summary)}<br>"
-        f"backbone {units.si(route.mean('backbone_macs'), 'MACs')} per image<br>"
-        f"training {units.si(route.mean('train_macs'), 'MACs')}"
-    )
+def _hover_mean(route: Route, summary: Summary, task: Task) -> str:
+    costs = [f"{task.cost(key).name} {units.si(route.mean(key))}" for key in (*task.forward_costs, "train_macs")]
+    score = f"{task.primary.name} {units.mean_std(summary, task.decimals)}"
+    return "<br>".join([f"<b>{plain(route.label)}</b>", score, *costs])
 
 
 def training_compute(routes: Sequence[Route]) -> Panel:

@@ -11,22 +11,22 @@ import plotly.graph_objects as go
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
+from study.analysis import analyse_all
+from study.analysis.ratios import FIELD as RATIO
 from study.report import units
 from study.report.artifacts import RunFiles
 from study.report.chains import chain_of
+from study.report.claims import findings, rule
 from study.report.curves import learning_curves
-from study.report.figures import (
-    ap_against_backbone_macs,
-    ap_against_field,
-    ap_against_training_macs,
-    training_compute,
-)
-from study.report.findings import answers, findings, provenance, seed_warning, warnings
+from study.report.figures import against_training_macs, along_grid, training_compute
+from study.report.findings import answers, provenance, seed_warning, warnings
 from study.report.gallery import galleries
-from study.report.layers import kept_channels
 from study.report.plots import Panel
-from study.report.routes import Route, colours, describe_point, distinct_names, group_routes
+from study.report.pruned_by import pruned_by
+from study.report.published import published_by
+from study.report.routes import Route, colours, describe_point, distinct_names, group_routes, point_fields
 from study.report.tables import main_table, per_class
+from study.report.task import DETECTION, task_of
 
 _HERE = Path(__file__).parent
 
@@ -61,23 +61,25 @@ def figure_json(figure: go.Figure) -> Markup:
 
 
 def _content(comparison: Mapping[str, Any], runs: Path, out: Path) -> dict[str, Any]:
-    routes = group_routes(comparison["rows"])
-    files = RunFiles(runs)
-    stages = comparison.get("stages") or {}
+    task, routes, files = task_of(comparison), group_routes(comparison["rows"]), RunFiles(runs)
+    stages, evaluation = comparison.get("stages") or {}, comparison.get("evaluation") or {}
+    pruned, data = pruned_by(routes, stages, runs), str(evaluation.get("dataset", ""))
     classes, class_means = per_class(routes)
     route_colours = colours(distinct_names(routes))
     return {
         "comparison": comparison,
-        "evaluation": comparison.get("evaluation") or {},
+        "task": task,
+        "evaluation": evaluation,
         "routes": routes,
         "colours": route_colours,
-        "answers": answers(routes),
-        "seed_warning": seed_warning(routes),
+        "answers": answers(routes, task),
+        "seed_warning": seed_warning(routes, task),
         "warnings": warnings(comparison),
-        "table": main_table(routes, list(comparison.get("grid") or {})),
-        "findings": findings(routes),
-        "panels": _panels(comparison, routes, files, route_colours),
-        "galleries": galleries(routes, files),
+        "table": main_table(routes, point_fields(comparison), task, published_by(routes, pruned, data)),
+        "findings": findings(routes, task, pruned, data),
+        "rule": rule(task),
+        "panels": _panels(comparison, routes, files, route_colours, runs),
+        "galleries": galleries(routes, files) if task is DETECTION else [],
         "classes": classes,
         "class_means": class_means,
         "chains": [(route, chain_of(route, stages, runs, out)) for route in routes],
@@ -86,14 +88,18 @@ def _content(comparison: Mapping[str, Any], runs: Path, out: Path) -> dict[str, 
 
 
 def _panels(
-    comparison: Mapping[str, Any], routes: list[Route], files: RunFiles, route_colours: Mapping[str, str]
+    comparison: Mapping[str, Any],
+    routes: list[Route],
+    files: RunFiles,
+    route_colours: Mapping[str, str],
+    runs: Path,
 ) -> list[Panel]:
-    along_grid = (ap_against_field(routes, route_colours, field) for field in comparison.get("grid") or {})
+    task = task_of(comparison)
+    fields = [field for field in comparison.get("grid") or {} if field != RATIO]  # which has an analysis of its own
     return [
-        ap_against_backbone_macs(routes, route_colours),
-        ap_against_training_macs(routes, route_colours),
-        *(panel for panel in along_grid if panel is not None),
+        *analyse_all(comparison, runs),
+        against_training_macs(routes, route_colours, task),
+        *along_grid(routes, route_colours, task, fields),
         training_compute(routes),
-        kept_channels(routes, files, route_colours),
-        *learning_curves(routes, files, route_colours),
+        *learning_curves(routes, files, route_colours, task.curves),
     ]

@@ -7,15 +7,21 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from study.analysis import analyse_all
 from study.report.chains import chain_of
-from study.report.findings import Finding, answers, findings, provenance, seed_warning, warnings
-from study.report.routes import Route, describe_point, group_routes
+from study.report.claims import Finding, findings, rule
+from study.report.findings import answers, provenance, seed_warning, warnings
+from study.report.plots import Panel
+from study.report.pruned_by import pruned_by
+from study.report.published import published_by
+from study.report.routes import Route, describe_point, group_routes, point_fields
 from study.report.tables import Cell, Line, main_table, per_class
-from study.report.units import ap
+from study.report.task import DETECTION, Task, task_of
+from study.report.units import score, value
 
 _LEGEND = (
-    "AP: mean ± sample standard deviation over n seeds, 0 to 100. Δ AP: mean of the differences paired by "
-    "seed, with its 95 % Student-t interval; “within noise” where the interval contains 0; not corrected for "
+    "{measure}: mean ± sample standard deviation over n seeds, 0 to 100. Δ {measure}: mean of the differences paired "
+    "by seed, with its 95 % Student-t interval; “within noise” where the interval contains 0; not corrected for "
     "making several comparisons. Percentages: of `unpruned`. Training MACs: 3 × forward MACs × images seen, "
     "over every stage that the route needs, shared ones included."
 )
@@ -24,16 +30,14 @@ _SPECIAL = re.compile(r"([\\`*_\[\]|#])")
 
 def render_markdown(comparison: Mapping[str, Any], runs: Path, out: Path) -> str:
     """The report without figures; links are relative to `out`."""
-    routes = group_routes(comparison["rows"])
-    grid = list(comparison.get("grid") or {})
+    task, routes = task_of(comparison), group_routes(comparison["rows"])
     parts = [
         f"# {escape(comparison['title'])}",
-        *_answer(comparison, routes),
+        *_answer(comparison, routes, task),
         "## The comparison",
-        _main_table(routes, grid),
-        _LEGEND,
-        *_literature(routes),
+        *_tables(comparison, routes, runs, task),
         *_classes(routes),
+        *_analyses(analyse_all(comparison, runs)),
         "## What each route ran",
         *(_chain(route, comparison, runs, out) for route in routes),
         "## What is missing",
@@ -57,27 +61,33 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def _answer(comparison: Mapping[str, Any], routes: Sequence[Route]) -> list[str]:
+def _answer(comparison: Mapping[str, Any], routes: Sequence[Route], task: Task) -> list[str]:
     parts = []
-    for answer in answers(routes):
+    for answer in answers(routes, task):
         place = f"{escape(answer.place)}: " if answer.place else ""
         parts.append(f"{place}**{escape(answer.sentence)}** {escape(answer.detail)}".strip())
     seeds = comparison["seeds"]
     basis = f"{len(seeds)} seed{'' if len(seeds) == 1 else 's'} ({', '.join(map(str, seeds))})"
     if evaluation := comparison.get("evaluation"):
-        size = f"{evaluation.get('images', '?')} images, {evaluation.get('boxes', '?')} boxes"
+        size = f"{evaluation.get('images', '?')} images"
+        size += f", {evaluation['boxes']} boxes" if "boxes" in evaluation else ""
         place = f"{evaluation.get('split', '?')} split of {evaluation.get('dataset', '?')}"
         pixels = f"{evaluation.get('image_size', '?')} px"
-        basis += f" · {evaluation.get('metric', 'AP')} · {size}, {place}, {pixels}"
-    notes = [note for note in (seed_warning(routes), *warnings(comparison)) if note]
-    figures = "Figures, scenes and learning curves: [report.html](report.html)."
+        basis += f" · {evaluation.get('metric', task.primary.name)} · {size}, {place}, {pixels}"
+    notes = [note for note in (seed_warning(routes, task), *warnings(comparison)) if note]
+    scenes = ", scenes" if task is DETECTION else ""
+    figures = f"Figures{scenes} and learning curves: [report.html](report.html)."
     return [*parts, escape(basis), *(f"> **Note:** {escape(note)}" for note in notes), figures]
 
 
-def _main_table(routes: Sequence[Route], grid: Sequence[str]) -> str:
-    main = main_table(routes, grid)
+def _tables(comparison: Mapping[str, Any], routes: Sequence[Route], runs: Path, task: Task) -> list[str]:
+    """The main table and the verdicts on the literature."""
+    pruned = pruned_by(routes, comparison.get("stages") or {}, runs)
+    data = str((comparison.get("evaluation") or {}).get("dataset", ""))
+    main = main_table(routes, point_fields(comparison), task, published_by(routes, pruned, data))
     head = ["route", *map(escape, main.grid), *map(escape, main.columns)]
-    return table(head, map(_line, main.lines))
+    legend = _LEGEND.format(measure=task.primary.name.removesuffix(" (%)"))
+    return [table(head, map(_line, main.lines)), legend, *_literature(findings(routes, task, pruned, data), task)]
 
 
 def _line(line: Line) -> list[str]:
@@ -89,13 +99,12 @@ def _cell(cell: Cell) -> str:
     return escape(" ".join((cell.text, ", ".join(cell.notes))).strip())
 
 
-def _literature(routes: Sequence[Route]) -> list[str]:
-    found = findings(routes)
+def _literature(found: Sequence[Finding], task: Task) -> list[str]:
     if not found:
         return []
     return [
         "## Against the literature",
-        "Supported or contradicted only where the whole 95 % interval of the paired difference excludes 0.",
+        rule(task),
         table(["at", "statement", "here", "evidence", "whose"], map(_finding, found)),
     ]
 
@@ -109,8 +118,18 @@ def _classes(routes: Sequence[Route]) -> list[str]:
     classes, means = per_class(routes)
     if not classes:
         return []
-    rows = ([escape(name), *(ap(values[i]) for values in means.values())] for i, name in enumerate(classes))
+    rows = ([escape(name), *(score(values[i]) for values in means.values())] for i, name in enumerate(classes))
     return ["## AP by class", table(["class", *map(escape, means)], rows)]
+
+
+def _analyses(panels: Sequence[Panel]) -> list[str]:
+    """The tables of the analyses."""
+    parts = []
+    for panel in panels:
+        if panel.rows:
+            rows = ([escape(value(item)) for item in row] for row in panel.rows)
+            parts += [f"### {escape(panel.title)}", escape(panel.caption), table([*map(escape, panel.columns)], rows)]
+    return ["## Analyses", *parts] if parts else []
 
 
 def _chain(route: Route, comparison: Mapping[str, Any], runs: Path, out: Path) -> str:

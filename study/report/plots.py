@@ -10,16 +10,22 @@ from html import escape
 import plotly.graph_objects as go
 
 MAX_CURVE_POINTS = 160
+Value = str | int | float | None  # of a table: a count is an int, None is missing
 
 
 @dataclass(frozen=True)
 class Panel:
-    """A figure with its words; `figure` is None where nothing could be drawn, and `gaps` says why."""
+    """A figure with its words; `figure` is None where nothing could be drawn, and `gaps` says why.
+
+    `columns` and `rows`: the figure's numbers as a table, where it has one.
+    """
 
     title: str
     caption: str
     figure: go.Figure | None
     gaps: tuple[str, ...] = ()
+    columns: tuple[str, ...] = ()
+    rows: tuple[tuple[Value, ...], ...] = ()
 
 
 def plain(text: object) -> str:

@@ -9,40 +9,19 @@ from typing import Any
 
 from study.stats import Difference, Summary, is_number, paired_difference, summarize
 
-DENSE = "unpruned"
-PRUNED_CLASSIFIER = "prune_then_transfer"
-REFERENCES = (DENSE, PRUNED_CLASSIFIER)  # the routes that every other one is compared with
 _PRUNING_KINDS = frozenset({"prune", "prune_detector"})
-
-
-@dataclass(frozen=True)
-class RouteNote:
-    """What the report says about a route it knows: its name in the paper, one sentence, its colour."""
-
-    paper: str
-    explanation: str
-    colour: str
-
-
-NOTES = {
-    DENSE: RouteNote("dense", "dense classifier, transferred to the detector", "#6b7685"),
-    PRUNED_CLASSIFIER: RouteNote(
-        "Prune-C", "classifier pruned and fine-tuned, then transferred to the detector", "#2f6fd6"
-    ),
-    "transfer_then_prune": RouteNote(
-        "Prune-D", "dense detector trained, then its backbone pruned and fine-tuned", "#dc8320"
-    ),
-    "scratch_e": RouteNote(
-        "Scratch-E", "pruned classifier trained from random weights, same epochs, then transferred", "#119c8d"
-    ),
-    "scratch_b": RouteNote(
-        "Scratch-B",
-        "pruned classifier trained from random weights, same compute, then transferred",
-        "#8a5ad0",
-    ),
-    "detect_from_scratch": RouteNote(
-        "our control", "pruned architecture trained on detection alone, no pretraining", "#d2436b"
-    ),
+# One colour per known route, the same for every task.
+_COLOURS = {
+    "unpruned": "#6b7685",
+    "prune_then_transfer": "#2f6fd6",
+    "fine_tune": "#2f6fd6",
+    "transfer_then_prune": "#dc8320",
+    "pruned": "#c9a227",
+    "scratch_e": "#119c8d",
+    "scratch_b": "#8a5ad0",
+    "scratch_b_fair": "#5b3a94",
+    "ticket": "#dc8320",
+    "detect_from_scratch": "#d2436b",
 }
 # Colours of routes a user named; distinct from those above, repeated when they run out.
 _OTHER_COLOURS = ("#5f9e2f", "#b0722d", "#2b93c8", "#b4489f", "#8d8a1f", "#4c5fd0")
@@ -62,6 +41,11 @@ class Route:
         return f"{self.name} ({describe_point(self.point)})" if self.point else self.name
 
     @property
+    def place(self) -> str:
+        """The grid point in words, empty outside the grid."""
+        return describe_point(self.point)
+
+    @property
     def is_pruned(self) -> bool:
         """Whether any stage of its chain prunes; Scratch routes prune too, to find their architecture."""
         return any(step.get("kind") in _PRUNING_KINDS for row in self.rows for step in row.get("chain") or ())
@@ -79,9 +63,9 @@ class Route:
         summary = self.summary(key)
         return None if summary is None else summary.mean
 
-    def minus(self, other: Route, key: str = "AP") -> Difference | None:
-        """Paired difference to another route over the seeds they share."""
-        return paired_difference(self.by_seed(key), other.by_seed(key))
+    def minus(self, other: Route, key: str, other_key: str = "") -> Difference | None:
+        """Paired difference to another route, or to its column `other_key`, over the seeds they share."""
+        return paired_difference(self.by_seed(key), other.by_seed(other_key or key))
 
 
 def group_routes(rows: Iterable[Mapping[str, Any]]) -> list[Route]:
@@ -130,12 +114,19 @@ def colours(names: Iterable[str]) -> dict[str, str]:
     unknown = 0
     chosen = {}
     for name in names:
-        if name in NOTES:
-            chosen[name] = NOTES[name].colour
+        if name in _COLOURS:
+            chosen[name] = _COLOURS[name]
         else:
             chosen[name] = _OTHER_COLOURS[unknown % len(_OTHER_COLOURS)]
             unknown += 1
     return chosen
+
+
+def point_fields(comparison: Mapping[str, Any]) -> list[str]:
+    """The fields that tell grid points apart: those of the grid, after any others such as `variant`."""
+    grid = list(comparison.get("grid") or {})
+    used = dict.fromkeys(key for row in comparison["rows"] for key in row.get("point") or {})
+    return [*(key for key in used if key not in grid), *grid]
 
 
 def is_numeric_field(routes: Iterable[Route], field: str) -> bool:

@@ -10,21 +10,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from study.report import units
-from study.report.routes import DENSE, NOTES, REFERENCES, Route, distinct_names, find_route
+from study.report.published import Accuracy
+from study.report.routes import Route, distinct_names, find_route, point_fields
+from study.report.task import DENSE, Cost, Measure, Task, task_of
 from study.stats import summarize
 
-_MEASURES = (
-    "AP",
-    "AP50",
-    "AP75",
-    "backbone_params",
-    "backbone_macs",
-    "detector_params",
-    "detector_macs",
-    "latency_ms",
-    "train_macs",
-    "seconds",
-)
+_FORMS = {"count": units.si, "seconds": units.seconds, "milliseconds": units.milliseconds}
 
 
 @dataclass(frozen=True)
@@ -58,14 +49,14 @@ class MainTable:
 
 def comparison_csv(comparison: Mapping[str, Any]) -> str:
     """comparison.csv: one row per pipeline, grid point and seed; a missing value is an empty field."""
-    grid = list(comparison.get("grid") or {})
+    fields, columns = point_fields(comparison), task_of(comparison).csv
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["pipeline", *grid, "seed", *_MEASURES])
+    writer.writerow(["pipeline", *fields, "seed", *columns])
     for row in comparison["rows"]:
         point = row.get("point") or {}
-        values = [row.get(measure) for measure in _MEASURES]
-        writer.writerow([row["pipeline"], *(_plain(point.get(key)) for key in grid), row["seed"], *values])
+        values = [row.get(column) for column in columns]
+        writer.writerow([row["pipeline"], *(_plain(point.get(key)) for key in fields), row["seed"], *values])
     return out.getvalue()
 
 
@@ -74,72 +65,74 @@ def _plain(value: object) -> object:
     return json.dumps(value) if isinstance(value, list | dict) else value
 
 
-def main_table(routes: Sequence[Route], grid: Sequence[str]) -> MainTable:
-    """Quality, paired differences and costs of every route; absent reference routes have no column."""
+def main_table(
+    routes: Sequence[Route], fields: Sequence[str], task: Task, published: Mapping[str, Accuracy] | None = None
+) -> MainTable:
+    """Quality, paired differences and costs of every route; columns that would be empty are left out.
+
+    `published`: what the literature reports, by route label.
+    """
     names = distinct_names(routes)
-    references = [name for name in REFERENCES if name in names and len(names) > 1]
+    references = [name for name in task.references if name in names and len(names) > 1]
+    after = [m for m in task.after_pruning if any(route.mean(m.key) is not None for route in routes)]
     columns = (
-        "AP",
-        "AP50",
-        "AP75",
-        *(f"Δ AP to {name}" for name in references),
-        "backbone MACs",
-        "backbone params",
-        "detector MACs",
-        "latency",
-        "training MACs",
-        "time",
+        *(measure.name for measure in task.measures),
+        *(f"Δ {task.primary.name} to {name}" for name in references),
+        *(["published top-1 (%)"] if published else []),
+        *(measure.name for measure in after),
+        *(cost.name for cost in task.costs),
     )
-    return MainTable(tuple(grid), columns, tuple(_line(route, routes, references, grid) for route in routes))
+    lines = []
+    for route in routes:
+        note = task.notes.get(route.name)
+        cells = (
+            *(_quality(route, measure, task.decimals) for measure in task.measures),
+            *(_difference(route, find_route(routes, name, route.point), task) for name in references),
+            *([_published(published.get(route.label))] if published else []),
+            *(_after_pruning(route, measure, task.decimals) for measure in after),
+            *(_cost(route, find_route(routes, DENSE, route.point), cost) for cost in task.costs),
+        )
+        point = tuple(str(route.point.get(key, units.MISSING)) for key in fields)
+        lines.append(Line(route, note.paper if note else "", note.explanation if note else "", point, cells))
+    return MainTable(tuple(fields), columns, tuple(lines))
 
 
-def _line(route: Route, routes: Sequence[Route], references: Sequence[str], grid: Sequence[str]) -> Line:
-    note = NOTES.get(route.name)
-    dense = find_route(routes, DENSE, route.point)
-    quality = (_quality(route, "AP"), _quality(route, "AP50"), _quality(route, "AP75"))
-    differences = (_difference(route, find_route(routes, name, route.point)) for name in references)
-    costs = (
-        _share(route, dense, "backbone_macs"),
-        _share(route, dense, "backbone_params"),
-        _share(route, dense, "detector_macs"),
-        Cell(units.milliseconds(route.mean("latency_ms"))),
-        _share(route, dense, "train_macs"),
-        Cell(units.seconds(route.mean("seconds"))),
-    )
-    return Line(
-        route,
-        note.paper if note else "",
-        note.explanation if note else "",
-        tuple(str(route.point.get(key, units.MISSING)) for key in grid),
-        (*quality, *differences, *costs),
-    )
-
-
-def _quality(route: Route, key: str) -> Cell:
-    summary = route.summary(key)
+def _quality(route: Route, measure: Measure, decimals: int) -> Cell:
+    summary = route.summary(measure.key)
     if summary is None:
         return Cell(units.MISSING, ("no result",))
-    spread = "" if summary.std is None else f"± {units.ap(summary.std)} "
-    return Cell(units.ap(summary.mean), (f"{spread}(n = {summary.n})",))
+    spread = "" if summary.std is None else f"± {units.score(summary.std, decimals)} "
+    return Cell(units.score(summary.mean, decimals), (f"{spread}(n = {summary.n})",))
 
 
-def _difference(route: Route, reference: Route | None) -> Cell:
+def _after_pruning(route: Route, measure: Measure, decimals: int) -> Cell:
+    """As `_quality`; most routes have none, which is no gap."""
+    return Cell(units.MISSING) if route.summary(measure.key) is None else _quality(route, measure, decimals)
+
+
+def _published(accuracy: Accuracy | None) -> Cell:
+    return Cell(units.MISSING) if accuracy is None else Cell(f"{accuracy[0]:.2f}", (f"top-5 {accuracy[1]:.2f}",))
+
+
+def _difference(route: Route, reference: Route | None, task: Task) -> Cell:
     if reference is route:
         return Cell(units.MISSING)
-    difference = None if reference is None else route.minus(reference)
+    difference = None if reference is None else route.minus(reference, task.primary.key)
     if difference is None:
-        return Cell(units.MISSING, ("no common seed",))
-    notes: tuple[str, ...] = (units.interval(difference), units.noise(difference))
+        return Cell(units.MISSING, ("no common seed" if reference else "not at this point",))
+    notes: tuple[str, ...] = (units.interval(difference, task.decimals), units.noise(difference))
     if difference.n < len(route.rows):  # the pairing rests on fewer seeds than the mean beside it
         notes += (f"n = {difference.n}",)
     beyond = "above" if difference.mean > 0 else "below"
-    return Cell(units.signed(difference.mean), notes, beyond if difference.within_noise is False else "noise")
+    mark = beyond if difference.within_noise is False else "noise"
+    return Cell(units.signed(difference.mean, task.decimals), notes, mark)
 
 
-def _share(route: Route, dense: Route | None, key: str) -> Cell:
-    value = route.mean(key)
-    share = units.percent(value, dense.mean(key)) if dense is not None and dense is not route else ""
-    return Cell(units.si(value), (share,) if share else ())
+def _cost(route: Route, dense: Route | None, cost: Cost) -> Cell:
+    value = route.mean(cost.key)
+    other = dense.mean(cost.key) if cost.relative and dense is not None and dense is not route else None
+    share = units.percent(value, other)
+    return Cell(_FORMS[cost.form](value), (share,) if share else ())
 
 
 def per_class(routes: Sequence[Route]) -> tuple[list[str], dict[str, list[float | None]]]:

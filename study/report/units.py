@@ -23,14 +23,14 @@ def si(value: float | None, unit: str = "") -> str:
     return f"{scaled:.{digits}f} {prefix}{unit}".rstrip()
 
 
-def ap(value: float | None) -> str:
-    """An AP (0..100) with one decimal."""
-    return MISSING if value is None else _minus(f"{value:.1f}")
+def score(value: float | None, decimals: int = 1) -> str:
+    """An AP or an accuracy (0..100)."""
+    return MISSING if value is None else _minus(f"{value:.{decimals}f}")
 
 
-def signed(value: float) -> str:
-    """A difference with its sign, one decimal: "+1.3", "−0.4"; more where it would read as 0."""
-    return _minus(f"{value:+.{_decimals(value)}f}")
+def signed(value: float, decimals: int = 1) -> str:
+    """A difference with its sign: "+1.3", "−0.4"; with more decimals where it would read as 0."""
+    return _minus(f"{value:+.{_decimals(value, decimals)}f}")
 
 
 def percent(part: float | None, whole: float | None) -> str:
@@ -48,20 +48,20 @@ def milliseconds(value: float | None) -> str:
     return MISSING if value is None else f"{value:.1f} ms"
 
 
-def mean_std(summary: Summary | None) -> str:
+def mean_std(summary: Summary | None, decimals: int = 1) -> str:
     """ "61.2 ± 0.8 (n = 2)", or "61.2 (n = 1)"."""
     if summary is None:
         return MISSING
-    spread = "" if summary.std is None else f" ± {ap(summary.std)}"
-    return f"{ap(summary.mean)}{spread} (n = {summary.n})"
+    spread = "" if summary.std is None else f" ± {score(summary.std, decimals)}"
+    return f"{score(summary.mean, decimals)}{spread} (n = {summary.n})"
 
 
-def interval(difference: Difference) -> str:
+def interval(difference: Difference, decimals: int = 1) -> str:
     """ "[−0.4, 3.0]", or why there is none; never a bound that reads 0.0 and is not."""
     if difference.interval is None:
         return "(one seed: no interval)"
     low, high = difference.interval
-    decimals = max(_decimals(low), _decimals(high))
+    decimals = max(_decimals(low, decimals), _decimals(high, decimals))
     return _minus(f"[{low:.{decimals}f}, {high:.{decimals}f}]")
 
 
@@ -72,9 +72,16 @@ def noise(difference: Difference) -> str:
     return "within noise" if difference.within_noise else "beyond noise"
 
 
-def _decimals(value: float) -> int:
-    """One decimal, or up to three where fewer would turn a number that is not 0 into one that looks it."""
-    return next((d for d in (1, 2) if value == 0 or round(value, d) != 0), 3)
+def value(item: str | int | float | None) -> str:
+    """A value of a table: text as it is, a count with an SI prefix, any other number with four digits."""
+    if item is None or isinstance(item, str):
+        return item or MISSING
+    return si(item) if isinstance(item, int) else _minus(f"{item:.4g}")
+
+
+def _decimals(value: float, fewest: int) -> int:
+    """`fewest` decimals, or up to three where fewer would turn a number that is not 0 into one that looks it."""
+    return next((d for d in range(fewest, 3) if value == 0 or round(value, d) != 0), 3)
 
 
 def _minus(text: str) -> str:

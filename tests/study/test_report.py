@@ -9,16 +9,17 @@ from pathlib import Path
 import pytest
 from fabricated_study import fabricate, with_grid
 
-from study.report import write_report
+from study.analysis import kept_channels
 from study.report.artifacts import RunFiles
 from study.report.curves import learning_curves
-from study.report.figures import _dodged, ap_against_field
+from study.report.figures import _dodged, against_field, along_grid
 from study.report.gallery import galleries
-from study.report.layers import kept_channels
 from study.report.markdown import escape
 from study.report.plots import MAX_CURVE_POINTS, thin
 from study.report.routes import colours, distinct_names, group_routes
 from study.report.tables import comparison_csv, main_table
+from study.report.task import DETECTION
+from study.report.write import write_report
 
 COLUMNS = (
     "pipeline,seed,AP,AP50,AP75,backbone_params,backbone_macs,detector_params,detector_macs,"
@@ -165,8 +166,9 @@ def test_damaged_files_are_said(tmp_path):
     picture = next(tmp_path.glob("evaluate-*/seed0/detections/detections_2.png"))
     picture.write_bytes(b"not a picture")
     files, palette = RunFiles(tmp_path), colours(distinct_names(routes))
-    assert f"{run}/metrics.jsonl: 1 of 40 lines are unreadable" in learning_curves(routes, files, palette)[0].gaps
-    assert any("plan.json: not a pruning plan" in gap for gap in kept_channels(routes, files, palette).gaps)
+    curves = learning_curves(routes, files, palette, DETECTION.curves)
+    assert f"{run}/metrics.jsonl: 1 of 40 lines are unreadable" in curves[0].gaps
+    assert any("plan.json: not a pruning plan" in gap for gap in kept_channels.analyse(comparison, tmp_path).gaps)
     (gallery,) = galleries(routes, files)
     assert gallery.rows[2].count(None) == 1
     assert gallery.gaps == (f"{picture.relative_to(tmp_path)}: not a PNG file",)
@@ -189,12 +191,12 @@ def test_one_seed_has_no_interval_anywhere(tmp_path, small_plotly):
 def test_the_grid_is_in_table_and_figures(tmp_path, small_plotly):
     comparison = with_grid(fabricate(tmp_path), loss=4.0)
     routes = group_routes(comparison["rows"])
-    table = main_table(routes, ["prune.ratio"])
+    table = main_table(routes, ["prune.ratio"], DETECTION)
     assert [line.point for line in table.lines[5:7]] == [("0.5",), ("0.7",)]
     differences = {(x.route.name, x.point): x.cells[3].text for x in table.lines}
     assert differences["prune_then_transfer", ("0.7",)] == "−5.8"  # 57.2 - 63.0, both at 0.7
-    panel = ap_against_field(routes, colours(distinct_names(routes)), "prune.ratio")
-    assert list(panel.figure.data[0].x) == [0.5, 0.7]
+    figure = against_field(routes, colours(distinct_names(routes)), DETECTION, "prune.ratio")
+    assert list(figure.data[0].x) == [0.5, 0.7]
     assert "AP against prune.ratio" in report_of(comparison, tmp_path).text
 
 
@@ -202,7 +204,7 @@ def test_a_grid_field_of_words_has_no_figure(tmp_path):
     comparison = with_grid(fabricate(tmp_path, files=False))
     for row in comparison["rows"]:
         row["point"] = {"method": "random"}
-    assert ap_against_field(group_routes(comparison["rows"]), {}, "method") is None
+    assert along_grid(group_routes(comparison["rows"]), {}, DETECTION, ["method"]) == []
 
 
 def test_columns_of_absent_references_are_left_out(tmp_path, small_plotly):
@@ -210,7 +212,7 @@ def test_columns_of_absent_references_are_left_out(tmp_path, small_plotly):
     comparison["rows"] = [r for r in comparison["rows"] if r["pipeline"] in ("scratch_e", "scratch_b")]
     for row in comparison["rows"]:
         row["pipeline"] = {"scratch_e": "mine", "scratch_b": "yours"}[row["pipeline"]]
-    table = main_table(group_routes(comparison["rows"]), [])
+    table = main_table(group_routes(comparison["rows"]), [], DETECTION)
     assert not [column for column in table.columns if "Δ" in column]
     assert [line.route.name for line in table.lines] == ["mine", "yours"]
     page = report_of(comparison, tmp_path)
@@ -219,8 +221,7 @@ def test_columns_of_absent_references_are_left_out(tmp_path, small_plotly):
 
 
 def test_routes_that_share_a_plan_share_a_series_of_bars(tmp_path):
-    routes = group_routes(fabricate(tmp_path)["rows"])
-    panel = kept_channels(routes, RunFiles(tmp_path), colours(distinct_names(routes)))
+    panel = kept_channels.analyse(fabricate(tmp_path), tmp_path)
     classifier, detector = panel.figure.data
     assert classifier.name == "prune_then_transfer + scratch_e + scratch_b + detect_from_scratch"
     assert list(classifier.y) == [50.0] * 8

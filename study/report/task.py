@@ -1,0 +1,181 @@
+"""What the report has to know of a task, as data: its measures, its costs, its routes and their references."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from study.report.statements import CLASSIFICATION_STATEMENTS, DETECTION_STATEMENTS, Statement
+
+DENSE = "unpruned"
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A quality of a network, higher is better: its column in the rows, its heading, its unit in a sentence."""
+
+    key: str
+    name: str
+    unit: str = ""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """A cost: its column in the rows, its heading, how it is printed, and whether as a share of the dense one too."""
+
+    key: str
+    name: str
+    form: Literal["count", "seconds", "milliseconds"] = "count"
+    relative: bool = True
+
+
+@dataclass(frozen=True)
+class RouteNote:
+    """What the report says about a route it knows: its name in the paper and one sentence."""
+
+    paper: str
+    explanation: str
+
+
+@dataclass(frozen=True)
+class Task:
+    """One task. `measures`: the primary one first; `after_pruning`: those shown only where a route has them.
+
+    `margin`: how far a result may lie below another and still count as no worse, in points of the primary measure.
+    `forward_costs`: the keys of the costs of one image that quality is drawn against. `answer_costs`: keys and words
+    of the costs that the answer names. `curves`: kind of a training stage -> what it trains.
+    """
+
+    name: str
+    product: str
+    decimals: int
+    margin: float
+    measures: tuple[Measure, ...]
+    costs: tuple[Cost, ...]
+    references: tuple[str, ...]
+    notes: Mapping[str, RouteNote]
+    statements: tuple[Statement, ...]
+    literature: str
+    csv: tuple[str, ...]
+    forward_costs: tuple[str, ...]
+    answer_costs: tuple[str, ...]
+    cost_caption: str
+    curves: Mapping[str, str]
+    after_pruning: tuple[Measure, ...] = field(default=())
+
+    @property
+    def primary(self) -> Measure:
+        """The measure that routes are compared by."""
+        return self.measures[0]
+
+    def cost(self, key: str) -> Cost:
+        """The cost whose column is `key`."""
+        return next(cost for cost in self.costs if cost.key == key)
+
+
+_TRAINING = (Cost("train_macs", "training MACs"), Cost("seconds", "time", "seconds", relative=False))
+_LATENCY = Cost("latency_ms", "latency", "milliseconds", relative=False)
+
+DETECTION = Task(
+    name="detection",
+    product="a pruned detector",
+    decimals=1,
+    margin=0.0,  # detectors of different seeds differ by more than any margin worth allowing
+    measures=(Measure("AP", "AP", "AP"), Measure("AP50", "AP50"), Measure("AP75", "AP75")),
+    costs=(
+        Cost("backbone_macs", "backbone MACs"),
+        Cost("backbone_params", "backbone params"),
+        Cost("detector_macs", "detector MACs"),
+        _LATENCY,
+        *_TRAINING,
+    ),
+    references=(DENSE, "prune_then_transfer"),
+    notes={
+        DENSE: RouteNote("dense", "dense classifier, transferred to the detector"),
+        "prune_then_transfer": RouteNote(
+            "Prune-C", "classifier pruned and fine-tuned, then transferred to the detector"
+        ),
+        "transfer_then_prune": RouteNote("Prune-D", "dense detector trained, then its backbone pruned and fine-tuned"),
+        "scratch_e": RouteNote(
+            "Scratch-E", "pruned classifier trained from random weights, same epochs, then transferred"
+        ),
+        "scratch_b": RouteNote(
+            "Scratch-B", "pruned classifier trained from random weights, same compute, then transferred"
+        ),
+        "detect_from_scratch": RouteNote(
+            "our control", "pruned architecture trained on detection alone, no pretraining"
+        ),
+    },
+    statements=DETECTION_STATEMENTS,
+    literature="report on detection: Scratch above Prune-C (prune_then_transfer) above Prune-D (transfer_then_prune).",
+    csv=(
+        *("AP", "AP50", "AP75", "backbone_params", "backbone_macs", "detector_params", "detector_macs"),
+        *("latency_ms", "train_macs", "seconds"),
+    ),
+    forward_costs=("backbone_macs",),
+    answer_costs=("backbone_macs", "train_macs"),
+    cost_caption="Detector MACs and latency: one image at the evaluation size.",
+    curves={"train_detector": "detectors", "train_classifier": "classifiers"},
+)
+
+CLASSIFICATION = Task(
+    name="classification",
+    product="a pruned classifier",
+    decimals=2,
+    margin=0.5,  # the tables of the study call differences of up to about half a point comparable
+    measures=(
+        Measure("top1", "top-1 (%)", "% top-1"),
+        Measure("top5", "top-5 (%)"),
+        Measure("val_top1", "validation top-1 (%)"),
+    ),
+    after_pruning=(
+        Measure("pruned_top1", "top-1 right after pruning (%)"),
+        Measure("recalibrated_top1", "the same, BatchNorm recalibrated (%)"),
+    ),
+    costs=(
+        Cost("macs", "MACs"),
+        Cost("params", "params"),
+        _LATENCY,
+        Cost("epochs", "epochs", relative=False),
+        *_TRAINING,
+    ),
+    references=(DENSE, "fine_tune"),
+    notes={
+        DENSE: RouteNote("dense", "dense classifier"),
+        "pruned": RouteNote("no training after", "dense classifier pruned, and nothing trained after that"),
+        "fine_tune": RouteNote("Fine-tuned", "dense classifier pruned, then fine-tuned from the weights left"),
+        "scratch_e": RouteNote("Scratch-E", "pruned architecture trained from random weights, same epochs"),
+        "scratch_b": RouteNote("Scratch-B", "pruned architecture trained from random weights, same compute"),
+        "scratch_b_fair": RouteNote("our control", "as Scratch-B, with the epochs of fine-tuning added"),
+        "ticket": RouteNote(
+            "winning ticket", "pruned network rewound to its own early weights, then trained for the dense epochs"
+        ),
+    },
+    statements=CLASSIFICATION_STATEMENTS,
+    literature=(
+        "report that pruned structures trained from scratch are as good as fine-tuned ones, except for single weights "
+        "on ImageNet."
+    ),
+    csv=(
+        *("top1", "top5", "val_top1", "pruned_top1", "recalibrated_top1", "params", "macs", "dense_params"),
+        *("dense_macs", "epochs", "latency_ms", "train_macs", "seconds"),
+    ),
+    forward_costs=("params", "macs"),
+    answer_costs=("macs", "train_macs"),
+    cost_caption=(
+        "MACs and params of networks that lost single weights count the weights left; latency is that of the "
+        "computation as it runs, one image; epochs are those of the last training."
+    ),
+    curves={"train_classifier": "classifiers"},
+)
+
+TASKS = {task.name: task for task in (DETECTION, CLASSIFICATION)}
+
+
+def task_of(comparison: Mapping[str, Any]) -> Task:
+    """The task that a comparison names, detection where it names none; ValueError lists the known ones."""
+    name = comparison.get("task", DETECTION.name)
+    if name not in TASKS:
+        raise ValueError(f"unknown task {name!r} in a comparison; known: {', '.join(TASKS)}")
+    return TASKS[name]
