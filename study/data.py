@@ -2,51 +2,102 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from classify.data import Splits, open_splits
-from study.detector_sections import DetectorData
+from study.detector_sections import DetectorData, VocData
 from study.sections import Machine
 from study.store import canonical
 
 if TYPE_CHECKING:  # it imports Detectron2, and classification works without
-    from detect.data import CocoDataset
+    from detect.data import DetectionDataset
 
 
 def detection_data(data: DetectorData) -> dict[str, Any]:
     """What defines the detection data: the options of generated scenes, or the annotation files' contents.
 
-    A path is where a file is, not what it is: files count by their SHA-256. ValueError if one is missing.
+    A path is where a file is, not what it is: files count by their SHA-256. ValueError if a list of images is missing.
     """
     if data.digits is not None:
         return {"digits": data.digits.model_dump(mode="json")}
+    if data.voc is not None:
+        return {"voc": _voc_data(data.voc)}
     assert data.coco is not None
     files: dict[str, dict[str, Any]] = {}
     for split, part in (("train", data.coco.train), ("test", data.coco.test)):
-        try:
-            digest = hashlib.sha256(part.annotations.read_bytes()).hexdigest()
-        except OSError as error:
-            raise ValueError(f"{part.annotations}: {error.strerror or error}") from error
-        files[split] = {"sha256": digest, "paths": part.model_dump(mode="json")}
+        if not part.annotations.is_file():
+            raise ValueError(f"{part.annotations}: No such file")
+        files[split] = {"sha256": _digest((part.annotations,)), "paths": part.model_dump(mode="json")}
     return {"coco": files}
 
 
-def open_detection(data: Mapping[str, Any], split: str, root: Path) -> "CocoDataset":
+def open_detection(data: Mapping[str, Any], split: str, root: Path) -> "DetectionDataset":
     """The `train` or `test` split on disk; generated scenes are written below `root` once."""
-    from detect.data import CocoDataset
+    return _open_detection(canonical(data), split, root)
+
+
+@lru_cache(maxsize=4)
+def _open_detection(text: str, split: str, root: Path) -> "DetectionDataset":
+    """Kept, as a data set in memory serves several stages; `text` changes with the annotations' contents."""
+    from detect.data import CocoDataset, VocDataset
     from detect.scenes import write_scenes
 
+    data = json.loads(text)
     if "coco" in data:
         part = data["coco"][split]["paths"]
         return CocoDataset(Path(part["annotations"]), Path(part["images"]))
+    if "voc" in data:
+        voc = data["voc"]
+        paths = voc[split]["paths"]
+        return VocDataset(Path(paths["root"]), paths["image_set"], tuple(voc["classes"]), voc["year"])
     options: dict[str, Any] = dict(data["digits"])
     counts = {name: options.pop(name) for name in ("train", "val", "test")}
     ranges = {name: tuple(options.pop(name)) for name in ("digits_per_scene", "digit_size")}
     scenes = write_scenes(root, images=counts, **{**ranges, **options})[split]
     return CocoDataset(scenes.annotations, scenes.image_dir)
+
+
+def _voc_data(voc: VocData) -> dict[str, Any]:
+    from detect.data.voc import annotation_file, list_file, listed_ids, voc_classes
+
+    root, sets = voc.folder(), {"train": voc.train, "test": voc.test}
+    files: dict[str, dict[str, Any]] = {}
+    everything: list[Path] = []
+    for split, image_set in sets.items():
+        needed = [list_file(root, image_set), *(annotation_file(root, i) for i in listed_ids(root, image_set))]
+        files[split] = {"sha256": _digest(tuple(needed)), "paths": {"root": str(root), "image_set": image_set}}
+        everything += needed
+    classes = voc.classes or _once_a_content(_digest(tuple(everything)), voc_classes, root, tuple(sets.values()))
+    return {"classes": list(classes), "year": voc.year, **files}
+
+
+def _digest(files: tuple[Path, ...]) -> str:
+    """SHA-256 over the contents; read again only when a file's time or size has changed. Absent files count as such."""
+    stamps = []
+    for file in files:
+        there = file.stat() if file.is_file() else None
+        stamps.append((str(file), (there.st_mtime_ns, there.st_size) if there else None))
+    return _digest_of(tuple(stamps))
+
+
+@lru_cache(maxsize=16)
+def _digest_of(stamps: tuple[tuple[str, tuple[int, int] | None], ...]) -> str:
+    if len(stamps) == 1:
+        return hashlib.sha256(Path(stamps[0][0]).read_bytes()).hexdigest()
+    digest = hashlib.sha256()
+    for name, there in stamps:
+        content = hashlib.sha256(Path(name).read_bytes()).hexdigest() if there else "absent"
+        digest.update(f"{Path(name).name} {content}\n".encode())
+    return digest.hexdigest()
+
+
+@lru_cache(maxsize=16)
+def _once_a_content(digest: str, function: Callable[..., tuple[str, ...]], *arguments: Any) -> tuple[str, ...]:
+    """`function` of files whose contents `digest` stands for."""
+    return function(*arguments)
 
 
 def open_classification(data: Mapping[str, Any], machine: Machine) -> Splits:

@@ -1,9 +1,10 @@
 """The detector's sections of a config: data, model, budget."""
 
+import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from study.sections import Fraction, Positive, Section, changed
 
@@ -34,17 +35,51 @@ class CocoData(Section):
     test: CocoFiles
 
 
+class VocData(Section):
+    """Pascal VOC, or a data set in its layout; what is given is a name in ImageSets/Main or the path of a list of ids.
+
+    Without `root` it is Pascal VOC itself, where Detectron2 has it: VOC<year> in $DETECTRON2_DATASETS, or in datasets/.
+    """
+
+    root: Path | None = None  # has Annotations/, JPEGImages/ and ImageSets/; relative to the working directory
+    train: str = "trainval"
+    test: str = "test"
+    classes: Annotated[tuple[str, ...], Field(min_length=1)] | None = None  # None: those of the annotations, sorted
+    year: Literal[2007, 2012] = 2012  # whose metric comes first: at 11 points, or continuous
+
+    @field_validator("classes")
+    @classmethod
+    def _distinct(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        if value is not None and len(set(value)) != len(value):
+            raise ValueError(f"classes {list(value)} repeat themselves")
+        return value
+
+    def folder(self) -> Path:
+        """Where the data set is."""
+        if self.root is not None:
+            return self.root
+        return Path(os.environ.get("DETECTRON2_DATASETS", "datasets")) / f"VOC{self.year}"
+
+
 class DetectorData(Section):
-    """Exactly one of the two."""
+    """Exactly one of the three."""
 
     digits: Scenes | None = None
     coco: CocoData | None = None
+    voc: VocData | None = None
 
     @model_validator(mode="after")
     def _one(self) -> "DetectorData":
-        if (self.digits is None) == (self.coco is None):
-            raise ValueError("give exactly one of `digits` and `coco`")
+        if sum(part is not None for part in (self.digits, self.coco, self.voc)) != 1:
+            raise ValueError("give exactly one of `digits`, `coco` and `voc`")
         return self
+
+    @property
+    def title(self) -> str:
+        """What a report calls it."""
+        if self.voc is not None:
+            return f"{self.voc.folder()}, {self.voc.test}"
+        return str(self.coco.test.annotations) if self.coco is not None else "digits"
 
 
 class DetectorModel(Section):
@@ -91,6 +126,7 @@ class Detector(Section):
     dataset: DetectorData
     model: DetectorModel = DetectorModel()
     train: DetectorTraining
+    budget: Literal["same_iterations", "same_compute", "same_total"] = "same_iterations"  # see study/detector_budget.py
     fine_tune: dict[str, Any] = {}  # what training after pruning inside the detector changes of `train`
     fine_tune_share: Annotated[float, Field(gt=0, lt=1)] = 0.3  # of the iterations: the budget stays equal
     from_scratch: dict[str, Any] = {"norm": "BN", "freeze_at": 0}  # what no pretraining changes of `model`

@@ -12,13 +12,16 @@ from classify.models import stages_of
 from detect.build import DetectorSettings, build_detector
 from detect.cost import evaluation_macs, training_macs
 from detect.data import class_names, mean_image_size, train_loader
-from detect.evaluate import METRICS, draw_scenes, evaluate_detector
+from detect.evaluate import METRICS, evaluate_detector
+from detect.pictures import draw_scenes
 from detect.prune import backbone_groups, detection_loss, prune_detector
 from detect.train import TrainSettings, train_detector
+from detect.voc_metrics import VOC_METRICS
 from pruning.cost import count_params
 from pruning.masked_training import HoldMasks, reinitialise_surviving
 from pruning.masks import Masks
 from pruning.methods import Effect, get_method
+from study.budget import Budget
 from study.context import Context
 from study.data import open_detection
 from study.networks import Network, is_structural, load_model, method_options, read_weights, save_weights, selection_of
@@ -38,8 +41,9 @@ def run_train_detector(context: Context) -> dict[str, Any]:
     detector, cfg = build(stage, network, classifier, len(class_names(dataset)), device=context.device)
     if stage.parents[0].kind == "prune_detector":
         detector.load_state_dict(read_weights(context.parent.weights))
+    iterations = Budget(context.runs, context.machine).iterations(stage)
     train_settings = TrainSettings(
-        **{**settings["train"], "milestones": tuple(settings["train"]["milestones"])},
+        **{**settings["train"], "milestones": tuple(settings["train"]["milestones"]), "iterations": iterations},
         seed=stage.seed,
         precision=context.machine.precision,
         num_workers=context.machine.workers,
@@ -59,7 +63,9 @@ def run_train_detector(context: Context) -> dict[str, Any]:
     macs = training_macs(detector, cfg, image_size=mean_image_size(dataset, cfg))
     return {
         "metrics": {"final_loss": outcome.final_loss},
+        "data": dataset.split.summary(),
         "network": network.as_result(),
+        "iterations": iterations,
         "images_seen": outcome.images_seen,
         "train_macs": macs * outcome.images_seen,
         "train_seconds": outcome.seconds,
@@ -110,7 +116,10 @@ def run_prune_detector(context: Context) -> dict[str, Any]:
 
 
 def run_evaluate(context: Context) -> dict[str, Any]:
-    """COCO's metrics on the test split, costs at its image size, pictures; artifacts: detections.json, detections/."""
+    """COCO's and VOC's metrics on the test split, costs at its image size, pictures.
+
+    Artifacts: detections.json, pr.json (precision by recall at IoU 0.5), detections/.
+    """
     settings, parent = context.stage.settings, context.stage.parents[0]
     dataset = open_detection(settings["data"], settings["split"], context.data)
     _, detector, cfg = load_detector(parent, context.runs, len(class_names(dataset)), device=context.device)
@@ -121,15 +130,17 @@ def run_evaluate(context: Context) -> dict[str, Any]:
     size = mean_image_size(dataset, cfg)
     macs = evaluation_macs(detector, cfg, image_size=size)
     return {
-        "metrics": {name: scores[name] for name in METRICS},
+        "metrics": {name: scores[name] for name in (*METRICS, *VOC_METRICS) if name in scores},
         "per_class": scores["per_class"],
+        "voc_per_class": scores.get("voc_per_class"),
+        "data": dataset.split.summary(),
         "evaluation": {
             "split": settings["split"],
             "images": scores["images"],
             "boxes": scores["boxes"],
             "detections": scores["detections"],
             "image_size": list(size),
-            "metric": "COCO box AP, IoU 0.50:0.95, all areas, 100 detections an image (faster-coco-eval)",
+            "metric": scores["metric"],
         },
         "costs": {
             "backbone_params": count_params(detector.backbone.bottom_up),

@@ -40,8 +40,7 @@ def _detector_measures(route: Route, runs: Path) -> dict[str, Any]:
 
 def _detector_evaluation(config: StudyConfig, first: Mapping[str, Any] | None) -> dict[str, Any]:
     assert config.detector is not None
-    data = config.detector.dataset
-    name = "digits" if data.digits else str(data.coco.test.annotations) if data.coco else ""
+    name = config.detector.dataset.title
     if first is None:
         return {"dataset": name}
     height, width = first["evaluation"]["image_size"]

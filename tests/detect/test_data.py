@@ -17,7 +17,6 @@ from detect.data import (
     TrainStream,
     check_dataset,
     class_names,
-    register_dataset,
     seeded_rng,
     train_loader,
 )
@@ -50,9 +49,8 @@ def _edit(dataset, **changes):
     dataset.annotations.write_text(json.dumps(coco | changes))
 
 
-def test_a_sound_data_set_passes_and_registers_once(dataset):
+def test_a_sound_data_set_passes(dataset):
     check_dataset(dataset)
-    assert register_dataset(dataset) == register_dataset(dataset)
     assert class_names(dataset) == ["a", "b"]
 
 
@@ -73,7 +71,7 @@ def test_empty_lists_are_refused(dataset, key):
 def test_annotations_of_unlisted_images_are_refused(dataset):
     stray = {"id": 9, "image_id": 77, "category_id": 1, "bbox": [0, 0, 2, 2], "area": 4, "iscrowd": 0}
     _edit(dataset, annotations=[stray])
-    with pytest.raises(ValueError, match="1 annotations are of images that are not listed"):
+    with pytest.raises(ValueError, match="1 annotations of images that are not listed, such as annotation 9, of image 77"):
         check_dataset(dataset)
 
 
@@ -81,7 +79,7 @@ def test_annotations_of_unlisted_images_are_refused(dataset):
 def test_a_corrupt_image_is_named(dataset, damage):
     path = dataset.images / "2.png"
     path.write_bytes(damage(path.read_bytes()))
-    with pytest.raises(ValueError, match=r"2\.png: not a readable image"):
+    with pytest.raises(ValueError, match=r"1 of 5 images not readable, such as .*2\.png: "):
         check_dataset(dataset)
 
 
@@ -131,10 +129,10 @@ def test_grouping_puts_one_orientation_in_each_batch():
 
 
 def test_positions_are_shared_out_between_processes(monkeypatch):
-    monkeypatch.setattr("detect.data.comm.get_world_size", lambda: 2)
+    monkeypatch.setattr("detect.data.loader.comm.get_world_size", lambda: 2)
     taken = []
     for rank in (0, 1):
-        monkeypatch.setattr("detect.data.comm.get_rank", lambda rank=rank: rank)
+        monkeypatch.setattr("detect.data.loader.comm.get_rank", lambda rank=rank: rank)
         taken.append(list(itertools.islice(PositionSampler(6), 3)))
     assert taken == [[6, 8, 10], [7, 9, 11]]
 

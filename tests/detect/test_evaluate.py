@@ -14,7 +14,8 @@ from torch import nn
 
 from detect.build import DetectorSettings, make_config
 from detect.data import CocoDataset
-from detect.evaluate import METRICS, draw_scenes, evaluate_detector, score_detections
+from detect.evaluate import METRICS, evaluate_detector, score_detections
+from detect.pictures import draw_scenes
 
 
 @pytest.fixture

@@ -1,91 +1,53 @@
-"""COCO-JSON data sets: checked, registered with Detectron2, and read as a stream that resumes exactly."""
+"""A detection data set as Detectron2's loaders hand it out; the training stream resumes exactly."""
 
-import hashlib
-import json
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import (
-    DatasetCatalog,
-    DatasetMapper,
-    build_detection_test_loader,
-    build_detection_train_loader,
-    get_detection_dataset_dicts,
-)
+from detectron2.data import DatasetMapper, build_detection_test_loader, build_detection_train_loader
 from detectron2.data import transforms as T
-from detectron2.data.datasets import register_coco_instances
 from detectron2.utils import comm
-from PIL import Image, UnidentifiedImageError
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from classify.seeding import seed_generators
+from detect.data.records import Split
 
 
-@dataclass(frozen=True)
-class CocoDataset:
-    """A COCO annotation file and the folder that its `file_name`s are relative to."""
+class DetectionDataset(Protocol):
+    """Where a split is and how it is read, such as DetectionDataset and VocDataset."""
 
-    annotations: Path
-    images: Path
-
-
-def check_dataset(dataset: CocoDataset) -> None:
-    """Read everything once and decode every image; ValueError names the file and the problem."""
-    coco = _read_json(dataset.annotations)
-    for key in ("images", "annotations", "categories"):
-        if not coco.get(key):
-            raise ValueError(f"{dataset.annotations}: the list {key!r} is missing or empty")
-    known = {image["id"] for image in coco["images"]}
-    stray = sum(a["image_id"] not in known for a in coco["annotations"])
-    if stray:
-        raise ValueError(f"{dataset.annotations}: {stray} annotations are of images that are not listed")
-    paths = [dataset.images / image["file_name"] for image in coco["images"]]
-    missing = [path for path in paths if not path.is_file()]
-    if missing:
-        raise ValueError(f"{dataset.annotations}: {len(missing)} of {len(paths)} images missing, such as {missing[0]}")
-    for path in paths:
-        _decode(path)
+    @property
+    def split(self) -> Split:
+        """The split in memory, read when it is first asked for."""
+        ...
 
 
-def register_dataset(dataset: CocoDataset) -> str:
-    """Make the data set known to Detectron2 (again, without harm); returns the name it has there."""
-    paths = f"{dataset.annotations.resolve()}\n{dataset.images.resolve()}"
-    name = f"{dataset.annotations.stem}_{hashlib.sha256(paths.encode()).hexdigest()[:12]}"
-    if name not in DatasetCatalog.list():
-        register_coco_instances(name, {}, str(dataset.annotations), str(dataset.images))
-    return name
+def class_names(dataset: DetectionDataset) -> list[str]:
+    """Names of the classes in the order of a detector's outputs: by category id, or as they were given."""
+    return list(dataset.split.classes)
 
 
-def class_names(dataset: CocoDataset) -> list[str]:
-    """Names of the categories in order of their ids, which is the order of a detector's classes."""
-    categories = _read_json(dataset.annotations)["categories"]
-    return [category["name"] for category in sorted(categories, key=lambda c: c["id"])]
+def image_ids(dataset: DetectionDataset) -> list[int | str]:
+    """The ids of all images, in the order of the split."""
+    return [image.id for image in dataset.split.images]
 
 
-def image_ids(dataset: CocoDataset) -> list[int]:
-    """The ids of all images, in the file's order."""
-    return [image["id"] for image in _read_json(dataset.annotations)["images"]]
-
-
-def mean_image_size(dataset: CocoDataset, cfg: CfgNode) -> tuple[int, int]:
+def mean_image_size(dataset: DetectionDataset, cfg: CfgNode) -> tuple[int, int]:
     """Mean (height, width) in pixels of the images as evaluation resizes them: the size that costs are given at."""
     short, longest = cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST
     sizes = []
-    for image in _read_json(dataset.annotations)["images"]:
-        sizes.append(T.ResizeShortestEdge.get_output_shape(image["height"], image["width"], short, longest))
+    for image in dataset.split.images:
+        sizes.append(T.ResizeShortestEdge.get_output_shape(image.height, image.width, short, longest))
     height, width = np.mean(sizes, axis=0).round().astype(int).tolist()
     return height, width
 
 
 def train_loader(
-    dataset: CocoDataset,
+    dataset: DetectionDataset,
     cfg: CfgNode,
     *,
     batch_size: int,
@@ -96,7 +58,7 @@ def train_loader(
     num_workers: int = 0,
 ) -> DataLoader:
     """An endless loader; its k-th batch depends only on (seed, start_iteration + k). Split over processes."""
-    records = _records(register_dataset(dataset), filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS)
+    records = dataset.split.records(filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS)
     resize = T.ResizeShortestEdge(cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.MAX_SIZE_TRAIN, cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING)
     mapper = DatasetMapper(
         is_train=True,
@@ -114,11 +76,11 @@ def train_loader(
     )
 
 
-def test_loader(dataset: CocoDataset, cfg: CfgNode, *, num_workers: int = 0) -> DataLoader:
+def test_loader(dataset: DetectionDataset, cfg: CfgNode, *, num_workers: int = 0) -> DataLoader:
     """Detectron2's loader of every image once, in order, one per batch, split over the processes."""
     resize = T.ResizeShortestEdge(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)
     mapper = DatasetMapper(is_train=False, augmentations=[resize], image_format=cfg.INPUT.FORMAT)
-    records = _records(register_dataset(dataset), filter_empty=False)
+    records = dataset.split.records()
     return build_detection_test_loader(dataset=records, mapper=mapper, num_workers=num_workers)
 
 
@@ -203,32 +165,3 @@ def seeded_rng(seed: int, position: int) -> Iterator[None]:
         random.setstate(states[0])
         np.random.set_state(states[1])
         torch.set_rng_state(states[2])
-
-
-def _records(name: str, *, filter_empty: bool) -> list[dict[str, Any]]:
-    records = get_detection_dataset_dicts([name], filter_empty=filter_empty)
-    for record in records:
-        for annotation in record["annotations"]:
-            # Detectron2 scales a box of integers in integers, and so cuts it off to whole pixels
-            annotation["bbox"] = [float(v) for v in annotation["bbox"]]
-    return records
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        coco = json.loads(path.read_text())
-    except OSError as error:
-        raise ValueError(f"{path}: cannot be read: {error.strerror}") from error
-    except ValueError as error:
-        raise ValueError(f"{path}: not valid JSON: {error}") from error
-    if not isinstance(coco, dict):
-        raise ValueError(f"{path}: COCO annotations are a JSON object, this is a {type(coco).__name__}")
-    return coco
-
-
-def _decode(path: Path) -> None:
-    try:
-        with Image.open(path) as image:
-            image.load()
-    except (OSError, SyntaxError, UnidentifiedImageError) as error:  # SyntaxError: a broken PNG chunk
-        raise ValueError(f"{path}: not a readable image: {error}") from error

@@ -1,0 +1,31 @@
+"""Detection data sets: read once into memory, checked, handed out as streams."""
+
+from detect.data.check import check_dataset
+from detect.data.coco import CocoDataset
+from detect.data.loader import (
+    DetectionDataset,
+    PositionSampler,
+    TrainStream,
+    class_names,
+    image_ids,
+    mean_image_size,
+    seeded_rng,
+    test_loader,
+    train_loader,
+)
+from detect.data.voc import VocDataset
+
+__all__ = [
+    "CocoDataset",
+    "DetectionDataset",
+    "PositionSampler",
+    "TrainStream",
+    "VocDataset",
+    "check_dataset",
+    "class_names",
+    "image_ids",
+    "mean_image_size",
+    "seeded_rng",
+    "test_loader",
+    "train_loader",
+]

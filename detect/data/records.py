@@ -1,0 +1,143 @@
+"""One split of a detection data set in memory: what training, checking and evaluation all read.
+
+Detectron2's dicts and COCO's ground truth are made from it, whatever format the data set has on disk.
+"""
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from detectron2.structures import BoxMode
+
+from detect.data.problems import KINDS, Problem, by_kind
+
+UNKNOWN = -1  # the label of a box whose class the data set does not have
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """An annotated object, as annotated: nothing is clipped yet.
+
+    `xywh`: left, top, width and height in pixels, edges of pixels at whole numbers. `label`: index of its class.
+    `area`: square pixels; COCO's is that of the segmentation. `difficult`, `truncated`: VOC's flags. `fault`: a kind of
+    detect.data.problems.KINDS.
+    """
+
+    xywh: tuple[float, float, float, float]
+    label: int
+    area: float
+    crowd: bool = False
+    difficult: bool = False
+    truncated: bool = False
+    fault: str = ""
+
+    @property
+    def trainable(self) -> bool:
+        """Does training see it? It is neither refused nor dropped."""
+        return self.label != UNKNOWN and (not self.fault or KINDS[self.fault].effect == "clipped")
+
+    def clipped(self, width: int, height: int) -> list[float]:
+        """The part in an image of that size, as `xywh`; floats, since Detectron2 scales integers in integers."""
+        left, top, w, h = self.xywh
+        if self.fault == "":
+            return [float(left), float(top), float(w), float(h)]
+        x, y = max(left, 0.0), max(top, 0.0)
+        return [float(x), float(y), float(min(left + w, width) - x), float(min(top + h, height) - y)]
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRecord:
+    """An image file with its annotated size in pixels and its boxes; `id` is the data set's own."""
+
+    id: int | str
+    file: Path
+    height: int
+    width: int
+    boxes: tuple[Box, ...]
+
+
+@dataclass(frozen=True)
+class Split:
+    """Images, classes in the order of a detector's outputs, and what was found wrong while reading.
+
+    `source`: the file that lists the images. `voc_year`: whose metric is the data set's own; None: COCO's.
+    """
+
+    source: Path
+    classes: tuple[str, ...]
+    category_ids: tuple[int, ...]  # the data set's id of each class
+    images: tuple[ImageRecord, ...]
+    problems: tuple[Problem, ...]
+    voc_year: int | None = None
+
+    def boxes(self) -> Iterator[Box]:
+        for image in self.images:
+            yield from image.boxes
+
+    def records(self, *, filter_empty: bool = False) -> list[dict[str, Any]]:
+        """Detectron2's dataset dicts with the boxes that training sees; `filter_empty` leaves out images without."""
+        records = [_record(image) for image in self.images]
+        if not filter_empty:
+            return records
+        return [r for r in records if any(not a["iscrowd"] for a in r["annotations"])]
+
+    def truth(self) -> dict[str, Any]:
+        """COCO's ground truth, boxes as annotated; image k has id k + 1, so that any ids of the data set do.
+
+        Difficult boxes are crowd boxes there: finding one is neither right nor wrong. Boxes without an extent are left
+        out, as nothing can match them. Annotation ids start at 1: evaluators take 0 for "no match".
+        """
+        annotations: list[dict[str, Any]] = []
+        for k, image in enumerate(self.images, 1):
+            for box in image.boxes:
+                if box.label == UNKNOWN or min(box.xywh[2:]) <= 0:
+                    continue
+                place = {"id": len(annotations) + 1, "image_id": k, "category_id": self.category_ids[box.label]}
+                ignored = int(box.crowd or box.difficult)
+                annotations.append({**place, "bbox": list(box.xywh), "area": box.area, "iscrowd": ignored})
+        images = [{"id": k, "height": i.height, "width": i.width} for k, i in enumerate(self.images, 1)]
+        categories = [{"id": c, "name": n} for c, n in zip(self.category_ids, self.classes, strict=True)]
+        return {"images": images, "annotations": annotations, "categories": categories}
+
+    def summary(self) -> dict[str, Any]:
+        """Counts for a result: what there is, what training clips and drops, and a fingerprint of the contents."""
+        boxes = list(self.boxes())
+        per_class = Counter(box.label for box in boxes)
+        return {
+            "images": len(self.images),
+            "images_without_boxes": sum(not image.boxes for image in self.images),
+            "boxes": len(boxes),
+            "crowd": sum(box.crowd for box in boxes),
+            "difficult": sum(box.difficult for box in boxes),
+            "truncated": sum(box.truncated for box in boxes),
+            "per_class": {name: per_class[k] for k, name in enumerate(self.classes)},
+            "trained_on": sum(box.trainable and not box.crowd for box in boxes),
+            "problems": {kind: len(places) for kind, places in by_kind(self.problems).items()},
+            "fingerprint": self.fingerprint(),
+        }
+
+    def fingerprint(self) -> str:
+        """SHA-256 over classes, image ids, names, sizes and boxes; where the files are does not count."""
+        digest = hashlib.sha256(repr((self.classes, self.category_ids)).encode())
+        for image in self.images:
+            boxes = [(box.xywh, box.label, box.crowd, box.difficult) for box in image.boxes]
+            digest.update(repr((image.id, image.file.name, image.height, image.width, boxes)).encode())
+        return digest.hexdigest()
+
+
+def _record(image: ImageRecord) -> dict[str, Any]:
+    annotations = [
+        {
+            "bbox": box.clipped(image.width, image.height),
+            "bbox_mode": BoxMode.XYWH_ABS,
+            "category_id": box.label,
+            "iscrowd": int(box.crowd),
+        }
+        for box in image.boxes
+        if box.trainable
+    ]
+    size = {"height": image.height, "width": image.width}
+    return {"file_name": str(image.file), "image_id": image.id, **size, "annotations": annotations}

@@ -1,0 +1,206 @@
+"""Data sets in the layout of Pascal VOC: JPEGImages/, Annotations/<id>.xml and lists of ids in ImageSets/Main/."""
+
+import math
+import xml.etree.ElementTree as ET
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from detect.data.problems import (
+    BAD_ANNOTATION,
+    FILE_TWICE,
+    MALFORMED,
+    NO_ANNOTATION,
+    UNKNOWN_CLASS,
+    Problem,
+    box_fault,
+)
+from detect.data.records import UNKNOWN, Box, ImageRecord, Split
+
+PIXEL = 1.0  # VOC numbers pixels from 1 and names the first and the last: the same number twice is one pixel
+
+
+@dataclass(frozen=True)
+class VocDataset:
+    """A folder in VOC's layout and one of its lists. `classes` None: those of the list's annotations, sorted.
+
+    `image_set`: a name in ImageSets/Main, or the path of a file with one id a line. `year`: whose metric is reported
+    first, 11-point (2007) or continuous (2012).
+    """
+
+    root: Path
+    image_set: str
+    classes: tuple[str, ...] | None = None
+    year: int = 2012
+
+    @cached_property
+    def split(self) -> Split:
+        """What the files say, read once; ValueError if the list cannot be read or there is not one box."""
+        return read_voc(self)
+
+
+@dataclass(frozen=True)
+class _Object:
+    """`corners`: xmin, ymin, xmax, ymax as written."""
+
+    name: str
+    corners: tuple[float, float, float, float]
+    difficult: bool
+    truncated: bool
+
+
+@dataclass(frozen=True)
+class _Annotation:
+    width: int
+    height: int
+    objects: tuple[_Object, ...]
+    malformed: tuple[str, ...]
+
+
+def list_file(root: Path, image_set: str) -> Path:
+    """Where the ids of an image set are."""
+    path = Path(image_set)
+    return path if path.suffix or len(path.parts) > 1 else root / "ImageSets" / "Main" / f"{image_set}.txt"
+
+
+def listed_ids(root: Path, image_set: str) -> list[str]:
+    """The ids of an image set, in its order; ValueError if the list cannot be read or is empty."""
+    path = list_file(root, image_set)
+    try:
+        ids = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    if not ids:
+        raise ValueError(f"{path}: the list is empty")
+    return ids
+
+
+def annotation_file(root: Path, image_id: str) -> Path:
+    """Where the boxes of an image are."""
+    return root / "Annotations" / f"{image_id}.xml"
+
+
+def voc_classes(root: Path, image_sets: tuple[str, ...]) -> tuple[str, ...]:
+    """All class names in the annotations of some image sets, sorted; files that cannot be read have none."""
+    names: set[str] = set()
+    for image_id in dict.fromkeys(i for image_set in image_sets for i in listed_ids(root, image_set)):
+        found = _read_or_problem(root, image_id)
+        if isinstance(found, _Annotation):
+            names |= {thing.name for thing in found.objects}
+    return tuple(sorted(names))
+
+
+def read_voc(dataset: VocDataset) -> Split:
+    """The split that an image set lists, in its order; an image's id is its name without suffix."""
+    root, problems, records = dataset.root, [], []
+    classes = dataset.classes or voc_classes(root, (dataset.image_set,))
+    labels = {name: k for k, name in enumerate(classes)}
+    files = _image_files(root / "JPEGImages")
+    listed: set[str] = set()
+    for image_id in listed_ids(root, dataset.image_set):
+        if image_id in listed:
+            problems.append(Problem(FILE_TWICE, image_id))
+            continue
+        listed.add(image_id)
+        found = _read_or_problem(root, image_id)
+        if isinstance(found, Problem):
+            problems.append(found)
+            continue
+        problems += [Problem(MALFORMED, f"{image_id}.xml: {what}") for what in found.malformed]
+        boxes = tuple(_box(thing, labels, found) for thing in found.objects)
+        for thing, box in zip(found.objects, boxes, strict=True):
+            place = f"{image_id}.xml: {thing.name} {' '.join(f'{v:g}' for v in thing.corners)}"
+            if box.label == UNKNOWN:
+                problems.append(Problem(UNKNOWN_CLASS, place))
+            if box.fault:
+                problems.append(Problem(box.fault, f"{place}, image {found.width} x {found.height}"))
+        file = files.get(image_id, root / "JPEGImages" / f"{image_id}.jpg")
+        records.append(ImageRecord(image_id, file, found.height, found.width, boxes))
+    if not problems and not any(record.boxes for record in records):
+        raise ValueError(f"{list_file(root, dataset.image_set)}: not one of its {len(records)} images has a box")
+    source, ids = list_file(root, dataset.image_set), tuple(range(1, len(classes) + 1))
+    return Split(source, classes, ids, tuple(records), tuple(problems), dataset.year)
+
+
+def parse_annotation(content: bytes) -> _Annotation:
+    """Size and objects of a VOC annotation; ValueError if it is not XML or has a document type.
+
+    A document type is where XML defines entities, which can expand without end or name other files; VOC has none.
+    A size that is absent counts as 0. Parts of objects (VOC's heads and hands) are left out.
+    """
+    try:
+        tree = ET.fromstring(content, parser=ET.XMLParser(target=_NoDocumentType()))
+    except ET.ParseError as error:
+        raise ValueError(f"not valid XML: {error}") from error
+    objects, malformed = [], []
+    for k, node in enumerate(tree.findall("object"), 1):
+        try:
+            objects.append(_object(node))
+        except ValueError as error:
+            malformed.append(f"object {k}: {error}")
+    return _Annotation(_size(tree, "width"), _size(tree, "height"), tuple(objects), tuple(malformed))
+
+
+class _NoDocumentType(ET.TreeBuilder):
+    """Stops where a document type begins, before any of its entities is defined."""
+
+    def doctype(self, name: str, pubid: str | None, system: str | None) -> None:
+        raise ValueError(f"it has a document type ({name}), which can define entities: refused")
+
+
+def _object(node: ET.Element) -> _Object:
+    name = (node.findtext("name") or "").strip()
+    if not name:
+        raise ValueError("no name")
+    texts = [node.findtext(f"bndbox/{key}") for key in ("xmin", "ymin", "xmax", "ymax")]
+    try:
+        xmin, ymin, xmax, ymax = (float(text or "") for text in texts)
+    except ValueError as error:
+        raise ValueError(f"bndbox {texts} are not four numbers") from error
+    if not all(map(math.isfinite, (xmin, ymin, xmax, ymax))):
+        raise ValueError(f"bndbox {texts} are not finite")
+    return _Object(name, (xmin, ymin, xmax, ymax), _flag(node, "difficult"), _flag(node, "truncated"))
+
+
+def _flag(node: ET.Element, key: str) -> bool:
+    return (node.findtext(key) or "").strip() == "1"
+
+
+def _size(tree: ET.Element, key: str) -> int:
+    try:
+        return int(float(tree.findtext(f"size/{key}") or 0))
+    except (ValueError, OverflowError):
+        return 0
+
+
+def _box(thing: _Object, labels: dict[str, int], image: _Annotation) -> Box:
+    xmin, ymin, xmax, ymax = thing.corners
+    x, y = xmin - PIXEL, ymin - PIXEL  # Detectron2's reading: (1, 1, W, H) covers the whole image
+    return Box(
+        xywh=(x, y, xmax - x, ymax - y),
+        label=labels.get(thing.name, UNKNOWN),
+        area=(xmax - x) * (ymax - y),
+        difficult=thing.difficult,
+        truncated=thing.truncated,
+        fault=box_fault((x, y, xmax, ymax), width=image.width, height=image.height, pixel=PIXEL),
+    )
+
+
+def _read_or_problem(root: Path, image_id: str) -> _Annotation | Problem:
+    path = annotation_file(root, image_id)
+    try:
+        return parse_annotation(path.read_bytes())
+    except FileNotFoundError:
+        return Problem(NO_ANNOTATION, str(path))
+    except (OSError, ValueError) as error:
+        return Problem(BAD_ANNOTATION, f"{path}: {error}")
+
+
+def _image_files(folder: Path) -> dict[str, Path]:
+    """Image files by their names without suffix, .jpg before others."""
+    if not folder.is_dir():
+        raise ValueError(f"{folder}: no such folder; VOC's layout has its images there")
+    files: dict[str, Path] = {}
+    for path in sorted(folder.iterdir(), key=lambda p: (p.suffix != ".jpg", p.name)):
+        files.setdefault(path.stem, path)
+    return files

@@ -1,0 +1,86 @@
+"""Pictures of what a detector finds, beside what there is to find."""
+
+import io
+import itertools
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.data.detection_utils import read_image
+from detectron2.evaluation import inference_context
+from PIL import Image, ImageDraw
+from torch import nn
+
+from detect.data import DetectionDataset, test_loader
+from detect.data.records import UNKNOWN
+from detect.files import write_file
+
+# Small pictures are drawn larger, at most three times and up to this longer side in pixels, so that text fits
+_UPSCALE = 3
+_LARGE = 960
+_COLOURS = (
+    "#e6194b",
+    "#3cb44b",
+    "#4363d8",
+    "#f58231",
+    "#911eb4",
+    "#008080",
+    "#9a6324",
+    "#808000",
+    "#e600ac",
+    "#000075",
+)
+
+
+def draw_scenes(
+    detector: nn.Module,
+    cfg: CfgNode,
+    *,
+    dataset: DetectionDataset,
+    out_dir: Path,
+    count: int = 8,
+    min_score: float = 0.5,
+) -> list[Path]:
+    """Draw the first `count` images with their boxes and with the detector's; returns the paths.
+
+    Written as out_dir/ground_truth_<k>.png and out_dir/detections_<k>.png, small images up to three times as large.
+    """
+    out_dir.mkdir(parents=True, exist_ok=True)
+    split, paths = dataset.split, []
+    loader = itertools.islice(test_loader(dataset, cfg), count)
+    with inference_context(detector), torch.no_grad():
+        for k, inputs in enumerate(loader):
+            image = split.images[k]
+            truth = [(_corners(box.xywh), box.label, "") for box in image.boxes if box.label != UNKNOWN]
+            found = detector(inputs)[0]["instances"].to("cpu")
+            found = found[found.scores >= min_score]
+            boxes, labels = found.pred_boxes.tensor.tolist(), found.pred_classes.tolist()
+            scores = [f" {score:.2f}" for score in found.scores.tolist()]
+            for kind, drawn in (("ground_truth", truth), ("detections", zip(boxes, labels, scores, strict=True))):
+                paths.append(_draw(image.file, drawn, out_dir / f"{kind}_{k}.png", split.classes))
+    return paths
+
+
+def _draw(file: Path, boxes: Iterable[tuple[Any, int, str]], out: Path, names: Sequence[str]) -> Path:
+    """Boxes are (left, top, right, bottom), label, what is written after the class name."""
+    image = Image.fromarray(read_image(str(file), format="RGB"))  # turned upright, as the detector saw it
+    scale = max(1, min(_UPSCALE, _LARGE // max(image.size)))
+    image = image.resize((image.width * scale, image.height * scale), Image.Resampling.BICUBIC)
+    pen = ImageDraw.Draw(image)
+    for corners, label, suffix in boxes:
+        colour = _COLOURS[label % len(_COLOURS)]
+        x0, y0, x1, y1 = (scale * c for c in corners)
+        pen.rectangle((x0, y0, x1, y1), outline=colour, width=2)
+        at, text = (x0 + 2, max(y0 - 11, 0)), f"{names[label]}{suffix}"
+        pen.rectangle(pen.textbbox(at, text), fill=colour)
+        pen.text(at, text, fill="white")
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG", optimize=True)
+    return write_file(out, buffer.getvalue())
+
+
+def _corners(box: tuple[float, float, float, float]) -> tuple[float, float, float, float]:
+    x, y, width, height = box
+    return x, y, x + max(width, 0), y + max(height, 0)
