@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from io import BytesIO
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from torchvision.datasets.folder import IMG_EXTENSIONS
@@ -17,7 +17,7 @@ _DEEPEST = 6  # folders below each other; deeper, a link leads back to where it 
 _LARGEST_MEMBER = 1 << 28  # bytes; a zip that claims more for one image is broken or hostile
 
 
-@dataclass(frozen=True, order=True)
+@dataclass(frozen=True)
 class ImageFile:
     """A file by its path below the root, with forward slashes, and its size in bytes (0 where it is missing)."""
 
@@ -91,11 +91,12 @@ class ZipFiles:
             name = member.filename.rstrip("/")
             if name in files:
                 raise ValueError(f"{self.root}: {name} is in it twice")
-            folders.update(str(parent) for parent in PurePosixPath(name).parents if parent.name)
             if member.is_dir():
                 folders.add(name)
             else:
                 files[name] = member.file_size
+            while (name := parent_of(name)) and name not in folders:
+                folders.add(name)
         return _listing(
             [(name, size) for name, size in files.items() if not _hidden(name)],
             [name for name in folders if not _hidden(name)],
@@ -115,10 +116,15 @@ def _archive(path: Path, process: int) -> zipfile.ZipFile:
         raise ValueError(f"{path}: not readable as a zip ({error})") from error
 
 
+def parent_of(name: str) -> str:
+    """The folder of a file or folder, by its path below the root; that of the outermost ones is ""."""
+    return name.rpartition("/")[0]
+
+
 def _check_member(archive: Path, member: zipfile.ZipInfo) -> None:
     name = member.orig_filename
-    path = PurePosixPath(name.replace("\\", "/"))
-    if path.is_absolute() or ".." in path.parts or ":" in name or "\0" in name:
+    parts = name.replace("\\", "/").split("/")
+    if not parts[0] or ".." in parts or ":" in name or "\0" in name:
         raise ValueError(f"{archive}: refused, as the name {name!r} in it leads out of the archive")
     if stat.S_ISLNK(member.external_attr >> 16):
         raise ValueError(f"{archive}: refused, as {name!r} in it is a symbolic link")
@@ -147,10 +153,10 @@ def _walk(root: Path, below: str, depth: int) -> Iterator[tuple[str, int]]:
 
 def _hidden(name: str) -> bool:
     """Files of the system: dot files, and what a Mac puts in a zip beside its images."""
-    return any(part.startswith(".") or part == "__MACOSX" for part in PurePosixPath(name).parts)
+    return any(part.startswith(".") or part == "__MACOSX" for part in name.split("/"))
 
 
 def _listing(files: list[tuple[str, int]], folders: list[str]) -> Listing:
     images = [ImageFile(name, size) for name, size in files if name.lower().endswith(SUFFIXES)]
     ignored = [name for name, _ in files if not name.lower().endswith(SUFFIXES)]
-    return Listing(tuple(sorted(images)), tuple(sorted(ignored)), tuple(sorted(folders)))
+    return Listing(tuple(sorted(images, key=lambda image: image.name)), tuple(sorted(ignored)), tuple(sorted(folders)))

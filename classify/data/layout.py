@@ -2,12 +2,12 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from classify.data.image_files import SUFFIXES, ImageFile, Listing
+from classify.data.image_files import SUFFIXES, ImageFile, Listing, parent_of
 from classify.data.images import SPLITS
 
 
@@ -47,7 +47,7 @@ def read_layout(root: Path, listing: Listing) -> Layout:
     a class without images, and a class that is in one split and not in another.
     """
     _check_folders(root, listing)
-    paths = [PurePosixPath(file.name).parts for file in listing.files]
+    paths = [file.name.split("/") for file in listing.files]
     outer = _outer(paths)
     of_split: dict[str, dict[str, list[ImageFile]]] = {}
     for file, parts in zip(listing.files, paths, strict=True):
@@ -84,15 +84,14 @@ def _layout(root: Path, of_split: dict[str, dict[str, list[ImageFile]]]) -> Layo
     number = {name: i for i, name in enumerate(classes)}
     splits = {}
     for split, found in of_split.items():
-        pairs = sorted((file, number[name]) for name, files in found.items() for file in files)
+        pairs = [(file, number[name]) for name in classes for file in found[name]]  # in alphabetical order
         splits[split] = Labelled(tuple(file for file, _ in pairs), torch.tensor([label for _, label in pairs]))
     return Layout(root, classes, splits)
 
 
 def _check_folders(root: Path, listing: Listing) -> None:
     """ValueError for a folder with nothing of use in it."""
-    parents = {str(PurePosixPath(name).parent) for name in listing.folders}
-    parents |= {str(PurePosixPath(file.name).parent) for file in listing.files}
+    parents = {parent_of(name) for name in listing.folders} | {parent_of(file.name) for file in listing.files}
     for name in listing.folders:
         if name not in parents:
             raise ValueError(f"{root / name}: no image in it; files read are {', '.join(SUFFIXES)}")
@@ -100,7 +99,7 @@ def _check_folders(root: Path, listing: Listing) -> None:
         raise ValueError(f"{root}: no image in it; images are expected as class/image.png or train/class/image.png")
 
 
-def _outer(paths: list[tuple[str, ...]]) -> int:
+def _outer(paths: list[list[str]]) -> int:
     """How many folders are around everything: shared by all files, no split, and with class folders inside."""
     first = paths[0]
     outer = 0
