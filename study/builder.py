@@ -9,7 +9,7 @@ from pruning.methods import get_method
 from study.config import Guide
 from study.data import detection_data
 from study.detector_sections import Detector
-from study.networks import starts_dense
+from study.networks import is_structural, starts_dense
 from study.sections import Classifier, Evaluation, Pruning
 from study.stages import Stage
 
@@ -69,7 +69,8 @@ class StageBuilder:
         prune = self.config.prune
         if self.config.guide is not None and prune.method == "guided":
             return self.guided(None, changes)
-        if get_method(prune.method).predefined and prune.selection().level == "layer":
+        predefined = get_method(prune.method).predefined and prune.selection().level == "layer"
+        if predefined or is_structural(prune.target):
             return self.prune(None, changes)
         return self.prune(self.classify_for_pruning(None, {}), changes)
 
@@ -112,6 +113,9 @@ class StageBuilder:
             "train": {**training.model_dump(mode="json"), **_checked(changes, training)},
             "init": "random" if scratch else "inherited",
         }
+        if detector.budget != "same_iterations" and phase != "before_pruning":
+            whole = {"rule": detector.budget, "iterations": detector.train.iterations}
+            settings["budget"] = {**whole, "classifier_epochs": self.config.classifier.train.epochs}
         method = get_method(self.config.prune.method)
         if phase == "before_pruning" and method.training_effect is not None:
             settings["effect"] = {"method": self.config.prune.method, "options": self.config.prune.options}
