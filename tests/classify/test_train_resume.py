@@ -1,0 +1,112 @@
+"""A training that is killed in the middle of an epoch ends with the bits of one that is not, whatever a method adds."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from processes_training import Killed, images, network
+from safetensors.torch import load_file
+
+from classify.train import TrainSettings, train_classifier
+from pruning.masked_training import HoldMasks
+from pruning.masks import Masks
+from pruning.methods.slimming import SlimmingEffect, SlimmingOptions
+from pruning.methods.soft_filter import SoftFilterEffect, SoftFilterOptions
+
+# 17 images in batches of 4: five steps an epoch
+SETTINGS = TrainSettings(
+    epochs=3,
+    batch_size=4,
+    lr=0.1,
+    mean=(0.5,) * 3,
+    std=(0.25,) * 3,
+    augmentation="cifar",
+    checkpoint_every=4,
+    report_every=1,
+)
+
+
+def hold_masks(model):
+    mask = torch.ones_like(model[4].weight, dtype=torch.bool)
+    mask[:, ::2] = False
+    return HoldMasks(model, Masks({"4.weight": mask}))
+
+
+CASES = {
+    "plain": (SETTINGS, None),
+    "adam in parts": (replace(SETTINGS, optimizer="adam", lr=0.01, accumulate=2), None),
+    "masked": (SETTINGS, hold_masks),
+    "slimming": (SETTINGS, lambda model: SlimmingEffect(model, SlimmingOptions(s=0.01))),
+    "soft filter": (SETTINGS, lambda model: SoftFilterEffect(model, SoftFilterOptions(ratio=0.3))),
+}
+
+
+def trained(path, settings, make_effect, kill_at=None, snapshot=None):
+    """The model after training, or after being killed when step `kill_at` is reported."""
+
+    def report(step, total, metrics):
+        if step == kill_at:
+            raise Killed
+
+    model = network()
+    effects = [] if make_effect is None else [make_effect(model)]
+    arguments = {"settings": settings, "checkpoint": path, "report": report, "effects": effects, "snapshot": snapshot}
+    if kill_at is None:
+        train_classifier(model, images(), **arguments)
+    else:
+        with pytest.raises(Killed):
+            train_classifier(model, images(), **arguments)
+    return model
+
+
+@pytest.mark.parametrize("kill_at", [2, 5, 7])  # before the first checkpoint; as an epoch ends; in mid-epoch
+@pytest.mark.parametrize("case", CASES)
+def test_killed_and_resumed_is_bit_equal(tmp_path, case, kill_at):
+    whole = trained(tmp_path / "whole.pt", *CASES[case])
+    trained(tmp_path / "killed.pt", *CASES[case], kill_at=kill_at)
+    resumed = trained(tmp_path / "killed.pt", *CASES[case])
+    for name, value in whole.state_dict().items():
+        assert torch.equal(value, resumed.state_dict()[name]), name
+
+
+@pytest.mark.parametrize(("at", "kill_at"), [(0, 2), (3, 3), (3, 7), (8, 7)])
+def test_a_resumed_training_has_its_snapshot(tmp_path, at, kill_at):
+    settings = replace(SETTINGS, snapshot_at=at)
+    whole, killed = tmp_path / "whole.safetensors", tmp_path / "killed.safetensors"
+    trained(tmp_path / "whole.pt", settings, None, snapshot=whole)
+    trained(tmp_path / "killed.pt", settings, None, kill_at=kill_at, snapshot=killed)
+    trained(tmp_path / "killed.pt", settings, None, snapshot=killed)
+    assert whole.read_bytes() == killed.read_bytes()
+    assert int(load_file(killed)["1.num_batches_tracked"]) == at
+    if at == 0:
+        assert torch.equal(load_file(killed)["0.weight"], network()[0].weight)
+
+
+def test_a_snapshot_that_is_gone_is_missed(tmp_path):
+    settings = replace(SETTINGS, snapshot_at=3)
+    path, snapshot = tmp_path / "c.pt", tmp_path / "snapshot.safetensors"
+    trained(path, settings, None, kill_at=7, snapshot=snapshot)
+    snapshot.unlink()
+    with pytest.raises(ValueError, match="the snapshot of step 3 is gone and the checkpoint is of step 4"):
+        trained(path, settings, None, snapshot=snapshot)
+
+
+def test_a_snapshot_needs_a_file_and_a_step_of_the_training(tmp_path):
+    with pytest.raises(ValueError, match="snapshot_at=3 needs a file"):
+        trained(tmp_path / "c.pt", replace(SETTINGS, snapshot_at=3), None)
+    with pytest.raises(ValueError, match=r"snapshot_at=16 is outside 0\.\.15"):
+        trained(tmp_path / "c.pt", replace(SETTINGS, snapshot_at=16), None, snapshot=tmp_path / "s")
+
+
+def test_checkpoints_of_other_trainings_are_refused(tmp_path):
+    path = tmp_path / "c.pt"
+    trained(path, SETTINGS, None, kill_at=7)
+    other = network()
+    other[9] = torch.nn.Linear(8, 5)
+    message = r"c\.pt: a checkpoint of another architecture: 9\.weight is \(3, 8\) there, \(5, 8\) here; 9\.bias"
+    with pytest.raises(ValueError, match=message):
+        train_classifier(other, images(), settings=SETTINGS, checkpoint=path)
+    with pytest.raises(ValueError, match="algorithm=sgd, not adam"):
+        trained(path, replace(SETTINGS, optimizer="adam"), None)
+    with pytest.raises(ValueError, match="seed=0, not 1"):
+        trained(path, replace(SETTINGS, seed=1), None)
