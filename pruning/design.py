@@ -19,7 +19,7 @@ from pruning.pattern import Pattern, map_areas, pattern_from_plan, stages_of
 from pruning.places import selected_counts
 from pruning.plan import PruningPlan
 from pruning.seeds import random_stream
-from pruning.select import count_to_keep
+from pruning.select import count_left
 
 # of the interval of scales, down to the last bits of a float
 _HALVINGS = 60
@@ -59,7 +59,7 @@ def design_widths(pattern: Pattern, dense: Dense, free: Sequence[NormChannels], 
     highest = 1 / min(shares.values())
     if not isinstance(goal, Budget):
         amounts = {name: width * shares[name] for name, width in widths.items()}
-        return share_out(count_to_keep(sum(widths.values()), goal), amounts, widths)
+        return share_out(count_left(sum(widths.values()), goal), amounts, widths)
     cost = cost_of_widths(goal.quantity, dense.model, dense.groups, dense.example, free)
     return fit(counts_at, cost, goal.target(cost(widths)), 0, highest)
 
@@ -118,7 +118,7 @@ def design_masks(
         counts = fit(counts_at, lambda n: sum(k * price[name] for (name, _), k in n.items()), target, 0, highest)
     else:
         total = sum(weight.numel() for weight in weights.values())
-        counts = fit(counts_at, _total, count_to_keep(total, goal), 0, highest)
+        counts = fit(counts_at, _total, count_left(total, goal), 0, highest)
     return Masks({name: _draw(name, weight, counts, seed) for name, weight in weights.items()})
 
 

@@ -67,6 +67,11 @@ def count_to_keep(width: int, ratio: float, round_to: int = 1) -> int:
     return n_keep
 
 
+def count_left(total: int, ratio: float) -> int:
+    """total - int(total * ratio), for one ranking over the whole network: there the literature counts what goes."""
+    return total - math.floor(total * ratio + _TOLERANCE)
+
+
 def eligible(groups: Sequence[Group], selection: Selection) -> list[Group]:
     """The groups that `selection` covers, skipped ones left out; unknown names are refused."""
     for pattern in [*selection.skip, *(selection.layers or {})]:
@@ -102,7 +107,7 @@ def _select_global(scores: Mapping[str, Tensor], groups: Sequence[Group], ratio:
     ends = torch.tensor([g.width for g in groups]).cumsum(0).tolist()
     for group, end in zip(groups, ends, strict=True):
         safe[end - group.width + keep_indices(scores[group.name], 1)[0]] = True
-    n_remove = len(pooled) - count_to_keep(len(pooled), ratio)
+    n_remove = len(pooled) - count_left(len(pooled), ratio)
     if n_remove > int((~safe).sum()):
         highest = 1 - len(groups) / len(pooled)
         raise ValueError(

@@ -23,7 +23,7 @@ from pruning.masks import Masks
 from pruning.methods import l1_filter
 from pruning.methods.method import Choice, Method, Request
 from pruning.plan import PruningPlan
-from pruning.select import count_to_keep
+from pruning.select import count_left
 from pruning.select_weights import conv_weights, keep_above, keep_largest
 from pruning.surgery import apply
 
@@ -97,7 +97,7 @@ def prune(model: nn.Module, request: Request) -> Choice:
     scores = {name: weights[name].abs().masked_fill(~mask, -1) for name, mask in alive.items()}
     left, ratio = before.kept(), request.selection.stage_ratios()[0]
     if options.exact:
-        chosen = keep_largest(scores, count_to_keep(left, ratio))
+        chosen = keep_largest(scores, count_left(left, ratio))
     else:
         gone = sum(mask.numel() for mask in alive.values()) - left
         chosen = keep_above(scores, gone + int(left * ratio))

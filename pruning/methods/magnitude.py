@@ -12,7 +12,7 @@ from typing import Literal
 from torch import nn
 
 from pruning.methods.method import Choice, Method, Request
-from pruning.select import Selection, count_to_keep
+from pruning.select import Selection, count_left
 from pruning.select_weights import conv_weights, keep_above, keep_largest, keep_per_layer
 
 
@@ -46,7 +46,7 @@ def prune(model: nn.Module, request: Request) -> Choice:
     total, ratio = sum(score.numel() for score in scores.values()), selection.stage_ratios()[0]
     if not options.exact:
         return Choice(masks=keep_above(scores, int(total * ratio)))
-    return Choice(masks=keep_largest(scores, count_to_keep(total, ratio)))
+    return Choice(masks=keep_largest(scores, count_left(total, ratio)))
 
 
 METHOD = Method(prune=prune, options=MagnitudeOptions, predefined=False)

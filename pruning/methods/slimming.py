@@ -11,7 +11,7 @@ BatchNorm that ends a branch of a post-activation ResNet is shrunk in training, 
 nothing in scope `inner`; in scope `all` the mean |gamma| of those that a shortcut adds up decides.
 
 Deviations from the released code: it removes every |gamma| up to sorted[int(n * ratio)], so at least one more than
-asked, and fails where a layer would lose all its channels. Here the count is exact (`exact=False`: its rule) and a
+asked, and fails where a layer would lose all its channels. Here int(n * ratio) channels go (`exact=False`: its rule) and a
 layer keeps its largest. `Selection.level` is not used: the paper's pool is the whole network, and the option `level`
 says otherwise.
 """

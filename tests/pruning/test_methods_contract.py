@@ -25,7 +25,7 @@ from pruning.pattern import Pattern
 from pruning.places import free_places
 from pruning.plan import PruningPlan
 from pruning.prune import Arch, prune
-from pruning.select import Selection, count_to_keep, counts, eligible
+from pruning.select import Selection, count_left, count_to_keep, counts, eligible
 from pruning.surgery import apply
 
 NETWORKS = {"plain": (Plain, 8), "residual": (residual_network, 16), "dense": (dense_network, 32)}
@@ -143,7 +143,7 @@ def asked_of_places(case, pruned):
     for place in places:
         table, name = (pruned.plan.select, place.readers[0]) if place.readers else (pruned.plan.keep, place.unit.name)
         kept += len(table.get(name, range(place.unit.width)))
-    assert kept == count_to_keep(sum(place.unit.width for place in places), RATIO)
+    assert kept == count_left(sum(place.unit.width for place in places), RATIO)
     return kept_by_layer(pruned)
 
 
@@ -151,7 +151,7 @@ def asked_of_weights(case, pruned):
     weights = {f"{n}.weight": m.weight for n, m in case.model.named_modules() if isinstance(m, nn.Conv2d)}
     assert pruned.masks.keys() == weights.keys()
     kept = sum(int(mask.sum()) for mask in pruned.masks.values())
-    assert kept == count_to_keep(sum(w.numel() for w in weights.values()), RATIO)
+    assert kept == count_left(sum(w.numel() for w in weights.values()), RATIO)
     assert all(int((pruned.model.get_parameter(n) != 0).sum()) == int(m.sum()) for n, m in pruned.masks.items())
     return {}
 
@@ -173,7 +173,7 @@ def asked_of_scales(case, pruned):
             table, name = (pruned.plan.select, item.readers[0]) if item.readers else (pruned.plan.keep, item.unit.name)
             left[item.unit.name] = len(table.get(name, range(item.unit.width)))
     width = sum(item.unit.width for item in found if item.unit.name in units)
-    assert sum(left.values()) == count_to_keep(width, RATIO)
+    assert sum(left.values()) == count_left(width, RATIO)
     return kept_by_layer(pruned)
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from pruning.groups import Group, Member
-from pruning.select import Selection, count_to_keep, counts, eligible, keep_indices, select
+from pruning.select import Selection, count_left, count_to_keep, counts, eligible, keep_indices, select
 
 
 def group(name, width, *, producers=1, stage=-1, fixed=None):
@@ -186,8 +186,14 @@ def test_global_level_on_ties_removes_exactly_the_count_from_the_back():
 
 def test_global_ratio_that_would_empty_a_layer_is_refused():
     scores = {"a": torch.ones(3), "b": torch.ones(5)}
-    with pytest.raises(ValueError, match=r"ratio 0\.8 would empty a layer: .* 7 of 8 .* is 0\.75"):
-        select(scores, [group("a", 3), group("b", 5)], Selection(ratio=0.8, level="global"))
+    with pytest.raises(ValueError, match=r"ratio 0\.9 would empty a layer: .* 7 of 8 .* is 0\.75"):
+        select(scores, [group("a", 3), group("b", 5)], Selection(ratio=0.9, level="global"))
+
+
+@pytest.mark.parametrize(("total", "ratio", "left"), [(5504, 0.7, 1652), (100, 0.29, 71), (8, 0.8, 2), (7, 0.0, 7)])
+def test_one_ranking_rounds_down_what_goes(total, ratio, left):
+    """5504 scales of VGG-19 at 70 %: int(3852.8) go."""
+    assert count_left(total, ratio) == left
 
 
 def test_ratio_zero_keeps_everything():

@@ -250,7 +250,7 @@ REFUSED = {
     "no images": (THINET, "looks at activations, which needs --data"),
     "no such images": (
         {**THINET, "data": ImageSource("nowhere")},
-        "neither a folder nor a data set; .* digits",
+        "neither a folder.* nor a data set; .* digits",
     ),
     "no image asked": (
         {**THINET, "data": ImageSource("digits", n_images=0)},
