@@ -77,10 +77,11 @@ def _layout(root: Path, of_split: dict[str, dict[str, list[ImageFile]]]) -> Layo
         raise ValueError(f"{root}: has {', '.join(sorted(of_split))} and no train")
     classes = tuple(sorted(of_split["train"]))
     for split, found in of_split.items():
-        if missing := sorted(set(classes) - found.keys()):
-            raise ValueError(f"{root}: {_some(missing, 'class')} of train not in {split}")
-        if more := sorted(found.keys() - set(classes)):
-            raise ValueError(f"{root}: {_some(more, 'class')} of {split} not in train")
+        missing, more = sorted(set(classes) - found.keys()), sorted(found.keys() - set(classes))
+        if missing:
+            raise ValueError(f"{root}: in train but not in {split}: {_some(missing)}")
+        if more:
+            raise ValueError(f"{root}: in {split} but not in train: {_some(more)}")
     number = {name: i for i, name in enumerate(classes)}
     splits = {}
     for split, found in of_split.items():
@@ -112,7 +113,6 @@ def _outer(paths: list[list[str]]) -> int:
     return outer
 
 
-def _some(names: list[str], what: str) -> str:
-    """The first few of `names` and how many there are, as the subject of a sentence."""
-    shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
-    return f"{what} {shown} is" if len(names) == 1 else f"{len(names)} {what}es ({shown}) are"
+def _some(names: list[str]) -> str:
+    """How many classes `names` are, and the first few."""
+    return f"{len(names)} class{'es' * (len(names) > 1)} ({', '.join(names[:3])}{', ...' * (len(names) > 3)})"

@@ -35,7 +35,7 @@ def open_layout(files: ImageFiles, layout: Layout, how: Opening) -> tuple[dict[s
         opened[split], reasons = _open(files, labelled, layout.classes, how)
         broken |= {labelled.files[index].name: reason for index, reason in reasons.items()}
     total = sum(len(labelled) for labelled in layout.splits.values())
-    notes = report_broken(files, broken, total, skip=how.skip_broken)
+    notes = report_broken(files, dict(sorted(broken.items())), total, skip=how.skip_broken)
     return {split: _without(layout, split, opened[split], broken) for split in opened}, notes
 
 
@@ -50,13 +50,14 @@ def _open(
 
 
 def _without(layout: Layout, split: str, images: Images, broken: Mapping[str, str]) -> Images:
-    """`images` without the files named in `broken`; ValueError where a class, or everything, is gone."""
+    """`images` without the files named in `broken`; ValueError where a class to train on, or everything, is gone."""
     files = layout.splits[split].files
     kept = torch.tensor([i for i, file in enumerate(files) if file.name not in broken], dtype=torch.int64)
     if len(kept) == len(files):
         return images
-    labels = images.labels[kept]
-    gone = sorted(set(images.labels.tolist()) - set(labels.tolist()))
-    if gone:
-        raise ValueError(f"{layout.root}: no image of class {layout.classes[gone[0]]} in {split} can be read")
+    gone = sorted(set(images.labels.tolist()) - set(images.labels[kept].tolist()))
+    if split == "train" and gone:
+        raise ValueError(f"{layout.root}: no image of class {layout.classes[gone[0]]} in train can be read")
+    if not len(kept):
+        raise ValueError(f"{layout.root}: no image of {split} can be read")
     return images.subset(kept)

@@ -78,7 +78,7 @@ def held_out(labels: Tensor, amount: float, *, seed: int, split: str) -> tuple[T
     if empty := np.flatnonzero((n_held == counts) & (counts > 0)).tolist():
         first = empty[0]
         raise ValueError(
-            f"{split}={amount} takes all {counts[first]} images of class number {first}; leave some to train"
+            f"{split}={amount:g} takes all {counts[first]} images of class number {first}; leave some to train"
         )
     rng = np.random.default_rng([seed, *split.encode()])
     held = np.zeros(len(labels), dtype=bool)
@@ -91,9 +91,9 @@ def _number(amount: float, total: int, split: str) -> int:
     """How many of `total` images `amount` asks for."""
     number = round(amount * total) if amount < 1 else int(amount)
     if amount <= 0 or (amount >= 1 and number != amount):
-        raise ValueError(f"{split}={amount} must be a fraction between 0 and 1, or a whole number of images from 1")
+        raise ValueError(f"{split}={amount:g} must be a fraction between 0 and 1, or a whole number of images from 1")
     if not 1 <= number < total:
-        raise ValueError(f"{split}={amount} of {total} images is {number}; it must be from 1 to {total - 1}")
+        raise ValueError(f"{split}={amount:g} of {total} images is {number}; it must be from 1 to {total - 1}")
     return number
 
 
