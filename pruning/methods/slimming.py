@@ -11,9 +11,9 @@ BatchNorm that ends a branch of a post-activation ResNet is shrunk in training, 
 nothing in scope `inner`; in scope `all` the mean |gamma| of those that a shortcut adds up decides.
 
 Deviations from the released code: it removes every |gamma| up to sorted[int(n * ratio)], so at least one more than
-asked, and fails where a layer would lose all its channels. Here int(n * ratio) channels go (`exact=False`: its rule) and a
-layer keeps its largest. `Selection.level` is not used: the paper's pool is the whole network, and the option `level`
-says otherwise.
+asked, and fails where a layer would lose all its channels. Here int(n * ratio) channels go (`exact=False`: its rule)
+and a layer keeps its largest. `Selection.level` is not used: the paper's pool is the whole network, and the option
+`level` says otherwise.
 """
 
 from collections.abc import Mapping, Sequence
