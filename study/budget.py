@@ -1,19 +1,27 @@
 """What a study will cost, before anything is trained: the network and the training MACs of every stage."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
+from torch import nn
+
+from classify.data.info import DataInfo, known_info
 from classify.models import stages_of
-from pruning.cost import count_params
+from classify.models.blank import rebuild_blank
+from pruning.cost import count_macs, count_params
 from pruning.groups import Group
-from pruning.methods import Choice, get_method
+from pruning.masked_cost import masked_costs
+from pruning.methods import Choice, Request, get_method
+from pruning.plan import PruningPlan
 from pruning.prune import make_plan
 from pruning.select import counts, eligible
 from pruning.targets import choose_for_target, get_target
 from study.classifier_stages import classifier_epochs
 from study.data import open_classification, open_detection
-from study.networks import Network, dense_groups, dense_network, is_structural, selection_of, starts_dense
+from study.detector_budget import remaining, stretched
+from study.networks import Network, dense_groups, is_structural, method_options, selection_of, starts_dense
 from study.sections import Machine
 from study.stages import Stage
 
@@ -40,8 +48,10 @@ class Budget:
     def __init__(self, runs: Path, machine: Machine):
         self.runs = runs
         self.machine = machine
+        self._last: tuple[tuple[Any, ...], nn.Module, Sequence[Group]] | None = None
         self._networks: dict[str, Network | None] = {}
-        self._costs: dict[tuple[str, str], tuple[int, int, int]] = {}
+        self._classifiers: dict[tuple[str, int, int], tuple[int, int]] = {}
+        self._detectors: dict[tuple[str, str], tuple[int, int, int]] = {}
 
     def estimate(self, stage: Stage) -> Estimate:
         """The estimate of one stage; ValueError for what cannot be pruned or built as asked."""
@@ -58,9 +68,11 @@ class Budget:
 
     def network(self, stage: Stage) -> Network | None:
         """The network that a stage leaves behind, from disk or worked out; None if only running it can tell."""
-        if stage.hash not in self._networks:
-            self._networks[stage.hash] = self._find_network(stage)
-        return self._networks[stage.hash]
+        on_disk = any(s.run(self.runs).done for s in stage.with_ancestors())  # what was found may differ by seed
+        key = stage.id if on_disk else stage.hash
+        if key not in self._networks:
+            self._networks[key] = self._find_network(stage)
+        return self._networks[key]
 
     def _find_network(self, stage: Stage) -> Network | None:
         if stage.kind != "evaluate" and stage.run(self.runs).done:
@@ -71,61 +83,130 @@ class Budget:
         return self._pruned(stage, before)
 
     def _dense(self, stage: Stage) -> Network:
-        data = open_classification(stage.settings["dataset"], self.machine)
-        return dense_network(stage.settings, data)
+        """The unpruned network, without its data's mean and deviation, which cost nothing."""
+        info, settings = self._data(stage), stage.settings
+        channels, size = info.shape[0], info.shape[-1]
+        plan = PruningPlan(settings["arch"], settings["arch_options"])
+        return Network(plan, info.num_classes, size, mean=(0.0,) * channels, std=(1.0,) * channels)
+
+    def _data(self, stage: Stage) -> DataInfo:
+        """The facts of a stage's data set; its files are opened only where nothing else can tell."""
+        dataset = stage.settings["dataset"]
+        known = known_info(dataset["name"], dataset["options"])
+        if known is not None:
+            return known
+        train = open_classification(dataset, self.machine).train
+        return DataInfo(len(train.classes), len(train), train.shape)
 
     def _pruned(self, stage: Stage, before: Network) -> Network | None:
         """The shape that a selection asks for: which channels stay does not matter for its cost."""
         selection = selection_of(stage.settings)
-        model = before.build()
-        if stage.kind == "prune":
-            groups = dense_groups(before, model)
-        else:
-            from detect.prune import backbone_groups  # Detectron2, which classification works without
-
-            strides = stage.parents[0].settings["model"]["strides"]
-            groups = backbone_groups(model, before.example(), strides=strides, stages=stages_of(before.plan.arch))
+        model, groups = self._prunable(stage, before)
         if is_structural(stage.settings["target"]):
             choice = choose_for_target(get_target(stage.settings["target"]), model, groups)
             return self._smaller(before, groups, choice)
         chosen = eligible(groups, selection)
-        if not get_method(stage.settings["method"]).predefined or selection.level != "layer":
+        method = get_method(stage.settings["method"])
+        if not method.predefined or selection.level != "layer":
             return None
+        if method.needs == "nothing":
+            request = Request(groups, selection, method_options(stage.settings), stage.seed, example=before.example())
+            return self._smaller(before, groups, method.prune(model, request))
         keep = {name: tuple(range(n)) for name, n in counts(chosen, selection).items()}
         return self._smaller(before, groups, Choice(keep))
+
+    def _prunable(self, stage: Stage, network: Network) -> tuple[nn.Module, Sequence[Group]]:
+        """The network without its weights, and what can be pruned of it; the last one is kept for the next stage."""
+        strides = stage.parents[0].settings["model"]["strides"] if stage.kind == "prune_detector" else None
+        key = (*_shape_key(network), str(strides))
+        if self._last is None or self._last[0] != key:
+            model = rebuild_blank(network.plan, network.num_classes)
+            self._last = (key, model, _groups(network, model, strides))
+        return self._last[1:]
 
     def _smaller(self, before: Network, groups: Sequence[Group], choice: Choice) -> Network:
         plan = before.plan.then(make_plan(before.arch, groups, choice))
         return Network(plan, before.num_classes, before.image_size, before.mean, before.std)
 
     def _classifier(self, stage: Stage, network: Network) -> Estimate:
-        key = ("classifier", network.plan.to_json())
-        if key not in self._costs:
-            costs = network.costs()
-            self._costs[key] = (costs["params"], costs["macs"], 0)
-        params, macs, _ = self._costs[key]
+        params, macs = self._cost(network)
         if stage.kind == "prune":
             return Estimate(params, macs, 0)
-        images = len(open_classification(stage.settings["dataset"], self.machine).train)
-        epochs = classifier_epochs(stage, network)
-        return Estimate(params, macs, 3 * macs * epochs * images, f"{epochs} epochs")
+        epochs = classifier_epochs(stage, dense_macs=self._cost(network.dense())[1], pruned_macs=macs)
+        return Estimate(params, macs, 3 * macs * epochs * self._data(stage).n_train, f"{epochs} epochs")
 
-    def _detector(self, stage: Stage, network: Network) -> Estimate:
+    def _cost(self, network: Network) -> tuple[int, int]:
+        """Params and multiply-adds of a classifier, as `Network.costs` counts them."""
+        key = _shape_key(network)
+        if network.masks is None and key in self._classifiers:
+            return self._classifiers[key]
+        model, example = rebuild_blank(network.plan, network.num_classes), network.example()
+        if network.masks is not None:
+            return masked_costs(model, network.masks, example)
+        self._classifiers[key] = (count_params(model), count_macs(model, example))
+        return self._classifiers[key]
+
+    def iterations(self, stage: Stage) -> int:
+        """How long a detector trains by the rule of its budget; stages that ran cost what their results say."""
+        network = self.network(stage) or self._larger(stage)
+        own, batch = stage.settings["train"]["iterations"], stage.settings["train"]["batch_size"]
+        budget = stage.settings.get("budget")
+        if budget is None:
+            return own
+        macs, dense_macs = self._per_image(stage, network), self._per_image(stage, network.dense())
+        if budget["rule"] == "same_compute":
+            return stretched(own, dense_macs=dense_macs, macs=macs)
+        spent = sum(self._spent(before) for before in stage.with_ancestors()[:-1])
+        total = budget["iterations"] * batch * dense_macs + self._dense_classification(stage, network, budget)
+        return remaining(total=total, spent=spent, macs=macs, batch_size=batch)
+
+    def _spent(self, stage: Stage) -> int:
+        run = stage.run(self.runs)
+        return run.read_result()["train_macs"] if run.done else self.estimate(stage).train_macs
+
+    def _dense_classification(self, stage: Stage, network: Network, budget: Mapping[str, Any]) -> int:
+        """Training MACs of the unpruned classifier that a study's budgets follow from."""
+        source = next(s for s in reversed(stage.with_ancestors()) if "dataset" in s.settings)
+        return 3 * self._cost(network.dense())[1] * budget["classifier_epochs"] * self._data(source).n_train
+
+    def _per_image(self, stage: Stage, network: Network) -> int:
+        """Training MACs of one image in the detector around `network`."""
+        return self._detector_costs(stage, network)[2]
+
+    def _detector_costs(self, stage: Stage, network: Network) -> tuple[int, int, int]:
+        """Params, MACs of one image, training MACs of one image."""
         from detect.cost import evaluation_macs, training_macs
         from detect.data import class_names, mean_image_size
         from study.detector_stages import build
 
         trained = next(s for s in reversed(stage.with_ancestors()) if s.kind == "train_detector")
         key = (str(trained.settings["model"]), network.plan.to_json())
-        if key not in self._costs:
+        if key not in self._detectors:
             dataset = open_detection(trained.settings["data"], "train", self.runs / "data")
             detector, cfg = build(trained, network, network.build(), len(class_names(dataset)), device="cpu")
             size = mean_image_size(dataset, cfg)
             macs = evaluation_macs(detector, cfg, image_size=size).total
-            self._costs[key] = (count_params(detector), macs, training_macs(detector, cfg, image_size=size))
-        params, macs, per_image = self._costs[key]
+            self._detectors[key] = (count_params(detector), macs, training_macs(detector, cfg, image_size=size))
+        return self._detectors[key]
+
+    def _detector(self, stage: Stage, network: Network) -> Estimate:
+        params, macs, per_image = self._detector_costs(stage, network)
         if stage.kind != "train_detector":
             return Estimate(params, macs, 0)
-        train = stage.settings["train"]
-        images = train["iterations"] * train["batch_size"]
-        return Estimate(params, macs, per_image * images, f"{train['iterations']} iterations")
+        iterations = self.iterations(stage)
+        images = iterations * stage.settings["train"]["batch_size"]
+        return Estimate(params, macs, per_image * images, f"{iterations} iterations")
+
+
+def _shape_key(network: Network) -> tuple[str, int, int]:
+    """What the shapes of all layers follow from, masks aside."""
+    return network.plan.to_json(), network.num_classes, network.image_size
+
+
+def _groups(network: Network, model: nn.Module, strides: Sequence[int] | None) -> Sequence[Group]:
+    """What can be pruned of a classifier, or of a backbone that a detector reads at these `strides`."""
+    if strides is None:
+        return dense_groups(network, model)
+    from detect.prune import backbone_groups  # Detectron2, which classification works without
+
+    return backbone_groups(model, network.example(), strides=strides, stages=stages_of(network.plan.arch))

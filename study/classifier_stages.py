@@ -5,6 +5,7 @@ from typing import Any
 
 from torch import nn
 
+from classify.distributed import is_main
 from classify.regimes import budget_epochs, get_regime
 from classify.train import TrainSettings, train_classifier
 from pruning.masked_training import HoldMasks
@@ -23,7 +24,8 @@ def run_train_classifier(context: Context) -> dict[str, Any]:
     data = open_classification(settings["dataset"], context.machine)
     network = Network.load(context.parent) if stage.parents else dense_network(settings, data)
     model = starting_model(stage, network, context.runs).to(context.device)
-    epochs = classifier_epochs(stage, network)
+    costs, dense_costs = network.costs(), network.dense().costs()
+    epochs = classifier_epochs(stage, dense_macs=dense_costs["macs"], pruned_macs=costs["macs"])
     outcome = train_classifier(
         model,
         data.train,
@@ -34,9 +36,10 @@ def run_train_classifier(context: Context) -> dict[str, Any]:
         effects=_effects(settings, network, model),
         snapshot=context.run.snapshot,
     )
+    if not is_main():  # of several processes that trained together one writes
+        return {}
     network.save(context.run)
     save_weights(context.run.weights, model)
-    costs = network.costs()
     return {
         "metrics": accuracy(model, data, network),
         "network": network.as_result() | costs,
@@ -47,19 +50,15 @@ def run_train_classifier(context: Context) -> dict[str, Any]:
     }
 
 
-def classifier_epochs(stage: Stage, network: Network) -> int:
+def classifier_epochs(stage: Stage, *, dense_macs: int, pruned_macs: int) -> int:
     """The epochs of a training stage: its own, or those that its budget comes to."""
-    regime, settings = get_regime(stage.settings["regime"]), stage.settings
-    epochs = settings["train"]["epochs"]
-    if regime.budget != "same_compute":
-        return epochs
     return budget_epochs(
-        regime,
-        epochs,
-        dense_macs=network.dense().costs()["macs"],
-        pruned_macs=network.costs()["macs"],
-        cap=settings["cap"],
-        fine_tune_epochs=settings.get("fine_tune_epochs", 0),
+        get_regime(stage.settings["regime"]),
+        stage.settings["train"]["epochs"],
+        dense_macs=dense_macs,
+        pruned_macs=pruned_macs,
+        cap=stage.settings["cap"],
+        fine_tune_epochs=stage.settings.get("fine_tune_epochs", 0),
     )
 
 
