@@ -18,7 +18,7 @@ _BLOCK = 256  # boxes that are compared at once
 
 @PROPOSAL_GENERATOR_REGISTRY.register()
 class BlockwiseRPN(RPN):
-    """RPN whose proposals are selected blockwise on the CPU; elsewhere Detectron2's own selection runs."""
+    """RPN whose proposals are selected blockwise on the CPU; elsewhere and in a trace, Detectron2's own runs."""
 
     def predict_proposals(
         self,
@@ -31,7 +31,8 @@ class BlockwiseRPN(RPN):
 
         Raises FloatingPointError if a predicted box or score is not finite in training.
         """
-        if pred_objectness_logits[0].device.type != "cpu":
+        # a trace would fix how many blocks there are; Detectron2's own selection is one operator
+        if pred_objectness_logits[0].device.type != "cpu" or torch.jit.is_tracing():
             return super().predict_proposals(anchors, pred_objectness_logits, pred_anchor_deltas, image_sizes)
         with torch.no_grad():
             boxes, scores, levels = self._best_per_level(anchors, pred_objectness_logits, pred_anchor_deltas)
