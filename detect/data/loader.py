@@ -31,11 +31,6 @@ def class_names(dataset: DetectionDataset) -> list[str]:
     return list(dataset.split.classes)
 
 
-def image_ids(dataset: DetectionDataset) -> list[int | str]:
-    """The ids of all images, in the order of the split."""
-    return [image.id for image in dataset.split.images]
-
-
 def mean_image_size(dataset: DetectionDataset, cfg: CfgNode) -> tuple[int, int]:
     """Mean (height, width) in pixels of the images as evaluation resizes them: the size that costs are given at."""
     short, longest = cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST

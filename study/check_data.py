@@ -1,0 +1,88 @@
+"""A detection data set looked at before anything is trained: what `tools/check_data.py` prints."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import combinations
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from study.data import detection_data, open_detection
+from study.detector_sections import DetectorData
+from study.load import read_yaml, validate
+
+if TYPE_CHECKING:  # they import Detectron2, which is slow to load for a mistyped path
+    from detect.data import DetectionDataset
+    from detect.data.check import Checked
+
+_EXAMPLES = 3
+
+
+def config_splits(path: Path, runs: Path) -> "dict[str, DetectionDataset]":
+    """The splits of the detector's data set in a config of any kind; generated scenes are written below `runs`."""
+    config = read_yaml(path)
+    section = config.get("detector")
+    if not isinstance(section, dict) or "dataset" not in section:
+        raise ValueError(f"{path}: it has no key detector.dataset, and so no detection data to check")
+    data = detection_data(validate(DetectorData, section["dataset"], source=f"{path}: detector.dataset"))
+    return {split: open_detection(data, split, runs / "data") for split in ("train", "test")}
+
+
+def coco_splits(pairs: Sequence[Sequence[str]]) -> "dict[str, DetectionDataset]":
+    """COCO annotation files and the folders of their images, by the files' names."""
+    from detect.data import CocoDataset
+
+    names = [Path(annotations).stem for annotations, _ in pairs]
+    unique = len(set(names)) == len(names)
+    return {
+        name if unique else annotations: CocoDataset(Path(annotations), Path(images))
+        for name, (annotations, images) in zip(names, pairs, strict=True)
+    }
+
+
+def voc_splits(root: Path, image_sets: Sequence[str]) -> "dict[str, DetectionDataset]":
+    """Image sets of a folder in VOC's layout; the classes are those of all of them."""
+    from detect.data import VocDataset
+    from detect.data.voc import voc_classes
+
+    if not image_sets:
+        raise ValueError(f"--voc {root}: name the image sets too, such as `--voc {root} train test`")
+    classes = voc_classes(root, tuple(image_sets))
+    return {name: VocDataset(root, name, classes) for name in image_sets}
+
+
+def check_splits(splits: "Mapping[str, DetectionDataset]") -> "dict[str, Checked]":
+    """Every split with all that is wrong with it, images that it shares with a split before it included."""
+    from detect.data.check import check_split, shared_images
+
+    checked = {name: check_split(dataset.split) for name, dataset in splits.items()}
+    for first, second in combinations(splits, 2):
+        shared = tuple(replace(p, where=f"{p.where} ({first})") for p in shared_images(checked[first], checked[second]))
+        checked[second] = replace(checked[second], problems=(*checked[second].problems, *shared))
+    return checked
+
+
+def print_checked(checked: "Mapping[str, Checked]", console: Console) -> None:
+    """Two tables: what there is in each split, and what is wrong with it, with counts and examples."""
+    from detect.data.problems import KINDS, by_kind
+
+    contents = Table(title="contents")
+    for heading in ("split", "images", "without boxes", "boxes", "crowd", "difficult", "boxes by class"):
+        contents.add_column(heading, justify="left" if heading in ("split", "boxes by class") else "right")
+    faults = Table(title="problems")
+    for heading in ("split", "what", "count", "in training", "examples"):
+        faults.add_column(heading, justify="right" if heading == "count" else "left", overflow="fold")
+    for name, split in checked.items():
+        found = split.split.summary()
+        numbers = [f"{found[key]:,}" for key in ("images", "images_without_boxes", "boxes", "crowd", "difficult")]
+        classes = ", ".join(f"{label} {count:,}" for label, count in found["per_class"].items())
+        contents.add_row(escape(name), *numbers, escape(classes))
+        for kind, places in by_kind(split.problems).items():
+            examples = "\n".join(places[:_EXAMPLES]) + ("\n..." if len(places) > _EXAMPLES else "")
+            effect = KINDS[kind].effect if KINDS[kind].fault else f"{KINDS[kind].effect}, harmless"
+            faults.add_row(escape(name), kind, f"{len(places):,}", effect, escape(examples))
+    console.print(contents)
+    console.print(faults if faults.rows else "no problems")
