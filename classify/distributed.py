@@ -90,6 +90,11 @@ def sum_over_processes(values: Tensor) -> Tensor:
     return values
 
 
+def any_process(flag: bool, device: str) -> bool:
+    """Is `flag` set in one of the processes? All must ask."""
+    return flag if world_size() == 1 else bool(sum_over_processes(torch.tensor(int(flag), device=device)))
+
+
 def check_equal(value: int, what: str, device: str) -> None:
     """RuntimeError in all processes unless they all have the same `value`."""
     if world_size() == 1:

@@ -13,7 +13,7 @@ from torch import nn
 
 from classify.checkpoint import save_snapshot
 from classify.data.images import Batch, Images, stream
-from classify.distributed import is_main, own_images
+from classify.distributed import any_process, is_main, own_images, world_size
 from classify.evaluate import evaluate_classifier
 from classify.memory_format import channels_last
 from classify.precision import autocast_dtype
@@ -83,9 +83,10 @@ def train_classifier(
                 n_images = min(settings.batch_size, len(train) - step % per_epoch * settings.batch_size)
                 state.watch(training.take(images, labels, n_images, step=step, lr=lr))
                 step += 1
-                stops = stop_asked()
-                saves = stops or step % settings.checkpoint_every == 0 or step == total
                 reports = step % settings.report_every == 0
+                # several processes stop together, and ask one another only where they meet anyway
+                stops = (reports or world_size() == 1) and any_process(stop_asked(), device)
+                saves = stops or step % settings.checkpoint_every == 0 or step == total
                 ends = step % per_epoch == 0
                 if saves or reports or ends:
                     state.settle(step)

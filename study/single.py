@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from classify.distributed import launched_processes
 from study.builder import StageBuilder
 from study.config import ClassifyConfig, DetectConfig
 from study.detector_sections import Detector
@@ -12,6 +13,7 @@ from study.load import load_config
 from study.run import check_detection_data, check_writable
 from study.sections import Classifier, Evaluation, Pruning
 from study.stages import Stage, load_stage
+from study.together import run_together
 
 
 @dataclass(frozen=True)
@@ -30,8 +32,11 @@ class _Sections:
 
 def train_classifier_alone(
     path: Path, overrides: list[str], *, pruned: Path | None, runs: Path
-) -> tuple[Path, Outcome]:
-    """Train the classifier of a config, or train the pruned architecture in run directory `pruned` by its regime."""
+) -> tuple[Path, Outcome] | None:
+    """Train the classifier of a config, or train the pruned architecture in run directory `pruned` by its regime.
+
+    Of the processes that torchrun started all train it, and all but the first return None.
+    """
     config = load_config(ClassifyConfig, path, overrides)
     builder = StageBuilder(_Sections(classifier=config.classifier), config.seed)
     if (config.regime == "base") != (pruned is None):
@@ -40,6 +45,8 @@ def train_classifier_alone(
         )
         raise ValueError(f"{path}: regime {config.regime!r} {need}")
     stage = builder.train_pruned(config.regime, load_stage(pruned), {}) if pruned else builder.classify(None, {})
+    if launched_processes() > 1:
+        return run_together(stage, config.machine, runs, lambda machine: _run([stage], machine, runs))
     return _run([stage], config.machine, runs)
 
 

@@ -2,6 +2,7 @@
 
 python tools/train_cls.py configs/classify/digits_resnet10.yaml
 python tools/train_cls.py configs/classify/digits_resnet10.yaml regime=scratch_e --pruned runs/prune-<hash>/seed0
+torchrun --nproc_per_node=4 tools/train_cls.py configs/classify/cifar10.yaml   (4 GPUs, or processes on the CPU)
 """
 
 import argparse
@@ -14,10 +15,8 @@ from study.single import train_classifier_alone
 
 def main(arguments: argparse.Namespace) -> int:
     """Train; returns the exit code."""
-    out, outcome = train_classifier_alone(
-        arguments.config, arguments.overrides, pruned=arguments.pruned, runs=arguments.runs
-    )
-    return finish(out, outcome)
+    found = train_classifier_alone(arguments.config, arguments.overrides, pruned=arguments.pruned, runs=arguments.runs)
+    return 0 if found is None else finish(*found)
 
 
 if __name__ == "__main__":
