@@ -7,8 +7,6 @@ last is kept beside it as `<name>.previous.<suffix>` and used where the last is 
 import hashlib
 import io
 import logging
-import os
-import tempfile
 from collections.abc import Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -18,7 +16,8 @@ import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
-PARTIAL = ".partial"  # the end of the names of files that are being written
+from classify.atomic_file import write_beside, write_bytes
+
 _MOST_NAMES = 3
 _DIGEST_BYTES = hashlib.sha256().digest_size
 _log = logging.getLogger(__name__)
@@ -43,7 +42,7 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     buffer = io.BytesIO()
     torch.save(state, buffer)
     data = buffer.getbuffer()
-    temporary = _write_beside(path, data, hashlib.sha256(data).digest())
+    temporary = write_beside(path, data, hashlib.sha256(data).digest())
     if path.is_file():
         path.replace(previous_checkpoint(path))
     temporary.replace(path)
@@ -52,7 +51,7 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
 def save_snapshot(path: Path, model: nn.Module) -> None:
     """Write all tensors of a network, parameters and buffers, as safetensors; the file is whole or not there."""
     state = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()}
-    _write_beside(path, save(state)).replace(path)
+    write_bytes(path, save(state))
 
 
 def last_checkpoint(path: Path, *, required: Collection[str], device: str = "cpu") -> dict[str, Any] | None:
@@ -116,22 +115,3 @@ def check_same_network(path: Path, model: nn.Module, saved: Mapping[str, Tensor]
             f"{path}: a checkpoint of another architecture: {'; '.join(of[:_MOST_NAMES])}{more};"
             " delete it to train from the start"
         )
-
-
-def _write_beside(path: Path, *parts: bytes | memoryview) -> Path:
-    """Write the bytes to a new file beside `path`, down to the disk; returns its name. OSError names `path`."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=PARTIAL, dir=path.parent)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            for part in parts:
-                file.write(part)
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError as error:
-        Path(name).unlink(missing_ok=True)
-        raise OSError(error.errno, error.strerror, str(path)) from error
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-    return Path(name)

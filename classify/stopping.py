@@ -21,6 +21,11 @@ class Stopped(KeyboardInterrupt):
         super().__init__(f"stopped by {signal.Signals(signum).name}")
         self.signum = signum
 
+    @property
+    def is_time_limit(self) -> bool:
+        """Did Slurm announce the end of the job's time?"""
+        return self.signum in (signal.SIGUSR1, signal.SIGUSR2)
+
     def __reduce__(self) -> tuple[type, tuple[int]]:  # it travels from worker processes
         return type(self), (self.signum,)
 

@@ -20,7 +20,7 @@ def collect(
     config: StudyConfig, config_file: str, routes: Sequence[Route], runs: Path, why: Mapping[str, str]
 ) -> dict[str, Any]:
     """The content of comparison.json. `why`: sentences by stage id for what is not there."""
-    finished = [r for r in routes if all(s.run(runs).done for s in r.stages)]
+    finished = [r for r in routes if all(s.run(runs).done and s.id not in why for s in r.stages)]
     task = "detection" if config.detector else "classification"
     scores, device = TASKS[task], device_of(config.machine)
     file = runs / config.name / "latency.json"
@@ -84,10 +84,8 @@ def _row(
 
 
 def _missing(route: Route, runs: Path, why: Mapping[str, str]) -> dict[str, Any]:
-    unfinished = [s for s in route.stages if not s.run(runs).done]
-    reason = next(
-        (f"{s.kind} failed: {why[s.id]}" for s in unfinished if s.id in why), f"{unfinished[0].id} has not run"
-    )
+    lost = [s for s in route.stages if s.id in why or not s.run(runs).done]
+    reason = next((f"{s.kind} failed: {why[s.id]}" for s in lost if s.id in why), f"{lost[0].id} has not run")
     return {"pipeline": route.pipeline, "seed": route.seed, "point": dict(route.point), "why": reason}
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from classify.stopping import Stopped, stop_on_signals
 from study.store import RunDir
 
 if TYPE_CHECKING:  # it imports Detectron2, and classification works without
@@ -17,13 +18,14 @@ def launch(work: Callable[[], int]) -> int:
     """Run a launcher's work; expected failures become one sentence and a non-zero exit code."""
     warnings.filterwarnings("ignore", category=FutureWarning)  # of libraries, about themselves
     try:
-        return work()
+        with stop_on_signals():
+            return work()
     except (ValueError, RuntimeError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("interrupted; run the same command to go on", file=sys.stderr)
-        return 130
+    except Stopped as stopped:
+        print(f"{stopped}; run the same command to go on where it was", file=sys.stderr)
+        return 128 + stopped.signum
 
 
 def finish(out: Path, outcome: "Outcome") -> int:

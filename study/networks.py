@@ -82,10 +82,11 @@ class Network:
     @classmethod
     def load(cls, run: RunDir) -> "Network":
         """Read it from a finished run."""
-        data = run.read_result()["network"]
+        result = run.read_result()
+        data = result["network"]
         mean, std = tuple(data["mean"]), tuple(data["std"])
-        masks = Masks.load(run.masks) if run.masks.is_file() else None
-        return cls(PruningPlan.load(run.plan), data["num_classes"], data["image_size"], mean, std, masks)
+        masks = Masks.load(run.whole(run.masks)) if run.masks.name in result["artifacts"] else None
+        return cls(PruningPlan.load(run.whole(run.plan)), data["num_classes"], data["image_size"], mean, std, masks)
 
 
 def load_model(run: RunDir) -> nn.Module:
@@ -102,7 +103,8 @@ def save_weights(path: Path, model: nn.Module) -> None:
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """Read safetensors; ValueError names a file that is damaged."""
+    """Read an artifact of a finished run; ValueError names one that is missing, damaged or changed."""
+    RunDir(path.parent).whole(path)
     try:
         return load_file(path)
     except (SafetensorError, OSError) as error:

@@ -1,13 +1,17 @@
 """A study from its config to its report: what the launchers call."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
+from filelock import FileLock
 from rich.console import Console
 from rich.table import Table
 
+from classify.atomic_file import remove_partial
 from study.budget import Budget
 from study.collect import collect
 from study.config import StudyConfig
@@ -17,7 +21,8 @@ from study.load import ConfigError, load_config
 from study.pipelines import Route, expand
 from study.report.write import write_report
 from study.stages import Stage
-from study.store import canonical, read_json, write_json
+from study.store import RunDir, canonical, read_json, write_json
+from study.tensorboard_names import name_runs
 
 STUDY_FILE = "study.json"
 # what one GPU keeps up in mixed precision, for the dry run's estimate: large networks reach several times as much, a
@@ -44,10 +49,13 @@ def run_study(config: StudyConfig, config_file: Path, routes: Sequence[Route], r
     check_detection_data(stages, runs)
     out = runs / config.name
     study = {"config": config.model_dump(mode="json", exclude_unset=True), "config_file": str(config_file)}
-    write_json(out / STUDY_FILE, study)
-    outcome = run_stages(stages, labels(routes), runs, config.machine)
+    names = labels(routes)
+    with _alone_in(out):
+        write_json(out / STUDY_FILE, study)
+        name_runs(out, stages, names, runs)
+    outcome = run_stages(stages, names, runs, config.machine)
     set_threads(config.machine.model_copy(update={"jobs": 1}))
-    report(config, str(config_file), routes, runs, outcome.failed)
+    report(config, str(config_file), routes, runs, {**outcome.failed, **outcome.blocked})
     return out, outcome
 
 
@@ -55,17 +63,33 @@ def report(
     config: StudyConfig, config_file: str, routes: Sequence[Route], runs: Path, why: dict[str, str] | None = None
 ) -> Path:
     """Write comparison.csv, comparison.json, report.md and report.html from what is on disk."""
-    comparison = collect(config, config_file, routes, runs, why or {})
-    return write_report(comparison, runs, runs / config.name)
+    out = runs / config.name
+    with _alone_in(out):
+        return write_report(collect(config, config_file, routes, runs, why or {}), runs, out)
 
 
 def report_again(out: Path) -> Path:
     """Rebuild the report of a study's directory; ValueError if it is none."""
+    config, config_file, routes = load_written_study(out)
+    return report(config, config_file, routes, out.parent)
+
+
+def load_written_study(out: Path) -> tuple[StudyConfig, str, list[Route]]:
+    """The config of a study's directory, the file it came from, and its routes; ValueError if it is none."""
     if not (out / STUDY_FILE).is_file():
         raise ValueError(f"{out}: not the directory of a study (it has no {STUDY_FILE})")
     data = read_json(out / STUDY_FILE)
     config = StudyConfig.model_validate(data["config"])
-    return report(config, data["config_file"], expand(config, source=data["config_file"]), out.parent)
+    return config, data["config_file"], expand(config, source=data["config_file"])
+
+
+@contextmanager
+def _alone_in(out: Path) -> Iterator[None]:
+    """No other process that runs this study writes in its directory meanwhile; nothing half-written is left there."""
+    out.mkdir(parents=True, exist_ok=True)
+    with FileLock(RunDir(out).lock):
+        remove_partial(out)
+        yield
 
 
 def all_stages(routes: Sequence[Route]) -> list[Stage]:
@@ -97,11 +121,10 @@ def labels(routes: Sequence[Route]) -> dict[str, str]:
 
 def check_writable(runs: Path) -> None:
     """ValueError if run directories cannot be made there."""
-    probe = runs / ".writable"
     try:
         runs.mkdir(parents=True, exist_ok=True)
-        probe.write_text("")
-        probe.unlink()
+        with TemporaryFile(dir=runs):
+            pass
     except OSError as error:
         raise ValueError(f"{runs}: cannot write run directories there: {error.strerror or error}") from error
 

@@ -154,10 +154,28 @@ class Evaluation(Section):
     latency_rounds: Positive = 20
 
 
+class Slurm(Section):
+    """What each job of a study asks a Slurm cluster for: one job a stage."""
+
+    partition: str | None = None  # None: the cluster's default
+    time_minutes: Positive = 240  # a stage that needs longer is stopped, queued again, and goes on where it was
+    gpus: Annotated[int, Field(ge=0)] = 0
+    cpus: Positive = 1
+    memory_gb: Annotated[float, Field(gt=0)] | None = None  # None: the cluster's default
+    jobs: Positive = 100  # in the queue at a time
+    retries: Annotated[int, Field(ge=0)] = 3  # of a job that ended without a result or an error and got no further
+    poll_seconds: Annotated[float, Field(gt=0)] = 15.0
+    signal_seconds: Positive = 120  # before the end of its time a job is told, to write its checkpoint
+    extra: dict[str, str | int] = {}  # any other option of sbatch: account, qos, constraint
+
+
 class Machine(Section):
     """Where and how it runs; not part of what defines a result."""
 
-    jobs: Positive = 1  # stages at a time, in processes of their own when more than one
+    executor: Literal["local", "slurm"] = "local"
+    slurm: Slurm = Slurm()
+    jobs: Positive = 1  # stages at a time on this machine, in processes of their own when more than one
+    deterministic: bool | None = None  # only operations that repeat themselves bit for bit; None: on the CPU yes
     threads: Annotated[int, Field(ge=0)] = 0  # of PyTorch in each stage; 0: the cores shared among the jobs
     device: str = "auto"  # auto, cpu, cuda
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"

@@ -1,12 +1,17 @@
-"""Run directories: their names, their files, and writing so that nothing is ever half there."""
+"""Run directories: their names, their files, and the checksums by which a change of any of them is found."""
 
 import hashlib
 import json
-import os
-import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from classify.atomic_file import write_bytes
+
+__all__ = ["RunDir", "canonical", "content_hash", "read_json", "sha256", "write_bytes", "write_json", "write_text"]
+
+_CHECKSUM = "checksum"
 
 
 def canonical(data: Any) -> str:
@@ -22,22 +27,6 @@ def content_hash(data: Any) -> str:
 def write_text(path: Path, text: str) -> None:
     """Write `text` so that `path` is the old file or the new one, never a part; its folder is made."""
     write_bytes(path, text.encode())
-
-
-def write_bytes(path: Path, data: bytes) -> None:
-    """Write `data` so that `path` is the old file or the new one, never a part; its folder is made."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 def write_json(path: Path, data: Any) -> None:
@@ -106,6 +95,16 @@ class RunDir:
         return self.path / "result.json"
 
     @property
+    def failure(self) -> Path:
+        """The sentence with which the last attempt failed."""
+        return self.path / "failure.json"
+
+    @property
+    def job(self) -> Path:
+        """The number of the Slurm job that this stage was given to."""
+        return self.path / "job.json"
+
+    @property
     def lock(self) -> Path:
         return self.path / ".lock"
 
@@ -114,6 +113,47 @@ class RunDir:
         """Is `result.json`, which is written last, there?"""
         return self.result.is_file()
 
+    def artifacts(self) -> list[Path]:
+        """The files that a result vouches for, in order of their names."""
+        passing = {self.log, self.status, self.checkpoint, self.result, self.failure, self.job, self.lock}
+        found = [file for file in self.path.rglob("*") if file.is_file() and file not in passing]
+        return sorted(file for file in found if not file.name.startswith((".", "events.", self.checkpoint.stem)))
+
+    def write_result(self, result: Mapping[str, Any]) -> None:
+        """Write `result.json` with the SHA-256 of every artifact and of itself: the mark of a finished run."""
+        sums = {str(file.relative_to(self.path)): sha256(file) for file in self.artifacts()}
+        content = json.loads(json.dumps({**result, "artifacts": sums}, allow_nan=False))
+        write_json(self.result, {**content, _CHECKSUM: _checksum(content)})
+
     def read_result(self) -> dict[str, Any]:
-        """The result of a finished run."""
-        return read_json(self.result)
+        """The result of a finished run; ValueError if it is damaged or not as it was written."""
+        result = read_json(self.result)
+        if not isinstance(result, dict) or result.get(_CHECKSUM) != _checksum(result):
+            raise ValueError(
+                f"{self.result}: its content does not have its checksum: it was changed after the run, or another"
+                " version wrote it; delete this file to run the stage again"
+            )
+        return result
+
+    def whole(self, file: Path) -> Path:
+        """`file`, an artifact of this finished run, if it is as the run wrote it; ValueError otherwise."""
+        wanted = self.read_result()["artifacts"].get(str(file.relative_to(self.path)))
+        if not file.is_file():
+            raise ValueError(f"{file}: this file of a finished run is missing; delete {self.result} to run it again")
+        if wanted != sha256(file):
+            raise ValueError(
+                f"{file}: this is not the file that the run wrote (its checksum differs from the one in"
+                f" {self.result.name}); delete {self.result} to run the stage again"
+            )
+        return file
+
+
+def sha256(file: Path) -> str:
+    """64 hexadecimal digits over the content of a file."""
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def _checksum(result: Mapping[str, Any]) -> str:
+    content = canonical({key: value for key, value in result.items() if key != _CHECKSUM})
+    return hashlib.sha256(content.encode()).hexdigest()

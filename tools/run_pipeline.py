@@ -2,6 +2,8 @@
 
     python tools/run_pipeline.py configs/pipelines/digits.yaml --jobs 2
     python tools/run_pipeline.py configs/pipelines/digits.yaml --dry-run
+    python tools/run_pipeline.py configs/pipelines/digits.yaml --executor slurm machine.slurm.partition=gpu
+    python tools/run_pipeline.py configs/pipelines/digits.yaml --watch
     python tools/run_pipeline.py configs/pipelines/digits.yaml 'seeds=[0, 1, 2]' prune.ratio=0.7
 
 Finished stages are not run again; after a kill the same command goes on where it was.
@@ -14,14 +16,19 @@ from pathlib import Path
 from rich.console import Console
 
 from study.launch import finish, launch
-from study.run import load_study, print_plan, run_study, summary
+from study.run import all_stages, labels, load_study, print_plan, run_study, summary
+from study.runs_table import watch
 from study.store import read_json
 
 
 def main(arguments: argparse.Namespace) -> int:
     """Load, show or run; returns the exit code."""
-    jobs = [f"machine.jobs={arguments.jobs}"] if arguments.jobs is not None else []
-    config, routes = load_study(arguments.config, [*arguments.overrides, *jobs])
+    flags = {"jobs": arguments.jobs, "executor": arguments.executor}
+    machine = [f"machine.{key}={value}" for key, value in flags.items() if value is not None]
+    config, routes = load_study(arguments.config, [*arguments.overrides, *machine])
+    if arguments.watch:
+        watch(all_stages(routes), labels(routes), arguments.runs, Console())
+        return 0
     if arguments.dry_run:
         print_plan(config, routes, arguments.runs, Console(width=None if sys.stdout.isatty() else 200))
         return 0
@@ -38,4 +45,6 @@ if __name__ == "__main__":
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of run directories (default: runs)")
     parser.add_argument("--dry-run", action="store_true", help="show stages and their costs, train nothing")
     parser.add_argument("--jobs", type=int, help="stages at a time, in processes of their own (default: machine.jobs)")
+    parser.add_argument("--executor", choices=("local", "slurm"), help="where stages run (default: machine.executor)")
+    parser.add_argument("--watch", action="store_true", help="show a study that another process runs; run nothing")
     sys.exit(launch(lambda: main(parser.parse_intermixed_args())))

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from study.analysis import analyse_all
 from study.report.html import render_html
 from study.report.markdown import render_markdown
 from study.report.tables import comparison_csv
 from study.stats import is_number
+from study.store import write_text
 
 CSV, JSON, MARKDOWN, HTML = "comparison.csv", "comparison.json", "report.md", "report.html"
 
@@ -24,15 +24,16 @@ def write_report(comparison: Mapping[str, Any], runs: Path, out: Path) -> Path:
     folder of the run directories its chains name. What is absent from them is said in the report.
     """
     comparison = without_nan(comparison)
+    panels = analyse_all(comparison, runs)
     texts = {
         CSV: comparison_csv(comparison),
         JSON: json.dumps(comparison, indent=1, allow_nan=False) + "\n",
-        MARKDOWN: render_markdown(comparison, runs, out),
-        HTML: render_html(comparison, runs, out),
+        MARKDOWN: render_markdown(comparison, runs, out, panels),
+        HTML: render_html(comparison, runs, out, panels),
     }
     out.mkdir(parents=True, exist_ok=True)
     for name, text in texts.items():
-        _replace(out / name, text)
+        write_text(out / name, text)
     return out / HTML
 
 
@@ -43,17 +44,3 @@ def without_nan(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [without_nan(item) for item in value]
     return None if isinstance(value, float) and not is_number(value) else value
-
-
-def _replace(path: Path, text: str) -> None:
-    """Write a file so that a reader sees the old content or the new one, never a part."""
-    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8", newline="") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).chmod(0o644)  # mkstemp makes it private; a report is there to be read
-        Path(temporary).replace(path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)

@@ -10,7 +10,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from classify import checkpoint
+from classify import atomic_file
 from classify.checkpoint import (
     damaged_checkpoint,
     last_checkpoint,
@@ -92,7 +92,7 @@ def test_a_failed_write_leaves_the_last_checkpoint_and_no_part(tmp_path, monkeyp
     def full(descriptor):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(checkpoint.os, "fsync", full)
+    monkeypatch.setattr(atomic_file.os, "fsync", full)
     with pytest.raises(OSError, match=r"No space left on device: .*checkpoint\.pt"):
         save_checkpoint(path, state(3))
     assert load_checkpoint(path, required=KEYS)["step"] == 2

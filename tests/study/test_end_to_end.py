@@ -139,12 +139,12 @@ def test_no_checkpoint_and_no_temporary_file_is_left(finished):
 
 def test_a_route_that_fails_leaves_the_others_and_says_why(finished, tmp_path, monkeypatch):
     """Stages behind the failure are blocked; the report lists what is missing."""
-    from study import execute
+    from study import run_stage
 
     def fail(context):
         raise ValueError("the disk is made of cheese")
 
-    monkeypatch.setitem(execute.KINDS, "prune", fail)
+    monkeypatch.setitem(run_stage.KINDS, "prune", fail)
     config, routes = tiny("pipelines=[unpruned, scratch_e]", "detector.train.iterations=2")
     out, outcome = run_study(config, DIGITS, routes, tmp_path)
     assert not outcome.complete
