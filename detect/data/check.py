@@ -14,10 +14,15 @@ from PIL import ExifTags, Image
 
 from detect.data.loader import DetectionDataset
 from detect.data.problems import (
+    BAD_ANNOTATION,
+    IMAGE_ID_TWICE,
     KINDS,
+    MALFORMED,
     MISSING,
+    NO_ANNOTATION,
     SAME_CONTENT,
     SHARED,
+    STRAY,
     TOO_DEEP,
     UNREADABLE,
     WRONG_SIZE,
@@ -28,6 +33,7 @@ from detect.data.records import ImageRecord, Split
 
 # What damaged files make Pillow raise; its own error for files that it does not know is an OSError
 _DAMAGE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
+_LEFT_OUT = (NO_ANNOTATION, BAD_ANNOTATION, IMAGE_ID_TWICE, MALFORMED, STRAY)  # of these a split has no image or box
 _DEEP = ("I", "F")  # modes of 16 and 32 bits begin so; converted to RGB, everything above 255 becomes white
 _TURNED = (5, 6, 7, 8)  # EXIF orientations that exchange height and width; Detectron2 turns such images upright
 
@@ -85,9 +91,9 @@ def shared_images(first: Checked, second: Checked) -> Iterator[Problem]:
 
 
 def _sentence(split: Split, kind: str, places: list[str]) -> str:
-    total = len(split.images) if KINDS[kind].of == "images" else sum(1 for _ in split.boxes())
-    of = f" of {total}" if len(places) <= total else ""
-    return f"{len(places)}{of} {kind}, such as {places[0]}"
+    left_out = sum(p.kind in _LEFT_OUT and KINDS[p.kind].of == KINDS[kind].of for p in split.problems)
+    there = len(split.images) if KINDS[kind].of == "images" else sum(1 for _ in split.boxes())
+    return f"{len(places)} of {there + left_out} {kind}, such as {places[0]}"
 
 
 def _look(image: ImageRecord) -> tuple[str, Problem | None]:

@@ -71,7 +71,7 @@ def test_empty_lists_are_refused(dataset, key):
 def test_annotations_of_unlisted_images_are_refused(dataset):
     stray = {"id": 9, "image_id": 77, "category_id": 1, "bbox": [0, 0, 2, 2], "area": 4, "iscrowd": 0}
     _edit(dataset, annotations=[stray])
-    with pytest.raises(ValueError, match="1 annotations of images that are not listed, such as annotation 9"):
+    with pytest.raises(ValueError, match="1 of 1 annotations of images that are not listed, such as annotation 9"):
         check_dataset(dataset)
 
 
