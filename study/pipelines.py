@@ -96,24 +96,33 @@ def chains(config: StudyConfig) -> dict[str, list[tuple[str, dict[str, Any]]]]:
 
 
 def _without_idle_fields(routes: Sequence[Route]) -> list[Route]:
-    """The routes, each once, without the fields of their points that change nothing about their pipeline."""
+    """The routes, each once: where several values of a field make no difference to a pipeline, it loses the field."""
     left = list(routes)
     for field in dict.fromkeys(key for route in routes for key in route.point):
-        for name in {route.pipeline for route in left}:
-            here = [route for route in left if route.pipeline == name]
-            if len({str(route.point.get(field)) for route in here}) > 1 and _is_idle(field, here):
-                left = [_without(field, route) if route in here else route for route in left]
+        for name in dict.fromkeys(route.pipeline for route in left):
+            here = [route for route in left if route.pipeline == name and field in route.point]
+            equal = _equal_values(field, here)
+            left = [
+                _without(field, route)
+                if route.pipeline == name and field in route.point and canonical(route.point[field]) in equal
+                else route
+                for route in left
+            ]
     once = {(route.pipeline, canonical(dict(route.point)), route.seed): route for route in left}
     return list(once.values())
 
 
-def _is_idle(field: str, routes: Sequence[Route]) -> bool:
-    """Are routes that differ in this field alone, of the same seed, one and the same?"""
-    found: dict[tuple[str, int], set[str]] = {}
+def _equal_values(field: str, routes: Sequence[Route]) -> set[str]:
+    """The largest set of values of a field under which these routes end in the same stages; empty if all differ."""
+    ends: dict[str, set[tuple[str, int, str]]] = {}
     for route in routes:
         rest = canonical(dict(_without(field, route).point))
-        found.setdefault((rest, route.seed), set()).add(route.evaluation.id)
-    return all(len(ends) == 1 for ends in found.values())
+        ends.setdefault(canonical(route.point[field]), set()).add((rest, route.seed, route.evaluation.id))
+    classes: dict[frozenset[tuple[str, int, str]], set[str]] = {}
+    for value, found in ends.items():
+        classes.setdefault(frozenset(found), set()).add(value)
+    largest = max(classes.values(), key=len, default=set())
+    return largest if len(largest) > 1 else set()
 
 
 def _without(field: str, route: Route) -> Route:

@@ -146,6 +146,12 @@ def test_variants_are_points_and_the_dense_network_is_one_row():
     assert slim.settings["effect"]["method"] == "slimming"
 
 
+def test_equal_routes_of_some_variants_are_one_row_and_a_variant_that_differs_keeps_its_own():
+    variants = {"a": L1, "b": SLIMMING, "slow": {**L1, "classifier": {"train": {"lr": 0.01}}}}
+    _, routes = tiny({"variants": variants, "pipelines": ["unpruned"]})
+    assert [dict(r.point) for r in routes] == [{}, {"variant": "slow"}]
+
+
 def test_a_variant_may_have_routes_and_a_network_of_its_own():
     variants = {"a": {**L1, "pipelines": ["scratch_e"]}, "b": {**L1, "classifier": {"arch": "resnet18"}}}
     _, routes = tiny({"variants": variants, "pipelines": ["unpruned", "scratch_e"]})
