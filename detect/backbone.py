@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from detect.features import cut_off, find_cuts, select_features, trace_layers
+from detect.features import cut_between, cut_off, find_cuts, select_features, trace_layers
 from pruning.layers import scatters_kept
 
 NORMS = ("FrozenBN", "BN", "SyncBN", "GN")
@@ -88,6 +88,26 @@ def load_classifier(backbone: ClassifierBackbone, state: Mapping[str, Tensor]) -
             more = f" and {len(names) - 10} more" if len(names) > 10 else ""
             raise ValueError(f"{len(names)} names {problem}: {', '.join(names[:10])}{more}")
     backbone.body.load_state_dict({k: state[k] for k in wanted} | {k: own[k] for k in fresh & own.keys()})
+
+
+def stage_after(classifier: nn.Module, stride: int, *, norm: str = "FrozenBN") -> tuple[nn.Module, int]:
+    """The classifier's layers from its feature of `stride` to that of twice the stride, and the width these end with.
+
+    `classifier` is copied; `norm` is as in ClassifierBackbone. ValueError if no such stage follows.
+    """
+    _check_arguments((stride,), norm, 0)
+    layers = trace_layers(copy.deepcopy(classifier))
+    name = type(classifier).__name__
+    try:
+        ends = select_features(find_cuts(layers), (stride, 2 * stride), name)
+    except ValueError as error:
+        raise ValueError(
+            f"{error}; the head of a single level at stride {stride} is the stage from it to stride {2 * stride}"
+        ) from error
+    stage = cut_between(layers, ends[stride], ends[2 * stride]).train()
+    with scatters_kept(stage):
+        _convert_norms(stage, norm)
+    return stage, ends[2 * stride].channels
 
 
 class FusedFrozenBatchNorm2d(FrozenBatchNorm2d):

@@ -21,19 +21,28 @@ from detectron2.modeling import BACKBONE_REGISTRY, FPN, GeneralizedRCNN, build_m
 from detectron2.modeling.backbone.fpn import LastLevelMaxPool
 from torch import nn
 
-from detect.backbone import ClassifierBackbone
+from detect.backbone import ClassifierBackbone, stage_after
 from detect.proposals import BlockwiseRPN
 from detect.roi_align import use_separable_roi_align
+from detect.single_level import SingleLevel, StageROIHeads, offer_stage
 
 BACKBONE_NAME = "build_classifier_fpn_backbone"
+SINGLE_LEVEL_NAME = "build_classifier_single_level_backbone"
+HEADS = ("fpn", "c4")
 _OFFERED: ContextVar[ClassifierBackbone | None] = ContextVar("offered_backbone", default=None)
 
 
 @dataclass(frozen=True)
 class DetectorSettings:
-    """What defines a detector apart from its classifier. None: as in `config_file` or Detectron2."""
+    """What defines a detector apart from its classifier. None: as in `config_file` or Detectron2.
+
+    `head`: "fpn", a feature pyramid over `strides` and one level on top; or "c4", a single level, the last of `strides`
+    (earlier ones only count stages for `freeze_at`), and on each region the classifier's stage after that level, as in
+    the Faster R-CNN of He et al. (arXiv 1512.03385, appendix A), there stride 16 and res5.
+    """
 
     num_classes: int
+    head: str = "fpn"
     image_size: int = 800  # shorter side in pixels, in training and evaluation
     max_image_size: int = 1333  # longer side in pixels
     pixel_mean: tuple[float, float, float] = (0.485, 0.456, 0.406)  # RGB in 0..1, the classifier's
@@ -42,7 +51,7 @@ class DetectorSettings:
     norm: str = "FrozenBN"
     freeze_at: int = 0
     fpn_channels: int | None = None
-    anchor_sizes: tuple[float, ...] | None = None  # pixels, one per level; default 8 x stride
+    anchor_sizes: tuple[float, ...] | None = None  # pixels; fpn: one per level (8 x stride), c4: on the level
     anchor_ratios: tuple[float, ...] | None = None
     rpn_batch_size: int | None = None  # anchors per image in the RPN's loss
     roi_batch_size: int | None = None  # regions per image in the heads' loss
@@ -66,7 +75,8 @@ def build_detector(
         classifier, strides=settings.strides, norm=settings.norm, freeze_at=settings.freeze_at
     )
     cfg = make_config(settings, device=device)
-    with _offer(bottom_up):
+    stage = stage_after(classifier, settings.strides[-1], norm=settings.norm) if settings.head == "c4" else None
+    with _offer(bottom_up), offer_stage(stage):
         detector = build_model(cfg)
     use_separable_roi_align(detector)
     return detector, cfg
@@ -74,21 +84,36 @@ def build_detector(
 
 def make_config(settings: DetectorSettings, *, device: str = "cpu") -> CfgNode:
     """Detectron2's config: its defaults, then the user's YAML, then the settings, then the overrides."""
+    if settings.head not in HEADS:
+        raise ValueError(f"head={settings.head!r} is not one of {', '.join(HEADS)}")
     cfg = get_cfg()
     cfg.MODEL.META_ARCHITECTURE = "GeneralizedRCNN"
     cfg.MODEL.PROPOSAL_GENERATOR.NAME = BlockwiseRPN.__name__
-    cfg.MODEL.ROI_HEADS.NAME = "StandardROIHeads"
-    cfg.MODEL.ROI_BOX_HEAD.NAME = "FastRCNNConvFCHead"
-    cfg.MODEL.ROI_BOX_HEAD.NUM_FC = 2
-    cfg.MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION = 7
-    cfg.MODEL.RPN.PRE_NMS_TOPK_TRAIN = 2000  # this line and the next: Detectron2's Base-RCNN-FPN.yaml
-    cfg.MODEL.RPN.PRE_NMS_TOPK_TEST, cfg.MODEL.RPN.POST_NMS_TOPK_TRAIN = 1000, 1000
+    (_set_pyramid_defaults if settings.head == "fpn" else _set_single_level_defaults)(cfg)
     if settings.config_file is not None:
         _merge_file(cfg, settings.config_file)
     _set(cfg, _from_settings(settings, device), source="settings")
     _set(cfg, settings.overrides, source="overrides")
-    _check_levels(cfg, settings.strides)
+    if settings.head == "fpn":
+        _check_levels(cfg, settings.strides)
     return cfg
+
+
+def _set_pyramid_defaults(cfg: CfgNode) -> None:
+    """As in Detectron2's Base-RCNN-FPN.yaml."""
+    cfg.MODEL.ROI_HEADS.NAME = "StandardROIHeads"
+    cfg.MODEL.ROI_BOX_HEAD.NAME = "FastRCNNConvFCHead"
+    cfg.MODEL.ROI_BOX_HEAD.NUM_FC = 2
+    cfg.MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION = 7
+    cfg.MODEL.RPN.PRE_NMS_TOPK_TRAIN = 2000
+    cfg.MODEL.RPN.PRE_NMS_TOPK_TEST, cfg.MODEL.RPN.POST_NMS_TOPK_TRAIN = 1000, 1000
+
+
+def _set_single_level_defaults(cfg: CfgNode) -> None:
+    """As in Detectron2's Base-RCNN-C4.yaml; regions of 14 x 14, which the stage after the level halves."""
+    cfg.MODEL.ROI_HEADS.NAME = StageROIHeads.__name__
+    cfg.MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION = 14
+    cfg.MODEL.RPN.PRE_NMS_TOPK_TEST, cfg.MODEL.RPN.POST_NMS_TOPK_TEST = 6000, 1000
 
 
 @BACKBONE_REGISTRY.register()
@@ -110,6 +135,15 @@ def build_classifier_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
     )
 
 
+@BACKBONE_REGISTRY.register()
+def build_classifier_single_level_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> SingleLevel:
+    """Detectron2's builder of the offered classifier with its last level alone."""
+    bottom_up = _OFFERED.get()
+    if bottom_up is None:
+        raise ValueError(f"{SINGLE_LEVEL_NAME} needs a classifier: build the detector with detect.build.build_detector")
+    return SingleLevel(bottom_up)
+
+
 @contextmanager
 def _offer(bottom_up: ClassifierBackbone) -> Iterator[None]:
     token = _OFFERED.set(bottom_up)
@@ -125,27 +159,19 @@ def _level(stride: int) -> int:
 
 def _from_settings(settings: DetectorSettings, device: str) -> dict[str, Any]:
     """Detectron2's keys of the settings; those of the backbone follow from its strides."""
-    levels = [f"p{_level(s)}" for s in settings.strides]
-    top = f"p{_level(settings.strides[-1]) + 1}"
-    anchor_sizes = settings.anchor_sizes or [8.0 * 2 ** int(p[1:]) for p in [*levels, top]]
     keys = {
+        **(_pyramid_keys(settings) if settings.head == "fpn" else _single_level_keys(settings)),
         "MODEL.DEVICE": device,
         "MODEL.WEIGHTS": "",
-        "MODEL.BACKBONE.NAME": BACKBONE_NAME,
         "MODEL.BACKBONE.FREEZE_AT": settings.freeze_at,
-        "MODEL.FPN.IN_FEATURES": [f"s{s}" for s in settings.strides],
-        "MODEL.FPN.OUT_CHANNELS": settings.fpn_channels,
-        "MODEL.RPN.IN_FEATURES": [*levels, top],
         "MODEL.RPN.BATCH_SIZE_PER_IMAGE": settings.rpn_batch_size,
         "MODEL.RPN.PRE_NMS_TOPK_TRAIN": settings.pre_nms_topk,
         "MODEL.RPN.PRE_NMS_TOPK_TEST": settings.pre_nms_topk,
         "MODEL.RPN.POST_NMS_TOPK_TRAIN": settings.train_proposals,
         "MODEL.RPN.POST_NMS_TOPK_TEST": settings.test_proposals,
-        "MODEL.ROI_HEADS.IN_FEATURES": levels,
         "MODEL.ROI_HEADS.NUM_CLASSES": settings.num_classes,
         "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE": settings.roi_batch_size,
         "MODEL.ROI_BOX_HEAD.FC_DIM": settings.box_head_dim,
-        "MODEL.ANCHOR_GENERATOR.SIZES": [[float(s)] for s in anchor_sizes],
         "MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS": settings.anchor_ratios and [list(settings.anchor_ratios)],
         "MODEL.PIXEL_MEAN": [255.0 * v for v in settings.pixel_mean],
         "MODEL.PIXEL_STD": [255.0 * v for v in settings.pixel_std],
@@ -156,6 +182,35 @@ def _from_settings(settings: DetectorSettings, device: str) -> dict[str, Any]:
         "INPUT.MAX_SIZE_TEST": settings.max_image_size,
     }
     return {key: value for key, value in keys.items() if value is not None}
+
+
+def _pyramid_keys(settings: DetectorSettings) -> dict[str, Any]:
+    levels = [f"p{_level(s)}" for s in settings.strides]
+    top = f"p{_level(settings.strides[-1]) + 1}"
+    anchor_sizes = settings.anchor_sizes or [8.0 * 2 ** int(p[1:]) for p in [*levels, top]]
+    return {
+        "MODEL.BACKBONE.NAME": BACKBONE_NAME,
+        "MODEL.FPN.IN_FEATURES": [f"s{s}" for s in settings.strides],
+        "MODEL.FPN.OUT_CHANNELS": settings.fpn_channels,
+        "MODEL.RPN.IN_FEATURES": [*levels, top],
+        "MODEL.ROI_HEADS.IN_FEATURES": levels,
+        "MODEL.ANCHOR_GENERATOR.SIZES": [[float(s)] for s in anchor_sizes],
+    }
+
+
+def _single_level_keys(settings: DetectorSettings) -> dict[str, Any]:
+    stride = settings.strides[-1]
+    for name in ("fpn_channels", "box_head_dim"):
+        if getattr(settings, name) is not None:
+            raise ValueError(f"{name}={getattr(settings, name)} means nothing with head='c4'; leave it out")
+    # 32 to 512 pixels at stride 16, Detectron2's default
+    anchor_sizes = settings.anchor_sizes or [stride * 2.0**k for k in range(1, 6)]
+    return {
+        "MODEL.BACKBONE.NAME": SINGLE_LEVEL_NAME,
+        "MODEL.RPN.IN_FEATURES": [f"s{stride}"],
+        "MODEL.ROI_HEADS.IN_FEATURES": [f"s{stride}"],
+        "MODEL.ANCHOR_GENERATOR.SIZES": [[float(size) for size in anchor_sizes]],
+    }
 
 
 def _set(cfg: CfgNode, values: Mapping[str, Any], *, source: str) -> None:

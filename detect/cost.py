@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from detectron2.config import CfgNode
 from detectron2.modeling import GeneralizedRCNN
+from detectron2.modeling.roi_heads import Res5ROIHeads
 from torch import Tensor, nn
 
 from pruning.cost import count_macs
@@ -15,7 +16,7 @@ BACKWARD_FACTOR = 3  # forward and backward cost three times the forward pass
 
 @dataclass(frozen=True)
 class DetectorMacs:
-    """Multiply-adds of one image: classifier's part, FPN on it, RPN head, box head on all regions."""
+    """Multiply-adds of one image: classifier's part, FPN (0 of a single level), RPN head, box head on all regions."""
 
     backbone: int
     fpn: int
@@ -37,10 +38,9 @@ def detector_macs(detector: GeneralizedRCNN, *, image_size: tuple[int, int], pro
     body = count_macs(_Features(detector.backbone.bottom_up), image)
     pyramid = count_macs(_Features(detector.backbone), image)
     with_rpn = count_macs(_Proposer(detector), image)
-    heads = detector.roi_heads
-    channels = detector.backbone.output_shape()[heads.box_in_features[0]].channels
-    region = torch.zeros(1, channels, *heads.box_pooler.output_size, device=image.device)
-    per_region = count_macs(_BoxHead(heads), region)
+    level, pooler, head = _region_head(detector.roi_heads)
+    region = torch.zeros(1, detector.backbone.output_shape()[level].channels, *pooler.output_size, device=image.device)
+    per_region = count_macs(head, region)
     return DetectorMacs(body, pyramid - body, with_rpn - pyramid, per_region * proposals)
 
 
@@ -85,6 +85,13 @@ class _Proposer(nn.Module):
         return (*objectness, *deltas)
 
 
+def _region_head(heads: nn.Module) -> tuple[str, Any, nn.Module]:
+    """The level that regions are pooled from, the pooler, and what runs on each region."""
+    if isinstance(heads, Res5ROIHeads):
+        return heads.in_features[0], heads.pooler, _Res5Head(heads)
+    return heads.box_in_features[0], heads.box_pooler, _BoxHead(heads)
+
+
 class _BoxHead(nn.Module):
     """The box head and its predictor on pooled regions (R, C, h, w)."""
 
@@ -95,3 +102,15 @@ class _BoxHead(nn.Module):
 
     def forward(self, regions: Tensor) -> tuple[Tensor, Tensor]:
         return self.predictor(self.head(regions))
+
+
+class _Res5Head(nn.Module):
+    """The classifier's stage and the predictor on pooled regions (R, C, h, w)."""
+
+    def __init__(self, heads: Res5ROIHeads):
+        super().__init__()
+        self.stage = heads.res5
+        self.predictor: nn.Module = heads.box_predictor
+
+    def forward(self, regions: Tensor) -> tuple[Tensor, Tensor]:
+        return self.predictor(self.stage(regions).mean(dim=(2, 3)))

@@ -97,6 +97,25 @@ def cut_off(layers: fx.GraphModule, features: dict[str, Cut]) -> fx.GraphModule:
     return fx.GraphModule(layers, graph, class_name="Body")
 
 
+def cut_between(layers: fx.GraphModule, start: Cut, end: Cut) -> fx.GraphModule:
+    """The network from activation `start`, its input, to activation `end`; it contains only the layers between."""
+    graph = copy.deepcopy(layers.graph)
+    nodes = {node.name: node for node in graph.nodes}
+    for node in list(graph.nodes)[: end.position : -1]:
+        graph.erase_node(node)
+    with graph.inserting_after(nodes[start.node]):
+        features = graph.placeholder("features")
+    nodes[start.node].replace_all_uses_with(features)
+    graph.output(nodes[end.node])
+    for node in list(graph.nodes)[start.position :: -1]:
+        if not node.users:  # all paths pass `start`, so that only parameters and sizes can have any
+            graph.erase_node(node)
+    inputs = [node.name for node in graph.nodes if node.op == "placeholder"]
+    if inputs != [features.name]:
+        raise ValueError(f"layers after {start.node} read more than its output: {', '.join(inputs)}")
+    return fx.GraphModule(layers, graph, class_name="Stage")
+
+
 def _propagate(layers: fx.GraphModule) -> dict[fx.Node, Tensor | tuple]:
     """The activations that depend on the image by data flow (not through a shape), by node."""
     recorder = _Recorder(layers)
