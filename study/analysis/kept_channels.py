@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,15 @@ from pruning.plan import PruningPlan
 from study.analysis.material import Material
 from study.report.artifacts import users_of_runs
 from study.report.plots import Panel, Value, base_figure, plain
+from study.report.routes import joint_label
 from study.stats import summarize
 
 _CAPTION = (
     "Share of channels left in every layer that the plan names, mean over seeds. Layers not shown "
     "keep all of theirs. Routes that used the same plan share one bar."
 )
+# for series whose first route is that of another one too: the same route at several grid points
+_MORE_COLOURS = ("#5f9e2f", "#b0722d", "#2b93c8", "#b4489f", "#4c5fd0", "#7c7c8c")
 
 
 def analyse(comparison: Mapping[str, Any], runs: Path) -> Panel | None:
@@ -29,20 +33,25 @@ def analyse(comparison: Mapping[str, Any], runs: Path) -> Panel | None:
     figure = base_figure("layer, in the order of the plan", "kept channels (% of dense)", height=430)
     figure.update_xaxes(showgrid=False)
     rows: list[tuple[Value, ...]] = []
+    taken: set[str] = set()
+    others = cycle(_MORE_COLOURS)
     for users, plans in series.items():
+        route_colour = material.colours[users[1]]
+        colour = next(others) if route_colour in taken else route_colour
+        taken.add(colour)
         layers = list(dict.fromkeys(layer for plan in plans for layer in plan.shares))
         shares = {layer: _mean([plan.shares.get(layer) for plan in plans]) for layer in layers}
-        name = " + ".join(plain(label) for label, _ in users)
+        name = plain(users[0])
         values = [100 * share for share in shares.values()]
         figure.add_bar(
             x=[plain(layer) for layer in layers],
             y=values,
             name=name,
-            marker={"color": material.colours[users[0][1]]},
+            marker={"color": colour},
             hovertext=[f"{plain(x)}: {y:.0f} % kept<br>{name}" for x, y in zip(layers, values, strict=True)],
             hoverinfo="text",
         )
-        rows += _rows(" + ".join(label for label, _ in users), plans)
+        rows += _rows(users[0], plans)
     figure.update_layout(barmode="group", bargap=0.3, legend={"y": -0.42})
     figure.update_yaxes(range=[0, 102])
     columns = ("routes", "part", "kept (%)", "standard deviation", "n")
@@ -65,7 +74,7 @@ class _Kept:
             self.by_stage[words] = sum(counts[m] for m in members) / sum(plan.widths[m] for m in members)
 
 
-_Users = tuple[tuple[str, str], ...]  # (route label, pipeline name) of every route that used the same plans
+_Users = tuple[str, str]  # what the routes with the same plans are called together, and the first of them
 
 
 def _by_users(material: Material) -> dict[_Users, list[_Kept]]:
@@ -74,8 +83,8 @@ def _by_users(material: Material) -> dict[_Users, list[_Kept]]:
     for run, used in users_of_runs(material.routes, "prune", "prune_detector").items():
         plan = material.files.plan(run)
         if plan is not None and plan.keep:
-            users = tuple(dict.fromkeys((route.label, route.name) for route, _, _ in used))
-            series.setdefault(users, []).append(_Kept(plan, material.areas(run)))
+            users = joint_label(route for route, _, _ in used)
+            series.setdefault((users, used[0][0].name), []).append(_Kept(plan, material.areas(run)))
     return series
 
 

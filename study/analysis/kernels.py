@@ -16,8 +16,9 @@ from pruning.pattern import Pattern, average, pattern_from_masks
 from study.analysis.material import Material
 from study.report.artifacts import users_of_runs
 from study.report.plots import Panel, Value, base_figure, plain
+from study.report.routes import joint_label
 
-_CELL = 150  # pixels
+_CELL = 200  # pixels, with the words above and below
 
 
 def analyse(comparison: Mapping[str, Any], runs: Path) -> Panel | None:
@@ -44,36 +45,35 @@ def _patterns(material: Material) -> dict[str, Pattern]:
         masks = material.files.masks(run)
         areas = material.areas(run) if masks is not None else {}
         if masks is not None and {name.removesuffix(".weight") for name in masks} <= areas.keys():
-            users = " + ".join(dict.fromkeys(route.label for route, _, _ in used))
+            users = joint_label(route for route, _, _ in used)
             found.setdefault(users, []).append(pattern_from_masks(masks, areas))
     return {users: average(patterns) for users, patterns in found.items()}
 
 
 def _figure(patterns: Mapping[str, Pattern]) -> go.Figure:
+    """A row of heat maps for each pattern, its users above the first."""
     stages = max(pattern.stages for pattern in patterns.values())
-    titles = [f"stage {s + 1}" if s < p.stages else "" for p in patterns.values() for s in range(stages)]
-    layout = base_figure("", "", height=110 + (_CELL + 40) * len(patterns)).layout
-    figure = make_subplots(len(patterns), stages, subplot_titles=titles, row_titles=[_short(u) for u in patterns])
-    figure.update_layout(layout)
+    height = _CELL * len(patterns)
+    gaps = {"vertical_spacing": 0.36 / len(patterns), "horizontal_spacing": 0.04}
+    figure = make_subplots(len(patterns), stages, **gaps)
+    figure.update_layout(base_figure("", "", height=height + 40).layout)
     highest = max(share for p in patterns.values() for kernel in p.kernels for share in kernel)
     for row, (users, pattern) in enumerate(patterns.items(), start=1):
-        for stage, kernel in enumerate(pattern.kernels):
+        for stage, kernel in enumerate(pattern.kernels, start=1):
             grid = [[100 * share for share in kernel[i : i + 3]] for i in (0, 3, 6)]
-            heat = go.Heatmap(z=grid, coloraxis="coloraxis", texttemplate="%{z:.0f}", hovertext=plain(users))
-            figure.add_trace(heat, row=row, col=stage + 1)
+            heat = go.Heatmap(z=grid, coloraxis="coloraxis", texttemplate="%{z:.0f}", name=f"stage {stage}")
+            figure.add_trace(heat, row=row, col=stage)
+            figure.update_xaxes(title_text=f"stage {stage}", row=row, col=stage)
+        place = next(figure.select_yaxes(row=row, col=1)).domain[1]
+        words = {"text": plain(users), "showarrow": False, "xanchor": "left", "yanchor": "bottom"}
+        figure.add_annotation(x=0, y=place, xref="paper", yref="paper", **words)
     figure.update_layout(
         coloraxis={"colorscale": "Blues", "cmin": 0, "cmax": 100 * highest, "showscale": False},
-        margin={"l": 16, "r": 40, "t": 40, "b": 16},
+        margin={"l": 16, "r": 16, "t": 32, "b": 32},
     )
-    figure.update_xaxes(visible=False)
+    figure.update_xaxes(showticklabels=False, showgrid=False, zeroline=False)
     figure.update_yaxes(visible=False, autorange="reversed")
     return figure
-
-
-def _short(users: str) -> str:
-    """The first of several routes, as the title of a row."""
-    first, *others = users.split(" + ")
-    return plain(first) + (f"<br>+ {len(others)} more" if others else "")
 
 
 def _rows(users: str, pattern: Pattern) -> list[tuple[Value, ...]]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from study.analysis.material import DIFFERENCE_COLUMNS, Material, difference_values
 from study.report.plots import Panel, base_figure, plain
-from study.report.routes import Route, describe_point, find_route, full_points
+from study.report.routes import Route, find_route, full_points, short_place
 
 PRUNED, RECALIBRATED, FINE_TUNE = "pruned_top1", "recalibrated_top1", "fine_tune"
 _COLOURS = ("#c9a227", "#8fb04a", "#2f6fd6")
@@ -25,16 +25,21 @@ def analyse(comparison: Mapping[str, Any], runs: Path) -> Panel | None:
         route = next(r for r in measured if r.point.items() <= point.items())  # all saw the same pruned network
         tuned = find_route(material.named(FINE_TUNE), FINE_TUNE, point)
         bars = (route.mean(PRUNED), route.mean(RECALIBRATED), _mean(tuned, material.task.primary.key))
-        places.append(describe_point(point) or "all")
+        places.append(short_place(point))
         values.append(bars)
         rows.append((places[-1], *bars, *difference_values(route.minus(route, RECALIBRATED, PRUNED))))
     names = ("right after pruning", "BatchNorm recalibrated", "after fine-tuning")
-    figure = base_figure("", material.task.primary.name, height=430)
+    figure = base_figure(material.task.primary.name, "", height=130 + 60 * len(places))
     for i, (name, colour) in enumerate(zip(names, _COLOURS, strict=True)):
         figure.add_bar(
-            x=[plain(place) for place in places], y=[bars[i] for bars in values], name=name, marker={"color": colour}
+            orientation="h",
+            y=[plain(place) for place in places],
+            x=[bars[i] for bars in values],
+            name=name,
+            marker={"color": colour},
         )
-    figure.update_layout(barmode="group", bargap=0.35, legend={"y": 1.12, "yanchor": "bottom"})
+    figure.update_layout(barmode="group", bargap=0.3, legend={"y": -70 / (60 * len(places) + 60)})
+    figure.update_yaxes(autorange="reversed", ticksuffix="  ", showgrid=False)
     caption = (
         "Mean over seeds of the test accuracy before any training after pruning. The table's difference is what "
         "recalibration adds, paired by seed, with its 95 % interval."

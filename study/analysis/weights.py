@@ -20,7 +20,7 @@ from study.report.artifacts import RunFiles
 from study.report.plots import Panel, Value, base_figure, plain
 from study.report.routes import Route, describe_point, distinct_names, find_route, full_points
 
-BINS = 101
+BINS = 61
 _SPAN = 0.995  # share of the weights that the horizontal axis shows
 _FACETS = 6
 _PANEL = 300  # pixels
@@ -83,7 +83,7 @@ def _last_run(route: Route) -> str | None:
 def _figure(found: Mapping[str, _Weights], colours: Mapping[str, str]) -> go.Figure:
     titles = [plain(place) for place in found]
     layout = base_figure("", "", height=120 + _PANEL * len(found)).layout
-    figure = make_subplots(len(found), 1, subplot_titles=titles, vertical_spacing=0.3 / (1 + len(found)))
+    figure = make_subplots(len(found), 1, subplot_titles=titles, vertical_spacing=0.25 / len(found))
     figure.update_layout(layout)
     seen: set[str] = set()
     for row, weights in enumerate(found.values(), start=1):
@@ -100,7 +100,8 @@ def _figure(found: Mapping[str, _Weights], colours: Mapping[str, str]) -> go.Fig
             )
             seen.add(route.name)
             figure.add_trace(line, row=row, col=1)
-    figure.update_xaxes(title_text="weight", zeroline=False)
+    figure.update_annotations(font_size=13)
+    figure.update_xaxes(title_text="weight", zeroline=False, row=len(found), col=1)
     figure.update_yaxes(title_text="density", zeroline=False)
     figure.update_layout(legend={"y": 1.02, "yanchor": "bottom"}, margin={"t": 70})
     return figure

@@ -9,11 +9,13 @@ import plotly.graph_objects as go
 
 from study.report import units
 from study.report.plots import Panel, base_figure, plain
-from study.report.routes import Route, describe_point, distinct_names, is_numeric_field
+from study.report.routes import Route, distinct_names, is_numeric_field, short_place
 from study.report.task import Task
 from study.stats import Summary
 
 _BAR_HEIGHT = 34
+_RATIO = "prune.ratio"  # the field of the grid that moves a network along its costs
+_LEGEND_ENTRIES, _LEGEND_LINE = 8, 14  # those that fit below a figure of the usual height; pixels
 _SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "star", "pentagon", "hexagon")
 # Stage colours stay apart from the routes' colours: cool for classification, warm for detection.
 _STAGE_COLOURS = {
@@ -31,7 +33,7 @@ def against_cost(
     `dodge`: set routes of equal cost side by side, as those of one pruned architecture are.
     """
     measure = task.primary
-    costs = {id(r): r.mean(key) for r in routes if r.mean(measure.key) is not None}
+    costs = {id(r): r.mean(key) for r in routes if r.mean(measure.key) is not None and r.name not in task.undrawn}
     drawn = [(cost, r) for r in routes if (cost := costs.get(id(r))) is not None]
     if not drawn:
         return None
@@ -40,7 +42,7 @@ def against_cost(
     title = task.cost(key).name + (" per image" if key.endswith("macs") and key in task.forward_costs else "")
     figure = base_figure(f"{title} ({prefix})" if prefix else title, measure.name, height=430)
     placed = list(zip(places, (route for _, route in drawn), strict=True))
-    _add_routes(figure, placed, colours, task, numeric_fields(routes))
+    _add_routes(figure, placed, colours, task, [_RATIO])
     figure.update_xaxes(range=[0, max(places) * 1.08])
     return figure
 
@@ -60,7 +62,8 @@ def against_field(routes: Sequence[Route], colours: Mapping[str, str], task: Tas
     if not is_numeric_field(routes, field):
         return None
     figure = base_figure(plain(field), task.primary.name)
-    placed = sorted(((float(r.point[field]), r) for r in routes if field in r.point), key=_position)
+    drawn = [route for route in routes if field in route.point and route.name not in task.undrawn]
+    placed = sorted(((float(route.point[field]), route) for route in drawn), key=_position)
     _add_routes(figure, placed, colours, task, [field])
     return figure
 
@@ -75,12 +78,6 @@ def along_grid(routes: Sequence[Route], colours: Mapping[str, str], task: Task, 
         for field, figure in drawn
         if figure is not None
     ]
-
-
-def numeric_fields(routes: Sequence[Route]) -> list[str]:
-    """The fields of the grid points along which a line makes sense."""
-    fields = dict.fromkeys(key for route in routes for key in route.point)
-    return [field for field in fields if is_numeric_field(routes, field)]
 
 
 def _position(placed: tuple[float, Route]) -> float:
@@ -107,16 +104,19 @@ def _add_routes(
 ) -> None:
     """Every pipeline in its colour; a line joins its grid points that differ in no field but those of `along`."""
     rests: dict[str, str] = {}  # other grid values, as text -> symbol
+    height = figure.layout.height
     for name in distinct_names(route for _, route in placed):
         series: dict[str, list[tuple[float, Route]]] = {}
         for x, route in placed:
             if route.name == name:
                 rest = {key: value for key, value in route.point.items() if key not in along}
-                series.setdefault(describe_point(rest), []).append((x, route))
+                series.setdefault(short_place(rest) if rest else "", []).append((x, route))
         for rest_name, here in series.items():
             symbol = rests.setdefault(rest_name, _SYMBOLS[len(rests) % len(_SYMBOLS)])
             label = f"{name}, {rest_name}" if rest_name else name
             _add_series(figure, label, {"color": colours[name], "symbol": symbol}, sorted(here, key=_position), task)
+    more = len(figure.data) // 2 - _LEGEND_ENTRIES
+    figure.update_layout(height=height + _LEGEND_LINE * max(0, more))
 
 
 def _add_series(

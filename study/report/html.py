@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,6 @@ import plotly.graph_objects as go
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from study.analysis import analyse_all
 from study.analysis.ratios import FIELD as RATIO
 from study.report import units
 from study.report.artifacts import RunFiles
@@ -24,14 +23,14 @@ from study.report.gallery import galleries
 from study.report.plots import Panel
 from study.report.pruned_by import pruned_by
 from study.report.published import published_by
-from study.report.routes import Route, colours, describe_point, distinct_names, group_routes, point_fields
+from study.report.routes import colours, describe_point, distinct_names, group_routes, point_fields
 from study.report.tables import main_table, per_class
 from study.report.task import DETECTION, task_of
 
 _HERE = Path(__file__).parent
 
 
-def render_html(comparison: Mapping[str, Any], runs: Path, out: Path) -> str:
+def render_html(comparison: Mapping[str, Any], runs: Path, out: Path, analyses: Sequence[Panel]) -> str:
     """The page. `runs` holds the run directories; links to them are relative to `out`, the page's folder."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_HERE),
@@ -44,6 +43,7 @@ def render_html(comparison: Mapping[str, Any], runs: Path, out: Path) -> str:
     template = environment.get_template("report.html.j2")
     return template.render(
         **_content(comparison, runs, out),
+        panels=[*analyses, *_panels(comparison, runs)],
         units=units,
         describe_point=describe_point,
         style=Markup((_HERE / "report.css").read_text(encoding="utf-8")),
@@ -61,25 +61,23 @@ def figure_json(figure: go.Figure) -> Markup:
 
 
 def _content(comparison: Mapping[str, Any], runs: Path, out: Path) -> dict[str, Any]:
-    task, routes, files = task_of(comparison), group_routes(comparison["rows"]), RunFiles(runs)
+    task, routes = task_of(comparison), group_routes(comparison["rows"])
     stages, evaluation = comparison.get("stages") or {}, comparison.get("evaluation") or {}
     pruned, data = pruned_by(routes, stages, runs), str(evaluation.get("dataset", ""))
     classes, class_means = per_class(routes)
-    route_colours = colours(distinct_names(routes))
     return {
         "comparison": comparison,
         "task": task,
         "evaluation": evaluation,
         "routes": routes,
-        "colours": route_colours,
+        "colours": colours(distinct_names(routes)),
         "answers": answers(routes, task),
         "seed_warning": seed_warning(routes, task),
         "warnings": warnings(comparison),
         "table": main_table(routes, point_fields(comparison), task, published_by(routes, pruned, data)),
         "findings": findings(routes, task, pruned, data),
         "rule": rule(task),
-        "panels": _panels(comparison, routes, files, route_colours, runs),
-        "galleries": galleries(routes, files) if task is DETECTION else [],
+        "galleries": galleries(routes, RunFiles(runs)) if task is DETECTION else [],
         "classes": classes,
         "class_means": class_means,
         "chains": [(route, chain_of(route, stages, runs, out)) for route in routes],
@@ -87,19 +85,14 @@ def _content(comparison: Mapping[str, Any], runs: Path, out: Path) -> dict[str, 
     }
 
 
-def _panels(
-    comparison: Mapping[str, Any],
-    routes: list[Route],
-    files: RunFiles,
-    route_colours: Mapping[str, str],
-    runs: Path,
-) -> list[Panel]:
-    task = task_of(comparison)
+def _panels(comparison: Mapping[str, Any], runs: Path) -> list[Panel]:
+    """The figures that are no analyses: what was spent, other fields of the grid, and how the trainings went."""
+    task, routes = task_of(comparison), group_routes(comparison["rows"])
+    palette = colours(distinct_names(routes))
     fields = [field for field in comparison.get("grid") or {} if field != RATIO]  # which has an analysis of its own
     return [
-        *analyse_all(comparison, runs),
-        against_training_macs(routes, route_colours, task),
-        *along_grid(routes, route_colours, task, fields),
+        against_training_macs(routes, palette, task),
+        *along_grid(routes, palette, task, fields),
         training_compute(routes),
-        *learning_curves(routes, files, route_colours, task.curves),
+        *learning_curves(routes, RunFiles(runs), palette, task.curves),
     ]

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from study.analysis import analyse_all
 from study.report.chains import chain_of
 from study.report.claims import Finding, findings, rule
 from study.report.findings import answers, provenance, seed_warning, warnings
@@ -28,8 +27,8 @@ _LEGEND = (
 _SPECIAL = re.compile(r"([\\`*_\[\]|#])")
 
 
-def render_markdown(comparison: Mapping[str, Any], runs: Path, out: Path) -> str:
-    """The report without figures; links are relative to `out`."""
+def render_markdown(comparison: Mapping[str, Any], runs: Path, out: Path, analyses: Sequence[Panel]) -> str:
+    """The report without figures, with the tables of `analyses`; links are relative to `out`."""
     task, routes = task_of(comparison), group_routes(comparison["rows"])
     parts = [
         f"# {escape(comparison['title'])}",
@@ -37,7 +36,7 @@ def render_markdown(comparison: Mapping[str, Any], runs: Path, out: Path) -> str
         "## The comparison",
         *_tables(comparison, routes, runs, task),
         *_classes(routes),
-        *_analyses(analyse_all(comparison, runs)),
+        *_analyses(analyses),
         "## What each route ran",
         *(_chain(route, comparison, runs, out) for route in routes),
         "## What is missing",

@@ -92,6 +92,21 @@ def describe_point(point: Mapping[str, Any]) -> str:
     return ", ".join(f"{key} = {value}" for key, value in point.items())
 
 
+def joint_label(routes: Iterable[Route]) -> str:
+    """What routes are called together, each grid point once: "scratch_e + scratch_b (prune.ratio = 0.5)"."""
+    names: dict[str, dict[str, None]] = {}
+    for route in routes:
+        names.setdefault(route.place, {})[route.name] = None
+    words = {place: " + ".join(here) if len(here) < 5 else f"{len(here)} routes" for place, here in names.items()}
+    return "; ".join(f"{here} ({place})" if place else here for place, here in words.items())
+
+
+def short_place(point: Mapping[str, Any]) -> str:
+    """A grid point for the axis of a figure: "l1, ratio = 0.5"; "all" outside the grid."""
+    parts = (str(v) if key == "variant" else f"{key.rpartition('.')[2]} = {v}" for key, v in point.items())
+    return ", ".join(parts) or "all"
+
+
 def distinct_points(routes: Iterable[Route]) -> list[Mapping[str, Any]]:
     """Every grid point of the routes once, in order; [{}] without a grid."""
     points = {point_key(route.point): route.point for route in routes}

@@ -51,6 +51,8 @@ class Statement:
     @property
     def text(self) -> str:
         """The statement as the report shows it: "scratch_b ≥ fine_tune"."""
+        if self.better.measure and self.better.route == self.worse.route:
+            return f"{self.better.measure} {self.relation} {self.worse.measure}"
         return f"{self._name(self.better)} {self.relation} {self._name(self.worse)}"
 
     @property
