@@ -30,11 +30,16 @@ def main(arguments: argparse.Namespace) -> int:
     return 0 if all(split.sound for split in checked.values()) else 1
 
 
-if __name__ == "__main__":
+def make_parser() -> argparse.ArgumentParser:
+    """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("config", type=Path, nargs="?", help="a config with a detector.dataset section")
     source.add_argument("--coco", nargs=2, action="append", metavar=("JSON", "IMAGES"), help="may be repeated")
     source.add_argument("--voc", nargs="+", metavar=("ROOT", "SPLIT"), help="a folder in VOC's layout, its image sets")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="where generated scenes are (default: runs)")
-    sys.exit(launch(lambda: main(parser.parse_args())))
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(launch(lambda: main(make_parser().parse_args())))
