@@ -85,7 +85,7 @@ class _Proposer(nn.Module):
         return (*objectness, *deltas)
 
 
-def _region_head(heads: nn.Module) -> tuple[str, Any, nn.Module]:
+def _region_head(heads: Any) -> tuple[str, Any, nn.Module]:
     """The level that regions are pooled from, the pooler, and what runs on each region."""
     if isinstance(heads, Res5ROIHeads):
         return heads.in_features[0], heads.pooler, _Res5Head(heads)
