@@ -15,6 +15,7 @@ from detect.data import class_names, mean_image_size, train_loader
 from detect.evaluate import METRICS, evaluate_detector
 from detect.pictures import draw_scenes
 from detect.prune import backbone_groups, detection_loss, prune_detector
+from detect.single_level import classifier_parts
 from detect.train import TrainSettings, train_detector
 from detect.voc_metrics import VOC_METRICS
 from pruning.cost import count_params
@@ -56,7 +57,7 @@ def run_train_detector(context: Context) -> dict[str, Any]:
         settings=train_settings,
         checkpoint=context.run.checkpoint,
         report=context.report,
-        effects=_effects(settings, network, detector.backbone.bottom_up.body),
+        effects=_effects(settings, network, detector),
     )
     network.save(context.run)
     save_weights(context.run.weights, detector)
@@ -160,17 +161,18 @@ def _random(network: Network) -> nn.Module:
     return model
 
 
-def _effects(settings: Mapping[str, Any], network: Network, body: nn.Module) -> list[Effect]:
+def _effects(settings: Mapping[str, Any], network: Network, detector: Any) -> list[Effect]:
     """Masks held on what the detector has of the classifier, and what pruning inside it asks of the training before."""
     effects: list[Effect] = []
     if network.masks is not None:
-        here = dict(body.named_parameters())
-        effects.append(HoldMasks(body, Masks({name: mask for name, mask in network.masks.items() if name in here})))
+        for part in classifier_parts(detector):
+            here = dict(part.named_parameters())
+            effects.append(HoldMasks(part, Masks({name: mask for name, mask in network.masks.items() if name in here})))
     wanted = settings.get("effect")
     if wanted:
         effect = get_method(wanted["method"]).training_effect
         assert effect is not None
-        effects.append(effect(body, method_options(wanted)))
+        effects.append(effect(detector.backbone.bottom_up.body, method_options(wanted)))
     return effects
 
 
