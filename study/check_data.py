@@ -60,7 +60,8 @@ def check_splits(splits: "Mapping[str, DetectionDataset]") -> "dict[str, Checked
 
     checked = {name: check_split(dataset.split) for name, dataset in splits.items()}
     for first, second in combinations(splits, 2):
-        shared = tuple(replace(p, where=f"in {first}: {p.where}") for p in shared_images(checked[first], checked[second]))
+        found = shared_images(checked[first], checked[second])
+        shared = [replace(problem, where=f"in {first}: {problem.where}") for problem in found]
         checked[second] = replace(checked[second], problems=(*checked[second].problems, *shared))
     return checked
 
