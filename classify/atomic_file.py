@@ -7,13 +7,17 @@ from pathlib import Path
 PARTIAL = ".partial"  # the end of the names of files that are being written
 
 
-def write_bytes(path: Path, *parts: bytes | memoryview) -> None:
-    """Write `parts` one after the other to `path`; its folder is made. OSError names `path`, which is as it was."""
-    write_beside(path, *parts).replace(path)
+def write_bytes(path: Path, *parts: bytes | memoryview, flush: bool = True) -> None:
+    """Write `parts` one after the other to `path`; its folder is made. OSError names `path`, which is as it was.
+
+    `flush=False` leaves it to the system when the bytes reach the disk: whole after any kill, but not after a power
+    failure.
+    """
+    write_beside(path, *parts, flush=flush).replace(path)
 
 
-def write_beside(path: Path, *parts: bytes | memoryview) -> Path:
-    """Write `parts` to a new file beside `path`, down to the disk; returns its name. OSError names `path`."""
+def write_beside(path: Path, *parts: bytes | memoryview, flush: bool = True) -> Path:
+    """Write `parts` to a new file beside `path`; returns its name. OSError names `path`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, name = -1, None
     try:
@@ -22,7 +26,8 @@ def write_beside(path: Path, *parts: bytes | memoryview) -> Path:
             for part in parts:
                 file.write(part)
             file.flush()
-            os.fsync(file.fileno())
+            if flush:
+                os.fsync(file.fileno())
         Path(name).chmod(0o644)  # mkstemp makes it private
     except BaseException as error:
         if name is not None:

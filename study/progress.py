@@ -39,7 +39,7 @@ class Recorder:
             self._written = time.time()
             rate = (step - (self.first or 0)) / max(self._written - self.started, 1e-9)
             status = {"label": self.label, "rate": rate, "time": self._written, **row}
-            write_text(self.run.status, json.dumps(status))
+            write_text(self.run.status, json.dumps(status), flush=False)
 
     def close(self) -> None:
         """Flush the events."""

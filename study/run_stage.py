@@ -88,7 +88,8 @@ def _run(task: Task) -> str:
     run, stage = task.run, task.stage
     start = perf_counter()
     config = {"kind": stage.kind, "seed": stage.seed, "parents": [p.id for p in stage.parents]}
-    write_text(run.config, yaml.safe_dump({**config, "settings": _plain(stage.settings)}, sort_keys=False))
+    # result.json repeats it, so it need not outlive a power failure
+    write_text(run.config, _yaml({**config, "settings": _plain(stage.settings)}), flush=False)
     recorder = Recorder(run, task.label)
     context = Context(stage, task.runs, task.machine, recorder)
     try:
@@ -158,6 +159,11 @@ def _logged(run: RunDir) -> Iterator[None]:
 def sentence(error: BaseException) -> str:
     """An error in one line."""
     return " ".join(str(error).split()) or type(error).__name__
+
+
+def _yaml(data: Any) -> str:
+    """As yaml.safe_dump, in C where PyYAML has it: ten times as fast."""
+    return yaml.dump(data, Dumper=getattr(yaml, "CSafeDumper", yaml.SafeDumper), sort_keys=False)
 
 
 def _plain(data: Any) -> Any:

@@ -24,9 +24,9 @@ def content_hash(data: Any) -> str:
     return hashlib.sha256(canonical(data).encode()).hexdigest()[:12]
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write `text` so that `path` is the old file or the new one, never a part; its folder is made."""
-    write_bytes(path, text.encode())
+def write_text(path: Path, text: str, *, flush: bool = True) -> None:
+    """Write `text` so that `path` is the old file or the new one, never a part; see `write_bytes`."""
+    write_bytes(path, text.encode(), flush=flush)
 
 
 def write_json(path: Path, data: Any) -> None:
