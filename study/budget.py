@@ -17,6 +17,7 @@ from pruning.methods import Choice, Request, get_method
 from pruning.plan import PruningPlan
 from pruning.prune import make_plan
 from pruning.select import counts, eligible
+from pruning.surgery import apply
 from pruning.targets import choose_for_target, get_target
 from study.classifier_stages import classifier_epochs
 from study.data import open_classification, open_detection
@@ -101,7 +102,8 @@ class Budget:
     def _pruned(self, stage: Stage, before: Network) -> Network | None:
         """The shape that a selection asks for: which channels stay does not matter for its cost."""
         selection = selection_of(stage.settings)
-        model, groups = self._prunable(stage, before)
+        strides = stage.parents[0].settings["model"]["strides"] if stage.kind == "prune_detector" else None
+        model, groups = self._prunable(before, strides)
         if is_structural(stage.settings["target"]):
             choice = choose_for_target(get_target(stage.settings["target"]), model, groups)
             return self._smaller(before, groups, choice)
@@ -115,9 +117,8 @@ class Budget:
         keep = {name: tuple(range(n)) for name, n in counts(chosen, selection).items()}
         return self._smaller(before, groups, Choice(keep))
 
-    def _prunable(self, stage: Stage, network: Network) -> tuple[nn.Module, Sequence[Group]]:
+    def _prunable(self, network: Network, strides: Sequence[int] | None = None) -> tuple[nn.Module, Sequence[Group]]:
         """The network without its weights, and what can be pruned of it; the last one is kept for the next stage."""
-        strides = stage.parents[0].settings["model"]["strides"] if stage.kind == "prune_detector" else None
         key = (*_shape_key(network), str(strides))
         if self._last is None or self._last[0] != key:
             model = rebuild_blank(network.plan, network.num_classes)
@@ -140,7 +141,10 @@ class Budget:
         key = _shape_key(network)
         if network.masks is None and key in self._classifiers:
             return self._classifiers[key]
-        model, example = rebuild_blank(network.plan, network.num_classes), network.example()
+        model, groups = self._prunable(network.dense())
+        if network.plan.changes_shape:
+            model = apply(model, network.plan, groups)
+        example = network.example()
         if network.masks is not None:
             return masked_costs(model, network.masks, example)
         self._classifiers[key] = (count_params(model), count_macs(model, example))
