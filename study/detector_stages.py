@@ -100,11 +100,7 @@ def run_prune_detector(context: Context) -> dict[str, Any]:
         options=method_options(settings),
         loss=detection_loss(batches) if get_method(settings["method"]).needs != "nothing" else None,
     )
-    if pruned.masks:
-        raise ValueError(
-            f"{settings['method']} removes single weights; a study prunes a detector by methods that remove channels"
-        )
-    small = network.then(pruned.plan, {})
+    small = network.then(pruned.plan, pruned.masks)
     small.save(context.run)
     save_weights(context.run.weights, pruned.detector)
     return {

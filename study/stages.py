@@ -13,9 +13,9 @@ from study.store import RunDir, content_hash
 # raised when the code of a kind changes what equal settings give, so that old results are not taken for new ones
 VERSIONS: dict[str, int] = {
     "train_classifier": 1,
-    "prune": 1,
+    "prune": 2,
     "train_detector": 1,
-    "prune_detector": 1,
+    "prune_detector": 2,
     "evaluate": 1,
 }
 

@@ -17,7 +17,9 @@ from unittest import mock
 import pytest
 from tiny_study import ALL, DIGITS, TINY, tiny
 
+from pruning.masks import Masks
 from pruning.plan import PruningPlan
+from study.networks import read_weights
 from study.run import all_stages, report_again, run_study
 from study.store import RunDir
 
@@ -153,6 +155,22 @@ def test_a_route_that_fails_leaves_the_others_and_says_why(finished, tmp_path, m
     comparison = json.loads((out / "comparison.json").read_text())
     assert [r["pipeline"] for r in comparison["rows"]] == ["unpruned"]
     assert "made of cheese" in comparison["missing"][0]["why"]
+
+
+def test_single_weights_removed_from_a_backbone_stay_zero_in_the_detector(tmp_path):
+    """Held while the detector trains: after pruning the classifier, inside the detector, and without pretraining."""
+    pipelines = "[prune_then_transfer, transfer_then_prune, detect_from_scratch]"
+    config, routes = tiny(f"pipelines={pipelines}", "prune={method: magnitude, ratio: 0.6}", "evaluate.scenes=0")
+    _, outcome = run_study(config, DIGITS, routes, tmp_path)
+    assert outcome.complete, outcome
+    for route in routes:
+        run = route.evaluation.parents[0].run(tmp_path)
+        masks, weights = Masks.load(run.masks), read_weights(run.weights)
+        held = {name: weights.get(f"backbone.bottom_up.body.{name}") for name in masks}
+        assert sum(weight is not None for weight in held.values()) == 9, route.pipeline  # layer4 is not in the detector
+        for name, weight in held.items():
+            if weight is not None:
+                assert bool((weight[~masks[name]] == 0).all()) and bool((weight[masks[name]] != 0).all()), name
 
 
 def test_launchers_of_single_stages(finished, tmp_path):
