@@ -43,8 +43,8 @@ def ap_11_points(recall: np.ndarray, precision: np.ndarray) -> float:
     total = 0.0
     for threshold in np.arange(0.0, 1.1, 0.1):
         reached = recall >= threshold
-        total += precision[reached].max() / 11.0 if reached.any() else 0.0
-    return float(total)
+        total += precision[reached].max() if reached.any() else 0.0
+    return float(total / 11.0)  # divided once, so that perfect detections score exactly 1
 
 
 def ap_continuous(recall: np.ndarray, precision: np.ndarray) -> float:
