@@ -7,7 +7,7 @@ RUN := $(VENV)/bin/python
 # One process a core, at most four; a file's tests stay together, since they share what is expensive to make.
 PARALLEL := --numprocesses=auto --maxprocesses=4 --dist=loadfile
 
-.PHONY: help install demo test lint clean clean-runs
+.PHONY: help install demo test test-slurm lint clean clean-runs
 
 help:  ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' Makefile | expand -t 20
@@ -26,7 +26,11 @@ demo: install  ## compare six routes to a pruned detector; results in runs/digit
 
 test: lint  ## style, types, the default tests, then the slow ones
 	$(RUN) -m pytest -m "not slow" $(PARALLEL)
-	$(RUN) -m pytest -m slow
+	$(RUN) -m pytest -m slow -rs
+
+# By the distribution's own packages; without them the test is skipped and says so.
+test-slurm: install  ## a study as jobs of a real Slurm on this machine: needs Debian's slurm-wlm and munge
+	$(RUN) -m pytest -rs tests/slurm
 
 lint: install  ## style and types
 	$(RUN) -m ruff check .

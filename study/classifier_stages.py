@@ -43,6 +43,10 @@ def run_train_classifier(context: Context) -> dict[str, Any]:
     return {
         "metrics": accuracy(model, data, network),
         "network": network.as_result() | costs,
+        "data": {
+            "images": {"train": len(data.train), "val": len(data.val), "test": len(data.test)},
+            "fingerprint": data.fingerprint,
+        },
         "epochs": epochs,
         "images_seen": outcome.images_seen,
         "train_macs": 3 * costs["macs"] * outcome.images_seen,

@@ -63,7 +63,10 @@ def load_stage(run: Path) -> Stage:
         raise ValueError(f"{run}: not a run directory (it has no config.yaml)")
     if not RunDir(run).done:
         raise ValueError(f"{run}: this run is not finished (it has no result.json)")
-    data = yaml.safe_load(RunDir(run).config.read_text(encoding="utf-8"))
+    try:
+        data = yaml.safe_load(RunDir(run).config.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{RunDir(run).config}: not valid YAML: {' '.join(str(error).split())}") from error
     runs = run.resolve().parents[1]
     parents = tuple(load_stage(runs / parent) for parent in data["parents"])
     stage = Stage(data["kind"], data["settings"], parents, data["seed"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -116,7 +117,7 @@ _MIXABLE = {"versions": "sets of versions", "device": "devices", "commit": "stat
 
 
 def warnings(comparison: Mapping[str, Any]) -> list[str]:
-    """What makes the rows less comparable: mixed versions, devices or commits, a dirty tree, absent seeds."""
+    """What makes the rows less comparable: mixed versions, devices, commits or data, a dirty tree, absent seeds."""
     stages = comparison.get("stages") or {}
     seen = provenance(stages)
     messages = [
@@ -130,7 +131,27 @@ def warnings(comparison: Mapping[str, Any]) -> list[str]:
             f"{dirty} of {len(stages)} stages ran on code with uncommitted changes: "
             "their commit does not identify what was run."
         )
+    messages += _changed_data(stages)
     if comparison.get("missing"):
         count = len(comparison["missing"])
         messages.append(f"{count} {'run is' if count == 1 else 'runs are'} missing: see “What is missing”.")
     return messages
+
+
+def _changed_data(stages: Mapping[str, Any]) -> list[str]:
+    """A sentence for each data set, of the same name and options, that was not the same data in all stages."""
+    found: dict[str, set[str]] = {}
+    for stage in stages.values():
+        result = stage.get("result") or {}
+        settings = result.get("settings") or {}
+        data = settings.get("dataset") or settings.get("data")
+        fingerprint = (result.get("data") or {}).get("fingerprint")
+        if data and fingerprint:
+            asked = json.dumps([stage.get("kind"), settings.get("split"), data], sort_keys=True)
+            found.setdefault(asked, set()).add(fingerprint)
+    return [
+        f"The stages of kind {json.loads(asked)[0]} ran on {len(prints)} different contents of one data set: "
+        "its files changed between them."
+        for asked, prints in found.items()
+        if len(prints) > 1
+    ]

@@ -1,0 +1,113 @@
+"""tools/runs.py and --watch: states, checks and removals."""
+
+import json
+
+import pytest
+from filelock import FileLock
+from rich.console import Console
+from tiny_classification import tiny
+from trivial_stages import run, stage
+
+from classify.atomic_file import PARTIAL
+from study import run_stage
+from study.run import STUDY_FILE, all_stages
+from study.runs_remove import remove_runs, unused_runs
+from study.runs_states import list_runs, state_of
+from study.runs_table import age_in_words, size_in_words, study_table
+from study.runs_verify import verify_runs
+from study.store import write_json
+
+
+@pytest.fixture
+def runs(tmp_path, monkeypatch):
+    """Stages 0 -> 1 are done, 2 failed."""
+
+    def act(context):
+        if context.stage.settings["number"] == 2:
+            raise ValueError("<b>no [bold]luck[/bold]</b>")
+        context.run.plan.write_text("plan")
+        return {"metrics": {"top1": 50.0}, "train_macs": 0}
+
+    monkeypatch.setitem(run_stage.KINDS, "prune", act)
+    first = stage(0)
+    found = [first, stage(1, first), stage(2)]
+    run(found, tmp_path)
+    return tmp_path, found
+
+
+def test_states_and_sizes(runs):
+    folder, (first, second, third) = runs
+    found = {info.id: info for info in list_runs(folder)}
+    assert {key: info.state for key, info in found.items()} == {
+        first.id: "done",
+        second.id: "done",
+        third.id: "failed",
+    }
+    assert found[first.id].size == sum(f.stat().st_size for f in first.run(folder).path.iterdir())
+    with FileLock(third.run(folder).lock):
+        assert state_of(third.run(folder)) == "running"
+    result = second.run(folder).result
+    result.write_text(result.read_text().replace("50.0", "60.0"))
+    assert state_of(second.run(folder)) == "damaged"
+    with pytest.raises(ValueError, match="there is no such folder"):
+        list_runs(folder / "elsewhere")
+
+
+def test_a_whole_folder_has_no_faults(runs):
+    folder, _ = runs
+    assert verify_runs(folder) == (2, [])
+
+
+def test_every_kind_of_fault_is_named(runs):
+    folder, (first, _, third) = runs
+    first.run(folder).plan.write_text("another plan")
+    (first.run(folder).path / "extra.txt").write_text("")
+    (third.run(folder).path / f".plan.json.x{PARTIAL}").write_text("")
+    _, faults = verify_runs(folder)
+    assert len(faults) == 3
+    assert "plan.json: this is not the file that the run wrote" in faults[0]
+    assert "extra.txt: the run did not write this file" in faults[1]
+    assert "left by a process that was killed" in faults[2]
+
+
+def test_a_run_under_another_name_is_found(runs):
+    folder, (first, *_) = runs
+    moved = folder / "prune-000000000000"
+    first.run(folder).path.parent.rename(moved)
+    faults = verify_runs(folder)[1]
+    assert any(f"its config.yaml belongs to {first.id}" in fault for fault in faults)
+    assert any("not a run directory" in fault for fault in faults)  # the child's parent is missing
+
+
+def test_only_what_no_study_uses_is_removed(runs):
+    folder, found = runs
+    config, routes = tiny()
+    written = {"config": config.model_dump(mode="json", exclude_unset=True), "config_file": "tiny.yaml"}
+    write_json(folder / "tiny" / STUDY_FILE, written)
+    used = all_stages(routes)[0]
+    used.run(folder).path.mkdir(parents=True)
+    unused = unused_runs(folder)
+    assert {info.id for info in unused} == {s.id for s in found}
+    with FileLock(found[2].run(folder).lock):
+        removed = remove_runs(unused)
+    assert {info.id for info in removed} == {found[0].id, found[1].id}
+    assert used.run(folder).path.is_dir() and found[2].run(folder).path.is_dir()
+    assert not found[0].run(folder).path.parent.exists()
+    (folder / "tiny" / STUDY_FILE).write_text(json.dumps({"config": {}, "config_file": "x"}))
+    with pytest.raises(ValueError, match="so nothing is removed"):
+        unused_runs(folder)
+
+
+def test_the_table_of_a_study_shows_states_and_harmless_text(runs, capsys):
+    folder, found = runs
+    table, active = study_table(found, {s.id: "[red]<i>x</i>" for s in found}, folder)
+    Console(width=200).print(table)
+    shown = capsys.readouterr().out
+    assert "2 of 3 stages done" in shown and "top1 50" in shown
+    assert "[red]<i>x</i>" in shown and "<b>no [bold]luck[/bold]</b>" in shown
+    assert not active
+
+
+def test_words():
+    assert [size_in_words(n) for n in (12, 3400, 5.6e7, 2e9)] == ["12 B", "3.4 kB", "56 MB", "2 GB"]
+    assert [age_in_words(s) for s in (5, 125, 7200, 200000)] == ["5 s", "2 min", "2 h", "2 days"]
