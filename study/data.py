@@ -102,10 +102,10 @@ def _once_a_content(digest: str, function: Callable[..., tuple[str, ...]], *argu
 
 def open_classification(data: Mapping[str, Any], machine: Machine) -> Splits:
     """All splits of a data set given by name, options and seed; kept for the next stage."""
-    return _load(canonical(dict(data)), machine.data_root)
+    return _load(canonical(dict(data)), machine.data_root, machine.workers)
 
 
 @lru_cache(maxsize=2)
-def _load(text: str, root: Path) -> Splits:
+def _load(text: str, root: Path, workers: int) -> Splits:
     data = json.loads(text)
-    return open_splits(data["name"], root=root, seed=data["seed"], **data["options"])
+    return open_splits(data["name"], root=root, seed=data["seed"], workers=workers, **data["options"])

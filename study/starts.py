@@ -23,6 +23,7 @@ def starting_model(stage: Stage, network: Network, runs: Path) -> nn.Module:
     elif init == "original":
         model = _ticket(stage, network, runs)
     elif network.masks is not None:
+        model = network.build()  # other numbers than the dense training of this seed began with: no ticket by accident
         reinitialise_surviving(model, network.masks)
     if network.masks is not None:
         network.masks.apply(model)
