@@ -12,7 +12,7 @@ from typing import Any
 
 from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec
-from detectron2.modeling import ROI_HEADS_REGISTRY, Backbone
+from detectron2.modeling import ROI_HEADS_REGISTRY, Backbone, GeneralizedRCNN
 from detectron2.modeling.poolers import ROIPooler
 from detectron2.modeling.roi_heads import FastRCNNOutputLayers, Res5ROIHeads
 from torch import Tensor, nn
@@ -71,6 +71,12 @@ class StageROIHeads(Res5ROIHeads):
             "res5": stage,
             "box_predictor": FastRCNNOutputLayers(cfg, ShapeSpec(channels=channels, height=1, width=1)),
         }
+
+
+def classifier_parts(detector: GeneralizedRCNN) -> list[nn.Module]:
+    """What a detector has of its classifier, parameters by their names there: the body, and a stage on regions."""
+    body = detector.backbone.bottom_up.body
+    return [body, detector.roi_heads.res5] if isinstance(detector.roi_heads, StageROIHeads) else [body]
 
 
 @contextmanager

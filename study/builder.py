@@ -109,7 +109,7 @@ class StageBuilder:
         training = detector.training("train" if scratch else phase)  # type: ignore[arg-type]
         settings = {
             "data": self._detection(),
-            "model": model.model_dump(mode="json"),
+            "model": model.settings(),
             "train": {**training.model_dump(mode="json"), **_checked(changes, training)},
             "init": "random" if scratch else "inherited",
         }

@@ -83,15 +83,20 @@ class DetectorData(Section):
 
 
 class DetectorModel(Section):
-    """Faster R-CNN with FPN around the classifier; None: as in `config_file` or Detectron2."""
+    """Faster R-CNN around the classifier; None: as in `config_file` or Detectron2.
 
+    `head`: `fpn`, a feature pyramid over `strides`; `c4`, a single level, the last of `strides` ([16]), with the
+    classifier's next stage on each region (see detect/single_level.py).
+    """
+
+    head: Literal["fpn", "c4"] = "fpn"
     image_size: Positive = 800  # shorter side in pixels
     max_image_size: Positive = 1333  # longer side in pixels
     strides: tuple[Positive, ...] = (4, 8, 16, 32)
     norm: Literal["FrozenBN", "BN", "SyncBN", "GN"] = "FrozenBN"
     freeze_at: Annotated[int, Field(ge=0)] = 0  # 0: nothing is frozen, 1: the stem, 2: and the first stage, ...
     fpn_channels: Positive | None = None
-    anchor_sizes: tuple[float, ...] | None = None  # pixels, one a level
+    anchor_sizes: tuple[float, ...] | None = None  # pixels, one a level; with c4 all on the one
     anchor_ratios: tuple[float, ...] | None = None
     rpn_batch_size: Positive | None = None
     roi_batch_size: Positive | None = None
@@ -101,6 +106,20 @@ class DetectorModel(Section):
     box_head_dim: Positive | None = None
     overrides: dict[str, Any] = {}  # Detectron2's keys, such as MODEL.RPN.NMS_THRESH
     config_file: Path | None = None  # a Detectron2 YAML that is merged in first
+
+    @model_validator(mode="after")
+    def _valid_head(self) -> "DetectorModel":
+        unused = [name for name in ("fpn_channels", "box_head_dim") if getattr(self, name) is not None]
+        if self.head == "c4" and unused:
+            raise ValueError(f"head: c4 has no {' and no '.join(unused)}; set it to null or leave it out")
+        return self
+
+    def settings(self) -> dict[str, Any]:
+        """What defines a detector, as JSON; without `head` where it is the one that there always was: hashes last."""
+        data = self.model_dump(mode="json")
+        if self.head == "fpn":
+            del data["head"]
+        return data
 
 
 class DetectorTraining(Section):

@@ -16,6 +16,7 @@ from detect.backbone import ClassifierBackbone, FusedFrozenBatchNorm2d, stage_af
 from detect.build import DetectorSettings, build_detector, make_config
 from detect.cost import detector_macs
 from detect.prune import backbone_groups, prune_detector
+from detect.single_level import classifier_parts
 from pruning.plan import PruningPlan
 from pruning.select import Selection
 
@@ -128,6 +129,15 @@ def test_a_pruned_classifier_and_pruning_inside():
     with torch.no_grad():
         first, second = (d.eval()(batch())[0]["instances"] for d in (pruned.detector, again))
     assert torch.equal(first.pred_boxes.tensor, second.pred_boxes.tensor)
+
+
+def test_both_parts_of_the_classifier_are_found_by_its_names():
+    model = classifier()
+    names = {name for name, _ in model.named_parameters()} - {"fc.weight", "fc.bias"}
+    detector, _ = build_detector(model, settings=replace(SETTINGS, norm="BN"))
+    assert {name for part in classifier_parts(detector) for name, _ in part.named_parameters()} == names
+    pyramid, _ = build_detector(model, settings=replace(SETTINGS, norm="BN", head="fpn", strides=(4, 8, 16, 32)))
+    assert {name for part in classifier_parts(pyramid) for name, _ in part.named_parameters()} == names
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,169 @@
+"""A finished run's network as a file for elsewhere, with a JSON beside it that says how to use it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from classify.export import FORMATS, Signature, export
+from pruning.cost import count_macs, count_params
+from study.data import open_classification, open_detection
+from study.networks import Network, load_model, read_weights
+from study.provenance import environment
+from study.prune_stage import data_settings
+from study.sections import Machine
+from study.stages import Stage, load_stage
+from study.store import write_bytes, write_json
+
+_CLASSIFIERS = ("train_classifier", "prune")
+_DETECTORS = ("train_detector", "prune_detector")
+_CHECKED_IMAGES = 2  # of a classifier, on which the exported network must agree
+
+
+@dataclass(frozen=True)
+class _Subject:
+    """What is exported: one tensor in, one or several out; `description` says what they mean."""
+
+    task: str
+    model: nn.Module
+    example: torch.Tensor
+    signature: Signature
+    description: dict[str, Any]
+
+
+def export_run(
+    run: Path, file_format: str, *, out: Path | None = None, image_size: tuple[int, int] | None = None
+) -> dict[str, Any]:
+    """Export the classifier or detector of a finished run directory; returns what the JSON says.
+
+    `out`: the network's file, by default `classifier` or `detector` with the format's ending in the run directory; the
+    JSON has its name with `.json`. `image_size` (height, width): of a classifier the only size the file will take, of a
+    detector the size at which MACs are counted; by default the size it was trained for. ValueError for what cannot be.
+    """
+    if file_format not in FORMATS:
+        raise ValueError(f"--format {file_format}: unknown; choose from {', '.join(FORMATS)}")
+    if image_size is not None and min(image_size) < 1:
+        raise ValueError(f"--image-size {image_size[0]} {image_size[1]}: height and width must be at least 1")
+    stage = load_stage(run)
+    runs = run.resolve().parents[1]
+    if stage.kind not in (*_CLASSIFIERS, *_DETECTORS):
+        kinds = ", ".join((*_CLASSIFIERS, *_DETECTORS))
+        raise ValueError(f"{run}: a run of kind {stage.kind!r} holds no network; choose one of kind {kinds}")
+    subject = (_classifier if stage.kind in _CLASSIFIERS else _detector)(stage, runs, image_size)
+    path = out or run / f"{subject.task}{FORMATS[file_format]}"
+    if path.suffix == ".json" or path.is_dir():
+        raise ValueError(f"--out {path}: name the network's file; the JSON beside it gets the same name with .json")
+    content, difference = export(subject.model, subject.example, subject.signature, file_format)
+    about = {
+        "file": path.name,
+        "format": file_format,
+        "task": subject.task,
+        "source": {"run": stage.id, "environment": environment()},
+        **subject.description,
+        "largest_difference_from_pytorch": difference,
+    }
+    write_bytes(path, content)
+    write_json(path.with_name(f"{path.name}.json"), about)
+    return about
+
+
+def _classifier(stage: Stage, runs: Path, image_size: tuple[int, int] | None) -> _Subject:
+    network = Network.load(stage.run(runs))
+    size = image_size or (network.image_size, network.image_size)
+    channels = len(network.mean)
+    images = torch.randn(_CHECKED_IMAGES, channels, *size, generator=torch.Generator().manual_seed(0))
+    model = load_model(stage.run(runs)).eval()
+    try:
+        macs = count_macs(model, images[:1])
+    except RuntimeError as error:
+        raise ValueError(
+            f"--image-size {size[0]} {size[1]}: {network.plan.arch} does not take it: {str(error).splitlines()[0]}"
+        ) from error
+    description = {
+        "input": {
+            "name": "images",
+            "shape": ["batch", channels, *size],
+            "dtype": "float32",
+            **_pixels(network, "apply before the network: (pixel / 255 - mean) / std, by channel"),
+        },
+        "outputs": {"logits": "(batch, classes) float32, scores before softmax"},
+        **_classes(stage, runs, network.num_classes),
+        "costs": {"params": count_params(model), "macs": macs, "macs_of": f"one image of {size[0]} x {size[1]}"},
+        "arch": network.plan.arch,
+        "options": dict(network.plan.options),
+    }
+    return _Subject("classifier", model, images, Signature("images", {0: "batch"}, {"logits": "batch"}), description)
+
+
+def _detector(stage: Stage, runs: Path, image_size: tuple[int, int] | None) -> _Subject:
+    from detect.cost import evaluation_macs
+    from detect.export import SIGNATURE, ImageDetector, example_image
+    from study.detector_stages import build
+
+    run = stage.run(runs)
+    network, weights = Network.load(run), read_weights(run.weights)
+    built_by = stage if stage.kind == "train_detector" else stage.parents[0]  # the stage that names model and data
+    names = _classes(built_by, runs, len(weights["roi_heads.box_predictor.cls_score.weight"]) - 1)  # less background
+    detector, cfg = build(built_by, network, network.build(), names["num_classes"], device="cpu")
+    detector.load_state_dict(weights)
+    size = image_size or (cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MIN_SIZE_TEST)
+    macs = evaluation_macs(detector, cfg, image_size=size)
+    macs_of = f"one image of {size[0]} x {size[1]}, at most {cfg.MODEL.RPN.POST_NMS_TOPK_TEST} proposals"
+    description = {
+        **_detector_interface(network, cfg),
+        **names,
+        "costs": {
+            "params": count_params(detector),
+            "macs": macs.total,
+            "backbone_params": count_params(detector.backbone.bottom_up),
+            "backbone_macs": macs.backbone,
+            "macs_of": macs_of,
+        },
+        "arch": network.plan.arch,
+        "options": dict(network.plan.options),
+    }
+    return _Subject("detector", ImageDetector(detector), example_image(size), SIGNATURE, description)
+
+
+def _detector_interface(network: Network, cfg: Any) -> dict[str, Any]:
+    """What goes in and what comes out; `cfg` is Detectron2's."""
+    shorter, longer = cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST
+    return {
+        "input": {
+            "name": "image",
+            "shape": [3, "height", "width"],
+            "dtype": "uint8",
+            **_pixels(network, "done inside the network: give pixels 0..255"),
+            "resize": f"before the network, bilinear: shorter side {shorter}, longer side at most {longer} pixels",
+        },
+        "outputs": {
+            "boxes": "(detections, 4) float32: x0, y0, x1, y1 in pixels of the image given",
+            "scores": "(detections,) float32 in 0..1",
+            "classes": "(detections,) int64, numbers of `classes` from 0",
+        },
+        "score_threshold": cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST,
+        "most_detections": cfg.TEST.DETECTIONS_PER_IMAGE,
+    }
+
+
+def _pixels(network: Network, where: str) -> dict[str, Any]:
+    """Order of the channels and normalisation."""
+    unit = "of pixel values in 0..1"
+    normalisation = {"mean": list(network.mean), "std": list(network.std), "unit": unit, "where": where}
+    return {"channel_order": "RGB" if len(network.mean) == 3 else "grey", "normalisation": normalisation}
+
+
+def _classes(stage: Stage, runs: Path, count: int) -> dict[str, Any]:
+    """Number and names of the classes; no names, and the reason, where the data set is not on this machine."""
+    try:
+        if stage.kind in _CLASSIFIERS:
+            names = open_classification(data_settings(stage)["dataset"], Machine()).train.classes
+        else:
+            from detect.data import class_names
+
+            names = tuple(class_names(open_detection(stage.settings["data"], "train", runs / "data")))
+    except (ValueError, OSError) as error:
+        return {"num_classes": count, "classes": None, "classes_missing_because": str(error)}
+    return {"num_classes": count, "classes": list(names)}

@@ -1,0 +1,37 @@
+"""Write the network of a finished run as TorchScript or ONNX, with a JSON that says how to use it.
+
+    python tools/export.py runs/prune-<hash>/seed0 --format onnx
+    python tools/export.py runs/train_detector-<hash>/seed0 --format torchscript --out detector.pt
+
+The file is checked against PyTorch's output before it is written. ONNX needs onnx and onnxruntime.
+The last line printed is the JSON.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from classify.export import FORMATS
+from study.export import export_run
+from study.launch import launch
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Export; returns the exit code."""
+    size = tuple(arguments.image_size) if arguments.image_size else None
+    print(json.dumps(export_run(arguments.run, arguments.format, out=arguments.out, image_size=size)))
+    return 0
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "run", type=Path, help="run directory of train_classifier, prune, train_detector, prune_detector"
+    )
+    parser.add_argument("--format", choices=list(FORMATS), required=True)
+    parser.add_argument("--out", type=Path, metavar="FILE", help="default: in the run directory")
+    parser.add_argument(
+        "--image-size", type=int, nargs=2, metavar=("H", "W"), help="default: the size it was trained for"
+    )
+    sys.exit(launch(lambda: main(parser.parse_args())))
