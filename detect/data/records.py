@@ -103,7 +103,7 @@ class Split:
         return {"images": images, "annotations": annotations, "categories": categories}
 
     def summary(self) -> dict[str, Any]:
-        """Counts for a result: what there is, what training clips and drops, and a fingerprint of the contents."""
+        """Counts for a result: what there is, what training clips and drops (`usable` is left), and a fingerprint."""
         boxes = list(self.boxes())
         per_class = Counter(box.label for box in boxes)
         return {
@@ -114,7 +114,7 @@ class Split:
             "difficult": sum(box.difficult for box in boxes),
             "truncated": sum(box.truncated for box in boxes),
             "per_class": {name: per_class[k] for k, name in enumerate(self.classes)},
-            "trained_on": sum(box.trainable and not box.crowd for box in boxes),
+            "usable": sum(box.trainable and not box.crowd for box in boxes),
             "problems": {kind: len(places) for kind, places in by_kind(self.problems).items()},
             "fingerprint": self.fingerprint(),
         }

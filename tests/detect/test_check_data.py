@@ -145,7 +145,7 @@ def test_crowds_and_images_without_boxes(tmp_path):
     dataset = _write(tmp_path, {f"{k}.png": _encoded(_picture(k), "PNG") for k in (1, 2, 3)}, boxes)
     check_dataset(dataset)
     found = dataset.split.summary()
-    assert (found["images_without_boxes"], found["crowd"], found["trained_on"]) == (1, 2, 1)
+    assert (found["images_without_boxes"], found["crowd"], found["usable"]) == (1, 2, 1)
     assert [record["image_id"] for record in dataset.split.records(filter_empty=True)] == [2]
 
 

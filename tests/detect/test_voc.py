@@ -56,7 +56,7 @@ def test_boxes_are_clipped_dropped_or_refused_and_counted(tmp_path, corners, kin
     assert split.summary()["problems"] == {kind: 1}
     boxes = [a["bbox"] for a in split.records()[0]["annotations"]]
     assert boxes == [[0, 0, 9, 9], *([trained_on] if trained_on else [])]
-    assert split.summary()["trained_on"] == len(boxes)
+    assert split.summary()["usable"] == len(boxes)
     if kind == "boxes inverted":
         with pytest.raises(ValueError, match="1 of 2 boxes inverted"):
             check_dataset(VocDataset(tmp_path, "test"))
