@@ -62,7 +62,8 @@ def slurm_cluster(folder: Path) -> Iterator[None]:
     daemons: list[subprocess.Popen[bytes]] = []
     try:
         for command in _commands(folder):
-            with (folder / f"{Path(command[0]).name}.out").open("wb") as output:
+            with (folder / f"{command[0]}.out").open("wb") as output:
+                command = ["setpriv", "--pdeathsig", "TERM", *command]  # none outlives a test that is killed
                 daemons.append(subprocess.Popen(command, stdout=output, stderr=output))
         _wait_until_idle(folder)
         yield

@@ -54,7 +54,7 @@ def test_jobs_that_are_stopped_go_on_and_end_with_the_same_bits(tmp_path):
         assert json.loads(classify.job.read_text())["job"] == first
         subprocess.run(["scancel", first], check=True)
         wait_for(lambda: log_of(classify).count("going on from") == 2, "another job to go on")
-        study.join(timeout=300)
+        study.join(timeout=900)
         assert found, "the study did not end"
     _, out, outcome = found[0]
     assert outcome.complete, outcome
@@ -79,7 +79,7 @@ def log_of(run: RunDir) -> str:
     return run.log.read_text() if run.log.is_file() else ""
 
 
-def wait_for(condition: Callable[[], int], what: str, seconds: float = 180) -> int:
+def wait_for(condition: Callable[[], int], what: str, seconds: float = 400) -> int:
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         if value := condition():
