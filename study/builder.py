@@ -7,7 +7,7 @@ from typing import Any, Protocol
 from classify.regimes import get_regime
 from pruning.methods import get_method
 from study.config import Guide
-from study.data import detection_data
+from study.data import detection_data, file_digest
 from study.detector_sections import Detector
 from study.networks import is_structural, starts_dense
 from study.sections import Classifier, Evaluation, Pruning
@@ -56,8 +56,11 @@ class StageBuilder:
         settings = self._classifier("base", "train", changes)
         if self.config.classifier.rewind:
             settings["snapshot_at"] = self.config.classifier.rewind
-        if effect and method.training_effect is not None:
+        weights = self.config.classifier.weights
+        if effect and method.training_effect is not None:  # which given weights have not had
             settings["effect"] = {"method": self.config.prune.method, "options": self.config.prune.options}
+        elif weights is not None:
+            settings["weights"] = {"sha256": file_digest(weights), "paths": {"file": str(weights)}}
         return self.stage("train_classifier", settings)
 
     def classify_for_pruning(self, parent: Stage | None, changes: dict[str, Any]) -> Stage:
@@ -95,6 +98,8 @@ class StageBuilder:
         wanted = get_regime(regime)
         if wanted.init != "random" and starts_dense(stage):
             raise ValueError("comes after a network that was trained and pruned, here its shape alone is known")
+        if wanted.init == "original" and self.config.classifier.weights is not None:
+            raise ValueError("weights that are given have no beginning to go back to; leave out classifier.weights")
         settings = self._classifier(regime, section, changes)
         if wanted.plus_fine_tuning:
             settings["fine_tune_epochs"] = self.config.classifier.training("fine_tune").epochs

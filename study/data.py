@@ -74,6 +74,13 @@ def _voc_data(voc: VocData) -> dict[str, Any]:
     return {"classes": list(classes), "year": voc.year, **files}
 
 
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file's content; ValueError if it cannot be read."""
+    if not path.is_file():
+        raise ValueError(f"{path}: there is no such file")
+    return _digest((path,))
+
+
 def _digest(files: tuple[Path, ...]) -> str:
     """SHA-256 over the contents; read again only when a file's time or size has changed. Absent files count as such."""
     stamps = []

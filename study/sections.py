@@ -85,6 +85,7 @@ class Classifier(Section):
     scratch_b_cap: Annotated[float, Field(gt=1)] | None = (
         None  # Scratch-B trains at most this many times `train.epochs`
     )
+    weights: Path | None = None  # a trained unpruned network's, instead of training it; counted as if it had been
     rewind: Annotated[int, Field(ge=0)] = 0  # iterations of the dense training after which tickets take their weights
 
     @field_validator("arch")
@@ -99,6 +100,8 @@ class Classifier(Section):
             raise ValueError("scratch.epochs: the budget of scratch_e and scratch_b follows from train.epochs")
         for name in ("fine_tune", "scratch"):
             self.training(name)
+        if self.weights is not None and self.rewind:
+            raise ValueError("rewind: weights that are given have no early iterations to go back to; leave out one")
         return self
 
     def training(self, regime: Literal["train", "fine_tune", "scratch"]) -> ClassifierTraining:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from tiny_classification import run, tiny
 
+from classify.models import build
 from pruning.masks import Masks
 from pruning.pattern import Pattern
 from pruning.plan import PruningPlan
@@ -134,6 +135,25 @@ def test_a_design_follows_the_pattern_of_networks_of_another_architecture(tmp_pa
     assert load_model(route.evaluation.run(tmp_path)) is not None
 
 
+def test_weights_that_are_given_are_not_trained_but_counted_as_if_they_were(tmp_path):
+    torch.manual_seed(7)
+    file = tmp_path / "mine.pt"
+    model = build("resnet10", 10, {"width": 0.125})
+    torch.save({"state_dict": {f"module.{k}": v for k, v in model.state_dict().items()}}, file)
+    changes = {"classifier.weights": str(file), "pipelines": ["unpruned", "fine_tune"], "prune": L1["prune"]}
+    found = run(tmp_path / "runs", changes)
+    dense = found["unpruned", 0].evaluation.run(tmp_path / "runs")
+    torch.testing.assert_close(read_weights(dense.weights), dict(model.state_dict()), rtol=0, atol=0)
+    result = dense.read_result()
+    assert result["train_macs"] == 3 * result["network"]["macs"] * 2 * 48
+    elsewhere = tmp_path / "other.pt"
+    elsewhere.write_bytes(file.read_bytes())
+    again = tiny({**changes, "classifier.weights": str(elsewhere)})[1]
+    assert again[0].evaluation.id == found["unpruned", 0].evaluation.id
+    elsewhere.write_bytes(b"other")
+    assert tiny({**changes, "classifier.weights": str(elsewhere)})[1][0].evaluation.id != again[0].evaluation.id
+
+
 def test_variants_are_points_and_the_dense_network_is_one_row():
     _, routes = tiny({"variants": {"l1": L1, "slim": SLIMMING}, "pipelines": ["unpruned", "fine_tune"]})
     assert [(r.pipeline, dict(r.point)) for r in routes] == [
@@ -171,6 +191,7 @@ def test_a_variant_may_have_routes_and_a_network_of_its_own():
         ({"pipelines": {"mine": ["shape"]}, "prune": L1["prune"]}, "ends with a trained classifier"),
         ({"variants": {"a": {"classifier": {"lr": 1}}}}, "variant=a: classifier.lr: unknown key"),
         ({"grid": {"prune.ratio": []}}, "grid.prune.ratio has no value"),
+        ({"classifier.weights": "absent.pt"}, "absent.pt: there is no such file"),
         ({"guide": SLIMMING}, "only method 'guided' follows patterns"),
     ],
 )
