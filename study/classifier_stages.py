@@ -48,6 +48,7 @@ def run_train_classifier(context: Context) -> dict[str, Any]:
         "data": {
             "images": {"train": len(data.train), "val": len(data.val), "test": len(data.test)},
             "fingerprint": data.fingerprint,
+            "notes": list(data.notes),
         },
         "epochs": epochs,
         "images_seen": outcome.images_seen,

@@ -131,11 +131,17 @@ def warnings(comparison: Mapping[str, Any]) -> list[str]:
             f"{dirty} of {len(stages)} stages ran on code with uncommitted changes: "
             "their commit does not identify what was run."
         )
-    messages += _changed_data(stages)
+    messages += _changed_data(stages) + _data_notes(stages)
     if comparison.get("missing"):
         count = len(comparison["missing"])
         messages.append(f"{count} {'run is' if count == 1 else 'runs are'} missing: see “What is missing”.")
     return messages
+
+
+def _data_notes(stages: Mapping[str, Any]) -> list[str]:
+    """What was left out or decided when data sets were read, each sentence once."""
+    results = ((stage.get("result") or {}).get("data") or {} for stage in stages.values())
+    return [f"Data: {note}" for note in dict.fromkeys(note for data in results for note in data.get("notes") or ())]
 
 
 def _changed_data(stages: Mapping[str, Any]) -> list[str]:
