@@ -12,7 +12,16 @@ from tiny_classification import tiny
 from classify import atomic_file, checkpoint
 from study.run import run_study
 
-STUDY = {"pipelines": ["unpruned", "fine_tune", "scratch_e"], "classifier.train.epochs": 20}
+# trainings that are plain, hold masks, shrink scales, zero filters
+STUDY = {
+    "pipelines": ["unpruned", "fine_tune"],
+    "classifier.train.epochs": 8,
+    "variants": {
+        "masked": {"prune": {"method": "magnitude", "ratio": 0.6}},
+        "slimming": {"prune": {"method": "slimming", "ratio": 0.25, "level": "global"}},
+        "soft": {"prune": {"method": "soft_filter", "ratio": 0.25}},
+    },
+}
 
 
 def study(runs: str, die_at_write: int | None = None) -> None:
