@@ -76,6 +76,8 @@ def last_checkpoint(path: Path, *, required: Collection[str], device: str = "cpu
         return state
     if damaged:
         _log.warning("%s: no earlier checkpoint is whole either; the training starts over", path)
+    else:
+        _log.info("%s: not there yet; the training begins", path)
     return None
 
 

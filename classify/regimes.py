@@ -11,10 +11,10 @@ from pruning.targets import scratch_b_epochs
 
 @dataclass(frozen=True)
 class Regime:
-    """`init`: `inherited` weights of the parent, `random` ones, or the `original` ones of the dense network, at its start
-    or at the iteration it was asked to remember (winning tickets). `budget`: the epochs of its own settings, the dense
-    network's epochs (E), or as many as cost what the dense network's training cost (B). `plus_fine_tuning`: with the
-    fine-tuning epochs on top, which a pruned network that inherits its weights has had as well.
+    """`init`: `inherited` weights of the parent, `random` ones, or the `original` ones of the dense network: at its
+    start, or at the iteration it was asked to remember (winning tickets). `budget`: the epochs of its own settings, the
+    dense network's epochs (E), or as many as cost what the dense network's training cost (B). `plus_fine_tuning`:
+    with the fine-tuning epochs on top, which a pruned network that inherits its weights has had as well.
     """
 
     init: Literal["inherited", "random", "original"]

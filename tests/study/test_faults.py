@@ -71,4 +71,4 @@ def starts_over(log: str) -> int:
     attempts = re.split(r"started by process", log)[1:]
     resumed = ["going on from" in attempt for attempt in attempts]
     first = resumed.index(True) if True in resumed else len(resumed)
-    return resumed[first:].count(False) + log.count("starts over")
+    return sum("the training begins" in attempt for attempt in attempts[first:]) + log.count("starts over")
