@@ -11,6 +11,7 @@ from classify.models import arch, build, channel_groups, example_input, get_mode
 from pruning.cost import count_macs, count_params
 from pruning.design import Dense, pattern_of
 from pruning.groups import Group
+from pruning.masked_cost import masked_costs
 from pruning.masks import Masks
 from pruning.methods import Calibration, get_method
 from pruning.pattern import Pattern, map_areas, pattern_from_masks
@@ -158,7 +159,7 @@ def _summary(job: PruneJob, target: Target | None, dense: _Dense, pruned: Pruned
         removed["layers"] = dict(job.selection["layers"])
     params, macs = count_params(pruned.model), count_macs(pruned.model, dense.example)
     dense_params, dense_macs = _budget(target, dense)
-    left = _left(dense, pruned, params, macs) if pruned.masks else {}
+    left = _left(dense, pruned) if pruned.masks else {}
     base_epochs = job.base_epochs or (target.base_epochs if target else BASE_EPOCHS)
     cap = job.cap or (target.cap if target else None)
     return {
@@ -190,16 +191,11 @@ def _budget(target: Target | None, dense: _Dense) -> tuple[int, int]:
     return count_params(model), count_macs(model, dense.example)
 
 
-def _left(dense: _Dense, pruned: Pruned, params: int, macs: int) -> dict[str, Any]:
+def _left(dense: _Dense, pruned: Pruned) -> dict[str, Any]:
     """Sizes when a masked weight counts as no parameter and no multiply-add, and the kept share of what was masked."""
     masks = Masks(pruned.masks)
-    areas = map_areas(pruned.model, dense.example)
-    removed = {name.removesuffix(".weight"): int((~mask).sum()) for name, mask in masks.items()}
-    return {
-        "effective_params": params - sum(removed.values()),
-        "effective_macs": macs - sum(n * areas[layer] for layer, n in removed.items()),
-        "density": masks.density(),
-    }
+    params, macs = masked_costs(pruned.model, masks, dense.example)
+    return {"effective_params": params, "effective_macs": macs, "density": masks.density()}
 
 
 def _pattern(dense: _Dense, pruned: Pruned) -> Pattern | None:

@@ -22,24 +22,14 @@ def make_parser(description: str) -> argparse.ArgumentParser:
         argument_default=argparse.SUPPRESS,
     )
     add = parser.add_argument
-    add(
-        "--list",
-        action="store_true",
-        default=False,
-        help="name architectures, methods with options, and targets",
-    )
+    add("--list", action="store_true", default=False, help="name architectures, methods with options, and targets")
     add("--out", type=Path, metavar="DIR", help="folder to write, absent or empty")
     add("--force", action="store_true", help="replace the files in --out")
     add = parser.add_argument_group("the network").add_argument
     add("--arch", help="architecture (a target has its own)")
     add("--arch-options", help="its options, such as projection_bias=false", **_PAIRS)
     add("--num-classes", type=int, metavar="N", help="default: 10 for 32-pixel networks, 1000 for others")
-    add(
-        "--weights",
-        type=Path,
-        metavar="FILE",
-        help="safetensors or a PyTorch checkpoint; default: random weights",
-    )
+    add("--weights", type=Path, metavar="FILE", help="safetensors or a PyTorch checkpoint; default: random weights")
     add("--seed", type=int, metavar="N", help="of random weights and random choices (default: 0)")
     add = parser.add_argument_group("what is removed").add_argument
     add("--target", help="a published shape, channels chosen by L1 norms; or:")
@@ -62,20 +52,11 @@ def make_parser(description: str) -> argparse.ArgumentParser:
     )
     add("--round-to", type=int, metavar="N", help="kept channels become multiples of N")
     add = parser.add_argument_group("images, for methods that look at activations or gradients").add_argument
-    add(
-        "--data",
-        metavar="NAME|FOLDER",
-        help="a data set of this project, or a folder class/image of PNG or JPEG",
-    )
+    add("--data", metavar="NAME|FOLDER", help="a data set of this project, or a folder or zip of class/image")
     add("--data-options", help="options of the data set", **_PAIRS)
     add("--data-images", type=int, metavar="N", help="images to look at (default: 256)")
     add = parser.add_argument_group("training budget").add_argument
-    add(
-        "--base-epochs",
-        type=int,
-        metavar="N",
-        help="of the dense network (default: the target's own, else 160)",
-    )
+    add("--base-epochs", type=int, metavar="N", help="of the dense network (default: the target's own, else 160)")
     add("--cap", type=float, metavar="X", help="Scratch-B trains at most X base schedules; 2 on ImageNet")
     return parser
 
