@@ -33,7 +33,7 @@ class Stage:
     def hash(self) -> str:
         """Content hash over kind, version, settings and the parents' hashes; the seed stands beside it."""
         parents = [f"{p.kind}-{p.hash}" for p in self.parents]
-        return content_hash([self.kind, VERSIONS[self.kind], _without_paths(self.settings), parents])
+        return content_hash([self.kind, VERSIONS[self.kind], _without_places(self.settings), parents])
 
     @property
     def id(self) -> str:
@@ -77,10 +77,10 @@ def load_stage(run: Path) -> Stage:
     return stage
 
 
-def _without_paths(settings: Any) -> Any:
-    """Settings without what only says where files are on this machine."""
+def _without_places(settings: Any) -> Any:
+    """Settings without what only says where files are on this machine, or that they may be fetched."""
     if isinstance(settings, Mapping):
-        return {key: _without_paths(value) for key, value in settings.items() if key != "paths"}
+        return {key: _without_places(value) for key, value in settings.items() if key not in ("paths", "download")}
     if isinstance(settings, list | tuple):
-        return [_without_paths(value) for value in settings]
+        return [_without_places(value) for value in settings]
     return settings

@@ -93,6 +93,12 @@ def test_where_files_are_does_not_matter():
     assert one.hash == two.hash
 
 
+def test_a_data_set_that_may_be_downloaded_is_the_same_one():
+    base = {"dataset": {"name": "mnist", "options": {"val": 100}}}
+    fetched = {"dataset": {"name": "mnist", "options": {"val": 100, "download": True}}}
+    assert Stage("train_classifier", base, (), 0).hash == Stage("train_classifier", fetched, (), 0).hash
+
+
 def test_grid_points_make_routes_and_a_route_that_does_not_depend_on_them_is_one():
     routes = tiny("grid={prune.ratio: [0.25, 0.5]}", "pipelines=[unpruned, scratch_e]")[1]
     assert [(r.pipeline, dict(r.point)) for r in routes] == [
