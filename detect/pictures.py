@@ -8,12 +8,12 @@ from typing import Any
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.data.detection_utils import read_image
 from detectron2.evaluation import inference_context
 from PIL import Image, ImageDraw
 from torch import nn
 
 from detect.data import DetectionDataset, test_loader
+from detect.data.picture import read_picture
 from detect.data.records import UNKNOWN
 from detect.files import write_file
 
@@ -65,7 +65,7 @@ def draw_scenes(
 
 def _draw(file: Path, boxes: Iterable[tuple[Any, int, str]], out: Path, names: Sequence[str]) -> Path:
     """Boxes are (left, top, right, bottom), label, what is written after the class name."""
-    image = Image.fromarray(read_image(str(file), format="RGB"))  # turned upright, as the detector saw it
+    image = read_picture(file)
     scale = max(1, min(_UPSCALE, _LARGE // max(image.size)))
     image = image.resize((image.width * scale, image.height * scale), Image.Resampling.BICUBIC)
     pen = ImageDraw.Draw(image)

@@ -21,17 +21,18 @@ def detection_data(data: DetectorData) -> dict[str, Any]:
 
     A path is where a file is, not what it is: files count by their SHA-256. ValueError if a list of images is missing.
     """
+    allowed = {"allow_shared": True} if data.allow_shared else {}  # results without it keep their hashes
     if data.digits is not None:
-        return {"digits": data.digits.model_dump(mode="json")}
+        return {"digits": data.digits.model_dump(mode="json"), **allowed}
     if data.voc is not None:
-        return {"voc": _voc_data(data.voc)}
+        return {"voc": _voc_data(data.voc), **allowed}
     assert data.coco is not None
     files: dict[str, dict[str, Any]] = {}
     for split, part in (("train", data.coco.train), ("test", data.coco.test)):
         if not part.annotations.is_file():
             raise ValueError(f"{part.annotations}: No such file")
         files[split] = {"sha256": _digest((part.annotations,)), "paths": part.model_dump(mode="json")}
-    return {"coco": files}
+    return {"coco": files, **allowed}
 
 
 def open_detection(data: Mapping[str, Any], split: str, root: Path) -> "DetectionDataset":

@@ -62,11 +62,15 @@ class VocData(Section):
 
 
 class DetectorData(Section):
-    """Exactly one of the three."""
+    """Exactly one of the three.
+
+    `allow_shared`: go on although images of the test split are in training too; the result and the report say how many.
+    """
 
     digits: Scenes | None = None
     coco: CocoData | None = None
     voc: VocData | None = None
+    allow_shared: bool = False
 
     @model_validator(mode="after")
     def _one(self) -> "DetectorData":

@@ -11,7 +11,8 @@ from torch import nn
 from classify.models import stages_of
 from detect.build import DetectorSettings, build_detector
 from detect.cost import evaluation_macs, training_macs
-from detect.data import class_names, mean_image_size, train_loader
+from detect.data import DetectionDataset, class_names, mean_image_size, train_loader
+from detect.data.check import check_split, shared_images
 from detect.evaluate import METRICS, evaluate_detector
 from detect.pictures import draw_scenes
 from detect.prune import backbone_groups, detection_loss, prune_detector
@@ -130,7 +131,7 @@ def run_evaluate(context: Context) -> dict[str, Any]:
         "metrics": {name: scores[name] for name in (*METRICS, *VOC_METRICS) if name in scores},
         "per_class": scores["per_class"],
         "voc_per_class": scores.get("voc_per_class"),
-        "data": dataset.split.summary(),
+        "data": dataset.split.summary() | {"notes": _shared_images(context, dataset)},
         "evaluation": {
             "split": settings["split"],
             "images": scores["images"],
@@ -147,6 +148,17 @@ def run_evaluate(context: Context) -> dict[str, Any]:
         },
         "train_macs": 0,
     }
+
+
+def _shared_images(context: Context, dataset: DetectionDataset) -> list[str]:
+    """What a result has to say about images that were trained on; without `allow_shared` there are none."""
+    data = context.stage.settings["data"]
+    if not data.get("allow_shared"):
+        return []
+    train = check_split(open_detection(data, "train", context.data).split)
+    shared = sum(1 for _ in shared_images(train, check_split(dataset.split)))
+    there = f"{len(dataset.split.images)} images of the {context.stage.settings['split']} split"
+    return [f"{shared} of {there} are in training too"] if shared else []
 
 
 def _random(network: Network) -> nn.Module:

@@ -1,5 +1,6 @@
 """A study from its config to its report: what the launchers call."""
 
+import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -140,17 +141,23 @@ def check_prunable(stages: Sequence[Stage], budget: Budget, source: Path) -> Non
 
 def check_detection_data(stages: Sequence[Stage], runs: Path) -> None:
     """Read every detection data set that a stage still needs, each image once, before anything is trained."""
-    seen: set[str] = set()
+    needed: dict[str, set[str]] = {}  # splits by data set
     for stage in stages:
-        if stage.kind not in ("train_detector", "evaluate") or stage.run(runs).done:
-            continue
-        split = "train" if stage.kind == "train_detector" else stage.settings["split"]
-        key = canonical([dict(stage.settings["data"]), split])
-        if key not in seen:
-            from detect.data import check_dataset  # Detectron2, which classification works without
+        if stage.kind in ("train_detector", "evaluate") and not stage.run(runs).done:
+            split = "train" if stage.kind == "train_detector" else stage.settings["split"]
+            needed.setdefault(canonical(dict(stage.settings["data"])), set()).add(split)
+    for data, splits in needed.items():
+        _check_splits(json.loads(data), splits, runs)
 
-            seen.add(key)
-            check_dataset(open_detection(stage.settings["data"], split, runs / "data"))
+
+def _check_splits(data: dict[str, Any], splits: set[str], runs: Path) -> None:
+    from detect.data import check_apart, check_dataset  # Detectron2, which classification works without
+
+    train_first = sorted(splits, key="train".__ne__)
+    checked = {split: check_dataset(open_detection(data, split, runs / "data")) for split in train_first}
+    if "train" in checked and not data.get("allow_shared"):
+        for split in train_first[1:]:
+            check_apart(checked["train"], checked[split])
 
 
 def print_plan(config: StudyConfig, routes: Sequence[Route], runs: Path, console: Console) -> None:

@@ -14,6 +14,7 @@ from torch import Tensor
 from torchvision.transforms import RandomResizedCrop
 from torchvision.transforms.v2 import functional as F
 
+from classify.data.eight_bits import to_rgb
 from classify.data.image_files import ImageFiles
 
 # What damaged files make Pillow and zipfile raise; Pillow's own error for files it does not know is an OSError
@@ -71,7 +72,7 @@ def read_image(files: ImageFiles, name: str, use: Callable[[Image.Image], T]) ->
 def centre(image: Image.Image, crop: Crop) -> Tensor:
     """The image as it is evaluated, uint8 (3, size, size): resized, its centre cut out."""
     image.draft(None, (_GAP * crop.resize, _GAP * crop.resize))
-    resized = F.resize(image.convert("RGB"), [crop.resize])
+    resized = F.resize(to_rgb(image), [crop.resize])
     return _tensor(F.center_crop(resized, [crop.size, crop.size]))
 
 
@@ -88,7 +89,7 @@ def random_part(image: Image.Image, size: int, seed: int) -> Tensor:
     image.draft(None, (_GAP * size * before[0] // width, _GAP * size * before[1] // height))
     x, y = image.size[0] / before[0], image.size[1] / before[1]
     box = (left * x, top * y, min((left + width) * x, image.size[0]), min((top + height) * y, image.size[1]))
-    part = image.convert("RGB").resize((size, size), Image.Resampling.BILINEAR, box=box)
+    part = to_rgb(image).resize((size, size), Image.Resampling.BILINEAR, box=box)
     return _tensor(part.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if mirrored else part)
 
 

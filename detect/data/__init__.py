@@ -1,6 +1,6 @@
 """Detection data sets: read once into memory, checked, handed out as streams."""
 
-from detect.data.check import check_dataset
+from detect.data.check import check_apart, check_dataset
 from detect.data.coco import CocoDataset
 from detect.data.loader import (
     DetectionDataset,
@@ -20,6 +20,7 @@ __all__ = [
     "PositionSampler",
     "TrainStream",
     "VocDataset",
+    "check_apart",
     "check_dataset",
     "class_names",
     "mean_image_size",

@@ -10,11 +10,14 @@ from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 
-from PIL import ExifTags, Image
+from PIL import Image
 
+from classify.data.eight_bits import has_16_bits
 from detect.data.loader import DetectionDataset
+from detect.data.picture import UNTURNED, orientation
 from detect.data.problems import (
     BAD_ANNOTATION,
+    DEEP,
     IMAGE_ID_TWICE,
     KINDS,
     MALFORMED,
@@ -24,6 +27,7 @@ from detect.data.problems import (
     SHARED,
     STRAY,
     TOO_DEEP,
+    TURNED,
     UNREADABLE,
     WRONG_SIZE,
     Problem,
@@ -34,8 +38,8 @@ from detect.data.records import ImageRecord, Split
 # What damaged files make Pillow raise; its own error for files that it does not know is an OSError
 _DAMAGE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
 _LEFT_OUT = (NO_ANNOTATION, BAD_ANNOTATION, IMAGE_ID_TWICE, MALFORMED, STRAY)  # of these a split has no image or box
-_DEEP = ("I", "F")  # modes of 16 and 32 bits begin so; converted to RGB, everything above 255 becomes white
-_TURNED = (5, 6, 7, 8)  # EXIF orientations that exchange height and width; Detectron2 turns such images upright
+_DEEP = ("I", "F")  # modes of 32 bits a pixel
+_SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that exchange height and width
 
 
 @dataclass(frozen=True)
@@ -59,9 +63,8 @@ def check_split(split: Split) -> Checked:
     # Pillow decodes, and the disk is waited for, without Python's lock
     with ThreadPoolExecutor(os.cpu_count() or 1) as threads:
         looked_at = zip(split.images, threads.map(_look, split.images), strict=True)
-        for image, (digest, problem) in looked_at:
-            if problem is not None:
-                problems.append(problem)
+        for image, (digest, found) in looked_at:
+            problems += found
             if digest in contents and contents[digest] != image.file:
                 problems.append(Problem(SAME_CONTENT, f"{image.file} and {contents[digest]}"))
             elif digest:
@@ -69,13 +72,24 @@ def check_split(split: Split) -> Checked:
     return Checked(split, tuple(problems), contents)
 
 
-def check_dataset(dataset: DetectionDataset) -> None:
+def check_dataset(dataset: DetectionDataset) -> Checked:
     """Read everything once and decode every image; ValueError names all that would corrupt a result."""
     checked = check_split(dataset.split)
     refused = {k: v for k, v in by_kind(checked.problems).items() if KINDS[k].effect == "refused"}
     if refused:
         sentences = "; ".join(_sentence(checked.split, kind, places) for kind, places in refused.items())
         raise ValueError(f"{checked.split.source}: {sentences} (tools/check_data.py lists all)")
+    return checked
+
+
+def check_apart(train: Checked, test: Checked) -> None:
+    """ValueError if images of training are in the test split: what is measured on them would be no test."""
+    shared = [problem.where for problem in shared_images(train, test)]
+    if shared:
+        raise ValueError(
+            f"{test.split.source}: {len(shared)} of {len(test.split.images)} images are in {train.split.source} too,"
+            f" such as {shared[0]}; take them out of one of the two, or set detector.dataset.allow_shared=true"
+        )
 
 
 def shared_images(first: Checked, second: Checked) -> Iterator[Problem]:
@@ -96,34 +110,43 @@ def _sentence(split: Split, kind: str, places: list[str]) -> str:
     return f"{len(places)} of {there + left_out} {kind}, such as {places[0]}"
 
 
-def _look(image: ImageRecord) -> tuple[str, Problem | None]:
+def _look(image: ImageRecord) -> tuple[str, list[Problem]]:
     """SHA-256 of the file (empty if there is none) and what is wrong with it."""
     try:
         content = image.file.read_bytes()
     except FileNotFoundError:
-        return "", Problem(MISSING, str(image.file))
+        return "", [Problem(MISSING, str(image.file))]
     except OSError as error:
-        return "", Problem(UNREADABLE, f"{image.file}: {error.strerror or error}")
-    return hashlib.sha256(content).hexdigest(), _decode(image, content)
+        return "", [Problem(UNREADABLE, f"{image.file}: {error.strerror or error}")]
+    return hashlib.sha256(content).hexdigest(), list(_decode(image, content))
 
 
-def _decode(image: ImageRecord, content: bytes) -> Problem | None:
+def _decode(image: ImageRecord, content: bytes) -> Iterator[Problem]:
     try:
         with Image.open(BytesIO(content)) as picture:
-            mode, (width, height) = picture.mode, picture.size
+            mode, size, deep = picture.mode, picture.size, has_16_bits(picture)
             # a JPEG is read to its end at an eighth of its size too, in less than half of the time
             picture.draft(None, (1, 1))
             picture.load()
-            orientation = picture.getexif().get(ExifTags.Base.Orientation)
+            turn = orientation(picture)
     except _DAMAGE as error:
         reason = "no image of a known format" if "identify" in str(error) else str(error)
-        return Problem(UNREADABLE, f"{image.file}: {reason}")
-    if mode.startswith(_DEEP):
-        return Problem(TOO_DEEP, f"{image.file}: mode {mode}; convert it to 8 bits")
-    turned = " (turned upright as its EXIF orientation says)" if orientation in _TURNED else ""
-    if turned:
-        width, height = height, width
-    if (width, height) != (image.width, image.height):
-        annotated = f"annotated as {image.width} x {image.height}"
-        return Problem(WRONG_SIZE, f"{image.file}: {width} x {height}{turned}, {annotated}")
-    return None
+        yield Problem(UNREADABLE, f"{image.file}: {reason}")
+        return
+    if mode in _DEEP:
+        yield Problem(TOO_DEEP, f"{image.file}: mode {mode}; convert it to 8 bits")
+    if deep:
+        yield Problem(DEEP, f"{image.file}: mode {mode}")
+    yield from _compare_sizes(image, size, turn)
+
+
+def _compare_sizes(image: ImageRecord, size: tuple[int, int], turn: int) -> Iterator[Problem]:
+    """`size`: width and height as stored; `turn`: the EXIF orientation, after which training turns the picture."""
+    upright = size[::-1] if turn in _SIDEWAYS else size
+    annotated = image.width, image.height
+    if upright != annotated:
+        turned = " (turned upright as its EXIF orientation says)" if upright != size else ""
+        found = f"{upright[0]} x {upright[1]}{turned}"
+        yield Problem(WRONG_SIZE, f"{image.file}: {found}, annotated as {image.width} x {image.height}")
+    elif turn != UNTURNED and size == annotated:
+        yield Problem(TURNED, f"{image.file}: orientation {turn}; its boxes are taken to be of the upright picture")

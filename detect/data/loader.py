@@ -8,12 +8,13 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import DatasetMapper, build_detection_test_loader, build_detection_train_loader
+from detectron2.data import build_detection_test_loader, build_detection_train_loader
 from detectron2.data import transforms as T
 from detectron2.utils import comm
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from classify.seeding import seed_generators
+from detect.data.mapper import Mapper
 from detect.data.records import Split
 
 
@@ -55,7 +56,7 @@ def train_loader(
     """An endless loader; its k-th batch depends only on (seed, start_iteration + k). Split over processes."""
     records = dataset.split.records(filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS)
     resize = T.ResizeShortestEdge(cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.MAX_SIZE_TRAIN, cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING)
-    mapper = DatasetMapper(
+    mapper = Mapper(
         is_train=True,
         augmentations=[resize, *([T.RandomFlip()] if flip else [])],
         image_format=cfg.INPUT.FORMAT,
@@ -74,7 +75,7 @@ def train_loader(
 def test_loader(dataset: DetectionDataset, cfg: CfgNode, *, num_workers: int = 0) -> DataLoader:
     """Detectron2's loader of every image once, in order, one per batch, split over the processes."""
     resize = T.ResizeShortestEdge(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)
-    mapper = DatasetMapper(is_train=False, augmentations=[resize], image_format=cfg.INPUT.FORMAT)
+    mapper = Mapper(is_train=False, augmentations=[resize], image_format=cfg.INPUT.FORMAT)
     records = dataset.split.records()
     return build_detection_test_loader(dataset=records, mapper=mapper, num_workers=num_workers)
 
@@ -102,7 +103,7 @@ class TrainStream(Dataset):
     def __init__(
         self,
         records: list[dict[str, Any]],
-        mapper: DatasetMapper,
+        mapper: Mapper,
         *,
         seed: int,
         batch_size: int = 1,

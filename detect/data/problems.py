@@ -20,8 +20,10 @@ class Kind:
 
 MISSING = "images missing"
 UNREADABLE = "images not readable"
-TOO_DEEP = "images of more than 8 bits a channel"
+TOO_DEEP = "images of 32 bits a pixel"
+DEEP = "images of 16 bits, of which the upper 8 are used"
 WRONG_SIZE = "images of another size than annotated"
+TURNED = "images that EXIF turns, with a size that fits either way"
 IMAGE_ID_TWICE = "image ids used twice"
 FILE_TWICE = "images listed twice"
 SAME_CONTENT = "images with the same content as another"
@@ -42,11 +44,13 @@ KINDS: dict[str, Kind] = {
     MISSING: Kind("images", "refused"),
     UNREADABLE: Kind("images", "refused"),
     TOO_DEEP: Kind("images", "refused"),
+    DEEP: Kind("images", "counted"),
     WRONG_SIZE: Kind("images", "refused"),
+    TURNED: Kind("images", "counted"),
     IMAGE_ID_TWICE: Kind("images", "refused"),
     FILE_TWICE: Kind("images", "counted"),
     SAME_CONTENT: Kind("images", "counted"),
-    SHARED: Kind("images", "counted"),
+    SHARED: Kind("images", "refused"),
     NO_ANNOTATION: Kind("images", "refused"),
     BAD_ANNOTATION: Kind("images", "refused"),
     STRAY: Kind("boxes", "refused"),

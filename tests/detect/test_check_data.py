@@ -1,58 +1,30 @@
 """What the checker finds in COCO data: files, sizes, boxes, ids, and splits that overlap."""
 
-import json
-from io import BytesIO
-
 import numpy as np
 import pytest
+import torch
+from coco_layout import coco_box, encoded, grey_16_bits, picture, turned, write_coco
+from detectron2.data.detection_utils import read_image
 from PIL import Image
 
 from detect.build import DetectorSettings, make_config
-from detect.data import CocoDataset, check_dataset, train_loader
-from detect.data.check import check_split, shared_images
+from detect.data import check_dataset, train_loader
+from detect.data import test_loader as every_image_once
+from detect.data.check import check_apart, check_split, shared_images
+from detect.data.picture import read_picture
 from detect.data.problems import KINDS, box_fault, by_kind
-
-
-def _picture(seed=0, mode="RGB", size=(40, 20)):
-    pixels = np.random.default_rng(seed).integers(0, 255, (size[1], size[0], 3), dtype=np.uint8)
-    return Image.fromarray(pixels).convert(mode)
-
-
-def _encoded(picture, kind, **options):
-    buffer = BytesIO()
-    picture.save(buffer, kind, **options)
-    return buffer.getvalue()
-
-
-def _box(k, image, bbox, **more):
-    return {"id": k, "image_id": image, "category_id": 0, "bbox": bbox, **more}
-
-
-def _write(folder, files, boxes=(), **changes):
-    """A COCO JSON over files by name (40 x 20, ids from 1); no info, no licences, a category with id 0."""
-    folder.mkdir(exist_ok=True)
-    for name, content in files.items():
-        (folder / name).write_bytes(content)
-    images = [{"id": k, "file_name": name, "width": 40, "height": 20} for k, name in enumerate(files, 1)]
-    coco = {
-        "images": images,
-        "annotations": list(boxes) or [_box(1, 1, [4, 4, 8, 8])],
-        "categories": [{"id": 0, "name": "thing"}, {"id": 7, "name": "other"}],
-    }
-    (folder / "all.json").write_text(json.dumps(coco | changes))
-    return CocoDataset(folder / "all.json", folder)
 
 
 def _found(dataset):
     return by_kind(check_split(dataset.split).problems)
 
 
-JPEG = _encoded(_picture(), "JPEG", quality=95)
+JPEG = encoded(picture(), "JPEG", quality=95)
 
 
-@pytest.mark.parametrize("mode", ["RGB", "L", "P", "RGBA", "LA", "1"])
+@pytest.mark.parametrize("mode", ["RGB", "L", "P", "RGBA", "LA", "1", "CMYK"])
 def test_pictures_of_8_bits_and_less_are_trained_on(tmp_path, mode):
-    dataset = _write(tmp_path, {"a.png": _encoded(_picture(mode=mode), "PNG")})
+    dataset = write_coco(tmp_path, {"a.png": encoded(picture(mode=mode), "TIFF")})
     check_dataset(dataset)
     cfg = make_config(DetectorSettings(num_classes=2, image_size=20))
     (record,) = next(iter(train_loader(dataset, cfg, batch_size=1, seed=0)))
@@ -65,28 +37,58 @@ def test_pictures_of_8_bits_and_less_are_trained_on(tmp_path, mode):
         (JPEG[: len(JPEG) // 2], "images not readable"),
         (JPEG[:-40], "images not readable"),
         (b"no image", "images not readable"),
-        (_encoded(Image.fromarray(np.full((20, 40), 60000, dtype=np.uint16)), "PNG"), "images of more than 8 bits"),
-        (_encoded(_picture(size=(20, 40)), "PNG"), "images of another size"),
+        (encoded(Image.new("F", (40, 20)), "TIFF"), "images of 32 bits a pixel"),
+        (encoded(picture(size=(20, 40)), "PNG"), "images of another size"),
     ],
 )
 def test_pictures_that_would_corrupt_a_result_are_refused(tmp_path, content, kind):
-    dataset = _write(tmp_path, {"a.jpg": JPEG, "b.jpg": content})
+    dataset = write_coco(tmp_path, {"a.jpg": JPEG, "b.jpg": content})
     with pytest.raises(ValueError, match=rf"all\.json: 1 of 2 {kind}.*b\.jpg"):
         check_dataset(dataset)
 
 
 def test_sizes_are_those_of_pictures_turned_as_their_exif_says(tmp_path):
-    exif = Image.Exif()
-    exif[0x0112] = 6  # to be turned by 90 degrees
-    lying, upright = _picture(1), _picture(2, size=(20, 40))
-    files = {"lying.jpg": _encoded(lying, "JPEG", exif=exif), "upright.jpg": _encoded(upright, "JPEG", exif=exif)}
-    dataset = _write(tmp_path, files)
+    exif = turned(6)  # by 90 degrees
+    lying, upright = picture(1), picture(2, size=(20, 40))
+    files = {"lying.jpg": encoded(lying, "JPEG", exif=exif), "upright.jpg": encoded(upright, "JPEG", exif=exif)}
+    dataset = write_coco(tmp_path, files)
     (place,) = _found(dataset)["images of another size than annotated"]
     assert "lying.jpg: 20 x 40 (turned upright as its EXIF orientation says), annotated as 40 x 20" in place
     cfg = make_config(DetectorSettings(num_classes=2, image_size=20))
-    good = _write(tmp_path, {"upright.jpg": files["upright.jpg"]})
+    good = write_coco(tmp_path, {"upright.jpg": files["upright.jpg"]})
     (record,) = next(iter(train_loader(good, cfg, batch_size=1, seed=0)))
     assert record["image"].shape == (3, 20, 40)
+
+
+@pytest.mark.parametrize("orientation", range(10))
+@pytest.mark.parametrize("mode", ["RGB", "L", "P"])
+def test_pictures_are_turned_as_detectron2_turns_them(tmp_path, mode, orientation):
+    file = tmp_path / "a.png"
+    picture(mode=mode).save(file, exif=turned(orientation))
+    assert np.array_equal(np.asarray(read_picture(file)), read_image(str(file), format="RGB"))
+
+
+def test_where_a_turn_leaves_the_size_boxes_are_of_the_upright_picture(tmp_path):
+    dataset = write_coco(tmp_path, {"a.png": encoded(picture(), "PNG", exif=turned(3))})
+    (place,) = _found(dataset)["images that EXIF turns, with a size that fits either way"]
+    assert place.endswith("a.png: orientation 3; its boxes are taken to be of the upright picture")
+    check_dataset(dataset)
+    cfg = make_config(DetectorSettings(num_classes=2, image_size=20))
+    (record,) = next(iter(train_loader(dataset, cfg, batch_size=1, seed=0)))
+    stored = torch.from_numpy(np.array(picture())).permute(2, 0, 1)
+    assert torch.equal(record["image"], stored.rot90(2, (1, 2)))
+
+
+def test_of_16_bits_the_upper_8_are_used(tmp_path):
+    """As Pillow does with 16 bits of colour; 255 x 256 + 255 is white, 256 is the darkest grey above black."""
+    for value, expected in ((65535, 255), (256, 1), (255, 0), (0x8081, 0x80)):
+        dataset = write_coco(tmp_path, {"a.png": grey_16_bits(value)})
+        check_dataset(dataset)
+        assert list(_found(dataset)) == ["images of 16 bits, of which the upper 8 are used"]
+        cfg = make_config(DetectorSettings(num_classes=2, image_size=20))
+        for loader in (train_loader(dataset, cfg, batch_size=1, seed=0), every_image_once(dataset, cfg)):
+            (record,) = next(iter(loader))
+            assert record["image"].shape == (3, 20, 40) and record["image"].unique().tolist() == [expected]
 
 
 @pytest.mark.parametrize(
@@ -102,7 +104,7 @@ def test_sizes_are_those_of_pictures_turned_as_their_exif_says(tmp_path):
     ],
 )
 def test_boxes(tmp_path, bbox, kind):
-    dataset = _write(tmp_path, {"a.jpg": JPEG}, [_box(1, 1, [4, 4, 8, 8]), _box(2, 1, bbox)])
+    dataset = write_coco(tmp_path, {"a.jpg": JPEG}, [coco_box(1, 1, [4, 4, 8, 8]), coco_box(2, 1, bbox)])
     assert {k: len(v) for k, v in _found(dataset).items()} == {kind: 1}
     checked = check_split(dataset.split)
     assert checked.sound == (kind == "boxes over the edge by at most a pixel")
@@ -124,13 +126,13 @@ def test_the_same_number_twice_is_one_pixel_in_voc_and_nothing_in_coco():
 
 def test_ids_and_classes(tmp_path):
     boxes = [
-        _box(0, 1, [4, 4, 8, 8]),
-        _box(0, 1, [5, 4, 8, 8]),
-        _box(2, 9, [4, 4, 8, 8]),
-        _box(3, 1, [4, 4, 8, 8]) | {"category_id": 3},
+        coco_box(0, 1, [4, 4, 8, 8]),
+        coco_box(0, 1, [5, 4, 8, 8]),
+        coco_box(2, 9, [4, 4, 8, 8]),
+        coco_box(3, 1, [4, 4, 8, 8]) | {"category_id": 3},
     ]
     image = {"file_name": "a.jpg", "width": 40, "height": 20}
-    dataset = _write(tmp_path, {"a.jpg": JPEG}, boxes, images=[image | {"id": k} for k in (1, 1, 2)])
+    dataset = write_coco(tmp_path, {"a.jpg": JPEG}, boxes, images=[image | {"id": k} for k in (1, 1, 2)])
     assert {kind: len(places) for kind, places in _found(dataset).items()} == {
         "image ids used twice": 1,
         "images listed twice": 1,
@@ -141,8 +143,12 @@ def test_ids_and_classes(tmp_path):
 
 
 def test_crowds_and_images_without_boxes(tmp_path):
-    boxes = [_box(1, 2, [4, 4, 8, 8]), _box(2, 3, [4, 4, 8, 8], iscrowd=1), _box(3, 2, [9, 4, 8, 8], iscrowd=1)]
-    dataset = _write(tmp_path, {f"{k}.png": _encoded(_picture(k), "PNG") for k in (1, 2, 3)}, boxes)
+    boxes = [
+        coco_box(1, 2, [4, 4, 8, 8]),
+        coco_box(2, 3, [4, 4, 8, 8], iscrowd=1),
+        coco_box(3, 2, [9, 4, 8, 8], iscrowd=1),
+    ]
+    dataset = write_coco(tmp_path, {f"{k}.png": encoded(picture(k), "PNG") for k in (1, 2, 3)}, boxes)
     check_dataset(dataset)
     found = dataset.split.summary()
     assert (found["images_without_boxes"], found["crowd"], found["usable"]) == (1, 2, 1)
@@ -158,22 +164,24 @@ def test_crowds_and_images_without_boxes(tmp_path):
     ],
 )
 def test_categories_are_told_apart(tmp_path, categories, message):
-    dataset = _write(tmp_path, {"a.jpg": JPEG}, categories=categories)
+    dataset = write_coco(tmp_path, {"a.jpg": JPEG}, categories=categories)
     with pytest.raises(ValueError, match=message):
         check_dataset(dataset)
 
 
 def test_images_in_two_splits_are_found_by_path_and_by_content(tmp_path):
-    a, b, c = (_encoded(_picture(k), "PNG") for k in range(3))
-    train = _write(tmp_path / "train", {"1.png": a, "2.png": b})
-    test = _write(tmp_path / "test", {"1.png": c, "other.png": b})  # equal names in two folders are two images
+    a, b, c = (encoded(picture(k), "PNG") for k in range(3))
+    train = write_coco(tmp_path / "train", {"1.png": a, "2.png": b})
+    test = write_coco(tmp_path / "test", {"1.png": c, "other.png": b})  # equal names in two folders are two images
     shared = list(shared_images(check_split(train.split), check_split(test.split)))
     assert [p.where for p in shared] == [f"{tmp_path}/test/other.png, the same content as {tmp_path}/train/2.png"]
+    with pytest.raises(ValueError, match=r"1 of 2 images are in .*/train/all\.json too.*allow_shared=true"):
+        check_apart(check_split(train.split), check_split(test.split))
     again = list(shared_images(check_split(train.split), check_split(train.split)))
     assert [p.where for p in again] == [f"{tmp_path}/train/{k}.png" for k in (1, 2)]
 
 
 def test_copies_within_a_split_are_counted_not_refused(tmp_path):
-    dataset = _write(tmp_path, {"a.jpg": JPEG, "b.jpg": JPEG})
+    dataset = write_coco(tmp_path, {"a.jpg": JPEG, "b.jpg": JPEG})
     assert list(_found(dataset)) == ["images with the same content as another"]
     check_dataset(dataset)

@@ -8,9 +8,9 @@ from study.detector_sections import DetectorData
 from study.stages import Stage
 
 
-def _data(root, **more):
+def _data(root, allow_shared=False, **more):
     voc = {"root": root, "train": "train", "test": "test", **more}
-    return detection_data(DetectorData.model_validate({"voc": voc}))
+    return detection_data(DetectorData.model_validate({"voc": voc, "allow_shared": allow_shared}))
 
 
 def _hash(root, **more):
@@ -28,6 +28,7 @@ def test_the_annotations_count_and_not_where_they_are(tmp_path):
     assert _hash(one) != _hash(one, year=2007)
     assert _hash(one) != _hash(one, classes=["dog", "cat"])
     assert _hash(one) == _hash(one, classes=["cat", "dog"])
+    assert _hash(one) == _hash(one, allow_shared=False) != _hash(one, allow_shared=True)
     before = _hash(two)
     write_annotation(two, "b", [voc_object("dog", (1, 1, 9, 10))])
     assert _hash(two) != before

@@ -275,7 +275,14 @@ def test_bad_detection_data_is_refused_before_anything_is_trained(tmp_path, chan
 
 
 def test_a_data_set_of_ones_own_in_coco_format(tmp_path):
-    config, routes = tiny("pipelines=[detect_from_scratch]", coco_files(tmp_path))
+    """Its only image is in both splits, which has to be allowed."""
+    override = coco_files(tmp_path)
+    config, routes = tiny("pipelines=[detect_from_scratch]", override)
+    with pytest.raises(ValueError, match=r"1 of 1 images are in .*a\.json too.*detector\.dataset\.allow_shared=true"):
+        run_study(config, DIGITS, routes, tmp_path / "runs")
+    assert not list((tmp_path / "runs").glob("*-*"))
+    config, routes = tiny("pipelines=[detect_from_scratch]", override, "detector.dataset.allow_shared=true")
     out, outcome = run_study(config, DIGITS, routes, tmp_path / "runs")
     assert outcome.complete, outcome
     assert [row["pipeline"] for row in rows(out)] == ["detect_from_scratch"]
+    assert "Data: 1 of 1 images of the test split are in training too" in (out / "report.md").read_text()

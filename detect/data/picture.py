@@ -1,0 +1,35 @@
+"""An image file as training, evaluation, drawings and the checker see it: upright, in RGB of 8 bits."""
+
+from pathlib import Path
+
+from PIL import ExifTags, Image
+
+from classify.data.eight_bits import to_rgb
+
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+UNTURNED = 1
+
+
+def read_picture(file: Path) -> Image.Image:
+    """The picture, turned as its EXIF orientation says: boxes are of this one. Detectron2 turns pictures alike."""
+    with Image.open(file) as image:
+        turn = _UPRIGHT.get(orientation(image))
+        rgb = to_rgb(image)
+    return rgb if turn is None else rgb.transpose(turn)
+
+
+def orientation(image: Image.Image) -> int:
+    """The EXIF orientation, 1 to 8; 1 where there is none that can be read."""
+    try:
+        found = image.getexif().get(ExifTags.Base.Orientation)
+    except Exception:  # of EXIF data beyond repair, many types; the picture itself may be whole
+        return UNTURNED
+    return found if found in _UPRIGHT else UNTURNED
