@@ -7,11 +7,11 @@ are built from the same parts, so a scan that trained a classifier never appears
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
-from sklearn.datasets import load_digits
 
 from classify.data.images import SPLITS, ImageSet, channel_mean_std, check_split
 from classify.data.photos import PhotoCrop, draw_crop, render_crop
@@ -60,7 +60,7 @@ def scan_indices(split: str) -> np.ndarray:
 @cache
 def scan_labels() -> np.ndarray:
     """The digit, 0 to 9, of each of the 1,797 scans."""
-    return _read_only(load_digits().target.astype(np.int64))
+    return _read_only(_embedded().target.astype(np.int64))
 
 
 @cache
@@ -69,8 +69,15 @@ def scans() -> np.ndarray:
 
     The 8x8 cells have a margin of one cell of paper, so that enlarging cuts no stroke at the border.
     """
-    ink = (load_digits().images / 16).astype(np.float32)
+    ink = (_embedded().images / 16).astype(np.float32)
     return _read_only(np.pad(ink, [(0, 0), (1, 1), (1, 1)]))
+
+
+def _embedded() -> Any:
+    """scikit-learn's data; imported here, since its import costs every other command a second."""
+    from sklearn.datasets import load_digits
+
+    return load_digits()
 
 
 def random_stream(purpose: str, split: str, index: int, seed: int) -> np.random.Generator:

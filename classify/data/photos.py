@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from sklearn.datasets import load_sample_images
 
 from classify.data.images import check_split
 
@@ -68,6 +67,8 @@ def render_crop(crop: PhotoCrop, image_size: int) -> np.ndarray:
 
 @cache
 def _photographs() -> dict[str, Image.Image]:
+    from sklearn.datasets import load_sample_images  # here, since its import costs every other command a second
+
     bunch = load_sample_images()
     photographs = {Path(name).name: image for name, image in zip(bunch.filenames, bunch.images, strict=True)}
     for photo in BANDS:

@@ -154,9 +154,7 @@ def test_the_remains_of_a_killed_process_are_harmless(tmp_path):
     remains = tmp_path / f".digits-{name}.1.0" / "val"
     remains.mkdir(parents=True)
     (remains / "00000.png").write_bytes(b"half")
-    splits = write_scenes(
-        tmp_path, image_size=96, images={"val": 2}, digits_per_scene=(2, 4), digit_size=(16, 32)
-    )
+    splits = write_scenes(tmp_path, image_size=96, images={"val": 2}, digits_per_scene=(2, 4), digit_size=(16, 32))
     assert splits["val"].annotations.parent == tmp_path / f"digits-{name}"
     with Image.open(splits["val"].image_dir / "00000.png") as png:
         assert png.size == (96, 96)
