@@ -1,5 +1,9 @@
-"""Multiply-adds of a detector, by parts. Convolutions and linear layers only, one image."""
+"""Multiply-adds of a detector, by parts. Convolutions and linear layers only, one image.
 
+A weight that a mask removed counts as no parameter and no multiply-add, as in a classifier (pruning/masked_cost.py).
+"""
+
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +13,9 @@ from detectron2.modeling import GeneralizedRCNN
 from detectron2.modeling.roi_heads import Res5ROIHeads
 from torch import Tensor, nn
 
-from pruning.cost import count_macs
+from detect.single_level import masked_parts
+from pruning.cost import count_macs, count_params
+from pruning.pattern import map_areas
 
 BACKWARD_FACTOR = 3  # forward and backward cost three times the forward pass
 
@@ -28,10 +34,17 @@ class DetectorMacs:
         return self.backbone + self.fpn + self.rpn + self.roi_heads
 
 
-def detector_macs(detector: GeneralizedRCNN, *, image_size: tuple[int, int], proposals: int) -> DetectorMacs:
+def detector_macs(
+    detector: GeneralizedRCNN,
+    *,
+    image_size: tuple[int, int],
+    proposals: int,
+    masks: Mapping[str, Tensor] | None = None,
+) -> DetectorMacs:
     """MACs of a Faster R-CNN on one padded image of `image_size` (height, width) with `proposals` regions.
 
-    The real number of regions can only be lower, so this is the upper bound that a comparison can share.
+    The real number of regions can only be lower, so this is the upper bound that a comparison can share. `masks`:
+    boolean tensors by parameter name of `masked_parts(detector)`, False where a weight is gone.
     """
     image = torch.zeros(1, 3, *_padded(image_size, detector.backbone.size_divisibility))
     image = image.to(detector.pixel_mean.device)
@@ -41,18 +54,58 @@ def detector_macs(detector: GeneralizedRCNN, *, image_size: tuple[int, int], pro
     level, pooler, head = _region_head(detector.roi_heads)
     region = torch.zeros(1, detector.backbone.output_shape()[level].channels, *pooler.output_size, device=image.device)
     per_region = count_macs(head, region)
-    return DetectorMacs(body, pyramid - body, with_rpn - pyramid, per_region * proposals)
+    parts = masked_parts(detector)
+    gone = {
+        part: _removed_macs(module, masks or {}, region if part == "stage" else image) for part, module in parts.items()
+    }
+    return DetectorMacs(
+        body - gone["body"],
+        pyramid - body - gone.get("fpn", 0),
+        with_rpn - pyramid,
+        (per_region - gone.get("stage", 0)) * proposals,
+    )
 
 
-def evaluation_macs(detector: GeneralizedRCNN, cfg: CfgNode, *, image_size: tuple[int, int]) -> DetectorMacs:
+def detector_params(detector: GeneralizedRCNN, masks: Mapping[str, Tensor] | None = None) -> tuple[int, int]:
+    """Parameters of the bottom-up network and of the whole detector that `masks` leave."""
+    gone = {part: sum(_removed(module, masks or {}).values()) for part, module in masked_parts(detector).items()}
+    return count_params(detector.backbone.bottom_up) - gone["body"], count_params(detector) - sum(gone.values())
+
+
+def evaluation_macs(
+    detector: GeneralizedRCNN,
+    cfg: CfgNode,
+    *,
+    image_size: tuple[int, int],
+    masks: Mapping[str, Tensor] | None = None,
+) -> DetectorMacs:
     """MACs of evaluating one image: the box head runs on every proposal."""
-    return detector_macs(detector, image_size=image_size, proposals=cfg.MODEL.RPN.POST_NMS_TOPK_TEST)
+    return detector_macs(detector, image_size=image_size, proposals=cfg.MODEL.RPN.POST_NMS_TOPK_TEST, masks=masks)
 
 
-def training_macs(detector: GeneralizedRCNN, cfg: CfgNode, *, image_size: tuple[int, int]) -> int:
+def training_macs(
+    detector: GeneralizedRCNN,
+    cfg: CfgNode,
+    *,
+    image_size: tuple[int, int],
+    masks: Mapping[str, Tensor] | None = None,
+) -> int:
     """MACs of one image in training, forward and backward: the box head runs on the sampled regions."""
-    forward = detector_macs(detector, image_size=image_size, proposals=cfg.MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE)
-    return BACKWARD_FACTOR * forward.total
+    regions = cfg.MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE
+    return BACKWARD_FACTOR * detector_macs(detector, image_size=image_size, proposals=regions, masks=masks).total
+
+
+def _removed(part: nn.Module, masks: Mapping[str, Tensor]) -> dict[str, int]:
+    """Removed weights of each layer of `part`, by the layer's name there."""
+    here = dict(part.named_parameters())
+    return {name.removesuffix(".weight"): int((~mask).sum()) for name, mask in masks.items() if name in here}
+
+
+def _removed_macs(part: nn.Module, masks: Mapping[str, Tensor], example: Tensor) -> int:
+    """Multiply-adds of the removed weights of `part` on the input `example`."""
+    removed = _removed(part, masks)
+    areas = map_areas(part, example) if removed else {}
+    return sum(count * areas[layer] for layer, count in removed.items())
 
 
 def _padded(size: tuple[int, int], divisor: int) -> tuple[int, int]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec
-from detectron2.modeling import ROI_HEADS_REGISTRY, Backbone, GeneralizedRCNN
+from detectron2.modeling import FPN, ROI_HEADS_REGISTRY, Backbone, GeneralizedRCNN
 from detectron2.modeling.poolers import ROIPooler
 from detectron2.modeling.roi_heads import FastRCNNOutputLayers, Res5ROIHeads
 from torch import Tensor, nn
@@ -73,10 +73,18 @@ class StageROIHeads(Res5ROIHeads):
         }
 
 
-def classifier_parts(detector: GeneralizedRCNN) -> list[nn.Module]:
-    """What a detector has of its classifier, parameters by their names there: the body, and a stage on regions."""
-    body = detector.backbone.bottom_up.body
-    return [body, detector.roi_heads.res5] if isinstance(detector.roi_heads, StageROIHeads) else [body]
+def masked_parts(detector: GeneralizedRCNN) -> dict[str, nn.Module]:
+    """The parts that masks of single weights may cover; parameters have their names there.
+
+    "body": the bottom-up network, named as the classifier. "stage": a single level's stage on regions, named likewise.
+    "fpn": what has an FPN's layers, by Detectron2's names for them.
+    """
+    parts = {"body": detector.backbone.bottom_up.body}
+    if isinstance(detector.roi_heads, StageROIHeads):
+        parts["stage"] = detector.roi_heads.res5
+    if isinstance(detector.backbone, FPN):
+        parts["fpn"] = detector.backbone
+    return parts
 
 
 @contextmanager

@@ -52,7 +52,7 @@ class Budget:
         self._last: tuple[tuple[Any, ...], nn.Module, Sequence[Group]] | None = None
         self._networks: dict[str, Network | None] = {}
         self._classifiers: dict[tuple[str, int, int], tuple[int, int]] = {}
-        self._detectors: dict[tuple[str, str], tuple[int, int, int]] = {}
+        self._detectors: dict[tuple[str, str, str], tuple[int, int, int]] = {}
 
     def estimate(self, stage: Stage) -> Estimate:
         """The estimate of one stage; ValueError for what cannot be pruned or built as asked."""
@@ -179,18 +179,20 @@ class Budget:
 
     def _detector_costs(self, stage: Stage, network: Network) -> tuple[int, int, int]:
         """Params, MACs of one image, training MACs of one image."""
-        from detect.cost import evaluation_macs, training_macs
+        from detect.cost import detector_params, evaluation_macs, training_macs
         from detect.data import class_names, mean_image_size
         from study.detector_stages import build
 
         trained = next(s for s in reversed(stage.with_ancestors()) if s.kind == "train_detector")
-        key = (str(trained.settings["model"]), network.plan.to_json())
+        kept = {name: int(mask.sum()) for name, mask in (network.masks or {}).items()}
+        key = (str(trained.settings["model"]), network.plan.to_json(), str(kept))
         if key not in self._detectors:
             dataset = open_detection(trained.settings["data"], "train", self.runs / "data")
             detector, cfg = build(trained, network, network.build(), len(class_names(dataset)), device="cpu")
             size = mean_image_size(dataset, cfg)
-            macs = evaluation_macs(detector, cfg, image_size=size).total
-            self._detectors[key] = (count_params(detector), macs, training_macs(detector, cfg, image_size=size))
+            macs = evaluation_macs(detector, cfg, image_size=size, masks=network.masks).total
+            per_image = training_macs(detector, cfg, image_size=size, masks=network.masks)
+            self._detectors[key] = (detector_params(detector, network.masks)[1], macs, per_image)
         return self._detectors[key]
 
     def _detector(self, stage: Stage, network: Network) -> Estimate:

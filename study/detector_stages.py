@@ -10,16 +10,15 @@ from torch import nn
 
 from classify.models import stages_of
 from detect.build import DetectorSettings, build_detector
-from detect.cost import evaluation_macs, training_macs
+from detect.cost import detector_params, evaluation_macs, training_macs
 from detect.data import DetectionDataset, class_names, mean_image_size, train_loader
 from detect.data.check import check_split, shared_images
 from detect.evaluate import METRICS, evaluate_detector
 from detect.pictures import draw_scenes
 from detect.prune import backbone_groups, detection_loss, prune_detector
-from detect.single_level import classifier_parts
+from detect.single_level import masked_parts
 from detect.train import TrainSettings, train_detector
 from detect.voc_metrics import VOC_METRICS
-from pruning.cost import count_params
 from pruning.masked_training import HoldMasks, reinitialise_surviving
 from pruning.masks import Masks
 from pruning.methods import Effect, get_method
@@ -62,7 +61,7 @@ def run_train_detector(context: Context) -> dict[str, Any]:
     )
     network.save(context.run)
     save_weights(context.run.weights, detector)
-    macs = training_macs(detector, cfg, image_size=mean_image_size(dataset, cfg))
+    macs = training_macs(detector, cfg, image_size=mean_image_size(dataset, cfg), masks=network.masks)
     return {
         "metrics": {"final_loss": outcome.final_loss},
         "data": dataset.split.summary(),
@@ -120,13 +119,14 @@ def run_evaluate(context: Context) -> dict[str, Any]:
     """
     settings, parent = context.stage.settings, context.stage.parents[0]
     dataset = open_detection(settings["data"], settings["split"], context.data)
-    _, detector, cfg = load_detector(parent, context.runs, len(class_names(dataset)), device=context.device)
+    network, detector, cfg = load_detector(parent, context.runs, len(class_names(dataset)), device=context.device)
     scores = evaluate_detector(detector, cfg, dataset=dataset, out_dir=context.run.path)
     if settings["scenes"]:
         pictures = context.run.path / "detections"
         draw_scenes(detector, cfg, dataset=dataset, out_dir=pictures, count=settings["scenes"])
     size = mean_image_size(dataset, cfg)
-    macs = evaluation_macs(detector, cfg, image_size=size)
+    macs = evaluation_macs(detector, cfg, image_size=size, masks=network.masks)
+    backbone_params, params = detector_params(detector, network.masks)
     return {
         "metrics": {name: scores[name] for name in (*METRICS, *VOC_METRICS) if name in scores},
         "per_class": scores["per_class"],
@@ -141,9 +141,9 @@ def run_evaluate(context: Context) -> dict[str, Any]:
             "metric": scores["metric"],
         },
         "costs": {
-            "backbone_params": count_params(detector.backbone.bottom_up),
+            "backbone_params": backbone_params,
             "backbone_macs": macs.backbone,
-            "detector_params": count_params(detector),
+            "detector_params": params,
             "detector_macs": macs.total,
         },
         "train_macs": 0,
@@ -170,12 +170,13 @@ def _random(network: Network) -> nn.Module:
 
 
 def _effects(settings: Mapping[str, Any], network: Network, detector: Any) -> list[Effect]:
-    """Masks held on what the detector has of the classifier, and what pruning inside it asks of the training before."""
+    """Masks held on the parts they cover, and what pruning inside the detector asks of the training before."""
     effects: list[Effect] = []
     if network.masks is not None:
-        for part in classifier_parts(detector):
-            here = dict(part.named_parameters())
-            effects.append(HoldMasks(part, Masks({name: mask for name, mask in network.masks.items() if name in here})))
+        for part in masked_parts(detector).values():
+            here = {name: mask for name, mask in network.masks.items() if name in dict(part.named_parameters())}
+            if here:
+                effects.append(HoldMasks(part, Masks(here)))
     wanted = settings.get("effect")
     if wanted:
         effect = get_method(wanted["method"]).training_effect

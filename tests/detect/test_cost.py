@@ -1,11 +1,13 @@
 """A detector's multiply-adds by parts, against closed forms."""
 
+from dataclasses import replace
+
 import torch
 from torchvision.models.resnet import BasicBlock, ResNet
 
 from detect.build import DetectorSettings, build_detector
-from detect.cost import DetectorMacs, detector_macs, evaluation_macs, training_macs
-from pruning.cost import count_macs
+from detect.cost import DetectorMacs, detector_macs, detector_params, evaluation_macs, training_macs
+from pruning.cost import count_macs, count_params
 
 SETTINGS = DetectorSettings(
     num_classes=3, image_size=64, fpn_channels=8, box_head_dim=16, roi_batch_size=32, test_proposals=20
@@ -43,3 +45,43 @@ def test_images_are_padded_to_the_coarsest_stride():
     assert detector_macs(detector, image_size=(50, 33), proposals=5) == detector_macs(
         detector, image_size=(64, 64), proposals=5
     )
+
+
+def keeping(shape, kept):
+    """A mask of this shape that leaves the first `kept` weights."""
+    mask = torch.zeros(shape, dtype=torch.bool)
+    mask.view(-1)[:kept] = True
+    return mask
+
+
+def test_removed_weights_of_body_and_pyramid_count_no_more():
+    """At 64 x 64 pixels the stem answers at 1,024 places, layer 4 at 4, level p2 at 256."""
+    detector, cfg = build_detector(ResNet(BasicBlock, [1, 1, 1, 1], num_classes=2), settings=SETTINGS)
+    masks = {
+        "conv1.weight": keeping((64, 3, 7, 7), 64 * 3 * 49 - 10),
+        "layer4.0.conv2.weight": keeping((512, 512, 3, 3), 1),
+        "fpn_output2.weight": keeping((8, 8, 3, 3), 500),  # of 576
+        "fc.weight": keeping((2, 512), 1),  # of the classifier, and not in the detector
+    }
+    dense = evaluation_macs(detector, cfg, image_size=(64, 64))
+    left = evaluation_macs(detector, cfg, image_size=(64, 64), masks=masks)
+    assert dense.backbone - left.backbone == 10 * 1024 + (512 * 512 * 9 - 1) * 4
+    assert dense.fpn - left.fpn == 76 * 256
+    assert (left.rpn, left.roi_heads) == (dense.rpn, dense.roi_heads)
+    forward = training_macs(detector, cfg, image_size=(64, 64)) // 3
+    trained = training_macs(detector, cfg, image_size=(64, 64), masks=masks)
+    assert trained == 3 * (forward - (dense.total - left.total))
+    body, whole = detector_params(detector, masks)
+    assert count_params(detector.backbone.bottom_up) - body == 10 + 512 * 512 * 9 - 1
+    assert count_params(detector) - whole == 10 + 512 * 512 * 9 - 1 + 76
+
+
+def test_removed_weights_of_a_stage_on_regions_count_once_a_region():
+    """A region of 14 x 14 leaves layer 4 as 7 x 7."""
+    settings = replace(SETTINGS, head="c4", strides=(16,), fpn_channels=None, box_head_dim=None)
+    detector, _ = build_detector(ResNet(BasicBlock, [1, 1, 1, 1], num_classes=2), settings=settings)
+    masks = {"layer4.0.conv2.weight": keeping((512, 512, 3, 3), 512 * 512 * 9 - 3)}
+    dense, left = (detector_macs(detector, image_size=(64, 64), proposals=5, masks=given) for given in (None, masks))
+    assert dense.roi_heads - left.roi_heads == 3 * 49 * 5
+    assert (left.backbone, left.fpn, left.rpn) == (dense.backbone, 0, dense.rpn)
+    assert detector_params(detector, masks)[1] == count_params(detector) - 3

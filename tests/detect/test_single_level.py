@@ -16,7 +16,7 @@ from detect.backbone import ClassifierBackbone, FusedFrozenBatchNorm2d, stage_af
 from detect.build import DetectorSettings, build_detector, make_config
 from detect.cost import detector_macs
 from detect.prune import backbone_groups, prune_detector
-from detect.single_level import classifier_parts
+from detect.single_level import masked_parts
 from pruning.plan import PruningPlan
 from pruning.select import Selection
 
@@ -132,12 +132,18 @@ def test_a_pruned_classifier_and_pruning_inside():
 
 
 def test_both_parts_of_the_classifier_are_found_by_its_names():
+    """And of an FPN, whose layers masks may cover too, its own."""
     model = classifier()
     names = {name for name, _ in model.named_parameters()} - {"fc.weight", "fc.bias"}
     detector, _ = build_detector(model, settings=replace(SETTINGS, norm="BN"))
-    assert {name for part in classifier_parts(detector) for name, _ in part.named_parameters()} == names
+    parts = masked_parts(detector)
+    assert parts.keys() == {"body", "stage"}
+    assert {name for part in parts.values() for name, _ in part.named_parameters()} == names
     pyramid, _ = build_detector(model, settings=replace(SETTINGS, norm="BN", head="fpn", strides=(4, 8, 16, 32)))
-    assert {name for part in classifier_parts(pyramid) for name, _ in part.named_parameters()} == names
+    parts = masked_parts(pyramid)
+    assert parts.keys() == {"body", "fpn"}
+    assert {name for name, _ in parts["body"].named_parameters()} == names
+    assert "fpn_lateral2.weight" in dict(parts["fpn"].named_parameters())
 
 
 @pytest.mark.parametrize(
