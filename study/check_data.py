@@ -50,7 +50,7 @@ def voc_splits(root: Path, image_sets: Sequence[str]) -> "dict[str, DetectionDat
 
     if not image_sets:
         raise ValueError(f"--voc {root}: name the image sets too, such as `--voc {root} train test`")
-    classes = voc_classes(root, tuple(image_sets))
+    classes = voc_classes(tuple((root, name) for name in image_sets))
     return {name: VocDataset(root, name, classes) for name in image_sets}
 
 

@@ -43,7 +43,7 @@ def open_detection(data: Mapping[str, Any], split: str, root: Path) -> "Detectio
 @lru_cache(maxsize=4)
 def _open_detection(text: str, split: str, root: Path) -> "DetectionDataset":
     """Kept, as a data set in memory serves several stages; `text` changes with the annotations' contents."""
-    from detect.data import CocoDataset, VocDataset
+    from detect.data import CocoDataset, JoinedDataset, VocDataset
     from detect.scenes import write_scenes
 
     data = json.loads(text)
@@ -52,8 +52,9 @@ def _open_detection(text: str, split: str, root: Path) -> "DetectionDataset":
         return CocoDataset(Path(part["annotations"]), Path(part["images"]))
     if "voc" in data:
         voc = data["voc"]
-        paths = voc[split]["paths"]
-        return VocDataset(Path(paths["root"]), paths["image_set"], tuple(voc["classes"]), voc["year"])
+        places = [part["paths"] for part in (voc[split], *(voc.get("also", ()) if split == "train" else ()))]
+        parts = [VocDataset(Path(p["root"]), p["image_set"], tuple(voc["classes"]), voc["year"]) for p in places]
+        return JoinedDataset(tuple(parts)) if len(parts) > 1 else parts[0]
     options: dict[str, Any] = dict(data["digits"])
     counts = {name: options.pop(name) for name in ("train", "val", "test")}
     ranges = {name: tuple(options.pop(name)) for name in ("digits_per_scene", "digit_size")}
@@ -62,17 +63,28 @@ def _open_detection(text: str, split: str, root: Path) -> "DetectionDataset":
 
 
 def _voc_data(voc: VocData) -> dict[str, Any]:
-    from detect.data.voc import annotation_file, list_file, listed_ids, voc_classes
+    from detect.data.voc import voc_classes
 
-    root, sets = voc.folder(), {"train": voc.train, "test": voc.test}
-    files: dict[str, dict[str, Any]] = {}
-    everything: list[Path] = []
-    for split, image_set in sets.items():
-        needed = [list_file(root, image_set), *(annotation_file(root, i) for i in listed_ids(root, image_set))]
-        files[split] = {"sha256": _digest(tuple(needed)), "paths": {"root": str(root), "image_set": image_set}}
-        everything += needed
-    classes = voc.classes or _once_a_content(_digest(tuple(everything)), voc_classes, root, tuple(sets.values()))
+    train, test = (voc.folder(), voc.train), (voc.folder(), voc.test)
+    also = [(part.folder(), part.train) for part in voc.also]
+    files: dict[str, Any] = {"train": _voc_files(*train), "test": _voc_files(*test)}
+    if also:  # results without it keep their hashes
+        files["also"] = [_voc_files(*place) for place in also]
+    places = (train, test, *also)
+    everything = tuple(file for place in places for file in _voc_needs(*place))
+    classes = voc.classes or _once_a_content(_digest(everything), voc_classes, places)
     return {"classes": list(classes), "year": voc.year, **files}
+
+
+def _voc_files(root: Path, image_set: str) -> dict[str, Any]:
+    return {"sha256": _digest(_voc_needs(root, image_set)), "paths": {"root": str(root), "image_set": image_set}}
+
+
+def _voc_needs(root: Path, image_set: str) -> tuple[Path, ...]:
+    """The list of an image set and the annotations that it needs."""
+    from detect.data.voc import annotation_file, list_file, listed_ids
+
+    return (list_file(root, image_set), *(annotation_file(root, i) for i in listed_ids(root, image_set)))
 
 
 def file_digest(path: Path) -> str:

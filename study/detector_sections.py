@@ -35,17 +35,33 @@ class CocoData(Section):
     test: CocoFiles
 
 
-class VocData(Section):
-    """Pascal VOC, or a data set in its layout; what is given is a name in ImageSets/Main or the path of a list of ids.
+class VocPart(Section):
+    """Training images of Pascal VOC, or of a data set in its layout.
 
     Without `root` it is Pascal VOC itself, where Detectron2 has it: VOC<year> in $DETECTRON2_DATASETS, or in datasets/.
+    `train`: a name in ImageSets/Main or the path of a list of ids.
     """
 
     root: Path | None = None  # has Annotations/, JPEGImages/ and ImageSets/; relative to the working directory
     train: str = "trainval"
+    year: Literal[2007, 2012] = 2012  # whose metric comes first: at 11 points, or continuous
+
+    def folder(self) -> Path:
+        """Where the data set is."""
+        if self.root is not None:
+            return self.root
+        return Path(os.environ.get("DETECTRON2_DATASETS", "datasets")) / f"VOC{self.year}"
+
+
+class VocData(VocPart):
+    """Training and test images; `also` joins those of other folders to the training images.
+
+    The usual "07+12" is {year: 2007, also: [{year: 2012}]}.
+    """
+
     test: str = "test"
     classes: Annotated[tuple[str, ...], Field(min_length=1)] | None = None  # None: those of the annotations, sorted
-    year: Literal[2007, 2012] = 2012  # whose metric comes first: at 11 points, or continuous
+    also: tuple[VocPart, ...] = ()
 
     @field_validator("classes")
     @classmethod
@@ -53,12 +69,6 @@ class VocData(Section):
         if value is not None and len(set(value)) != len(value):
             raise ValueError(f"classes {list(value)} repeat themselves")
         return value
-
-    def folder(self) -> Path:
-        """Where the data set is."""
-        if self.root is not None:
-            return self.root
-        return Path(os.environ.get("DETECTRON2_DATASETS", "datasets")) / f"VOC{self.year}"
 
 
 class DetectorData(Section):

@@ -2,6 +2,7 @@
 
 from detect.data.check import check_apart, check_dataset
 from detect.data.coco import CocoDataset
+from detect.data.joined import JoinedDataset
 from detect.data.loader import (
     DetectionDataset,
     PositionSampler,
@@ -17,6 +18,7 @@ from detect.data.voc import VocDataset
 __all__ = [
     "CocoDataset",
     "DetectionDataset",
+    "JoinedDataset",
     "PositionSampler",
     "TrainStream",
     "VocDataset",

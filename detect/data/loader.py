@@ -19,7 +19,7 @@ from detect.data.records import Split
 
 
 class DetectionDataset(Protocol):
-    """Where a split is and how it is read, such as DetectionDataset and VocDataset."""
+    """Where a split is and how it is read, such as CocoDataset and VocDataset."""
 
     @property
     def split(self) -> Split:

@@ -83,10 +83,10 @@ def annotation_file(root: Path, image_id: str) -> Path:
     return root / "Annotations" / f"{image_id}.xml"
 
 
-def voc_classes(root: Path, image_sets: tuple[str, ...]) -> tuple[str, ...]:
-    """All class names in the annotations of some image sets, sorted; files that cannot be read have none."""
-    ids = dict.fromkeys(i for image_set in image_sets for i in listed_ids(root, image_set))
-    return _classes(_read_or_problem(root, image_id) for image_id in ids)
+def voc_classes(places: tuple[tuple[Path, str], ...]) -> tuple[str, ...]:
+    """All class names in the annotations of (folder, image set) pairs, sorted; files that cannot be read have none."""
+    ids = dict.fromkeys((root, i) for root, image_set in places for i in listed_ids(root, image_set))
+    return _classes(_read_or_problem(root, image_id) for root, image_id in ids)
 
 
 def read_voc(dataset: VocDataset) -> Split:

@@ -43,6 +43,38 @@ def test_both_splits_have_the_classes_of_both(tmp_path):
     assert open_detection(data, "test", tmp_path / "data") is dataset
 
 
+def test_training_images_of_two_folders_are_joined(tmp_path):
+    one, two = _write(tmp_path / "one"), tmp_path / "two"
+    write_voc(two, {"c": [voc_object("bird", (1, 1, 9, 9))], "d": []}, "trainval")
+    assert _hash(one, also=[]) == _hash(one) != _hash(one, also=[{"root": two}])
+    data = _data(one, also=[{"root": two}])
+    train, test = (open_detection(data, split, tmp_path / "data").split for split in ("train", "test"))
+    assert train.classes == test.classes == ("bird", "cat", "dog")
+    assert [(image.id, [box.label for box in image.boxes]) for image in train.images] == [
+        ("a", [1]),
+        ("c", [0]),
+        ("d", []),
+    ]
+    assert [image.id for image in test.images] == ["b"]
+
+
+def test_an_image_id_in_two_folders_is_refused(tmp_path):
+    one, two = _write(tmp_path / "one"), _write(tmp_path / "two")
+    data = _data(one, also=[{"root": two, "train": "train"}])
+    with pytest.raises(ValueError, match=r"one/.*train\.txt and .*two/.*train\.txt both have an image a: rename one"):
+        _ = open_detection(data, "train", tmp_path / "data").split
+
+
+def test_pascal_voc_is_where_detectron2_has_it(monkeypatch, tmp_path):
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
+    write_voc(tmp_path / "VOC2007", {"000001": [voc_object("cat", (1, 1, 9, 9))]}, "trainval")
+    write_voc(tmp_path / "VOC2007", {"000002": [voc_object("cat", (1, 1, 9, 9))]}, "test")
+    write_voc(tmp_path / "VOC2012", {"2008_000002": [voc_object("dog", (1, 1, 9, 9))]}, "trainval")
+    joined = detection_data(DetectorData.model_validate({"voc": {"year": 2007, "also": [{"year": 2012}]}}))
+    train = open_detection(joined, "train", tmp_path / "data").split
+    assert [image.id for image in train.images] == ["000001", "2008_000002"] and train.voc_year == 2007
+
+
 def test_an_absent_annotation_is_left_to_the_check_and_an_absent_list_is_not(tmp_path):
     root = _write(tmp_path)
     (root / "Annotations" / "b.xml").unlink()
