@@ -14,7 +14,7 @@ from detectron2.modeling.roi_heads import Res5ROIHeads
 from torch import Tensor, nn
 
 from detect.single_level import masked_parts
-from pruning.cost import count_macs, count_params
+from pruning.cost import count_macs, count_macs_of_parts, count_params
 from pruning.pattern import map_areas
 
 BACKWARD_FACTOR = 3  # forward and backward cost three times the forward pass
@@ -48,9 +48,8 @@ def detector_macs(
     """
     image = torch.zeros(1, 3, *_padded(image_size, detector.backbone.size_divisibility))
     image = image.to(detector.pixel_mean.device)
-    body = count_macs(_Features(detector.backbone.bottom_up), image)
-    pyramid = count_macs(_Features(detector.backbone), image)
-    with_rpn = count_macs(_Proposer(detector), image)
+    counted = count_macs_of_parts(_Proposer(detector), image, ["backbone.bottom_up", "backbone", ""])
+    body, pyramid, with_rpn = counted.values()
     level, pooler, head = _region_head(detector.roi_heads)
     region = torch.zeros(1, detector.backbone.output_shape()[level].channels, *pooler.output_size, device=image.device)
     per_region = count_macs(head, region)
@@ -111,17 +110,6 @@ def _removed_macs(part: nn.Module, masks: Mapping[str, Tensor], example: Tensor)
 def _padded(size: tuple[int, int], divisor: int) -> tuple[int, int]:
     divisor = max(divisor, 1)
     return tuple(-(-side // divisor) * divisor for side in size)  # type: ignore[return-value]
-
-
-class _Features(nn.Module):
-    """A backbone as the counter can trace it: a tuple of feature maps, no dict."""
-
-    def __init__(self, backbone: nn.Module):
-        super().__init__()
-        self.backbone = backbone
-
-    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        return tuple(self.backbone(image).values())
 
 
 class _Proposer(nn.Module):

@@ -4,7 +4,7 @@ import logging
 import time
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -49,17 +49,22 @@ def count_macs(model: nn.Module, example: Tensor) -> int:
     Biases, normalisation, activations and pooling are not counted. Raises ValueError on an operator
     that the counter does not know.
     """
+    return count_macs_of_parts(model, example, [""])[""]
+
+
+def count_macs_of_parts(model: nn.Module, example: Tensor, parts: Sequence[str]) -> dict[str, int]:
+    """`count_macs` of some submodules within one forward pass of `model`, by their names; "" is all of it."""
     with _quiet(model), torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch.jit.trace warns about what it makes constant
         analysis = FlopCountAnalysis(model, example).unsupported_ops_warnings(False).uncalled_modules_warnings(False)
-        counted: Counter[str] = analysis.by_operator()
+        counted: Mapping[str, Counter[str]] = analysis.by_module_and_operator()
         unknown = sorted(op for op in analysis.unsupported_ops() if op not in _FREE and not op.startswith("prim::"))
     if unknown:
         raise ValueError(f"cannot count the multiply-adds of {', '.join(unknown)} in {type(model).__name__}")
-    odd = sorted(set(counted) - set(_COUNTED) - set(_DROPPED))
+    odd = sorted(set(counted[""]) - set(_COUNTED) - set(_DROPPED))
     if odd:
         raise ValueError(f"operators counted in unknown units in {type(model).__name__}: {', '.join(odd)}")
-    return int(sum(counted[op] for op in _COUNTED))
+    return {part: int(sum(counted[part][op] for op in _COUNTED)) for part in parts}
 
 
 def measure_latency(
