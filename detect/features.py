@@ -29,7 +29,7 @@ class Cut:
     channels: int
 
 
-class _LayerTracer(fx.Tracer):
+class LayerTracer(fx.Tracer):
     """Keeps every module without children whole, stochastic depth and channel selection included."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
@@ -46,7 +46,7 @@ def trace_layers(classifier: nn.Module) -> fx.GraphModule:
     for mode in (True, False):
         classifier.train(mode)
         try:
-            graphs[mode] = _LayerTracer().trace(classifier)
+            graphs[mode] = LayerTracer().trace(classifier)
         except Exception as error:  # tracing runs the model's own code on proxies: anything may be raised
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise ValueError(f"{type(classifier).__name__} cannot be traced by torch.fx: {reason}") from error

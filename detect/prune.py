@@ -1,20 +1,25 @@
-"""Prune the backbone inside a trained detector, with the same methods as a classifier."""
+"""Prune the backbone inside a trained detector, alone or with its FPN, with the same methods as a classifier."""
 
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import torch
-from detectron2.modeling import GeneralizedRCNN
-from torch import Tensor, nn
+from detectron2.modeling import FPN, GeneralizedRCNN
+from torch import Tensor, fx, nn
 
+from classify.evaluate import evaluation_mode
 from detect.backbone import ClassifierBackbone
+from detect.pyramid import JoinedBackbone, join, put_back
 from pruning.groups import Group, find_groups
 from pruning.plan import PruningPlan
 from pruning.prune import Arch, prune
 from pruning.select import Selection
+
+Scope = Literal["backbone", "backbone+fpn"]
+"""What is pruned of a detector: its bottom-up network, or that and the FPN behind it (see `pyramid.py`)."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +27,7 @@ class PrunedDetector:
     """The smaller detector, the plan of its backbone, and how far masked and smaller features differed.
 
     `masks`: 0/1 tensors by parameter name of the bottom-up network's `body`, of a method that removes single weights;
-    they are applied, and training must hold them.
+    they are applied, and training must hold them. In scope "backbone+fpn" plan and masks also name layers of the FPN.
     """
 
     detector: GeneralizedRCNN
@@ -53,21 +58,23 @@ def prune_detector(
     seed: int,
     options: Any = None,
     loss: Callable[[GeneralizedRCNN], Tensor] | None = None,
+    scope: Scope = "backbone",
 ) -> PrunedDetector:
-    """Prune the bottom-up network of `detector`, which is not changed.
+    """Prune `scope` of `detector`, which is not changed.
 
-    `groups` come from `backbone_groups`; `batch` (N, 3, H, W) is a normalised input on which masked and smaller
-    features must agree; `loss(detector)` runs calibration batches through a detector and returns its mean loss.
+    `groups` come from `backbone_groups`, or from `pyramid_groups` for a scope with the FPN; `batch` (N, 3, H, W) is a
+    normalised input on which masked and smaller features must agree; `loss(detector)` runs calibration batches
+    through a detector and returns its mean loss. ValueError for a detector without an FPN in a scope with one.
     """
-    body = detector.backbone.bottom_up.body
+    network = _prunable(detector, scope)
 
     def calibration(candidate: nn.Module) -> Tensor:
         assert loss is not None
-        with _body(detector, candidate):
+        with _looking_through(candidate, detector, scope):
             return loss(detector)
 
     pruned = prune(
-        body,
+        network,
         arch,
         groups,
         method,
@@ -77,21 +84,43 @@ def prune_detector(
         options=options,
         calibration=calibration if loss is not None else None,
     )
-    with _body(detector, pruned.model):
-        small = copy.deepcopy(detector)
+    small = copy.deepcopy(detector)
+    _install(pruned.model, small, scope, batch)
     return PrunedDetector(small, pruned.plan, pruned.difference, pruned.masks)
 
 
+def _prunable(detector: GeneralizedRCNN, scope: Scope) -> nn.Module:
+    if scope == "backbone":
+        return detector.backbone.bottom_up.body
+    if not isinstance(detector.backbone, FPN):
+        raise ValueError(
+            f"scope {scope!r} needs a detector with an FPN, this one has {type(detector.backbone).__name__}"
+        )
+    return join(detector.backbone)
+
+
 @contextmanager
-def _body(detector: GeneralizedRCNN, body: nn.Module) -> Iterator[None]:
-    """The detector with another bottom-up network; the old one returns."""
-    bottom_up = detector.backbone.bottom_up
-    original = bottom_up.body
+def _looking_through(network: nn.Module, detector: GeneralizedRCNN, scope: Scope) -> Iterator[None]:
+    """The detector with another network in the place of what is pruned; the old one returns."""
+    owner, name = (detector.backbone.bottom_up, "body") if scope == "backbone" else (detector, "backbone")
+    original = getattr(owner, name)
     try:
-        bottom_up.body = body
+        setattr(owner, name, network if scope == "backbone" else JoinedBackbone(original, network))
         yield
     finally:
-        bottom_up.body = original
+        setattr(owner, name, original)
+
+
+def _install(network: nn.Module, detector: GeneralizedRCNN, scope: Scope, batch: Tensor) -> None:
+    """Give `detector`, in place, the layers of the smaller network; `batch` tells the widths of its features."""
+    bottom_up = detector.backbone.bottom_up
+    if scope == "backbone":
+        bottom_up.body = network
+        return
+    put_back(detector.backbone, network)
+    bottom_up.body = fx.GraphModule(network, bottom_up.body.graph, class_name="Body")
+    with torch.no_grad(), evaluation_mode(bottom_up):
+        bottom_up._out_feature_channels = {name: int(found.shape[1]) for name, found in bottom_up(batch).items()}
 
 
 def detection_loss(batches: Sequence[list[dict[str, Any]]]) -> Callable[[GeneralizedRCNN], Tensor]:

@@ -41,7 +41,8 @@ class Group:
     `producers` are the convolutions and linear layers that compute the channels (depthwise ones only carry them);
     more than one means that a shortcut adds them up. `stage` counts from 0 and is -1 where the network has none.
     `fixed` says why the group must not be narrowed, or is None. `norms` pairs each normalisation layer that directly
-    follows a producer with it.
+    follows a producer with it. `apart`: several layers compute the channels, yet no shortcut of the network runs
+    through them (the laterals of a detector's FPN).
     """
 
     name: str
@@ -51,11 +52,12 @@ class Group:
     stage: int = -1
     fixed: str | None = None
     norms: tuple[tuple[str, str], ...] = ()
+    apart: bool = False
 
     @property
     def inner(self) -> bool:
-        """Is it computed by a single layer, so that no shortcut shares it?"""
-        return len(self.producers) == 1
+        """Is it shared by no shortcut: computed by a single layer, or apart?"""
+        return self.apart or len(self.producers) == 1
 
 
 def find_groups(model: nn.Module, example: Tensor, *, stages: Sequence[str] = ()) -> list[Group]:

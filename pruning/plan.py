@@ -1,7 +1,7 @@
 """What was removed from a network, as data: the plan that turns a dense architecture into a pruned one."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,15 @@ class PruningPlan:
     def changes_shape(self) -> bool:
         """Does it remove anything at all?"""
         return bool(self.keep or self.select or self.scatter or self.drop)
+
+    def part(self, belongs: Callable[[str], bool]) -> "PruningPlan":
+        """What it says of the layers and blocks of whose name `belongs` is true."""
+        keep, widths, select, scatter = (
+            {name: value for name, value in table.items() if belongs(name)}
+            for table in (self.keep, self.widths, self.select, self.scatter)
+        )
+        drop = tuple(name for name in self.drop if belongs(name))
+        return replace(self, keep=keep, widths=widths, select=select, scatter=scatter, drop=drop)  # type: ignore[arg-type]
 
     def kept_counts(self) -> dict[str, int]:
         """Channels left in each listed group."""

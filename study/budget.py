@@ -8,7 +8,6 @@ from typing import Any
 from torch import nn
 
 from classify.data.info import DataInfo, known_info
-from classify.models import stages_of
 from classify.models.blank import rebuild_blank
 from pruning.cost import count_macs, count_params
 from pruning.groups import Group
@@ -102,8 +101,7 @@ class Budget:
     def _pruned(self, stage: Stage, before: Network) -> Network | None:
         """The shape that a selection asks for: which channels stay does not matter for its cost."""
         selection = selection_of(stage.settings)
-        strides = stage.parents[0].settings["model"]["strides"] if stage.kind == "prune_detector" else None
-        model, groups = self._prunable(before, strides)
+        model, groups = self._prunable(before, stage if stage.kind == "prune_detector" else None)
         if is_structural(stage.settings["target"]):
             choice = choose_for_target(get_target(stage.settings["target"]), model, groups)
             return self._smaller(before, groups, choice)
@@ -117,12 +115,18 @@ class Budget:
         keep = {name: tuple(range(n)) for name, n in counts(chosen, selection).items()}
         return self._smaller(before, groups, Choice(keep))
 
-    def _prunable(self, network: Network, strides: Sequence[int] | None = None) -> tuple[nn.Module, Sequence[Group]]:
-        """The network without its weights, and what can be pruned of it; the last one is kept for the next stage."""
-        key = (*_shape_key(network), str(strides))
+    def _prunable(self, network: Network, stage: Stage | None = None) -> tuple[nn.Module, Sequence[Group]]:
+        """The network without its weights, and what can be pruned of it, inside a detector by `stage`.
+
+        The last one is kept for the next stage.
+        """
+        inside = [] if stage is None else [stage.parents[0].settings["model"], stage.settings.get("scope")]
+        key = (*_shape_key(network), str(inside))
         if self._last is None or self._last[0] != key:
-            model = rebuild_blank(network.plan, network.num_classes)
-            self._last = (key, model, _groups(network, model, strides))
+            model = rebuild_blank(network.backbone().plan, network.num_classes)
+            self._last = (
+                (key, model, dense_groups(network, model)) if stage is None else (key, *_inside(stage, network, model))
+            )
         return self._last[1:]
 
     def _smaller(self, before: Network, groups: Sequence[Group], choice: Choice) -> Network:
@@ -209,10 +213,12 @@ def _shape_key(network: Network) -> tuple[str, int, int]:
     return network.plan.to_json(), network.num_classes, network.image_size
 
 
-def _groups(network: Network, model: nn.Module, strides: Sequence[int] | None) -> Sequence[Group]:
-    """What can be pruned of a classifier, or of a backbone that a detector reads at these `strides`."""
-    if strides is None:
-        return dense_groups(network, model)
-    from detect.prune import backbone_groups  # Detectron2, which classification works without
+def _inside(stage: Stage, network: Network, classifier: nn.Module) -> tuple[nn.Module, Sequence[Group]]:
+    """What a stage that prunes inside a detector prunes, and its groups; `classifier` is that detector's."""
+    from detect.pyramid import join  # Detectron2, which classification works without
+    from study.detector_stages import build, prunable_groups
 
-    return backbone_groups(model, network.example(), strides=strides, stages=stages_of(network.plan.arch))
+    if "scope" not in stage.settings:
+        return classifier, prunable_groups(stage, network, classifier, None)
+    detector, _ = build(stage.parents[0], network, classifier, 1, device="cpu")  # the FPN does not ask for classes
+    return join(detector.backbone), prunable_groups(stage, network, classifier, detector.backbone)

@@ -8,7 +8,7 @@ from classify.regimes import get_regime
 from pruning.methods import get_method
 from study.config import Guide
 from study.data import detection_data, file_digest
-from study.detector_sections import Detector
+from study.detector_sections import Detector, check_pyramid
 from study.networks import is_structural, starts_dense
 from study.sections import Classifier, Evaluation, Pruning
 from study.stages import Stage
@@ -123,12 +123,16 @@ class StageBuilder:
             settings["budget"] = {**whole, "classifier_epochs": self.config.classifier.train.epochs}
         method = get_method(self.config.prune.method)
         if phase == "before_pruning" and method.training_effect is not None:
-            settings["effect"] = {"method": self.config.prune.method, "options": self.config.prune.options}
+            effect = {"method": self.config.prune.method, "options": self.config.prune.options}
+            settings["effect"] = {**effect, **detector.scope_settings()}
         return self.stage("train_detector", settings, stage)
 
     def prune_detector(self, parent: Stage | None, changes: dict[str, Any]) -> Stage:
         stage = _expect(parent, "train_detector")
-        return self.stage("prune_detector", self._pruning(changes), stage)
+        settings = {**self._pruning(changes), **self._detector().scope_settings()}
+        if "scope" in settings:
+            check_pyramid(settings["method"], stage.settings["model"])
+        return self.stage("prune_detector", settings, stage)
 
     def evaluate(self, parent: Stage) -> Stage:
         settings = {"data": self._detection(), "scenes": self.config.evaluate.scenes, "split": "test"}

@@ -1,12 +1,16 @@
 """The detector's sections of a config: data, model, budget."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from pruning.methods import get_method
 from study.sections import Fraction, Positive, Section, changed
+
+_PYRAMID_NORMS = ("", "BN", "SyncBN")  # others mix channels, or hold their scale as a constant
 
 
 class Scenes(Section):
@@ -160,6 +164,9 @@ class Detector(Section):
     model: DetectorModel = DetectorModel()
     train: DetectorTraining
     budget: Literal["same_iterations", "same_compute", "same_total"] = "same_iterations"  # see study/detector_budget.py
+    # what `transfer_then_prune` prunes: the backbone, as in the paper, or also its FPN (see detect/pyramid.py),
+    # one more stage to ratios by stage; with `prune.scope: all` the outputs of the backbone's stages narrow as well
+    prune_scope: Literal["backbone", "backbone+fpn"] = "backbone"
     fine_tune: dict[str, Any] = {}  # what training after pruning inside the detector changes of `train`
     fine_tune_share: Annotated[float, Field(gt=0, lt=1)] = 0.3  # of the iterations: the budget stays equal
     from_scratch: dict[str, Any] = {"norm": "BN", "freeze_at": 0}  # what no pretraining changes of `model`
@@ -173,6 +180,16 @@ class Detector(Section):
         if scratch.norm == "FrozenBN" or scratch.freeze_at:
             raise ValueError("from_scratch: a network without pretraining needs a trainable norm and freeze_at: 0")
         return self
+
+    @model_validator(mode="after")
+    def _has_what_is_pruned(self) -> "Detector":
+        if self.prune_scope != "backbone" and self.model.head != "fpn":
+            raise ValueError(f"prune_scope: {self.prune_scope} needs model.head: fpn; {self.model.head} has no FPN")
+        return self
+
+    def scope_settings(self) -> dict[str, str]:
+        """What a stage's settings say of the scope: nothing where it is the one that there always was."""
+        return {} if self.prune_scope == "backbone" else {"scope": self.prune_scope}
 
     def scratch_model(self) -> DetectorModel:
         """The model settings of a detector that starts from random weights."""
@@ -193,3 +210,21 @@ class Detector(Section):
         if phase == "before_pruning":
             return changed(self.train, {"iterations": before}, phase)
         return changed(self.train, {**self.fine_tune, "iterations": after}, phase)
+
+
+def check_pyramid(method: str, model: Mapping[str, Any]) -> None:
+    """ValueError where `method` cannot prune the FPN of a detector with these model settings.
+
+    What a Detectron2 YAML says of its normalisation is not looked at.
+    """
+    norm = model["overrides"].get("MODEL.FPN.NORM", None if model["config_file"] else "")
+    if norm is not None and norm not in _PYRAMID_NORMS:
+        raise ValueError(
+            f"detector.prune_scope: backbone+fpn: an FPN with MODEL.FPN.NORM {norm!r} cannot be pruned;"
+            f" choose from {', '.join(map(repr, _PYRAMID_NORMS))}"
+        )
+    if norm == "" and get_method(method).by_norms:
+        raise ValueError(
+            f"detector.prune_scope: backbone+fpn: {method} ranks channels by the BatchNorm behind them and the FPN has"
+            " none; set detector.model.overrides to {MODEL.FPN.NORM: BN}, or prune_scope: backbone"
+        )

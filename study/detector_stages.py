@@ -16,9 +16,11 @@ from detect.data.check import check_split, shared_images
 from detect.evaluate import METRICS, evaluate_detector
 from detect.pictures import draw_scenes
 from detect.prune import backbone_groups, detection_loss, prune_detector
+from detect.pyramid import join, narrow_pyramid, pyramid_groups
 from detect.single_level import masked_parts
 from detect.train import TrainSettings, train_detector
 from detect.voc_metrics import VOC_METRICS
+from pruning.groups import Group
 from pruning.masked_training import HoldMasks, reinitialise_surviving
 from pruning.masks import Masks
 from pruning.methods import Effect, get_method
@@ -74,19 +76,14 @@ def run_train_detector(context: Context) -> dict[str, Any]:
 
 
 def run_prune_detector(context: Context) -> dict[str, Any]:
-    """Prune the backbone inside the parent's detector; artifacts: plan.json, weights.safetensors (all)."""
+    """Prune the backbone of the parent's detector, or also its FPN; artifacts: plan.json, weights.safetensors."""
     stage, settings = context.stage, context.stage.settings
     parent = stage.parents[0]
     if is_structural(settings["target"]):
         raise ValueError(f"target {settings['target']!r} is a shape of a classifier; prune it before the transfer")
     dataset = open_detection(parent.settings["data"], "train", context.data)
     network, detector, cfg = load_detector(parent, context.runs, len(class_names(dataset)), device=context.device)
-    groups = backbone_groups(
-        network.build(),
-        network.example(),
-        strides=parent.settings["model"]["strides"],
-        stages=stages_of(network.plan.arch),
-    )
+    groups = prunable_groups(stage, network, network.build(), detector.backbone)
     loader = train_loader(dataset, cfg, batch_size=parent.settings["train"]["batch_size"], seed=stage.seed)
     batches = list(islice(loader, _CALIBRATION_BATCHES))
     pruned = prune_detector(
@@ -99,6 +96,7 @@ def run_prune_detector(context: Context) -> dict[str, Any]:
         seed=stage.seed,
         options=method_options(settings),
         loss=detection_loss(batches) if get_method(settings["method"]).needs != "nothing" else None,
+        scope=settings.get("scope", "backbone"),
     )
     small = network.then(pruned.plan, pruned.masks)
     small.save(context.run)
@@ -110,6 +108,15 @@ def run_prune_detector(context: Context) -> dict[str, Any]:
         "masked_equals_small": pruned.difference,
         "train_macs": 0,
     }
+
+
+def prunable_groups(stage: Stage, network: Network, classifier: nn.Module, fpn: Any) -> list[Group]:
+    """What a pruning stage may narrow of the detector before it: of its backbone, or of that and `fpn`."""
+    before = stage.parents[0].settings["model"]
+    strides, stages = before["strides"], stages_of(network.plan.arch)
+    if "scope" not in stage.settings:
+        return backbone_groups(classifier, network.example(), strides=strides, stages=stages)
+    return pyramid_groups(fpn, classifier, network.example(), strides=strides, stages=stages)
 
 
 def run_evaluate(context: Context) -> dict[str, Any]:
@@ -163,9 +170,9 @@ def _shared_images(context: Context, dataset: DetectionDataset) -> list[str]:
 
 def _random(network: Network) -> nn.Module:
     """A network without pretraining; weights that masks leave are drawn for the fan that they leave."""
-    model = network.build()
-    if network.masks is not None:
-        reinitialise_surviving(model, network.masks)
+    model, masks = network.build(), network.backbone().masks
+    if masks is not None:
+        reinitialise_surviving(model, masks)
     return model
 
 
@@ -181,7 +188,8 @@ def _effects(settings: Mapping[str, Any], network: Network, detector: Any) -> li
     if wanted:
         effect = get_method(wanted["method"]).training_effect
         assert effect is not None
-        effects.append(effect(detector.backbone.bottom_up.body, method_options(wanted)))
+        trained = join(detector.backbone) if "scope" in wanted else detector.backbone.bottom_up.body
+        effects.append(effect(trained, method_options(wanted)))
     return effects
 
 
@@ -195,7 +203,7 @@ def load_detector(stage: Stage, runs: Path, num_classes: int, *, device: str) ->
 
 
 def build(stage: Stage, network: Network, classifier: nn.Module, num_classes: int, *, device: str) -> tuple[Any, Any]:
-    """The detector that a training stage's settings describe, around `classifier`."""
+    """The detector that a training stage's settings describe, around `classifier`, as narrow as `network` says."""
     model = dict(stage.settings["model"])
     model["config_file"] = Path(model["config_file"]) if model["config_file"] else None
     lists = {k: tuple(v) for k, v in model.items() if isinstance(v, list)}
@@ -205,4 +213,7 @@ def build(stage: Stage, network: Network, classifier: nn.Module, num_classes: in
         pixel_std=network.std,  # type: ignore[arg-type]
         **{**model, **lists},
     )
-    return build_detector(classifier, settings=settings, device=device)
+    detector, cfg = build_detector(classifier, settings=settings, device=device)
+    if network.pyramid_plan().changes_shape:
+        narrow_pyramid(detector.backbone, network.pyramid_plan())
+    return detector, cfg

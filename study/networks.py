@@ -22,10 +22,15 @@ from study.method_options import read_method_options
 from study.stages import Stage
 from study.store import RunDir, write_bytes, write_text
 
+_PYRAMID = "fpn_"  # how Detectron2 names an FPN's layers; no classifier's layer is named so
+
 
 @dataclass(frozen=True)
 class Network:
-    """A classifier's architecture and the input it was made for: image side in pixels, mean and std in 0..1."""
+    """A classifier's architecture and the input it was made for: image side in pixels, mean and std in 0..1.
+
+    Of one that was pruned together with a detector's FPN, plan and masks name layers of the FPN as well.
+    """
 
     plan: PruningPlan
     num_classes: int
@@ -40,11 +45,21 @@ class Network:
 
     def build(self) -> nn.Module:
         """The network with random weights from the current generator."""
-        return rebuild(self.plan, self.num_classes)
+        return rebuild(self.backbone().plan, self.num_classes)
 
     def example(self) -> Tensor:
         """A zero image batch (1, C, H, W)."""
         return torch.zeros(1, len(self.mean), self.image_size, self.image_size)
+
+    def backbone(self) -> "Network":
+        """The classifier alone, without what was removed of an FPN."""
+        masks = {name: mask for name, mask in (self.masks or {}).items() if not name.startswith(_PYRAMID)}
+        plan = self.plan.part(lambda name: not name.startswith(_PYRAMID))
+        return replace(self, plan=plan, masks=Masks(masks) if masks else None)
+
+    def pyramid_plan(self) -> PruningPlan:
+        """What was removed of an FPN; most often nothing."""
+        return self.plan.part(lambda name: name.startswith(_PYRAMID))
 
     def dense(self) -> "Network":
         """The same network before any pruning."""
@@ -58,11 +73,11 @@ class Network:
 
     def costs(self) -> dict[str, Any]:
         """`params` and `macs` of the classifier at its input size; weights that masks remove do not count."""
-        model, example = self.build(), self.example()
-        if self.masks is None:
+        model, example, masks = self.build(), self.example(), self.backbone().masks
+        if masks is None:
             return {"params": count_params(model), "macs": count_macs(model, example)}
-        params, macs = masked_costs(model, self.masks, example)
-        return {"params": params, "macs": macs, "density": self.masks.density()}
+        params, macs = masked_costs(model, masks, example)
+        return {"params": params, "macs": macs, "density": masks.density()}
 
     def save(self, run: RunDir) -> None:
         """Write `plan.json`, and `masks.safetensors` where there are masks."""

@@ -98,6 +98,7 @@ class Method:
     training_effect: Callable[[nn.Module, Any], Effect] | None = None
     needs: Literal["nothing", "activations", "gradients"] = "nothing"
     predefined: bool = True
+    by_norms: bool = False
 
 
 def by_score(score: Score) -> Callable[[nn.Module, Request], Choice]:

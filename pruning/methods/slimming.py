@@ -105,4 +105,4 @@ def training_effect(model: nn.Module, options: Any = None) -> Effect:
     return SlimmingEffect(model, options or SlimmingOptions())
 
 
-METHOD = Method(prune=prune, options=SlimmingOptions, training_effect=training_effect, predefined=False)
+METHOD = Method(prune=prune, options=SlimmingOptions, training_effect=training_effect, predefined=False, by_norms=True)

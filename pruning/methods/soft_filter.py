@@ -142,7 +142,7 @@ def prune(model: nn.Module, request: Request) -> Choice:
     options: SoftFilterOptions = request.options
     computed = {producer for group in request.groups for producer in group.producers}
     norms = {name: norm for name, norm in find_filters(model).items() if name in computed}
-    by_name = {group.name: group for group in request.groups if group.inner and not group.fixed}
+    by_name = {group.name: group for group in request.groups if len(group.producers) == 1 and not group.fixed}
     keep, scatter = {}, {}
     for unit in _units(model, norms, request):
         indices = strongest_filters(model.get_parameter(f"{unit.name}.weight"), _count(unit, request.selection))
@@ -158,7 +158,8 @@ def prune(model: nn.Module, request: Request) -> Choice:
 
 def _units(model: nn.Module, norms: Mapping[str, str | None], request: Request) -> list[Group]:
     """One stand-in for each convolution, so that the selection's `skip`, `layers` and stages apply to it."""
-    stages = {group.name.partition(".")[0]: group.stage for group in request.groups if group.stage >= 0}
+    staged = [group for group in request.groups if group.stage >= 0]
+    stages = {name.partition(".")[0]: group.stage for group in staged for name in group.producers}
     units = []
     for name in norms:
         width = len(model.get_parameter(f"{name}.weight"))

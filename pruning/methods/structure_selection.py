@@ -221,4 +221,4 @@ def training_effect(model: nn.Module, options: Any = None) -> Effect:
     return StructureEffect(model, options or StructureOptions())
 
 
-METHOD = Method(prune=prune, options=StructureOptions, training_effect=training_effect, predefined=False)
+METHOD = Method(prune=prune, options=StructureOptions, training_effect=training_effect, predefined=False, by_norms=True)

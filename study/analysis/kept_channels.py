@@ -65,11 +65,10 @@ class _Kept:
         counts = plan.kept_counts()
         self.shares = {_layer(name): kept / plan.widths[name] for name, kept in counts.items()}
         self.by_stage: dict[str, float] = {}
-        if not counts.keys() <= areas.keys():
-            return
-        stages = stages_of(counts, areas)
+        known = [name for name in counts if name in areas]  # a classifier's: an FPN has no stages
+        stages = stages_of(known, areas)
         for stage in sorted(set(stages.values())):
-            members = [name for name in counts if stages[name] == stage]
+            members = [name for name in known if stages[name] == stage]
             words = f"stage {stage + 1} (maps of {areas[members[0]]} pixels)"
             self.by_stage[words] = sum(counts[m] for m in members) / sum(plan.widths[m] for m in members)
 
