@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from study.report import units
 from study.report.pruned_by import PrunedBy
-from study.report.routes import Route, describe_point, distinct_points, is_numeric_field, point_key
-from study.report.statements import ABOVE, COMPARABLE, Side, Statement
+from study.report.routes import Route, describe_point, distinct_points, point_key
+from study.report.statements import ABOVE, COMPARABLE, RATE, Side, Statement
 from study.report.task import Task
-from study.stats import Difference
+from study.stats import Difference, is_number
 
 SUPPORTED, CONTRADICTED, UNDECIDED = "supported", "contradicted", "undecided"
 _EQUAL_COST = 0.05  # the share by which two networks of an equal budget may differ
@@ -54,7 +54,7 @@ def findings(
         if statement.data not in data.lower():
             continue
         for better, worse in _pairs(statement, routes, pruned or {}):
-            place = _place(statement, better, worse)
+            place = _place(better, worse)
             at = order.get(point_key({**better.point, **worse.point}), len(order))
             found.append((at, _judge(statement, better, worse, describe_point(place), task)))
     return [finding for _, finding in sorted(found, key=lambda pair: pair[0])]  # stable: statements keep their order
@@ -64,40 +64,63 @@ def _pairs(
     statement: Statement, routes: Sequence[Route], pruned: Mapping[str, PrunedBy]
 ) -> Iterator[tuple[Route, Route]]:
     """The pairs of routes that a statement compares."""
-    free = _set_apart(statement)
-    for better in _sides(statement.better, statement, routes, pruned):
-        for worse in _sides(statement.worse, statement, routes, pruned):
-            shared = (better.point.keys() & worse.point.keys()) - free
-            agree = all(better.point[key] == worse.point[key] for key in shared)
+    extremes = _extremes(statement, routes, pruned)
+    for better in _sides(statement.better, statement, routes, pruned, extremes):
+        for worse in _sides(statement.worse, statement, routes, pruned, extremes):
+            free = _set_apart(statement, better, worse, pruned)
+            agree = all(
+                better.point[key] == worse.point[key] for key in better.point.keys() & worse.point.keys() - free
+            )
             if agree and _equal_cost(better, worse, statement.equal_cost):
                 yield better, worse
 
 
-def _set_apart(statement: Statement) -> set[str]:
+def _set_apart(statement: Statement, better: Route, worse: Route, pruned: Mapping[str, PrunedBy]) -> set[str]:
     """The grid fields in which the two sides may differ."""
-    free = {statement.field} if statement.better.extreme != statement.worse.extreme else set()
+    free = set()
+    if statement.better.extreme != statement.worse.extreme:
+        free.add(statement.field)
+        ways = [replace(pruned.get(route.label, PrunedBy()), lr=None) for route in (better, worse)]
+        if statement.field not in {*better.point, *worse.point} and ways[0] == ways[1]:
+            free.add("variant")  # it is what changes the field, and not how the networks are pruned
     if statement.better.methods != statement.worse.methods:
         free |= {"variant", "prune.method"}
     return free
 
 
+def _extremes(statement: Statement, routes: Sequence[Route], pruned: Mapping[str, PrunedBy]) -> dict[str, float]:
+    """Smallest and largest value of the statement's field at which both its routes were run, if there are two."""
+    found = [
+        {_value(route, statement.field, pruned) for route in routes if route.name == side.route}
+        for side in (statement.better, statement.worse)
+    ]
+    values = [value for value in found[0] & found[1] if is_number(value)]
+    return {"smallest": min(values), "largest": max(values)} if len(values) > 1 else {}
+
+
+def _value(route: Route, field: str, pruned: Mapping[str, PrunedBy]) -> Any:
+    """A route's value of a grid field; its learning rate is known where variants give it, too."""
+    if field in route.point or field != RATE:
+        return route.point.get(field)
+    return pruned.get(route.label, PrunedBy()).lr
+
+
 def _sides(
-    side: Side, statement: Statement, routes: Sequence[Route], pruned: Mapping[str, PrunedBy]
+    side: Side,
+    statement: Statement,
+    routes: Sequence[Route],
+    pruned: Mapping[str, PrunedBy],
+    extremes: Mapping[str, float],
 ) -> Iterator[Route]:
     """The routes that fit one side; none for an extreme of a field that has but one value."""
-    field = statement.field
-    values = {route.point[field] for route in routes if field in route.point} if is_numeric_field(routes, field) else ()
     for route in routes:
         if route.name != side.route or (side.measure and route.mean(side.measure) is None):
             continue
         how = pruned.get(route.label, PrunedBy())
         if (side.methods and how.method not in side.methods) or (statement.kinds and how.kind not in statement.kinds):
             continue
-        if side.extreme:
-            wanted = (min if side.extreme == "smallest" else max)(values, default=None)
-            if len(values) < 2 or route.point.get(field) != wanted:
-                continue
-        yield route
+        if not side.extreme or (extremes and _value(route, statement.field, pruned) == extremes[side.extreme]):
+            yield route
 
 
 def _equal_cost(better: Route, worse: Route, key: str) -> bool:
@@ -107,10 +130,10 @@ def _equal_cost(better: Route, worse: Route, key: str) -> bool:
     return a is not None and b is not None and abs(a - b) <= _EQUAL_COST * max(a, b)
 
 
-def _place(statement: Statement, better: Route, worse: Route) -> Mapping[str, Any]:
-    """The grid fields that the two sides share, and those that only one of them has."""
-    free = _set_apart(statement)
-    return {key: value for key, value in {**better.point, **worse.point}.items() if key not in free}
+def _place(better: Route, worse: Route) -> Mapping[str, Any]:
+    """The grid fields in which the two sides agree, and those that only one of them has."""
+    differ = {key for key in better.point.keys() & worse.point.keys() if better.point[key] != worse.point[key]}
+    return {key: value for key, value in {**better.point, **worse.point}.items() if key not in differ}
 
 
 def _judge(statement: Statement, better: Route, worse: Route, place: str, task: Task) -> Finding:

@@ -13,7 +13,7 @@ Relation = Literal[">", "≥", "≈"]
 ABOVE: Final = ">"
 NO_WORSE: Final = "≥"
 COMPARABLE: Final = "≈"
-RATE = "classifier.train.lr"
+RATE = "classifier.train.lr"  # a grid field, or what variants of a study differ in
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """The report of a classification study: the table, the verdicts by kind of pruning, published numbers, the page."""
 
 import csv
+from dataclasses import replace
 
 import pytest
 from fabricated_classification import fabricate_classification
@@ -108,6 +109,29 @@ def test_tickets_are_judged_at_both_rates(tmp_path):
     assert found[small, f"{ticket.format('smallest')} > {random.format('smallest')}"] == "supported"
     assert found[large, f"{random.format('largest')} ≥ {ticket.format('largest')}"] == "supported"
     assert found["variant = weights", f"{random.format('largest')} > {ticket.format('smallest')}"] == "supported"
+
+
+def test_tickets_are_judged_where_variants_give_the_rates(tmp_path):
+    """`slim` stands for `weights` at the small rate; tickets have 0.1 less than random weights, in each seed."""
+    comparison = fabricate_classification(tmp_path)
+    routes = group_routes(comparison["rows"])
+    told = pruned_by(routes, comparison["stages"], tmp_path)
+    rates = {label: replace(how, lr=0.01 if "slim" in label else 0.1) for label, how in told.items()}
+    alike = {k: replace(h, method="magnitude", kind=UNSTRUCTURED) if "slim" in k else h for k, h in rates.items()}
+    ticket, random = "ticket ({} classifier.train.lr)", "scratch_e ({} classifier.train.lr)"
+    at_small = f"{ticket.format('smallest')} > {random.format('smallest')}"
+    at_large = f"{random.format('largest')} ≥ {ticket.format('largest')}"
+    across = f"{random.format('largest')} > {ticket.format('smallest')}"
+
+    def judged(pruned):
+        return {(f.place, f.statement.text): f.verdict for f in findings(routes, CLASSIFICATION, pruned, "cifar10")}
+
+    found = judged(alike)
+    assert found["variant = slim", at_small] == "contradicted"
+    assert found["variant = weights", at_large] == found["variant = l1", at_large] == "supported"
+    assert ("", across) in found
+    assert not [place for place, statement in judged(rates) if statement == across]  # networks of another method
+    assert not [place for place, statement in judged(told) if "ticket" in statement]  # no rates recorded
 
 
 def test_one_rate_decides_nothing_about_tickets(tmp_path):
