@@ -8,7 +8,7 @@ from classify.regimes import get_regime
 from pruning.methods import get_method
 from study.config import Guide
 from study.data import detection_data, file_digest
-from study.detector_sections import Detector, check_pyramid
+from study.detector_sections import Detector, check_pyramid, stated_norm
 from study.networks import is_structural, starts_dense
 from study.sections import Classifier, Evaluation, Pruning
 from study.stages import Stage
@@ -130,8 +130,9 @@ class StageBuilder:
     def prune_detector(self, parent: Stage | None, changes: dict[str, Any]) -> Stage:
         stage = _expect(parent, "train_detector")
         settings = {**self._pruning(changes), **self._detector().scope_settings()}
-        if "scope" in settings:
-            check_pyramid(settings["method"], stage.settings["model"])
+        norm = stated_norm(stage.settings["model"])
+        if "scope" in settings and norm is not None:
+            check_pyramid(settings["method"], norm)
         return self.stage("prune_detector", settings, stage)
 
     def evaluate(self, parent: Stage) -> Stage:

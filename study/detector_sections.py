@@ -212,18 +212,19 @@ class Detector(Section):
         return changed(self.train, {**self.fine_tune, "iterations": after}, phase)
 
 
-def check_pyramid(method: str, model: Mapping[str, Any]) -> None:
-    """ValueError where `method` cannot prune the FPN of a detector with these model settings.
+def stated_norm(model: Mapping[str, Any]) -> str | None:
+    """The normalisation of the FPN in a stage's model settings; None where a Detectron2 YAML may say it."""
+    return model["overrides"].get("MODEL.FPN.NORM", None if model["config_file"] else "")
 
-    What a Detectron2 YAML says of its normalisation is not looked at.
-    """
-    norm = model["overrides"].get("MODEL.FPN.NORM", None if model["config_file"] else "")
-    if norm is not None and norm not in _PYRAMID_NORMS:
+
+def check_pyramid(method: str, norm: str) -> None:
+    """ValueError where `method` cannot prune an FPN with this normalisation, Detectron2's MODEL.FPN.NORM."""
+    if norm not in _PYRAMID_NORMS:
         raise ValueError(
             f"detector.prune_scope: backbone+fpn: an FPN with MODEL.FPN.NORM {norm!r} cannot be pruned;"
             f" choose from {', '.join(map(repr, _PYRAMID_NORMS))}"
         )
-    if norm == "" and get_method(method).by_norms:
+    if not norm and get_method(method).by_norms:
         raise ValueError(
             f"detector.prune_scope: backbone+fpn: {method} ranks channels by the BatchNorm behind them and the FPN has"
             " none; set detector.model.overrides to {MODEL.FPN.NORM: BN}, or prune_scope: backbone"

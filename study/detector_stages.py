@@ -27,6 +27,7 @@ from pruning.methods import Effect, get_method
 from study.budget import Budget
 from study.context import Context
 from study.data import open_detection
+from study.detector_sections import check_pyramid
 from study.networks import Network, is_structural, load_model, method_options, read_weights, save_weights, selection_of
 from study.stages import Stage
 
@@ -83,6 +84,8 @@ def run_prune_detector(context: Context) -> dict[str, Any]:
         raise ValueError(f"target {settings['target']!r} is a shape of a classifier; prune it before the transfer")
     dataset = open_detection(parent.settings["data"], "train", context.data)
     network, detector, cfg = load_detector(parent, context.runs, len(class_names(dataset)), device=context.device)
+    if "scope" in settings:
+        check_pyramid(settings["method"], cfg.MODEL.FPN.NORM)
     groups = prunable_groups(stage, network, network.build(), detector.backbone)
     loader = train_loader(dataset, cfg, batch_size=parent.settings["train"]["batch_size"], seed=stage.seed)
     batches = list(islice(loader, _CALIBRATION_BATCHES))

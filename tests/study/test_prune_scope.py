@@ -9,6 +9,7 @@ from tiny_study import DIGITS, tiny
 from pruning.masks import Masks
 from pruning.plan import PruningPlan
 from study.budget import Budget
+from study.detector_sections import check_pyramid
 from study.detector_stages import load_detector
 from study.export import export_run
 from study.load import ConfigError
@@ -76,6 +77,18 @@ def test_what_cannot_be_pruned_is_refused_in_one_sentence(overrides, message):
         tiny(*overrides)
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_a_detectron2_yaml_may_say_the_norm_and_is_asked_when_it_is_there(tmp_path):
+    """Before the detector is pruned: its file is no part of the config."""
+    file = tmp_path / "fpn.yaml"
+    file.write_text("VERSION: 2\n")
+    chain = stages(WITH_FPN, SLIMMING, f"detector.model.config_file={file}")["transfer_then_prune"]
+    assert chain[2].settings["scope"] == "backbone+fpn"
+    with pytest.raises(ValueError, match="slimming ranks channels by the BatchNorm"):
+        check_pyramid("slimming", "")
+    check_pyramid("slimming", "BN")
+    check_pyramid("l1_filter", "")
 
 
 def test_the_cost_ahead_of_training_by_hand(tmp_path):
