@@ -90,6 +90,11 @@ def sum_over_processes(values: Tensor) -> Tensor:
     return values
 
 
+def mean_over_processes(values: Tensor) -> Tensor:
+    """The mean of every process's `values`, in all of them."""
+    return sum_over_processes(values) / world_size()
+
+
 def any_process(flag: bool, device: str) -> bool:
     """Is `flag` set in one of the processes? All must ask."""
     return flag if world_size() == 1 else bool(sum_over_processes(torch.tensor(int(flag), device=device)))

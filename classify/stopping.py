@@ -89,9 +89,9 @@ def stop_asked() -> bool:
 
 
 def end_if(asked: bool) -> None:
-    """Raise Stopped if a signal asked to end."""
-    if asked and _asked.signum is not None:
-        raise Stopped(_asked.signum)
+    """Raise Stopped if a signal asked to end, this process or another one of its training."""
+    if asked:
+        raise Stopped(_asked.signum or signal.SIGTERM)
 
 
 def _end_child(signum: int) -> None:

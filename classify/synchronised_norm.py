@@ -52,13 +52,13 @@ class CrossProcessBatchNorm(_BatchNorm):
 
 
 @contextmanager
-def synchronised_norms(model: nn.Module) -> Iterator[None]:
+def synchronised_norms(model: nn.Module, kind: type[_BatchNorm] = _BatchNorm) -> Iterator[None]:
     """Within the block every BatchNorm of `model` is over all processes; names and tensors of its state are the same.
 
-    With one process nothing changes.
+    `kind` limits this to layers of one class. With one process nothing changes.
     """
     found = {} if world_size() == 1 else dict(model.named_modules(remove_duplicate=False))
-    norms = {name: module for name, module in found.items() if isinstance(module, _BatchNorm) and name}
+    norms = {name: module for name, module in found.items() if isinstance(module, kind) and name}
     on_gpu = any(p.is_cuda for p in model.parameters())
     swapped = {id(norm): _synchronised(norm, on_gpu) for norm in norms.values()}  # one of two names stays one
     try:

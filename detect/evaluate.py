@@ -36,9 +36,9 @@ def evaluate_detector(
 ) -> dict[str, Any]:
     """Metrics of the detector on every image of the data set.
 
-    Returns what `score_detections` does and `seconds`; {} in the other processes of a distributed run. With `out_dir`
-    the detections are left in `out_dir/detections.json`, in COCO's result format, and what `precision_recall` gives in
-    `out_dir/pr.json`.
+    Several processes share the images out. Returns what `score_detections` does and `seconds`, in the main process;
+    {} in the others. With `out_dir` the detections are left in `out_dir/detections.json`, in COCO's result format, and
+    what `precision_recall` gives in `out_dir/pr.json`.
     """
     start = time.perf_counter()
     collector = _Collector(dataset.split.category_ids)

@@ -5,12 +5,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from detectron2.engine import HookBase
-from detectron2.utils import comm
 from fvcore.common.param_scheduler import ParamScheduler
 from torch import nn
 
 from classify.checkpoint import last_checkpoint, save_checkpoint
+from classify.distributed import any_process, check_equal, is_main, mean_over_processes, world_size
 from classify.stopping import end_if, stop_asked
 from pruning.methods import Effect
 
@@ -54,7 +55,8 @@ class EffectHook(HookBase):
 class Checkpointer(HookBase):
     """Saves and restores everything that the next step depends on, and counts the seconds.
 
-    `identity` names what a checkpoint has to agree with to be continued.
+    `identity` names what a checkpoint has to agree with to be continued. A checkpoint is written every `every`
+    iterations and at the end; several processes ask one another every `meets_every` whether a signal asked to end.
     """
 
     def __init__(
@@ -64,7 +66,7 @@ class Checkpointer(HookBase):
         *,
         identity: Mapping[str, int],
         every: int,
-        total: int,
+        meets_every: int,
         effects: Sequence[Effect] = (),
     ):
         self.effects = effects
@@ -72,12 +74,17 @@ class Checkpointer(HookBase):
         self.path = path
         self.identity = identity
         self.every = every
-        self.total = total
+        self.meets_every = meets_every
         self.seconds = 0.0
         self.stops = False  # did a signal ask to end when this step's checkpoint was written?
 
     def restore(self) -> int:
         """Load the last whole checkpoint if there is one; returns the iteration to go on with."""
+        iteration = self._load()
+        check_equal(iteration, "the iteration to go on with", self.trainer.device)
+        return iteration
+
+    def _load(self) -> int:
         keys = ("model", "optimizer", "scaler", "effects", "iteration", "seconds", "loss", *self.identity)
         state = last_checkpoint(self.path, required=keys, device=self.trainer.device)
         if state is None:
@@ -99,13 +106,14 @@ class Checkpointer(HookBase):
 
     def after_step(self) -> None:
         done = self.trainer.iter + 1
-        self.stops = stop_asked()
-        if done % self.every and done != self.total and not self.stops:
+        meets = world_size() == 1 or done % self.meets_every == 0
+        self.stops = meets and any_process(stop_asked(), self.trainer.device)
+        if done % self.every and done != self.trainer.max_iter and not self.stops:
             return
         now = time.perf_counter()
         self.seconds += now - self.since
         self.since = now
-        if comm.is_main_process():
+        if is_main():
             save_checkpoint(self.path, self._state(done))
 
     def _state(self, iteration: int) -> dict[str, Any]:
@@ -122,9 +130,12 @@ class Checkpointer(HookBase):
 
 
 class Reporter(HookBase):
-    """Calls report(step, total, metrics) with the losses and the learning rate every few steps and at the end."""
+    """Calls report(step, total, metrics) with the losses, means over the processes, and the learning rate.
 
-    def __init__(self, report: Report, *, every: int, total: int):
+    Every few steps and at the end. Other processes than the main one take part without a report.
+    """
+
+    def __init__(self, report: Report | None, *, every: int, total: int):
         self.report = report
         self.every = every
         self.total = total
@@ -133,7 +144,10 @@ class Reporter(HookBase):
         done = self.trainer.iter + 1
         if done % self.every and done != self.total:
             return
-        metrics = {name: loss.item() for name, loss in self.trainer.losses.items()}
+        names, losses = zip(*self.trainer.losses.items(), strict=True)
+        metrics = dict(zip(names, mean_over_processes(torch.stack(losses).detach()).tolist(), strict=True))
+        if self.report is None:
+            return
         metrics["loss"] = self.trainer.last_loss  # their sum
         metrics["lr"] = self.trainer.optimizer.param_groups[0]["lr"]
         self.report(done, self.total, metrics)

@@ -1,4 +1,9 @@
-"""Detector training on Detectron2's trainer; on the CPU a killed run ends with the same bits."""
+"""Detector training on Detectron2's trainer; on the CPU a killed run ends with the same bits.
+
+Where Detectron2's `launch` started several processes (see detect/processes.py) they train one detector: each takes its
+images of every batch, gradients and reported losses are means over the processes, effects act alike in each, and the
+main one writes.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,20 +11,22 @@ from pathlib import Path
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.engine import HookBase, SimpleTrainer, create_ddp_model
+from detectron2.engine import HookBase, SimpleTrainer
 from detectron2.solver import get_default_optimizer_params
-from detectron2.utils import comm
 from fvcore.common.param_scheduler import ParamScheduler
 from torch import nn
 from torch.utils.data import DataLoader
 
+from classify.distributed import data_parallel, is_main, mean_over_processes, rank, world_size
 from classify.memory_format import channels_last
 from classify.precision import autocast_dtype
 from classify.schedule import lr_schedule
 from classify.seeding import seed_generators
 from classify.stopping import between_steps
+from classify.synchronised_norm import synchronised_norms
 from detect.data import DetectionDataset, class_names, train_loader
 from detect.hooks import Checkpointer, EffectHook, Report, Reporter, Schedule, Stop
+from detect.processes import check_divisible
 from pruning.methods import Effect
 
 
@@ -68,41 +75,58 @@ def train_detector(
 ) -> TrainOutcome:
     """Train a detector in place, from `checkpoint` if that exists, and leave it there when done.
 
-    `report(step, total, metrics)` is called now and then with the losses and the learning rate. `effects`: what a
-    pruning method adds to the training, already bound to the network it acts on.
+    `report(step, total, metrics)` is called now and then with the losses and the learning rate, in the main process.
+    `effects`: what a pruning method adds to the training, already bound to the network it acts on.
     Raises ValueError on settings that do not fit, FloatingPointError with the step of a loss that is not finite,
     Stopped after a step and a checkpoint when a signal asks for it (`classify.stopping`).
     """
     _check_classes(dataset, cfg)
+    check_divisible(settings.batch_size, world_size())
     dtype = autocast_dtype(settings.precision, next(detector.parameters()).device.type)
-    schedule = schedule_of(settings)
+    schedule, total = schedule_of(settings), settings.iterations
     with channels_last(detector, dtype=dtype):
-        optimizer = torch.optim.SGD(
-            get_default_optimizer_params(detector, weight_decay_norm=0.0),
-            lr=settings.lr,
-            momentum=settings.momentum,
-            weight_decay=settings.weight_decay,
-            fused=True,  # one pass over the weights
-        )
-        trainer = DetectorTrainer(detector, optimizer, settings, dtype)
-        total = settings.iterations
-        identity = {"seed": settings.seed, "iterations": total, "batch_size": settings.batch_size}
-        every, epoch = settings.checkpoint_every, max(1, len(dataset.split.images) // settings.batch_size)
-        keeper = Checkpointer(detector, checkpoint, identity=identity, every=every, total=total, effects=effects)
-        hooks: list[HookBase] = [
-            Schedule(schedule, settings.lr, total),
-            *(EffectHook(e, epoch=epoch) for e in effects),
-            keeper,
-        ]
-        if report is not None and comm.is_main_process():
-            hooks.append(Reporter(report, every=settings.report_every, total=total))
-        trainer.register_hooks([*hooks, Stop(keeper)])
-        start = keeper.restore()
-        if start < total:
-            trainer.data_loader = _loader(dataset, cfg, settings, start)
-            with between_steps():
-                trainer.train(start, total)
+        optimizer = _optimizer(detector, settings)
+        # PyTorch's SyncBatchNorm needs GPUs; here it works on the CPU too
+        with synchronised_norms(detector, nn.SyncBatchNorm):
+            trainer = DetectorTrainer(detector, optimizer, settings, dtype)
+            keeper = Checkpointer(
+                detector,
+                checkpoint,
+                identity=_identity(settings),
+                every=settings.checkpoint_every,
+                meets_every=settings.report_every,
+                effects=effects,
+            )
+            epoch = max(1, len(dataset.split.images) // settings.batch_size)
+            hooks: list[HookBase] = [
+                Schedule(schedule, settings.lr, total),
+                *(EffectHook(e, epoch=epoch) for e in effects),
+                keeper,
+                Reporter(report if is_main() else None, every=settings.report_every, total=total),
+                Stop(keeper),
+            ]
+            trainer.register_hooks(hooks)
+            start = keeper.restore()
+            if start < total:
+                trainer.data_loader = _loader(dataset, cfg, settings, start)
+                with between_steps():
+                    trainer.train(start, total)
     return TrainOutcome(total * settings.batch_size, keeper.seconds, trainer.last_loss)
+
+
+def _optimizer(detector: nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:
+    return torch.optim.SGD(
+        get_default_optimizer_params(detector, weight_decay_norm=0.0),
+        lr=settings.lr,
+        momentum=settings.momentum,
+        weight_decay=settings.weight_decay,
+        fused=True,  # one pass over the weights
+    )
+
+
+def _identity(settings: TrainSettings) -> dict[str, int]:
+    """What a checkpoint has to agree with to be continued."""
+    return {"seed": settings.seed, "iterations": settings.iterations, "batch_size": settings.batch_size}
 
 
 def schedule_of(settings: TrainSettings) -> ParamScheduler:
@@ -131,7 +155,7 @@ class DetectorTrainer(SimpleTrainer):
     ):
         device = next(detector.parameters()).device.type
         self.detector = detector
-        super().__init__(create_ddp_model(detector), None, optimizer, gather_metric_period=settings.report_every)
+        super().__init__(data_parallel(detector), None, optimizer)
         self.settings = settings
         self.dtype = dtype
         self.device = device
@@ -142,7 +166,7 @@ class DetectorTrainer(SimpleTrainer):
 
     def run_step(self) -> None:
         data = next(self._data_loader_iter)  # before seeding: a new loader's first batch draws a number
-        seed_generators(self.settings.seed, self.iter * comm.get_world_size() + comm.get_rank())
+        seed_generators(self.settings.seed, self.iter * world_size() + rank())
         self.optimizer.zero_grad(set_to_none=True)
         try:
             with torch.autocast(self.device, dtype=self.dtype, enabled=self.dtype is not None):
@@ -165,7 +189,7 @@ class DetectorTrainer(SimpleTrainer):
         done, every = self.iter + 1, (self.settings.report_every, self.settings.checkpoint_every)
         if self.device != "cpu" and all(done % n for n in every) and done < self.max_iter:
             return
-        values = torch.stack(self._unchecked).tolist()
+        values = mean_over_processes(torch.stack(self._unchecked)).tolist()
         self._unchecked.clear()
         for step, value in enumerate(values, self.iter + 1 - len(values)):
             if not abs(value) < float("inf"):  # also false for NaN

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from classify.distributed import is_main
 from classify.models import stages_of
 from detect.build import DetectorSettings, build_detector
 from detect.cost import detector_params, evaluation_macs, training_macs
@@ -15,6 +16,7 @@ from detect.data import DetectionDataset, class_names, mean_image_size, train_lo
 from detect.data.check import check_split, shared_images
 from detect.evaluate import METRICS, evaluate_detector
 from detect.pictures import draw_scenes
+from detect.processes import scaled_to_processes
 from detect.prune import backbone_groups, detection_loss, prune_detector
 from detect.pyramid import join, narrow_pyramid, pyramid_groups
 from detect.single_level import masked_parts
@@ -53,6 +55,7 @@ def run_train_detector(context: Context) -> dict[str, Any]:
         num_workers=context.machine.workers,
         checkpoint_every=context.machine.checkpoint_every,
     )
+    train_settings = scaled_to_processes(train_settings, cfg)
     outcome = train_detector(
         detector,
         cfg,
@@ -62,6 +65,8 @@ def run_train_detector(context: Context) -> dict[str, Any]:
         report=context.report,
         effects=_effects(settings, network, detector),
     )
+    if not is_main():  # of several processes that trained together one writes
+        return {}
     network.save(context.run)
     save_weights(context.run.weights, detector)
     macs = training_macs(detector, cfg, image_size=mean_image_size(dataset, cfg), masks=network.masks)
@@ -69,7 +74,7 @@ def run_train_detector(context: Context) -> dict[str, Any]:
         "metrics": {"final_loss": outcome.final_loss},
         "data": dataset.split.summary(),
         "network": network.as_result(),
-        "iterations": iterations,
+        "iterations": train_settings.iterations,
         "images_seen": outcome.images_seen,
         "train_macs": macs * outcome.images_seen,
         "train_seconds": outcome.seconds,
@@ -131,6 +136,8 @@ def run_evaluate(context: Context) -> dict[str, Any]:
     dataset = open_detection(settings["data"], settings["split"], context.data)
     network, detector, cfg = load_detector(parent, context.runs, len(class_names(dataset)), device=context.device)
     scores = evaluate_detector(detector, cfg, dataset=dataset, out_dir=context.run.path)
+    if not is_main():
+        return {}
     if settings["scenes"]:
         pictures = context.run.path / "detections"
         draw_scenes(detector, cfg, dataset=dataset, out_dir=pictures, count=settings["scenes"])

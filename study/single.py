@@ -1,19 +1,26 @@
 """One stage alone: what `tools/train_cls.py` and `tools/train_det.py` call."""
 
+import sys
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-from classify.distributed import launched_processes
+from classify.distributed import is_main, launched_processes
 from study.builder import StageBuilder
 from study.config import ClassifyConfig, DetectConfig
+from study.context import device_of
 from study.detector_sections import Detector
 from study.execute import Outcome, run_stages
+from study.launch import finish, launch
 from study.load import load_config
 from study.run import check_detection_data, check_writable
-from study.sections import Classifier, Evaluation, Pruning
+from study.sections import Classifier, Evaluation, Machine, Pruning
 from study.stages import Stage, load_stage
-from study.together import run_together
+from study.together import run_together, share_of, share_stage
+
+if TYPE_CHECKING:  # it imports Detectron2, and classification works without
+    from detect.processes import Processes
 
 
 @dataclass(frozen=True)
@@ -46,12 +53,52 @@ def train_classifier_alone(
         raise ValueError(f"{path}: regime {config.regime!r} {need}")
     stage = builder.train_pruned(config.regime, load_stage(pruned), {}) if pruned else builder.classify(None, {})
     if launched_processes() > 1:
-        return run_together(stage, config.machine, runs, lambda machine: _run([stage], machine, runs))
-    return _run([stage], config.machine, runs)
+        return run_together(stage, config.machine, runs, partial(_run, [stage], runs))
+    return _run([stage], runs, config.machine)
 
 
 def train_detector_alone(path: Path, overrides: list[str], *, backbone: Path, runs: Path) -> tuple[Path, Outcome]:
     """Train and evaluate a detector around the network in run directory `backbone`."""
+    if launched_processes() > 1:
+        raise ValueError("torchrun starts a classifier's processes; a detector's are started by --num-gpus")
+    config, stages = _detector_stages(path, overrides, backbone)
+    return _run(stages, runs, config.machine)
+
+
+def train_detector_together(
+    path: Path, overrides: list[str], *, backbone: Path, runs: Path, processes: "Processes"
+) -> int:
+    """As `train_detector_alone`, in several processes; the main one says what came of it. Returns the exit code."""
+    from detect.processes import run_in_processes
+
+    config, stages = _detector_stages(path, overrides, backbone)
+    processes.check(device_of(config.machine))
+    if processes.machine_rank == 0:
+        _check(stages, runs)
+    return run_in_processes(_train_with_others, (path, overrides, backbone, runs, processes.num_gpus), processes)
+
+
+def _train_with_others(path: Path, overrides: list[str], backbone: Path, runs: Path, on_this_machine: int) -> None:
+    """What each of the processes does."""
+
+    def work() -> int:
+        config, stages = _detector_stages(path, overrides, backbone)
+        machine = share_of(config.machine, on_this_machine)
+        outcome = Outcome()
+        for stage in stages:
+            ours = share_stage(stage, machine, runs, partial(_run_checked, [stage], runs))
+            outcome = ours[1] if ours else outcome
+            if not outcome.complete:
+                break
+        return finish(stages[-1].run(runs).path, outcome) if is_main() else 0
+
+    code = launch(work)
+    if code:
+        sys.exit(code)
+
+
+def _detector_stages(path: Path, overrides: list[str], backbone: Path) -> tuple[DetectConfig, list[Stage]]:
+    """The config, its training stage and its evaluation."""
     config = load_config(DetectConfig, path, overrides)
     builder = StageBuilder(_Sections(detector=config.detector, evaluate=config.evaluate), config.seed)
     parent = load_stage(backbone)
@@ -59,12 +106,20 @@ def train_detector_alone(path: Path, overrides: list[str], *, backbone: Path, ru
         raise ValueError(f"{backbone}: this network was never trained; use init: random")
     phase = "from_scratch" if config.init == "random" else "train"
     trained = builder.detect(parent, {}, phase, parent.kind)
-    return _run([trained, builder.evaluate(trained)], config.machine, runs)
+    return config, [trained, builder.evaluate(trained)]
 
 
-def _run(stages: list[Stage], machine: Any, runs: Path) -> tuple[Path, Outcome]:
-    check_writable(runs)
-    check_detection_data(stages, runs)
+def _run(stages: list[Stage], runs: Path, machine: Machine) -> tuple[Path, Outcome]:
+    _check(stages, runs)
+    return _run_checked(stages, runs, machine)
+
+
+def _run_checked(stages: list[Stage], runs: Path, machine: Machine) -> tuple[Path, Outcome]:
     names = {s.id: f"{s.kind} (seed {s.seed})" for s in stages}
     outcome = run_stages(stages, names, runs, machine)
     return stages[-1].run(runs).path, outcome
+
+
+def _check(stages: list[Stage], runs: Path) -> None:
+    check_writable(runs)
+    check_detection_data(stages, runs)

@@ -2,6 +2,9 @@
 
 python tools/train_det.py configs/detect/digits_fpn.yaml --backbone runs/train_classifier-<hash>/seed0
 python tools/train_det.py configs/detect/digits_fpn.yaml init=random --backbone runs/prune-<hash>/seed0
+python tools/train_det.py configs/detect/coco_fpn.yaml --backbone RUN --num-gpus 8
+python tools/train_det.py configs/detect/coco_fpn.yaml --backbone RUN --num-gpus 8 --num-machines 2 --machine-rank 0 \\
+    --dist-url tcp://10.0.0.1:29500   (and --machine-rank 1 on the other machine; both see the same --runs)
 """
 
 import argparse
@@ -9,15 +12,28 @@ import sys
 from pathlib import Path
 
 from study.launch import finish, launch
-from study.single import train_detector_alone
+from study.single import train_detector_alone, train_detector_together
 
 
 def main(arguments: argparse.Namespace) -> int:
     """Train and evaluate; returns the exit code."""
-    out, outcome = train_detector_alone(
-        arguments.config, arguments.overrides, backbone=arguments.backbone, runs=arguments.runs
-    )
-    return finish(out, outcome)
+    from detect.processes import Processes  # late: loading Detectron2 takes seconds, --help need not
+
+    config, overrides = arguments.config, arguments.overrides
+    where = {"backbone": arguments.backbone, "runs": arguments.runs}
+    processes = Processes(arguments.num_gpus, arguments.num_machines, arguments.machine_rank, arguments.dist_url)
+    if processes.total > 1:
+        return train_detector_together(config, overrides, **where, processes=processes)
+    return finish(*train_detector_alone(config, overrides, **where))
+
+
+def add_processes(parser: argparse.ArgumentParser) -> None:
+    """Detectron2's options, by its names."""
+    group = parser.add_argument_group("several GPUs (as in Detectron2; without GPUs, processes on the CPU)")
+    group.add_argument("--num-gpus", type=int, default=1, help="GPUs per machine, a process each (default: 1)")
+    group.add_argument("--num-machines", type=int, default=1, help="machines, each given this command (default: 1)")
+    group.add_argument("--machine-rank", type=int, default=0, help="number of this machine, from 0")
+    group.add_argument("--dist-url", default="auto", metavar="URL", help="where processes meet (default: a free port)")
 
 
 if __name__ == "__main__":
@@ -26,4 +42,5 @@ if __name__ == "__main__":
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="changes of the file, by key path")
     parser.add_argument("--backbone", type=Path, required=True, metavar="RUN", help="run directory of a classifier")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of run directories (default: runs)")
+    add_processes(parser)
     sys.exit(launch(lambda: main(parser.parse_intermixed_args())))
