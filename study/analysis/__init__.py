@@ -8,7 +8,18 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from study.analysis import efficiency, kept_channels, kernels, ratios, recalibration, tickets, weights
+from study.analysis import (
+    class_differences,
+    efficiency,
+    kept_channels,
+    kernels,
+    object_sizes,
+    precision_recall,
+    ratios,
+    recalibration,
+    tickets,
+    weights,
+)
 from study.report.plots import Panel
 
 Analysis = Callable[[Mapping[str, Any], Path], Panel | None]
@@ -19,6 +30,10 @@ ANALYSES: dict[str, Analysis] = {
     "aggressive_ratios": ratios.analyse,
     "tickets": tickets.analyse,
     "after_pruning": recalibration.analyse,
+    "precision_recall": precision_recall.analyse,
+    "precision_recall_by_class": precision_recall.by_class,
+    "object_sizes": object_sizes.analyse,
+    "class_differences": class_differences.analyse,
     "kept_channels": kept_channels.analyse,
     "kernel_densities": kernels.analyse,
     "weight_histograms": weights.analyse,

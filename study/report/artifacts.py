@@ -19,6 +19,7 @@ from study.stats import is_number
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 METRICS, PLAN, DETECTIONS = "metrics.jsonl", "plan.json", "detections"
+PR = "pr.json"
 MASKS, WEIGHTS = "masks.safetensors", "weights.safetensors"
 
 
@@ -76,6 +77,16 @@ class RunFiles:
         except safetensors.SafetensorError as error:
             self.gaps.append(f"{run}/{WEIGHTS}: not a safetensors file ({error})")
             return {}
+
+    def json(self, run: str, name: str) -> dict[str, Any] | None:
+        """A JSON object of a run directory; None, and a gap, where it cannot be read."""
+        content = self.read(run, name)
+        if content is None:
+            return None
+        found = _json_object(content)
+        if not found:
+            self.gaps.append(f"{run}/{name}: not a JSON object")
+        return found or None
 
     def picture(self, run: str, name: str) -> bytes | None:
         """A PNG of the detections folder; None, and a gap, where it is absent or no PNG."""

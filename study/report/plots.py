@@ -33,6 +33,12 @@ def plain(text: object) -> str:
     return escape(str(text), quote=False)
 
 
+def translucent(colour: str, opacity: float) -> str:
+    """A colour "#rrggbb" that lets through what is behind it."""
+    red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
+    return f"rgba({red},{green},{blue},{opacity:g})"
+
+
 def base_figure(x_title: str, y_title: str, height: int = 400) -> go.Figure:
     """An empty figure; the page sets the colours of text and grid, by its light or dark scheme."""
     figure = go.Figure()

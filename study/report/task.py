@@ -111,7 +111,8 @@ DETECTION = Task(
     statements=DETECTION_STATEMENTS,
     literature="report on detection: Scratch above Prune-C (prune_then_transfer) above Prune-D (transfer_then_prune).",
     csv=(
-        *("AP", "AP50", "AP75", "backbone_params", "backbone_macs", "detector_params", "detector_macs"),
+        *("AP", "AP50", "AP75", "APs", "APm", "APl"),
+        *("backbone_params", "backbone_macs", "detector_params", "detector_macs"),
         *("latency_ms", "train_macs", "seconds"),
     ),
     forward_costs=("backbone_macs",),

@@ -169,6 +169,7 @@ def _write_run(folder: Path, kind: str, run: str) -> None:
         plan = {"format": 1, "arch": "resnet18", "options": {}, "keep": keep, "widths": widths}
         (folder / "plan.json").write_text(json.dumps(plan))
     if kind == "evaluate":
+        (folder / "pr.json").write_text(json.dumps(_precision_recall(shift)))
         (folder / "detections").mkdir(exist_ok=True)
         for k in range(4):
             _draw_scene(folder / "detections" / f"ground_truth_{k}.png", k, 0)
@@ -181,6 +182,12 @@ def _metric_line(kind: str, step: int, shift: int) -> str:
     if kind == "train_classifier" and step % 50 == 0:
         record["val_accuracy"] = 1 - 0.8 * math.exp(-step / (120 + 10 * shift))
     return json.dumps(record) + "\n"
+
+
+def _precision_recall(shift: int) -> dict:
+    recall = [i / 100 for i in range(101)]
+    curves = {name: {"precision": [max(0.0, 1 - r ** (2 + shift)) for r in recall]} for name in CLASSES}
+    return {"iou": 0.5, "recall": recall, "classes": curves}
 
 
 def _draw_scene(path: Path, k: int, shift: int) -> None:
