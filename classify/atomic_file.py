@@ -39,7 +39,7 @@ def write_beside(path: Path, *parts: bytes | memoryview, flush: bool = True) -> 
 
 
 def remove_partial(folder: Path) -> None:
-    """Remove what a killed process was writing in `folder`, which no other process may be writing to."""
-    for file in folder.glob(f".*{PARTIAL}"):
+    """Remove what a killed process was writing below `folder`, which no other process may be writing to."""
+    for file in list(folder.rglob(f".*{PARTIAL}")):
         if file.is_file():
             file.unlink(missing_ok=True)

@@ -85,8 +85,8 @@ def train_classifier(
                 state.watch(training.take(images, labels, n_images, step=step, lr=lr))
                 step += 1
                 reports = step % settings.report_every == 0
-                # several processes stop together, and ask one another only where they meet anyway
-                stops = (reports or world_size() == 1) and any_process(stop_asked(), device)
+                # several processes stop together, and ask one another only where it does not hold up a GPU
+                stops = (reports or world_size() == 1 or device == "cpu") and any_process(stop_asked(), device)
                 saves = stops or step % settings.checkpoint_every == 0 or step == total
                 ends = step % per_epoch == 0
                 if saves or reports or ends:

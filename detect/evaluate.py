@@ -20,9 +20,9 @@ from detectron2.utils import comm
 from faster_coco_eval import COCO, COCOeval_faster
 from torch import nn
 
+from classify.atomic_file import write_bytes
 from detect.data import DetectionDataset, test_loader
 from detect.data.records import Split
-from detect.files import write_file
 from detect.voc_metrics import voc_metrics
 
 # COCO's summary begins with these six; APs, APm and APl are boxes under 32^2, 96^2 and over 96^2 pixels
@@ -148,5 +148,4 @@ def _percent(value: float) -> float | None:
 
 
 def _write_json(path: Path, content: Any) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_file(path, json.dumps(content, allow_nan=False).encode())
+    write_bytes(path, json.dumps(content, allow_nan=False).encode())

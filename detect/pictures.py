@@ -12,10 +12,10 @@ from detectron2.evaluation import inference_context
 from PIL import Image, ImageDraw
 from torch import nn
 
+from classify.atomic_file import write_bytes
 from detect.data import DetectionDataset, test_loader
 from detect.data.picture import read_picture
 from detect.data.records import UNKNOWN
-from detect.files import write_file
 
 # Small pictures are drawn larger, at most three times and up to this longer side in pixels, so that text fits
 _UPSCALE = 3
@@ -78,7 +78,8 @@ def _draw(file: Path, boxes: Iterable[tuple[Any, int, str]], out: Path, names: S
         pen.text(at, text, fill="white")
     buffer = io.BytesIO()
     image.save(buffer, format="PNG", optimize=True)
-    return write_file(out, buffer.getvalue())
+    write_bytes(out, buffer.getvalue())
+    return out
 
 
 def _corners(box: tuple[float, float, float, float]) -> tuple[float, float, float, float]:

@@ -190,6 +190,8 @@ def _add_digit(
 
 
 def _write_once(final: Path, options: SceneOptions) -> None:
+    if (final / MANIFEST).is_file():  # another process was faster
+        return
     if final.exists():
         raise ValueError(f"{final} has no {MANIFEST}, so it is incomplete: remove it and start again")
     final.parent.mkdir(parents=True, exist_ok=True)

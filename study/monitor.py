@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from study.in_words import time_in_words
 from study.store import RunDir
 
 _LINE_SECONDS = 15.0  # a line of a log at most this often per stage
@@ -100,7 +101,7 @@ def progress_cells(run: RunDir) -> Sequence[str]:
     except (OSError, json.JSONDecodeError):
         return ("preparing", "", "", "")
     rate, left = status["rate"], status["total"] - status["step"]
-    eta = f"{left / rate:.0f} s left" if rate > 0 else ""
+    eta = f"{time_in_words(left / rate)} left" if rate > 0 else ""
     shown = [f"{k} {v:.4g}" for k, v in status.items() if k not in _HIDDEN][:5]
     return (f"{status['step']}/{status['total']}", f"{rate:.1f} steps/s", eta, "  ".join(shown))
 

@@ -3,12 +3,12 @@
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from rich.console import Console
 from rich.table import Table
 
@@ -44,11 +44,16 @@ def load_study(path: Path, overrides: Sequence[str] = ()) -> tuple[StudyConfig, 
 
 def run_study(config: StudyConfig, config_file: Path, routes: Sequence[Route], runs: Path) -> tuple[Path, Outcome]:
     """Run what is not done, then write the report; returns the study's directory and what became of the stages."""
-    stages = all_stages(routes)
+    out = runs / config.name
     check_writable(runs)
+    with _seen_at_work(out):
+        return out, _run_study(config, config_file, routes, runs)
+
+
+def _run_study(config: StudyConfig, config_file: Path, routes: Sequence[Route], runs: Path) -> Outcome:
+    stages, out = all_stages(routes), runs / config.name
     check_prunable(stages, Budget(runs, config.machine), config_file)
     check_detection_data(stages, runs)
-    out = runs / config.name
     study = {"config": config.model_dump(mode="json", exclude_unset=True), "config_file": str(config_file)}
     names = labels(routes)
     with _alone_in(out):
@@ -57,7 +62,7 @@ def run_study(config: StudyConfig, config_file: Path, routes: Sequence[Route], r
     outcome = run_stages(stages, names, runs, config.machine)
     set_threads(config.machine.model_copy(update={"jobs": 1}))
     report(config, str(config_file), routes, runs, {**outcome.failed, **outcome.blocked})
-    return out, outcome
+    return outcome
 
 
 def report(
@@ -93,6 +98,19 @@ def _alone_in(out: Path) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def _seen_at_work(out: Path) -> Iterator[None]:
+    """Whoever watches the study sees that it runs, between its stages too; of two processes that run it the first."""
+    out.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(RunDir(out).at_work)
+    with suppress(Timeout):
+        lock.acquire(timeout=0)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 def all_stages(routes: Sequence[Route]) -> list[Stage]:
     """Every stage once, parents first."""
     found: dict[str, Stage] = {}
@@ -101,7 +119,7 @@ def all_stages(routes: Sequence[Route]) -> list[Stage]:
     return list(found.values())
 
 
-def labels(routes: Sequence[Route]) -> dict[str, str]:
+def labels(routes: Sequence[Route], *, seeds: bool = True) -> dict[str, str]:
     """What a person calls a stage: the step, its seed, the variant if it is of one, and the routes that use it."""
     users: dict[str, list[Route]] = {}
     steps: dict[str, str] = {}
@@ -115,7 +133,7 @@ def labels(routes: Sequence[Route]) -> dict[str, str]:
         variants = {route.point.get("variant") for route in users[stage.id]}
         variant = next(iter(variants)) if len(variants) == 1 else None
         used = pipelines[0] if len(pipelines) == 1 else f"{len(pipelines)} routes"
-        parts = [f"seed {stage.seed}", *([str(variant)] if variant else []), used]
+        parts = [*([f"seed {stage.seed}"] if seeds else []), *([str(variant)] if variant else []), used]
         names[stage.id] = f"{steps[stage.id]} ({', '.join(parts)})"
     return names
 

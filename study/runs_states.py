@@ -46,7 +46,7 @@ def state_of(run: RunDir) -> str:
         except ValueError:
             return DAMAGED
         return DONE
-    if is_locked(run):
+    if is_locked(run.lock):
         return RUNNING
     for file, state in ((run.failure, FAILED), (run.job, QUEUED), (run.log, STOPPED)):
         if file.is_file():
@@ -54,12 +54,12 @@ def state_of(run: RunDir) -> str:
     return WAITING
 
 
-def is_locked(run: RunDir) -> bool:
-    """Is a process at work in this directory?"""
-    if not run.lock.is_file():
+def is_locked(lock: Path) -> bool:
+    """Does a process hold this lock, of a run directory or of a study?"""
+    if not lock.is_file():
         return False
     try:
-        with FileLock(run.lock, timeout=0):
+        with FileLock(lock, timeout=0):
             return False
     except Timeout:
         return True

@@ -18,7 +18,7 @@ def verify_runs(runs: Path) -> tuple[int, list[str]]:
         if run.done:
             finished += 1
             faults += run_faults(run)
-        elif not is_locked(run):
+        elif not is_locked(run.lock):
             faults += [f"{file}: left by a process that was killed" for file in sorted(folder.glob(".*.partial"))]
     return finished, faults
 

@@ -109,6 +109,11 @@ class RunDir:
         return self.path / ".lock"
 
     @property
+    def at_work(self) -> Path:
+        """Of a study's directory: the lock that a process holds as long as it runs the study."""
+        return self.path / ".at_work"
+
+    @property
     def done(self) -> bool:
         """Is `result.json`, which is written last, there?"""
         return self.result.is_file()

@@ -18,7 +18,7 @@ from rich.console import Console
 from study.launch import finish, launch
 from study.run import all_stages, labels, load_study, print_plan, run_study, summary
 from study.runs_table import watch
-from study.store import read_json
+from study.store import RunDir, read_json
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -27,7 +27,7 @@ def main(arguments: argparse.Namespace) -> int:
     machine = [f"machine.{key}={value}" for key, value in flags.items() if value is not None]
     config, routes = load_study(arguments.config, [*arguments.overrides, *machine])
     if arguments.watch:
-        watch(all_stages(routes), labels(routes), arguments.runs, Console())
+        watch(all_stages(routes), labels(routes, seeds=False), RunDir(arguments.runs / config.name), Console())
         return 0
     if arguments.dry_run:
         print_plan(config, routes, arguments.runs, Console(width=None if sys.stdout.isatty() else 200))

@@ -1,7 +1,10 @@
 """A training that one process or several run alike."""
 
 import json
+import multiprocessing
 import os
+import socket
+from dataclasses import replace
 
 import torch
 from torch import nn
@@ -10,9 +13,11 @@ from classify.checkpoint import save_snapshot
 from classify.data.images import ImageSet
 from classify.distributed import process_group, rank
 from classify.settings import TrainSettings
+from classify.stopping import Stopped, stop_on_signals
 from classify.train import train_classifier
 from pruning.masked_training import HoldMasks
 from pruning.masks import Masks
+from pruning.methods import Effect
 from pruning.methods.slimming import SlimmingEffect, SlimmingOptions
 from pruning.methods.soft_filter import SoftFilterEffect, SoftFilterOptions
 
@@ -88,12 +93,59 @@ def losses_of(name, folder, kill_at=None):
     return losses
 
 
-def train_together(number, port, folder, fault=""):
-    """What process `number` of two does; with a `fault` the second stops with it while the first one waits."""
+def in_two_processes(work, *arguments):
+    """Exit codes of two connected processes that each call `work(*arguments)`, which have at most a minute."""
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        port = probe.getsockname()[1]
+    # forked, not spawned: importing all that a training needs takes longer than the training
+    context = multiprocessing.get_context("fork")
+    processes = [context.Process(target=_connected, args=(r, port, work, *arguments)) for r in (0, 1)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+        if process.is_alive():
+            process.kill()
+            process.join()
+    return [process.exitcode for process in processes]
+
+
+def _connected(number, port, work, *arguments):
     os.environ.update(WORLD_SIZE="2", RANK=str(number), MASTER_ADDR="localhost", MASTER_PORT=str(port))
     torch.set_num_threads(1)
     with process_group("cpu"):
-        if fault and rank() == 1:
-            raise RuntimeError(fault)
-        losses = {name: losses_of(name, folder) for name in CHANGES}
-        (folder / f"losses_rank{rank()}.json").write_text(json.dumps(losses))
+        work(*arguments)
+
+
+def train_together(folder, fault=""):
+    """What each of two processes does; with a `fault` the second stops with it while the first one waits."""
+    if fault and rank() == 1:
+        raise RuntimeError(fault)
+    losses = {name: losses_of(name, folder) for name in CHANGES}
+    (folder / f"losses_rank{rank()}.json").write_text(json.dumps(losses))
+
+
+class AskToEnd(Effect):
+    """Counts the steps, and sends a signal to its own process after one of them."""
+
+    def __init__(self, at, signum):
+        self.at, self.signum, self.steps = at, signum, 0
+
+    def after_step(self, lr):
+        self.steps += 1
+        if self.steps == self.at:
+            os.kill(os.getpid(), self.signum)
+
+
+def train_until_asked(folder, signum=0, asked=(), at=7):
+    """Train; the processes `asked` get a signal after step `at`. Leaves the steps taken here, or the weights."""
+    model, counter = network(), AskToEnd(at if rank() in asked else 0, signum)
+    settings = replace(TrainSettings(**SETTINGS), report_every=1000, checkpoint_every=1000)
+    try:
+        with stop_on_signals():
+            train_classifier(model, images(), settings=settings, checkpoint=folder / "c.pt", effects=[counter])
+    except Stopped:
+        (folder / f"steps_rank{rank()}").write_text(str(counter.steps))
+        return
+    save_snapshot(folder / f"rank{rank()}.safetensors", model)

@@ -1,40 +1,30 @@
 """Two processes train as one with the same batches does; and how a batch is dealt out to them."""
 
 import json
-import multiprocessing
-import socket
+import signal
 from itertools import chain
 
 import pytest
 import torch
-from processes_training import CHANGES, Killed, losses_of, network, train_together
+from processes_training import (
+    CHANGES,
+    Killed,
+    in_two_processes,
+    losses_of,
+    network,
+    train_together,
+    train_until_asked,
+)
 from safetensors.torch import load_file
 from torch import nn
 
 from classify import distributed
+from classify.checkpoint import load_checkpoint
 from classify.distributed import own_parts
 from classify.synchronised_norm import CrossProcessBatchNorm
 
 STEPS = 21  # 7 epochs of 8 + 8 + 1 images
 KILLED_AT, CHECKPOINT_AT = 8, 5
-
-
-def run_two(folder, fault=""):
-    """Exit codes of two processes that train together, which have at most a minute."""
-    with socket.socket() as probe:
-        probe.bind(("localhost", 0))
-        port = probe.getsockname()[1]
-    # forked, not spawned: importing all that a training needs takes longer than the training
-    context = multiprocessing.get_context("fork")
-    processes = [context.Process(target=train_together, args=(r, port, folder, fault)) for r in (0, 1)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(60)
-        if process.is_alive():
-            process.kill()
-            process.join()
-    return [process.exitcode for process in processes]
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +34,7 @@ def runs(tmp_path_factory):
     single = {name: losses_of(name, one) for name in CHANGES}
     with pytest.raises(Killed):  # what one process began, two go on with
         losses_of("effects", two, kill_at=KILLED_AT)
-    assert run_two(two) == [0, 0]
+    assert in_two_processes(train_together, two) == [0, 0]
     together = [json.loads((two / f"losses_rank{r}.json").read_text()) for r in (0, 1)]
     return single, together, one, two
 
@@ -86,8 +76,28 @@ def test_the_snapshot_is_that_of_one_process(runs):
 
 
 def test_an_error_in_one_process_ends_all(tmp_path):
-    assert run_two(tmp_path, "out of luck") == [1, 1]
+    assert in_two_processes(train_together, tmp_path, "out of luck") == [1, 1]
     assert list(tmp_path.glob("losses*")) == []
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("undisturbed")
+    assert in_two_processes(train_until_asked, folder) == [0, 0]
+    return (folder / "rank0.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("signum", "asked"), [(signal.SIGTERM, [1]), (signal.SIGINT, [0]), (signal.SIGTERM, [0, 1]), (signal.SIGUSR1, [1])]
+)
+def test_a_signal_to_any_process_stops_all_after_one_step_and_they_go_on_to_the_same_bits(
+    undisturbed, tmp_path, signum, asked
+):
+    assert in_two_processes(train_until_asked, tmp_path, signum, asked) == [0, 0]
+    assert [(tmp_path / f"steps_rank{r}").read_text() for r in (0, 1)] == ["7", "7"]
+    assert load_checkpoint(tmp_path / "c.pt", required=["step"])["step"] == 7
+    assert in_two_processes(train_until_asked, tmp_path) == [0, 0]
+    assert [(tmp_path / f"rank{r}.safetensors").read_bytes() == undisturbed for r in (0, 1)] == [True, True]
 
 
 @pytest.mark.parametrize(("n", "parts"), [(8, 1), (8, 3), (17, 4), (1, 3), (2, 2)])

