@@ -24,6 +24,7 @@ _CAPTION = (
     "Precision at COCO's 101 recalls, IoU 0.5, all sizes, {of}. Lines are means over seeds, bands one standard "
     "deviation to each side; the area below a line is the AP50. A recall that is not reached has precision 0."
 )
+_BY_CLASS = "for each class (upwards: precision, to the right: recall)"
 
 Curve = tuple[float, ...]  # precision at each recall, 0..1
 Spread = list[Summary]  # the same, over seeds
@@ -56,9 +57,7 @@ def by_class(comparison: Mapping[str, Any], runs: Path) -> Panel | None:
     if not 1 < len(names) <= MOST_CLASSES:
         return None
     material = Material.of(comparison, runs)
-    height = -(-len(names) // _COLUMNS)
-    figure = make_subplots(height, _COLUMNS, subplot_titles=[plain(name) for name in names], vertical_spacing=0.18)
-    figure.update_layout(base_figure("", "", height=90 + 230 * height).layout)
+    figure = _grid(names)
     rows = []
     for k, name in enumerate(names):
         found = {label: [c[name] for c in seeds if name in c] for label, seeds in curves.items()}
@@ -70,7 +69,16 @@ def by_class(comparison: Mapping[str, Any], runs: Path) -> Panel | None:
             rows.append((name, *_row(route, recall, spread)))
     _set_axes(figure)
     columns = ("class", "route", "at", *_headings(), "n")
-    return Panel("Precision against recall by class", _CAPTION.format(of="by class"), figure, (), columns, tuple(rows))
+    return Panel("Precision against recall by class", _CAPTION.format(of=_BY_CLASS), figure, (), columns, tuple(rows))
+
+
+def _grid(names: Sequence[str]) -> go.Figure:
+    """An empty figure for each class, side by side under its name."""
+    height = -(-len(names) // _COLUMNS)
+    figure = make_subplots(height, _COLUMNS, subplot_titles=[plain(name) for name in names], vertical_spacing=0.18)
+    figure.update_layout(base_figure("", "", height=110 + 220 * height).layout)
+    plot = 220 * height + 2  # pixels between the margins: above the names, below the legend
+    return figure.update_layout(margin={"t": 52}, legend={"y": -36 / plot})
 
 
 def _read(comparison: Mapping[str, Any], runs: Path) -> tuple[RunFiles, Curve, dict[str, list[dict[str, Curve]]]]:
