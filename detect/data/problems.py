@@ -50,7 +50,7 @@ KINDS: dict[str, Kind] = {
     IMAGE_ID_TWICE: Kind("images", "refused"),
     FILE_TWICE: Kind("images", "counted"),
     SAME_CONTENT: Kind("images", "counted"),
-    SHARED: Kind("images", "refused"),
+    SHARED: Kind("images", "refused"),  # unless detector.dataset.allow_shared
     NO_ANNOTATION: Kind("images", "refused"),
     BAD_ANNOTATION: Kind("images", "refused"),
     STRAY: Kind("boxes", "refused"),
