@@ -74,9 +74,7 @@ def train_classifier(
         step = state.restore(device)
         _check_snapshot(settings, snapshot, step)
         if step == 0:
-            _take_snapshot(settings, snapshot, model, step)
-            for effect in effects:
-                effect.at_start()
+            _begin(model, effects, settings, snapshot)
         while step < total:
             epoch, first = divmod(step, per_epoch)
             for images, labels in train.batches(_plan(len(train), settings, epoch, first), settings.augmentation):
@@ -91,11 +89,7 @@ def train_classifier(
                 ends = step % per_epoch == 0
                 if saves or reports or ends:
                     state.settle(step)
-                metrics = {}
-                if ends:
-                    for effect in effects:
-                        effect.after_epoch()
-                    metrics = _validate(model, validation, settings)
+                metrics = _end_epoch(model, effects, validation, settings) if ends else {}
                 if report is not None and is_main() and (reports or metrics):
                     report(step, total, {"loss": state.last_loss, "lr": lr, **metrics})
                 _take_snapshot(settings, snapshot, model, step)
@@ -128,8 +122,18 @@ def _check_smallest_part(model: nn.Module, settings: TrainSettings, n: int) -> N
         )
 
 
-def _validate(model: nn.Module, validation: Images | None, settings: TrainSettings) -> dict[str, float]:
-    """Accuracy (percent) and loss on the validation images, in the main process."""
+def _begin(model: nn.Module, effects: Sequence[Effect], settings: TrainSettings, snapshot: Path | None) -> None:
+    _take_snapshot(settings, snapshot, model, 0)
+    for effect in effects:
+        effect.at_start()
+
+
+def _end_epoch(
+    model: nn.Module, effects: Sequence[Effect], validation: Images | None, settings: TrainSettings
+) -> dict[str, float]:
+    """Accuracy (percent) and loss on the validation images, in the main process, once the effects have acted."""
+    for effect in effects:
+        effect.after_epoch()
     if validation is None or not is_main():
         return {}
     scores = evaluate_classifier(model, validation, mean=settings.mean, std=settings.std)
