@@ -86,9 +86,10 @@ def test_weights_that_fit_are_loaded():
 
 
 def test_old_checkpoints_lack_the_batch_counters():
-    state = network().state_dict()
+    model, state = network(), network().state_dict()
     del state["1.num_batches_tracked"]
-    load_weights(network(), state, source="w.pth")
+    load_weights(model, state, source="w.pth")
+    assert torch.equal(model[0].weight, state["0.weight"])
 
 
 def test_what_does_not_fit_is_listed_and_nothing_is_loaded():

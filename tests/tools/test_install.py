@@ -78,7 +78,8 @@ def test_new_python_is_accepted(version):
 
 
 def test_python_3_6_can_parse_the_installer():
-    ast.parse(SOURCE.read_text(encoding="utf-8"), feature_version=(3, 6))
+    tree = ast.parse(SOURCE.read_text(encoding="utf-8"), feature_version=(3, 6))
+    assert "python_problem" in {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
 
 
 def test_disk_sentence_gives_found_needed_and_where():
