@@ -37,7 +37,7 @@ lint: install  ## style and types
 	$(RUN) -m mypy
 
 clean:  ## remove .venv and caches; results in runs/ stay
-	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -not -path "./runs/*" -prune -exec rm -rf {} +
 
 clean-runs:  ## remove runs/, all results included
