@@ -66,7 +66,10 @@ def slurm_cluster(folder: Path) -> Iterator[None]:
                 command = ["setpriv", "--pdeathsig", "TERM", *command]  # none outlives a test that is killed
                 daemons.append(subprocess.Popen(command, stdout=output, stderr=output))
         _wait_until_idle(folder)
-        yield
+        try:
+            yield
+        finally:
+            _end_jobs()
     finally:
         for daemon in reversed(daemons):
             daemon.terminate()
@@ -99,6 +102,16 @@ def _wait_until_idle(folder: Path, seconds: float = 60) -> None:
     logs = [f"{log.name}: {log.read_text(errors='replace')[-1500:]}" for log in sorted(folder.glob("*.log"))]
     logs += [f"{log.name}: {log.read_text(errors='replace')[-1500:]}" for log in sorted(folder.glob("*.out"))]
     raise RuntimeError(f"Slurm did not start: {state.stdout}{state.stderr}\n" + "\n".join(logs))
+
+
+def _end_jobs(seconds: float = 60) -> None:
+    """Cancel what is left and wait until it is gone: a job's own daemon never ends when Slurm's are gone before it."""
+    subprocess.run(["scancel", f"--user={getpass.getuser()}"], check=False)
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if not subprocess.run(["squeue", "--noheader"], capture_output=True, text=True).stdout.strip():
+            return
+        time.sleep(0.5)
 
 
 def _free_port() -> int:
