@@ -68,9 +68,8 @@ def _pairs(
     for better in _sides(statement.better, statement, routes, pruned, extremes):
         for worse in _sides(statement.worse, statement, routes, pruned, extremes):
             free = _set_apart(statement, better, worse, pruned)
-            agree = all(
-                better.point[key] == worse.point[key] for key in better.point.keys() & worse.point.keys() - free
-            )
+            shared = (better.point.keys() & worse.point.keys()) - free
+            agree = all(better.point[key] == worse.point[key] for key in shared)
             if agree and _equal_cost(better, worse, statement.equal_cost):
                 yield better, worse
 
