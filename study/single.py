@@ -51,7 +51,7 @@ def train_classifier_alone(
             "starts from nothing; leave out --pruned" if pruned else "starts from a pruned network; give --pruned RUN"
         )
         raise ValueError(f"{path}: regime {config.regime!r} {need}")
-    stage = builder.train_pruned(config.regime, load_stage(pruned), {}) if pruned else builder.classify(None, {})
+    stage = builder.train_pruned(config.regime, _parent(pruned, runs), {}) if pruned else builder.classify(None, {})
     if launched_processes() > 1:
         return run_together(stage, config.machine, runs, partial(_run, [stage], runs))
     return _run([stage], runs, config.machine)
@@ -61,7 +61,7 @@ def train_detector_alone(path: Path, overrides: list[str], *, backbone: Path, ru
     """Train and evaluate a detector around the network in run directory `backbone`."""
     if launched_processes() > 1:
         raise ValueError("torchrun starts a classifier's processes; a detector's are started by --num-gpus")
-    config, stages = _detector_stages(path, overrides, backbone)
+    config, stages = _detector_stages(path, overrides, backbone, runs)
     return _run(stages, runs, config.machine)
 
 
@@ -71,7 +71,7 @@ def train_detector_together(
     """As `train_detector_alone`, in several processes; the main one says what came of it. Returns the exit code."""
     from detect.processes import run_in_processes
 
-    config, stages = _detector_stages(path, overrides, backbone)
+    config, stages = _detector_stages(path, overrides, backbone, runs)
     processes.check(device_of(config.machine))
     if processes.machine_rank == 0:
         _check(stages, runs)
@@ -82,7 +82,7 @@ def _train_with_others(path: Path, overrides: list[str], backbone: Path, runs: P
     """What each of the processes does."""
 
     def work() -> int:
-        config, stages = _detector_stages(path, overrides, backbone)
+        config, stages = _detector_stages(path, overrides, backbone, runs)
         machine = share_of(config.machine, on_this_machine)
         outcome = Outcome()
         for stage in stages:
@@ -97,16 +97,25 @@ def _train_with_others(path: Path, overrides: list[str], backbone: Path, runs: P
         sys.exit(code)
 
 
-def _detector_stages(path: Path, overrides: list[str], backbone: Path) -> tuple[DetectConfig, list[Stage]]:
+def _detector_stages(path: Path, overrides: list[str], backbone: Path, runs: Path) -> tuple[DetectConfig, list[Stage]]:
     """The config, its training stage and its evaluation."""
     config = load_config(DetectConfig, path, overrides)
     builder = StageBuilder(_Sections(detector=config.detector, evaluate=config.evaluate), config.seed)
-    parent = load_stage(backbone)
+    parent = _parent(backbone, runs)
     if config.init == "inherited" and parent.kind == "prune" and not parent.parents:
         raise ValueError(f"{backbone}: this network was never trained; use init: random")
     phase = "from_scratch" if config.init == "random" else "train"
     trained = builder.detect(parent, {}, phase, parent.kind)
     return config, [trained, builder.evaluate(trained)]
+
+
+def _parent(run: Path, runs: Path) -> Stage:
+    """The stage of a finished run directory, which must be in the folder that the new one will be in."""
+    stage = load_stage(run)
+    folder = run.resolve().parents[1]
+    if folder != runs.resolve():
+        raise ValueError(f"{run} is not in the folder of runs {runs}; set --runs to {folder}")
+    return stage
 
 
 def _run(stages: list[Stage], runs: Path, machine: Machine) -> tuple[Path, Outcome]:

@@ -181,9 +181,13 @@ def test_launchers_of_single_stages(finished, tmp_path):
     done = launch("train_det.py", config, *detector, "init=random", "--backbone", shape, "--runs", runs)
     metrics = json.loads(done.stdout.splitlines()[-2])
     assert set(metrics) == {"AP", "AP50", "AP75", "APs", "APm", "APl"}
-    failed = launch("train_det.py", config, "--backbone", shape, "--runs", tmp_path, expect=2)
+    failed = launch("train_det.py", config, "--backbone", shape, "--runs", runs, expect=2)
     assert "was never trained; use init: random" in failed.stderr
-    assert "Traceback" not in failed.stderr
+    for several in ((), ("--num-gpus", "2")):
+        apart = launch("train_det.py", config, "--backbone", dense, "--runs", tmp_path, *several, expect=2)
+        assert f"{dense} is not in the folder of runs {tmp_path}; set --runs to {runs}" in apart.stderr
+        assert "Traceback" not in failed.stderr + apart.stderr
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_dry_run_trains_nothing_and_shows_every_stage(tmp_path):
