@@ -19,12 +19,10 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import Compose, Normalize, RandomCrop, RandomHorizontalFlip, ToTensor
 
 from classify.data.images import Batch, ImageSet
-from classify.memory_format import channels_last
 from classify.models import build, example_input
-from classify.precision import autocast_dtype
-from classify.settings import TrainSettings
-from classify.step import TrainingStep
+from classify.step import TrainingStep, TrainSettings
 from pruning.cost import count_macs
+from training.device import autocast_dtype, channels_last
 
 BATCH, CLASSES, IMAGES = 128, 10, 4096
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)

@@ -18,12 +18,12 @@ from detectron2.utils.events import EventStorage
 from torch import nn
 from torchvision.models import resnet18
 
-from classify.memory_format import channels_last
-from classify.precision import autocast_dtype
 from detect.backbone import FusedFrozenBatchNorm2d
-from detect.build import DetectorSettings, build_detector
-from detect.roi_align import SeparableROIAlign
-from detect.train import DetectorTrainer, TrainSettings
+from detect.build import build_detector
+from detect.cpu.roi_align import SeparableROIAlign
+from detect.settings import DetectorSettings, TrainSettings
+from detect.train import DetectorTrainer
+from training.device import autocast_dtype, channels_last
 
 IMAGE_SIZE, BATCH, BOXES, WARMUP = 128, 4, 6, 3
 LR, MOMENTUM, WEIGHT_DECAY, CLIP = 0.002, 0.9, 1e-4, 5.0

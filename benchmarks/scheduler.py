@@ -14,13 +14,12 @@ import time
 from pathlib import Path
 from unittest import mock
 
-from study import run_stage
-from study.config import StudyConfig
-from study.execute import run_stages
-from study.load import validate
-from study.pipelines import expand
-from study.run import all_stages, labels
-from study.sections import Machine
+from study.config.load import validate
+from study.config.schema import StudyConfig
+from study.config.sections import Machine
+from study.plan.pipelines import all_stages, expand, labels
+from study.run import stage as run_stage
+from study.run.scheduler import run_stages
 
 PLAN_SECONDS, STAGE_MILLISECONDS = 2.0, 20.0  # bars, for 1,000 stages
 STUDY = {

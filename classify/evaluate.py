@@ -1,7 +1,6 @@
 """Accuracy of a classifier: sums over samples divided by the samples."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +9,7 @@ from torch import nn
 
 from classify.data.augment import normalize
 from classify.data.images import Batch, Images
+from pruning.modes import evaluation_mode
 
 
 @dataclass(frozen=True)
@@ -44,15 +44,3 @@ def evaluate_classifier(
             loss += float(F.cross_entropy(logits, labels, reduction="sum"))
     n = len(images)
     return Scores(100 * correct1 / n, 100 * correct5 / n, loss / n, n)
-
-
-@contextmanager
-def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode; every module's own mode is restored."""
-    modes = {m: m.training for m in model.modules()}
-    try:
-        model.eval()
-        yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from classify.evaluate import evaluation_mode
+from pruning.modes import evaluation_mode
 
 FORMATS: dict[str, str] = {"torchscript": ".pt", "onnx": ".onnx"}
 """Formats and the endings of their files."""

@@ -11,19 +11,17 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from classify.checkpoint import save_snapshot
 from classify.data.images import Batch, Images, stream
-from classify.distributed import any_process, is_main, own_images, world_size
 from classify.evaluate import evaluate_classifier
-from classify.memory_format import channels_last
-from classify.precision import autocast_dtype
-from classify.schedule import lr_schedule
-from classify.settings import TrainSettings
-from classify.step import TrainingStep
-from classify.stopping import between_steps, end_if, stop_asked
-from classify.synchronised_norm import synchronised_norms
-from classify.training_state import TrainingState
+from classify.step import TrainingStep, TrainSettings
 from pruning.methods import Effect
+from training.checkpoint import save_snapshot
+from training.device import autocast_dtype, channels_last
+from training.distributed import any_process, is_main, own_images, world_size
+from training.schedule import lr_schedule
+from training.state import TrainingState
+from training.stopping import between_steps, end_if, stop_asked
+from training.synchronised_norm import synchronised_norms
 
 Report = Callable[[int, int, Mapping[str, float]], None]
 

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from detect.features import cut_between, cut_off, find_cuts, select_features, trace_layers
-from pruning.layers import scatters_kept
+from pruning.graph.layers import scatters_kept
 
 NORMS = ("FrozenBN", "BN", "SyncBN", "GN")
 _GN_GROUPS = 32  # Wu & He, Group Normalization, ECCV 2018, section 4: the default G

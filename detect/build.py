@@ -9,58 +9,29 @@ import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 from detectron2.config import CfgNode, get_cfg
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY, FPN, GeneralizedRCNN, build_model
 from detectron2.modeling.backbone.fpn import LastLevelMaxPool
-from torch import nn
+from torch import Tensor, nn
 
+from classify.export import Signature
 from detect.backbone import ClassifierBackbone, stage_after
-from detect.proposals import BlockwiseRPN
-from detect.roi_align import use_separable_roi_align
+from detect.cpu.proposals import BlockwiseRPN
+from detect.cpu.roi_align import use_separable_roi_align
+from detect.settings import DetectorSettings
 from detect.single_level import SingleLevel, StageROIHeads, offer_stage
 
 BACKBONE_NAME = "build_classifier_fpn_backbone"
 SINGLE_LEVEL_NAME = "build_classifier_single_level_backbone"
 HEADS = ("fpn", "c4")
 _OFFERED: ContextVar[ClassifierBackbone | None] = ContextVar("offered_backbone", default=None)
-
-
-@dataclass(frozen=True)
-class DetectorSettings:
-    """What defines a detector apart from its classifier. None: as in `config_file` or Detectron2.
-
-    `head`: "fpn", a feature pyramid over `strides` and one level on top; or "c4", a single level, the last of `strides`
-    (earlier ones only count stages for `freeze_at`), and on each region the classifier's stage after that level, as in
-    the Faster R-CNN of He et al. (arXiv 1512.03385, appendix A), there stride 16 and res5.
-    """
-
-    num_classes: int
-    head: str = "fpn"
-    image_size: int = 800  # shorter side in pixels, in training and evaluation
-    max_image_size: int = 1333  # longer side in pixels
-    pixel_mean: tuple[float, float, float] = (0.485, 0.456, 0.406)  # RGB in 0..1, the classifier's
-    pixel_std: tuple[float, float, float] = (0.229, 0.224, 0.225)
-    strides: tuple[int, ...] = (4, 8, 16, 32)
-    norm: str = "FrozenBN"
-    freeze_at: int = 0
-    fpn_channels: int | None = None
-    anchor_sizes: tuple[float, ...] | None = None  # pixels; fpn: one per level (8 x stride), c4: on the level
-    anchor_ratios: tuple[float, ...] | None = None
-    rpn_batch_size: int | None = None  # anchors per image in the RPN's loss
-    roi_batch_size: int | None = None  # regions per image in the heads' loss
-    pre_nms_topk: int | None = None  # proposals per level, training and evaluation
-    train_proposals: int | None = None  # per image, after suppression
-    test_proposals: int | None = None
-    box_head_dim: int | None = None
-    overrides: Mapping[str, Any] = field(default_factory=dict)  # Detectron2 keys, such as MODEL.RPN.NMS_THRESH
-    config_file: Path | None = None  # a Detectron2 YAML, merged in first
 
 
 def build_detector(
@@ -247,3 +218,30 @@ def _check_levels(cfg: CfgNode, strides: tuple[int, ...]) -> None:
     wanted, sizes = len(strides) + 1, cfg.MODEL.ANCHOR_GENERATOR.SIZES
     if len(sizes) not in (1, wanted):
         raise ValueError(f"anchor_sizes has {len(sizes)} entries for {wanted} levels: strides {strides} and one on top")
+
+
+SIGNATURE = Signature(
+    "image", {1: "height", 2: "width"}, {"boxes": "detections", "scores": "detections", "classes": "detections"}
+)
+
+
+class ImageDetector(nn.Module):
+    """Image (3, H, W), uint8 RGB -> boxes (n, 4), scores (n,), classes (n,).
+
+    Boxes are x0, y0, x1, y1 in pixels of the image as given; scores fall from first to last within what Detectron2's
+    score threshold and suppression leave. Normalisation and padding are the detector's own, inside.
+    """
+
+    def __init__(self, detector: GeneralizedRCNN):
+        super().__init__()
+        self.detector = detector
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        (found,) = self.detector.inference([{"image": image}], do_postprocess=False)
+        return found.pred_boxes.tensor, found.scores, found.pred_classes
+
+
+def example_image(size: tuple[int, int]) -> Tensor:
+    """An image of noise, uint8 (3, height, width), always the same."""
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(0, 256, (3, *size), dtype=torch.uint8, generator=generator)

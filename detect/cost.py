@@ -1,6 +1,6 @@
 """Multiply-adds of a detector, by parts. Convolutions and linear layers only, one image.
 
-A weight that a mask removed counts as no parameter and no multiply-add, as in a classifier (pruning/masked_cost.py).
+A weight that a mask removed counts as no parameter and no multiply-add, as in a classifier (pruning/cost.py).
 """
 
 from collections.abc import Mapping
@@ -14,8 +14,7 @@ from detectron2.modeling.roi_heads import Res5ROIHeads
 from torch import Tensor, nn
 
 from detect.single_level import masked_parts
-from pruning.cost import count_macs, count_macs_of_parts, count_params
-from pruning.pattern import map_areas
+from pruning.cost import count_macs, count_macs_of_parts, count_params, map_areas
 
 BACKWARD_FACTOR = 3  # forward and backward cost three times the forward pass
 

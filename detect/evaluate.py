@@ -20,10 +20,10 @@ from detectron2.utils import comm
 from faster_coco_eval import COCO, COCOeval_faster
 from torch import nn
 
-from classify.atomic_file import write_bytes
 from detect.data import DetectionDataset, test_loader
 from detect.data.records import Split
 from detect.voc_metrics import voc_metrics
+from training.files import write_bytes
 
 # COCO's summary begins with these six; APs, APm and APl are boxes under 32^2, 96^2 and over 96^2 pixels
 METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")

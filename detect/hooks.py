@@ -10,10 +10,10 @@ from detectron2.engine import HookBase
 from fvcore.common.param_scheduler import ParamScheduler
 from torch import nn
 
-from classify.checkpoint import last_checkpoint, save_checkpoint
-from classify.distributed import any_process, check_equal, is_main, mean_over_processes, world_size
-from classify.stopping import end_if, stop_asked
 from pruning.methods import Effect
+from training.checkpoint import last_checkpoint, save_checkpoint
+from training.distributed import any_process, check_equal, is_main, mean_over_processes, world_size
+from training.stopping import end_if, stop_asked
 
 Report = Callable[[int, int, Mapping[str, float]], None]
 

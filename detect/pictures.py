@@ -12,10 +12,10 @@ from detectron2.evaluation import inference_context
 from PIL import Image, ImageDraw
 from torch import nn
 
-from classify.atomic_file import write_bytes
 from detect.data import DetectionDataset, test_loader
 from detect.data.picture import read_picture
 from detect.data.records import UNKNOWN
+from training.files import write_bytes
 
 # Small pictures are drawn larger, at most three times and up to this longer side in pixels, so that text fits
 _UPSCALE = 3

@@ -6,20 +6,18 @@ IMS_PER_BATCH is the size of the batch over all processes, as in Detectron2, and
 import os
 import signal
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from multiprocessing import active_children
 from typing import TYPE_CHECKING, Any
 
 import torch
-from detectron2.config import CfgNode
-from detectron2.engine import DefaultTrainer, launch
+from detectron2.engine import launch
 from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 
-from classify.distributed import world_size
-from classify.stopping import Stopped
+from training.stopping import Stopped
 
 if TYPE_CHECKING:
-    from detect.train import TrainSettings
+    pass
 
 
 @dataclass(frozen=True)
@@ -57,30 +55,6 @@ class Processes:
             raise ValueError("device: cpu and several processes: hide the GPUs by CUDA_VISIBLE_DEVICES=")
         if there and self.num_gpus > there:
             raise ValueError(f"--num-gpus {self.num_gpus}: this machine has {there}")
-
-
-def check_divisible(batch_size: int, processes: int) -> None:
-    """ValueError unless the processes get equally many images of a batch."""
-    if batch_size % processes:
-        raise ValueError(f"batch_size={batch_size} cannot be split evenly over {processes} processes")
-
-
-def scaled_to_processes(settings: "TrainSettings", cfg: CfgNode) -> "TrainSettings":
-    """The settings for as many processes as there are, where cfg.SOLVER.REFERENCE_WORLD_SIZE says what they are for.
-
-    By Detectron2's rule each process keeps its images per step: batch and learning rate grow with the processes,
-    iterations shrink; what is a fraction of the training stays it. As it is (0) the settings are for any number.
-    """
-    reference = cfg.SOLVER.REFERENCE_WORLD_SIZE
-    if not reference:
-        return settings
-    if settings.batch_size % reference:
-        raise ValueError(f"batch_size={settings.batch_size} is no multiple of SOLVER.REFERENCE_WORLD_SIZE={reference}")
-    scaled = cfg.clone()
-    scaled.SOLVER.IMS_PER_BATCH, scaled.SOLVER.BASE_LR = settings.batch_size, settings.lr
-    scaled.SOLVER.MAX_ITER = settings.iterations
-    solver = DefaultTrainer.auto_scale_workers(scaled, world_size()).SOLVER
-    return replace(settings, batch_size=solver.IMS_PER_BATCH, lr=solver.BASE_LR, iterations=solver.MAX_ITER)
 
 
 def run_in_processes(work: Callable[..., None], arguments: tuple[Any, ...], processes: Processes) -> int:

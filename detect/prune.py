@@ -10,10 +10,10 @@ import torch
 from detectron2.modeling import FPN, GeneralizedRCNN
 from torch import Tensor, fx, nn
 
-from classify.evaluate import evaluation_mode
 from detect.backbone import ClassifierBackbone
 from detect.pyramid import JoinedBackbone, join, put_back
-from pruning.groups import Group, find_groups
+from pruning.graph.groups import Group, find_groups
+from pruning.modes import evaluation_mode
 from pruning.plan import PruningPlan
 from pruning.prune import Arch, prune
 from pruning.select import Selection

@@ -17,7 +17,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from detect.backbone import ClassifierBackbone
 from detect.features import LayerTracer
-from pruning.groups import Group, find_groups
+from pruning.graph.groups import Group, find_groups
 from pruning.plan import PruningPlan
 from pruning.surgery import apply
 

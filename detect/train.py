@@ -6,52 +6,51 @@ main one writes.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.engine import HookBase, SimpleTrainer
+from detectron2.engine import DefaultTrainer, HookBase, SimpleTrainer
 from detectron2.solver import get_default_optimizer_params
 from fvcore.common.param_scheduler import ParamScheduler
 from torch import nn
 from torch.utils.data import DataLoader
 
-from classify.distributed import data_parallel, is_main, mean_over_processes, rank, world_size
-from classify.memory_format import channels_last
-from classify.precision import autocast_dtype
-from classify.schedule import lr_schedule
-from classify.seeding import seed_generators
-from classify.stopping import between_steps
-from classify.synchronised_norm import synchronised_norms
 from detect.data import DetectionDataset, class_names, train_loader
 from detect.hooks import Checkpointer, EffectHook, Report, Reporter, Schedule, Stop
-from detect.processes import check_divisible
+from detect.settings import TrainSettings
 from pruning.methods import Effect
+from training.device import autocast_dtype, channels_last
+from training.distributed import data_parallel, is_main, mean_over_processes, rank, world_size
+from training.schedule import lr_schedule
+from training.seeding import seed_generators
+from training.stopping import between_steps
+from training.synchronised_norm import synchronised_norms
 
 
-@dataclass(frozen=True)
-class TrainSettings:
-    """How a detector is trained. Durations that stretch with the budget are fractions of `iterations`."""
+def check_divisible(batch_size: int, processes: int) -> None:
+    """ValueError unless the processes get equally many images of a batch."""
+    if batch_size % processes:
+        raise ValueError(f"batch_size={batch_size} cannot be split evenly over {processes} processes")
 
-    iterations: int
-    batch_size: int  # images per step over all processes
-    lr: float
-    momentum: float = 0.9
-    weight_decay: float = 1e-4  # not on normalisation layers
-    schedule: str = "step"
-    milestones: tuple[float, ...] = (2 / 3, 8 / 9)  # Detectron2's 60k and 80k of 90k
-    gamma: float = 0.1
-    warmup: float = 0.05
-    warmup_factor: float = 1e-3
-    clip_norm: float | None = None  # bound of the gradient's L2 norm over all parameters
-    seed: int = 0
-    precision: str = "auto"
-    flip: bool = False
-    group_by_aspect: bool = False
-    num_workers: int = 0
-    checkpoint_every: int = 200  # iterations
-    report_every: int = 20
+
+def scaled_to_processes(settings: "TrainSettings", cfg: CfgNode) -> "TrainSettings":
+    """The settings for as many processes as there are, where cfg.SOLVER.REFERENCE_WORLD_SIZE says what they are for.
+
+    By Detectron2's rule each process keeps its images per step: batch and learning rate grow with the processes,
+    iterations shrink; what is a fraction of the training stays it. As it is (0) the settings are for any number.
+    """
+    reference = cfg.SOLVER.REFERENCE_WORLD_SIZE
+    if not reference:
+        return settings
+    if settings.batch_size % reference:
+        raise ValueError(f"batch_size={settings.batch_size} is no multiple of SOLVER.REFERENCE_WORLD_SIZE={reference}")
+    scaled = cfg.clone()
+    scaled.SOLVER.IMS_PER_BATCH, scaled.SOLVER.BASE_LR = settings.batch_size, settings.lr
+    scaled.SOLVER.MAX_ITER = settings.iterations
+    solver = DefaultTrainer.auto_scale_workers(scaled, world_size()).SOLVER
+    return replace(settings, batch_size=solver.IMS_PER_BATCH, lr=solver.BASE_LR, iterations=solver.MAX_ITER)
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,9 @@ import torch
 from fvcore.nn import FlopCountAnalysis
 from torch import Tensor, nn
 
+from pruning.graph.norm_channels import is_batch_norm
+from pruning.masks import Masks
+
 # operators that do no multiply-add of a convolution or linear layer; any other unknown one is an error
 _FREE = frozenset(
     f"aten::{name}"
@@ -111,3 +114,37 @@ def _quiet(model: nn.Module) -> Iterator[None]:
     finally:
         logger.setLevel(level)
         torch.backends.mha.set_fastpath_enabled(fused_attention)
+
+
+def map_areas(model: nn.Module, example: Tensor) -> dict[str, int]:
+    """Pixels of the output map of each convolution, linear layer and BatchNorm, for inputs of the size of `example`."""
+    areas: dict[str, int] = {}
+
+    def note(layer: nn.Module, _: object, out: Tensor) -> None:
+        areas.setdefault(names[layer], 1 if isinstance(layer, nn.Linear) else out.shape[2:].numel())
+
+    names: dict[nn.Module, str] = {
+        m: name for name, m in model.named_modules() if isinstance(m, nn.Conv2d | nn.Linear) or is_batch_norm(m)
+    }
+    modes = {m: m.training for m in model.modules()}
+    hooks = [layer.register_forward_hook(note) for layer in names]
+    try:
+        with torch.no_grad():
+            model.eval()(example)
+    finally:
+        for hook in hooks:
+            hook.remove()
+        for module, mode in modes.items():
+            module.training = mode
+    return areas
+
+
+def masked_costs(model: nn.Module, masks: Masks, example: Tensor) -> tuple[int, int]:
+    """Params and multiply-adds of the weights that `masks` leave, for one input `example` (1, C, H, W).
+
+    Hardware does not save what is counted here; equal-compute budgets of the literature count so.
+    """
+    areas = map_areas(model, example)
+    removed = {name.removesuffix(".weight"): int((~mask).sum()) for name, mask in masks.items()}
+    params = count_params(model) - sum(removed.values())
+    return params, count_macs(model, example) - sum(n * areas[layer] for layer, n in removed.items())

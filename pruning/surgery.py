@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from pruning.blocks import branch_end, drop_branch
-from pruning.groups import Group, Side, is_depthwise
-from pruning.layers import ScatterOutputs, scatter_outputs, select_inputs
+from pruning.graph.blocks import branch_end, drop_branch
+from pruning.graph.groups import Group, Side, is_depthwise
+from pruning.graph.layers import ScatterOutputs, scatter_outputs, select_inputs
 from pruning.plan import PruningPlan
 
 

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pruning.blocks import branch_end
-from pruning.groups import Group
+from pruning.graph.blocks import branch_end
+from pruning.graph.groups import Group
 from pruning.methods import Choice, l1_filter
 from pruning.plan import PruningPlan
 from pruning.prune import Arch, make_plan

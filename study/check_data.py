@@ -10,9 +10,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from study.data import detection_data, open_detection
-from study.detector_sections import DetectorData
-from study.load import read_yaml, validate
+from detect.data.open import detection_data, open_detection
+from detect.settings import DetectorData
+from study.config.load import read_yaml, validate
 
 if TYPE_CHECKING:  # they import Detectron2, which is slow to load for a mistyped path
     from detect.data import DetectionDataset

@@ -8,14 +8,15 @@ import torch
 from torch import nn
 
 from classify.export import FORMATS, Signature, export
+from detect.data.open import open_detection
 from pruning.cost import count_macs, count_params
-from study.data import open_classification, open_detection
-from study.networks import Network, load_model, read_weights
-from study.provenance import environment
-from study.prune_stage import data_settings
-from study.sections import Machine
-from study.stages import Stage, load_stage
-from study.store import write_bytes, write_json
+from study.config.sections import Machine
+from study.stages.data import open_classification
+from study.stages.network import Network, load_model, read_weights
+from study.stages.provenance import environment
+from study.stages.prune import data_settings
+from study.stages.stage import Stage, load_stage
+from training.files import write_bytes, write_json
 
 _CLASSIFIERS = ("train_classifier", "prune")
 _DETECTORS = ("train_detector", "prune_detector")
@@ -98,9 +99,9 @@ def _classifier(stage: Stage, runs: Path, image_size: tuple[int, int] | None) ->
 
 
 def _detector(stage: Stage, runs: Path, image_size: tuple[int, int] | None) -> _Subject:
+    from detect.build import SIGNATURE, ImageDetector, example_image
     from detect.cost import evaluation_macs
-    from detect.export import SIGNATURE, ImageDetector, example_image
-    from study.detector_stages import build
+    from study.stages.detector import build
 
     run = stage.run(runs)
     network, weights = Network.load(run), read_weights(run.weights)

@@ -14,7 +14,7 @@ from pathlib import Path
 from rich.console import Console
 
 from study.check_data import check_splits, coco_splits, config_splits, print_checked, voc_splits
-from study.launch import launch
+from study.run.launch import launch
 
 
 def main(arguments: argparse.Namespace) -> int:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from classify.export import FORMATS
 from study.export import export_run
-from study.launch import launch
+from study.run.launch import launch
 
 
 def main(arguments: argparse.Namespace) -> int:

@@ -13,10 +13,11 @@ import json
 import sys
 from typing import Any
 
-from study.catalogue import catalogue
-from study.launch import launch
-from study.prune_alone import prune_alone
-from study.prune_arguments import job_from_words, make_parser
+from study.prune_one.arguments import make_parser
+from study.prune_one.catalogue import catalogue
+from study.prune_one.job import job_from_words
+from study.prune_one.prune import prune_alone
+from study.run.launch import launch
 
 
 def main(words: dict[str, Any]) -> int:

@@ -11,9 +11,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-from study.analysis.alone import list_analyses, run_analysis
-from study.launch import launch
-from study.run import report_again
+from study.report.analyses.alone import list_analyses, run_analysis
+from study.run.launch import launch
+from study.run.study import report_again
 
 
 def main(study: Path | None, analysis: str | None, names: bool) -> int:

@@ -15,10 +15,14 @@ from pathlib import Path
 
 from rich.console import Console
 
-from study.launch import finish, launch
-from study.run import all_stages, labels, load_study, print_plan, run_study, summary
-from study.runs_table import watch
-from study.store import RunDir, read_json
+from study.plan.dry_run import print_plan
+from study.plan.pipelines import all_stages, labels
+from study.report.comparison import summary
+from study.run.launch import finish, launch
+from study.run.study import load_study, run_study
+from study.run.watch import watch
+from study.stages.store import RunDir
+from training.files import read_json
 
 
 def main(arguments: argparse.Namespace) -> int:

@@ -11,11 +11,10 @@ from pathlib import Path
 
 from rich.console import Console
 
-from study.launch import launch
-from study.runs_remove import remove_runs, unused_runs
-from study.runs_states import list_runs
-from study.runs_table import runs_table, size_in_words
-from study.runs_verify import verify_runs
+from study.report.units import size_in_words
+from study.run.housekeeping import remove_runs, unused_runs, verify_runs
+from study.run.launch import launch
+from study.run.watch import list_runs, runs_table
 
 
 def main(arguments: argparse.Namespace) -> int:

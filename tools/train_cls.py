@@ -9,8 +9,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from study.launch import finish, launch
-from study.single import train_classifier_alone
+from study.run.launch import finish, launch
+from study.run.single import train_classifier_alone
 
 
 def main(arguments: argparse.Namespace) -> int:

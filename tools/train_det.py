@@ -11,8 +11,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from study.launch import finish, launch
-from study.single import train_detector_alone, train_detector_together
+from study.run.launch import finish, launch
+from study.run.single import train_detector_alone, train_detector_together
 
 
 def main(arguments: argparse.Namespace) -> int:

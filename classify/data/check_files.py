@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -10,8 +11,9 @@ from PIL import Image
 
 from classify.data.decode import BrokenImage, Crop, centre, read_image
 from classify.data.image_files import ImageFiles, Listing
-from classify.data.images import ImageSet
-from classify.data.layout import Labelled
+from classify.data.images import Images, ImageSet
+from classify.data.layout import Labelled, Layout
+from classify.data.streamed import StreamedImages
 
 Check = Literal["full", "header"]
 _THREADS = 4  # Pillow decodes, and the disk is waited for, without Python's lock
@@ -80,3 +82,53 @@ def _each(files: ImageFiles, labelled: Labelled, use: Callable[[int, Image.Image
     with ThreadPoolExecutor(_THREADS) as threads:
         reasons = threads.map(attempt, range(len(labelled)))
         return {index: reason for index, reason in enumerate(reasons) if reason is not None}
+
+
+@dataclass(frozen=True)
+class Opening:
+    """How files become images. `check` is for files that stay on disk: those in memory have been read to their end."""
+
+    crop: Crop
+    in_memory: bool
+    check: Check
+    skip_broken: bool
+    workers: int
+
+
+def open_layout(files: ImageFiles, layout: Layout, how: Opening) -> tuple[dict[str, Images], tuple[str, ...]]:
+    """The images of each split, and notes on the files left out.
+
+    ValueError for files that cannot be read, unless they are skipped; and where too little is left then.
+    """
+    opened: dict[str, Images] = {}
+    broken: dict[str, str] = {}
+    for split, labelled in layout.splits.items():
+        opened[split], reasons = _open(files, labelled, layout.classes, how)
+        broken |= {labelled.files[index].name: reason for index, reason in reasons.items()}
+    total = sum(len(labelled) for labelled in layout.splits.values())
+    notes = report_broken(files, dict(sorted(broken.items())), total, skip=how.skip_broken)
+    return {split: _without(layout, split, opened[split], broken) for split in opened}, notes
+
+
+def _open(
+    files: ImageFiles, labelled: Labelled, classes: tuple[str, ...], how: Opening
+) -> tuple[Images, Mapping[int, str]]:
+    """All images of a split, and index -> reason of those that cannot be read."""
+    if how.in_memory:
+        return decode_all(files, labelled, classes, how.crop)
+    streamed = StreamedImages(files, labelled, classes, how.crop, how.workers)
+    return streamed, broken_images(files, labelled, how.check)
+
+
+def _without(layout: Layout, split: str, images: Images, broken: Mapping[str, str]) -> Images:
+    """`images` without the files named in `broken`; ValueError where a class to train on, or everything, is gone."""
+    files = layout.splits[split].files
+    kept = torch.tensor([i for i, file in enumerate(files) if file.name not in broken], dtype=torch.int64)
+    if len(kept) == len(files):
+        return images
+    gone = sorted(set(images.labels.tolist()) - set(images.labels[kept].tolist()))
+    if split == "train" and gone:
+        raise ValueError(f"{layout.root}: no image of class {layout.classes[gone[0]]} in train can be read")
+    if not len(kept):
+        raise ValueError(f"{layout.root}: no image of {split} can be read")
+    return images.subset(kept)

@@ -14,8 +14,25 @@ from torch import Tensor
 from torchvision.transforms import RandomResizedCrop
 from torchvision.transforms.v2 import functional as F
 
-from classify.data.eight_bits import to_rgb
 from classify.data.image_files import ImageFiles
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """`image` in RGB. Of 16 bits of grey the upper 8 are kept, as Pillow does with 16 bits of colour.
+
+    Pillow itself would turn all grey above 255 white. ValueError for 32 bits a pixel, which have no common range.
+    """
+    if has_16_bits(image):
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if image.mode in ("I", "F"):
+        raise ValueError(f"mode {image.mode} has 32 bits a pixel and no known range; convert it to 8 bits")
+    return image.convert("RGB")
+
+
+def has_16_bits(image: Image.Image) -> bool:
+    """Is it grey of 16 bits a pixel?"""
+    return image.mode.startswith("I;16")
+
 
 # What damaged files make Pillow and zipfile raise; Pillow's own error for files it does not know is an OSError
 _DAMAGE = (

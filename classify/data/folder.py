@@ -9,12 +9,11 @@ from typing import Literal
 import numpy as np
 import torch
 
-from classify.data.check_files import Check, decode_all, report_broken, report_ignored
+from classify.data.check_files import Check, Opening, decode_all, open_layout, report_broken, report_ignored
 from classify.data.decode import Crop
 from classify.data.image_files import open_files
 from classify.data.images import SPLITS, ImageSet, balanced_indices, channel_mean_std
 from classify.data.layout import Labelled, Layout, check_classes, read_layout
-from classify.data.opened import Opening, open_layout
 from classify.data.splits import Location, Splits, held_out
 
 _MEMORY = 1 << 30  # bytes of all splits together that "auto" still holds in memory

@@ -6,11 +6,10 @@ once; a validation split is held out of the training images.
 
 from dataclasses import dataclass
 
-from classify.data.check_files import Check, report_ignored
+from classify.data.check_files import Check, Opening, open_layout, report_ignored
 from classify.data.decode import Crop
 from classify.data.image_files import open_files
 from classify.data.layout import Layout, check_classes, read_layout
-from classify.data.opened import Opening, open_layout
 from classify.data.splits import Location, Splits, held_out
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)

@@ -11,7 +11,7 @@ from typing import Literal, get_args
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pruning.blocks import ShortcutThenReLU
+from pruning.graph.blocks import ShortcutThenReLU
 
 Shortcut = Literal["average", "stride"]
 

@@ -2,7 +2,6 @@
 
 from detect.data.check import check_apart, check_dataset
 from detect.data.coco import CocoDataset
-from detect.data.joined import JoinedDataset
 from detect.data.loader import (
     DetectionDataset,
     PositionSampler,
@@ -13,7 +12,7 @@ from detect.data.loader import (
     test_loader,
     train_loader,
 )
-from detect.data.voc import VocDataset
+from detect.data.voc import JoinedDataset, VocDataset
 
 __all__ = [
     "CocoDataset",

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from classify.data.eight_bits import has_16_bits
+from classify.data.decode import has_16_bits
 from detect.data.loader import DetectionDataset
 from detect.data.picture import UNTURNED, orientation
 from detect.data.problems import (

@@ -1,21 +1,43 @@
 """A detection data set as Detectron2's loaders hand it out; the training stream resumes exactly."""
 
+import copy
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import build_detection_test_loader, build_detection_train_loader
+from detectron2.data import DatasetMapper, build_detection_test_loader, build_detection_train_loader, detection_utils
 from detectron2.data import transforms as T
 from detectron2.utils import comm
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from classify.seeding import seed_generators
-from detect.data.mapper import Mapper
+from detect.data.picture import read_picture
 from detect.data.records import Split
+from training.seeding import seed_generators
+
+
+class Mapper(DatasetMapper):
+    """Detectron2's own reading clips grey of 16 bits at 255; boxes are all that its records have here."""
+
+    def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
+        """The record with `image`, uint8 (3, H, W), and for training `instances` instead of its annotations."""
+        record = copy.deepcopy(dataset_dict)
+        rgb = np.asarray(read_picture(Path(record["file_name"])))
+        image = rgb[:, :, ::-1] if self.image_format == "BGR" else rgb
+        detection_utils.check_image_size(record, image)
+        augmented = T.AugInput(image)
+        transforms = self.augmentations(augmented)
+        height, width = augmented.image.shape[:2]
+        record["image"] = torch.as_tensor(np.ascontiguousarray(augmented.image.transpose(2, 0, 1)))
+        if self.is_train:
+            self._transform_annotations(record, transforms, (height, width))
+        else:
+            record.pop("annotations", None)
+        return record
 
 
 class DetectionDataset(Protocol):

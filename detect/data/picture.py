@@ -4,7 +4,7 @@ from pathlib import Path
 
 from PIL import ExifTags, Image
 
-from classify.data.eight_bits import to_rgb
+from classify.data.decode import to_rgb
 
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,

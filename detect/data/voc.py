@@ -4,7 +4,7 @@ import math
 import xml.etree.ElementTree as ET
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from xml.parsers import expat
@@ -213,3 +213,28 @@ def _image_files(folder: Path) -> dict[str, Path]:
     for path in sorted(folder.iterdir(), key=lambda p: (p.suffix != ".jpg", p.name)):
         files.setdefault(path.stem, path)
     return files
+
+
+@dataclass(frozen=True)
+class JoinedDataset:
+    """The images of `parts`, in their order; all parts name the same classes.
+
+    The split's source is the first part's. ValueError from it if two parts have images of the same id: a result could
+    not say which it means.
+    """
+
+    parts: tuple[VocDataset, ...]
+
+    @cached_property
+    def split(self) -> Split:
+        """All images and problems, read once."""
+        splits = [part.split for part in self.parts]
+        sources: dict[int | str, Path] = {}
+        for split in splits:
+            for image in split.images:
+                first = sources.setdefault(image.id, split.source)
+                if first is not split.source:
+                    raise ValueError(f"{first} and {split.source} both have an image {image.id}: rename one of them")
+        images = tuple(image for split in splits for image in split.images)
+        problems = tuple(problem for split in splits for problem in split.problems)
+        return replace(splits[0], images=images, problems=problems)

@@ -18,13 +18,12 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from pruning.budget import read_budget
-from pruning.design import Dense, design_masks, design_widths, pattern_of
+from pruning.design.budget import read_budget
+from pruning.design.pattern import KIND, Pattern, average
+from pruning.design.widths_and_masks import Dense, design_masks, design_widths, free_places, pattern_of
+from pruning.graph.norm_channels import NormChannels, keep_and_select
 from pruning.methods import l1_filter
 from pruning.methods.method import Choice, Method, Request
-from pruning.norm_channels import NormChannels, keep_and_select
-from pruning.pattern import KIND, Pattern, average
-from pruning.places import free_places
 from pruning.plan import PruningPlan
 from pruning.select import keep_indices
 from pruning.select_weights import conv_weights

@@ -18,7 +18,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from pruning.groups import Group
+from pruning.graph.groups import Group
 from pruning.masks import Masks
 from pruning.methods import l1_filter
 from pruning.methods.method import Choice, Method, Request

@@ -26,10 +26,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pruning.kernels import Consumer, consumers_of, rewritten, write_slices, zeros_held
-from pruning.lars import lasso_support
 from pruning.methods.method import Choice, Method, Request, fixed_counts, needed_calibration
-from pruning.paired_responses import observe_pair
+from pruning.reconstruct.kernels import Consumer, consumers_of, rewritten, write_slices, zeros_held
+from pruning.reconstruct.lars import lasso_support
+from pruning.reconstruct.paired import observe_pair
 from pruning.seeds import random_stream
 from pruning.select import count_to_keep, eligible
 

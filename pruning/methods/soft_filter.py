@@ -29,10 +29,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pruning.dataflow import trace_flow
-from pruning.groups import Group
+from pruning.graph.dataflow import trace_flow
+from pruning.graph.groups import Group
+from pruning.graph.norm_channels import is_batch_norm
 from pruning.methods.method import Choice, Effect, Method, Request
-from pruning.norm_channels import is_batch_norm
 from pruning.select import Selection, count_to_keep, eligible, keep_indices, ratio_of
 
 # int(C * ratio) must not lose a filter to floating point: 0.29 * 100 is 28.999...

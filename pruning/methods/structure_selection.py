@@ -29,11 +29,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from pruning.blocks import branch_end, residual_blocks
-from pruning.dataflow import trace_flow
-from pruning.groups import Group
+from pruning.graph.blocks import branch_end, residual_blocks
+from pruning.graph.dataflow import trace_flow
+from pruning.graph.groups import Group
+from pruning.graph.norm_channels import eligible_units, keep_and_select, norm_channels, scaling_norms
 from pruning.methods.method import Choice, Effect, Method, Request
-from pruning.norm_channels import eligible_units, keep_and_select, norm_channels, scaling_norms
 from pruning.select import count_to_keep, eligible, keep_indices, select
 
 

@@ -18,11 +18,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from pruning.groups import Group
-from pruning.kernels import Consumer, consumers_of, kernel_slices, rewritten, write_slices, zeros_held
-from pruning.least_squares import Sums, channel_factors, make_sums
+from pruning.graph.groups import Group
 from pruning.methods.method import Choice, Method, Request, fixed_counts, needed_calibration
-from pruning.responses import Calibration, Hook, draw_places, observe, patches
+from pruning.reconstruct.kernels import Consumer, consumers_of, kernel_slices, rewritten, write_slices, zeros_held
+from pruning.reconstruct.least_squares import Sums, channel_factors, make_sums
+from pruning.reconstruct.responses import Calibration, Hook, draw_places, observe, patches
 from pruning.seeds import random_stream
 from pruning.select import eligible
 

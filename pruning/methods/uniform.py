@@ -11,8 +11,8 @@ from typing import Literal
 
 from torch import nn
 
-from pruning.budget import cost_of_widths, fit, read_budget
-from pruning.groups import Group
+from pruning.design.budget import cost_of_widths, fit, read_budget
+from pruning.graph.groups import Group
 from pruning.methods import l1_filter, random
 from pruning.methods.method import Choice, Method, Request
 from pruning.select import counts, eligible, keep_indices

@@ -15,7 +15,7 @@ from torch import Tensor
 from pruning.masks import Masks
 from pruning.plan import PruningPlan
 from study.report.routes import Route
-from study.stats import is_number
+from study.report.stats import is_number
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 METRICS, PLAN, DETECTIONS = "metrics.jsonl", "plan.json", "detections"

@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 from study.report.artifacts import RunFiles, User, users_of_runs
 from study.report.plots import Panel, base_figure, plain, thin
 from study.report.routes import Route
-from study.stats import is_number
+from study.report.stats import is_number
 
 _DASHES = ("solid", "dash", "dot", "dashdot")
 _MEASURES = {"loss": "training loss", "val_accuracy": "validation accuracy"}

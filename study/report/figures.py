@@ -10,8 +10,8 @@ import plotly.graph_objects as go
 from study.report import units
 from study.report.plots import Panel, base_figure, plain
 from study.report.routes import Route, distinct_names, is_numeric_field, short_place
+from study.report.stats import Summary
 from study.report.task import Task
-from study.stats import Summary
 
 _BAR_HEIGHT = 34
 _RATIO = "prune.ratio"  # the field of the grid that moves a network along its costs

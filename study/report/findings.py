@@ -9,8 +9,8 @@ from typing import Any
 
 from study.report import units
 from study.report.routes import Route, describe_point, distinct_names, find_route, full_points
+from study.report.stats import t_quantile
 from study.report.task import DENSE, Task
-from study.stats import t_quantile
 
 _FEW_SEEDS = 3
 

@@ -11,18 +11,18 @@ import plotly.graph_objects as go
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from study.analysis.ratios import FIELD as RATIO
 from study.report import units
+from study.report.analyses.ratios import FIELD as RATIO
 from study.report.artifacts import RunFiles
 from study.report.chains import chain_of
-from study.report.claims import findings, rule
+from study.report.claims.judge import findings, rule
+from study.report.claims.pruned_by import pruned_by
+from study.report.claims.published import published_by
 from study.report.curves import learning_curves
 from study.report.figures import against_training_macs, along_grid, training_compute
 from study.report.findings import answers, provenance, seed_warning, warnings
 from study.report.gallery import galleries
 from study.report.plots import Panel
-from study.report.pruned_by import pruned_by
-from study.report.published import published_by
 from study.report.routes import colours, describe_point, distinct_names, group_routes, point_fields
 from study.report.tables import main_table, per_class
 from study.report.task import DETECTION, task_of

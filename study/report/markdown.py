@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from study.report.chains import chain_of
-from study.report.claims import Finding, findings, rule
+from study.report.claims.judge import Finding, findings, rule
+from study.report.claims.pruned_by import pruned_by
+from study.report.claims.published import published_by
 from study.report.findings import answers, provenance, seed_warning, warnings
 from study.report.plots import Panel
-from study.report.pruned_by import pruned_by
-from study.report.published import published_by
 from study.report.routes import Route, describe_point, group_routes, point_fields
 from study.report.tables import Cell, Line, main_table, per_class
 from study.report.task import DETECTION, Task, task_of

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from study.stats import Difference, Summary, is_number, paired_difference, summarize
+from study.report.stats import Difference, Summary, is_number, paired_difference, summarize
 
 _PRUNING_KINDS = frozenset({"prune", "prune_detector"})
 # One colour per known route, the same for every task.

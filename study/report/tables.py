@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from study.report import units
-from study.report.published import Accuracy
+from study.report.claims.published import Accuracy
 from study.report.routes import Route, distinct_names, find_route, point_fields
+from study.report.stats import summarize
 from study.report.task import DENSE, Cost, Measure, Task, task_of
-from study.stats import summarize
 
 _FORMS = {"count": units.si, "seconds": units.seconds, "milliseconds": units.milliseconds}
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from study.report.statements import CLASSIFICATION_STATEMENTS, DETECTION_STATEMENTS, Statement
+from study.report.claims.statements import CLASSIFICATION_STATEMENTS, DETECTION_STATEMENTS, Statement
 
 DENSE = "unpruned"
 

@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from study.analysis import analyse_all
+from study.report.analyses import analyse_all
 from study.report.html import render_html
 from study.report.markdown import render_markdown
+from study.report.stats import is_number
 from study.report.tables import comparison_csv
-from study.stats import is_number
-from study.store import write_text
+from training.files import write_text
 
 CSV, JSON, MARKDOWN, HTML = "comparison.csv", "comparison.json", "report.md", "report.html"
 

@@ -9,7 +9,7 @@ from torch import nn
 
 from classify.export import Signature, export
 from classify.models import rebuild
-from pruning.layers import SelectConv2d
+from pruning.graph.layers import SelectConv2d
 from pruning.plan import PruningPlan
 
 LOGITS = Signature("images", {0: "batch"}, {"logits": "batch"})

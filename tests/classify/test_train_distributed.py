@@ -6,7 +6,8 @@ from itertools import chain
 
 import pytest
 import torch
-from processes_training import (
+from safetensors.torch import load_file
+from support.processes_training import (
     CHANGES,
     Killed,
     in_two_processes,
@@ -15,13 +16,12 @@ from processes_training import (
     train_together,
     train_until_asked,
 )
-from safetensors.torch import load_file
 from torch import nn
 
-from classify import distributed
-from classify.checkpoint import load_checkpoint
-from classify.distributed import own_parts
-from classify.synchronised_norm import CrossProcessBatchNorm
+from training import distributed
+from training.checkpoint import load_checkpoint
+from training.distributed import own_parts
+from training.synchronised_norm import CrossProcessBatchNorm
 
 STEPS = 21  # 7 epochs of 8 + 8 + 1 images
 KILLED_AT, CHECKPOINT_AT = 8, 5

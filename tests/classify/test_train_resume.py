@@ -4,10 +4,11 @@ from dataclasses import replace
 
 import pytest
 import torch
-from processes_training import Killed, images, network
 from safetensors.torch import load_file
+from support.processes_training import Killed, images, network
 
-from classify.train import TrainSettings, train_classifier
+from classify.step import TrainSettings
+from classify.train import train_classifier
 from pruning.masked_training import HoldMasks
 from pruning.masks import Masks
 from pruning.methods.slimming import SlimmingEffect, SlimmingOptions

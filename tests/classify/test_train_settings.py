@@ -4,12 +4,13 @@ from dataclasses import replace
 
 import pytest
 import torch
-from processes_training import images, network
+from support.processes_training import images, network
 from torch import nn
 
 from classify.optimizers import make_optimizer, parameter_groups
-from classify.precision import autocast_dtype
-from classify.train import TrainSettings, train_classifier
+from classify.step import TrainSettings
+from classify.train import train_classifier
+from training.device import autocast_dtype
 
 SETTINGS = TrainSettings(epochs=1, batch_size=17, lr=0.1, mean=(0.5,) * 3, std=(0.25,) * 3, report_every=1)
 

@@ -5,8 +5,9 @@ import torch
 from detectron2.modeling import build_model
 from torchvision.models.resnet import BasicBlock, ResNet
 
-from detect.build import BACKBONE_NAME, DetectorSettings, build_detector, make_config
-from detect.roi_align import SeparableROIAlign
+from detect.build import BACKBONE_NAME, build_detector, make_config
+from detect.cpu.roi_align import SeparableROIAlign
+from detect.settings import DetectorSettings
 
 
 def tiny():

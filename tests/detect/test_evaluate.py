@@ -12,10 +12,11 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from torch import nn
 
-from detect.build import DetectorSettings, make_config
+from detect.build import make_config
 from detect.data import CocoDataset
 from detect.evaluate import METRICS, evaluate_detector, score_detections
 from detect.pictures import draw_scenes
+from detect.settings import DetectorSettings
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ import torch
 
 from classify.export import export
 from classify.models import build
-from detect.build import DetectorSettings, build_detector
-from detect.export import SIGNATURE, ImageDetector, example_image
+from detect.build import SIGNATURE, ImageDetector, build_detector, example_image
+from detect.settings import DetectorSettings
 
 SETTINGS = DetectorSettings(
     num_classes=3,

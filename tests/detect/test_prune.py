@@ -11,12 +11,13 @@ from torch import nn
 from classify.models import arch, build, rebuild
 from classify.models.preresnet import PreResNet, PreResNetShape
 from detect.backbone import load_classifier
-from detect.build import DetectorSettings, build_detector
+from detect.build import build_detector
 from detect.prune import backbone_groups, detection_loss, prune_detector
+from detect.settings import DetectorSettings
 from pruning.cost import count_macs
+from pruning.design.pattern import Pattern
 from pruning.methods import METHODS
 from pruning.methods.guided import GuidedOptions
-from pruning.pattern import Pattern
 from pruning.plan import PruningPlan
 from pruning.select import Selection
 

@@ -10,14 +10,15 @@ from detectron2.utils.events import EventStorage
 from torch import fx, nn
 
 from classify.models import arch, build, rebuild
-from detect.build import DetectorSettings, build_detector
+from detect.build import build_detector
 from detect.prune import detection_loss, prune_detector
 from detect.pyramid import join, narrow_pyramid, put_back, pyramid_groups
+from detect.settings import DetectorSettings
 from pruning.cost import count_params
+from pruning.design.pattern import Pattern
 from pruning.methods import METHODS, get_method
 from pruning.methods.guided import GuidedOptions
 from pruning.methods.soft_filter import SoftFilterOptions
-from pruning.pattern import Pattern
 from pruning.plan import PruningPlan
 from pruning.select import Selection
 from pruning.surgery import mask

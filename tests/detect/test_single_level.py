@@ -13,9 +13,10 @@ from torchvision.models.resnet import BasicBlock, ResNet
 
 from classify.models import arch, build, rebuild
 from detect.backbone import ClassifierBackbone, FusedFrozenBatchNorm2d, stage_after
-from detect.build import DetectorSettings, build_detector, make_config
+from detect.build import build_detector, make_config
 from detect.cost import detector_macs
 from detect.prune import backbone_groups, prune_detector
+from detect.settings import DetectorSettings
 from detect.single_level import masked_parts
 from pruning.plan import PruningPlan
 from pruning.select import Selection

@@ -7,16 +7,16 @@ import pytest
 import torch
 from detectron2.engine import SimpleTrainer
 from detectron2.layers import ROIAlign
-from tiny_detector import SMALL, make_detector, settings, two_squares
+from support.tiny_detector import SMALL, make_detector, settings, two_squares
 from torchvision.models.resnet import BasicBlock, ResNet
 
-from classify.checkpoint import save_checkpoint
-from classify.precision import autocast_dtype
-from classify.seeding import seed_generators
 from detect.build import build_detector
 from detect.data import train_loader
 from detect.train import schedule_of, train_detector
 from pruning.methods import Effect
+from training.checkpoint import save_checkpoint
+from training.device import autocast_dtype
+from training.seeding import seed_generators
 
 
 @pytest.fixture
@@ -219,9 +219,9 @@ def test_a_data_set_with_other_classes_is_refused(dataset, tmp_path):
 
 
 def test_automatic_precision_is_bfloat16_only_where_the_processor_multiplies_it(monkeypatch):
-    monkeypatch.setattr("classify.precision.cpu_multiplies_bfloat16", lambda: True)
+    monkeypatch.setattr("training.device.cpu_multiplies_bfloat16", lambda: True)
     assert autocast_dtype("auto", "cpu") is torch.bfloat16
     assert autocast_dtype("float32", "cpu") is None
-    monkeypatch.setattr("classify.precision.cpu_multiplies_bfloat16", lambda: False)
+    monkeypatch.setattr("training.device.cpu_multiplies_bfloat16", lambda: False)
     assert autocast_dtype("auto", "cpu") is None
     assert autocast_dtype("bfloat16", "cpu") is torch.bfloat16

@@ -9,7 +9,8 @@ from unittest import mock
 import numpy as np
 import pytest
 import torch
-from detector_processes import (
+from safetensors.torch import load_file
+from support.detector_processes import (
     CHECKPOINT_AT,
     EVERYTHING,
     ITERATIONS,
@@ -19,12 +20,12 @@ from detector_processes import (
     losses_of,
     train_together,
 )
-from safetensors.torch import load_file
-from tiny_detector import make_detector, settings, two_squares
+from support.tiny_detector import make_detector, settings, two_squares
 
-from classify.checkpoint import load_checkpoint
 from detect.evaluate import METRICS, evaluate_detector
-from detect.processes import Processes, scaled_to_processes
+from detect.processes import Processes
+from detect.train import scaled_to_processes
+from training.checkpoint import load_checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +124,7 @@ def test_a_batch_that_cannot_be_shared_out_is_refused(runs):
 def test_detectron2s_reference_world_size_scales_the_settings():
     """The example in the documentation of Detectron2's auto_scale_workers: 8 processes to 16."""
     _, cfg = make_detector(overrides={"SOLVER.REFERENCE_WORLD_SIZE": 8})
-    with mock.patch("detect.processes.world_size", lambda: 16):
+    with mock.patch("detect.train.world_size", lambda: 16):
         scaled = scaled_to_processes(settings(batch_size=16, lr=0.1, iterations=5000), cfg)
     assert (scaled.batch_size, scaled.lr, scaled.iterations) == (32, 0.2, 2500)
     one = scaled_to_processes(settings(batch_size=16, lr=0.1, iterations=5000), cfg)

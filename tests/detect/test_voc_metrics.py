@@ -7,7 +7,7 @@ from detectron2.data import MetadataCatalog
 from detectron2.evaluation import PascalVOCDetectionEvaluator
 from detectron2.evaluation.coco_evaluation import instances_to_coco_json
 from detectron2.structures import Boxes, Instances
-from voc_layout import voc_object, write_voc
+from support.voc_layout import voc_object, write_voc
 
 from detect.data import VocDataset
 from detect.evaluate import precision_recall, score_detections

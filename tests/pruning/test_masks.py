@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from small_networks import Plain, ThreeConvs
+from support.small_networks import Plain, ThreeConvs
 from torch import nn
 
 from pruning.masked_training import HoldMasks, reinitialise_surviving

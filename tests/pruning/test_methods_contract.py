@@ -11,18 +11,18 @@ from functools import cache
 import pytest
 import torch
 import torch.nn.functional as F
-from reference import state_hash
-from small_networks import Plain, dense_network, randomise, residual_network
+from support.reference import state_hash
+from support.small_networks import Plain, dense_network, randomise, residual_network
 from torch import nn
 
-from pruning.blocks import residual_blocks
-from pruning.groups import find_groups
+from pruning.design.pattern import Pattern
+from pruning.design.widths_and_masks import free_places
+from pruning.graph.blocks import residual_blocks
+from pruning.graph.groups import find_groups
+from pruning.graph.norm_channels import eligible_units, norm_channels
 from pruning.methods import METHODS
 from pruning.methods.guided import GuidedOptions
 from pruning.methods.soft_filter import filters_to_keep, find_filters
-from pruning.norm_channels import eligible_units, norm_channels
-from pruning.pattern import Pattern
-from pruning.places import free_places
 from pruning.plan import PruningPlan
 from pruning.prune import Arch, prune
 from pruning.select import Selection, count_left, count_to_keep, counts, eligible

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from reconstruction_networks import calibration, request, trained_resnet
+from support.reconstruction_networks import calibration, request, trained_resnet
 
 from pruning.methods import METHODS
 from pruning.prune import Arch

@@ -5,7 +5,7 @@ The numbers: the released code of Liu et al., ICLR 2019, run on current PyTorch.
 
 import pytest
 import torch
-from reference import fixed_input, input_state, load_facts, load_state, load_vector, requires_reference
+from support.reference import fixed_input, input_state, load_facts, load_state, load_vector, requires_reference
 
 from classify.models import build, example_input, rebuild
 from classify.targets import prune_to_target, target_costs

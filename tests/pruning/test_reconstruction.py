@@ -5,18 +5,18 @@ import copy
 import numpy as np
 import pytest
 import torch
-from reconstruction_networks import Chain, calibration, request, trained_resnet
 from sklearn.linear_model import Lasso
+from support.reconstruction_networks import Chain, calibration, request, trained_resnet
 from torch import nn
 
 from classify.models import build
-from pruning.groups import find_groups
-from pruning.kernels import Consumer
+from pruning.graph.groups import find_groups
 from pruning.methods import Request
 from pruning.methods.reconstruction import Options, lasso_channels, prune
-from pruning.paired_responses import branch_of, observe_pair
 from pruning.prune import Arch
 from pruning.prune import prune as prune_network
+from pruning.reconstruct.kernels import Consumer
+from pruning.reconstruct.paired import branch_of, observe_pair
 from pruning.seeds import random_stream
 from pruning.select import Selection
 

@@ -5,19 +5,19 @@ import math
 
 import pytest
 import torch
-from digits_training import accuracy, small_vgg, train_on_digits
-from reference import input_state, load_state, load_vector, requires_reference
-from small_networks import Plain, randomise, residual_network
+from support.digits_training import accuracy, small_vgg, train_on_digits
+from support.reference import input_state, load_state, load_vector, requires_reference
+from support.small_networks import Plain, randomise, residual_network
 from torch import nn
 from torchvision.ops import FrozenBatchNorm2d
 
 from classify.models import arch, build, channel_groups
 from classify.models.preresnet import PreResNet, PreResNetShape
 from pruning.cost import count_macs, count_params
-from pruning.groups import find_groups
+from pruning.graph.groups import find_groups
+from pruning.graph.norm_channels import norm_channels
 from pruning.methods import METHODS, Request
 from pruning.methods.slimming import SlimmingEffect, SlimmingOptions, above_threshold
-from pruning.norm_channels import norm_channels
 from pruning.prune import Arch, prune
 from pruning.select import Selection
 

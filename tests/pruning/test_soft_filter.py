@@ -5,14 +5,14 @@ import copy
 import pytest
 import torch
 import torchvision
-from digits_training import accuracy, small_vgg, train_on_digits
-from reference import input_state, load_state, load_vector, requires_reference
-from small_networks import Plain, dense_network, randomise, residual_network
+from support.digits_training import accuracy, small_vgg, train_on_digits
+from support.reference import input_state, load_state, load_vector, requires_reference
+from support.small_networks import Plain, dense_network, randomise, residual_network
 from torch import nn
 
 from classify.models import build
 from pruning.cost import count_macs
-from pruning.groups import find_groups
+from pruning.graph.groups import find_groups
 from pruning.methods.soft_filter import SoftFilterEffect, SoftFilterOptions, filters_to_keep, find_filters
 from pruning.prune import Arch, prune
 from pruning.select import Selection

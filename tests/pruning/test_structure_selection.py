@@ -6,16 +6,16 @@ import pytest
 import torch
 import torch.nn.functional as F
 import torchvision
-from digits_training import accuracy, small_vgg, train_on_digits
-from small_networks import Plain, randomise, residual_network
+from support.digits_training import accuracy, small_vgg, train_on_digits
+from support.small_networks import Plain, randomise, residual_network
 from torch import nn
 from torchvision.models.resnet import Bottleneck, ResNet
 from torchvision.ops import FrozenBatchNorm2d
 
 from classify.models import build
 from classify.models.preresnet import PreResNet, PreResNetShape
-from pruning.blocks import branch_end, residual_blocks
-from pruning.groups import find_groups
+from pruning.graph.blocks import branch_end, residual_blocks
+from pruning.graph.groups import find_groups
 from pruning.methods.structure_selection import (
     StructureEffect,
     StructureOptions,

@@ -6,8 +6,8 @@ from torch import nn, tensor
 from torchvision.models.feature_extraction import create_feature_extractor
 
 from classify.models import arch, build, channel_groups, rebuild
-from pruning.groups import find_groups
-from pruning.layers import LAYERS, ScatterBatchNorm2d, SelectConv2d
+from pruning.graph.groups import find_groups
+from pruning.graph.layers import LAYERS, ScatterBatchNorm2d, SelectConv2d
 from pruning.methods import Choice
 from pruning.plan import PruningPlan
 from pruning.prune import prune_by_choice

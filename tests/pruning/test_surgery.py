@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from reference import state_hash
-from small_networks import Plain, ThreeConvs, randomise, residual_network
+from support.reference import state_hash
+from support.small_networks import Plain, ThreeConvs, randomise, residual_network
 
 from classify.models import arch, build, channel_groups, rebuild
 from pruning.cost import count_macs, count_params
-from pruning.groups import find_groups
+from pruning.graph.groups import find_groups
 from pruning.methods import Choice
 from pruning.plan import PruningPlan
 from pruning.prune import make_plan, prune

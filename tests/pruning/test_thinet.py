@@ -4,9 +4,9 @@ from itertools import combinations
 
 import pytest
 import torch
-from reconstruction_networks import Chain
+from support.reconstruction_networks import Chain
 
-from pruning.groups import find_groups
+from pruning.graph.groups import find_groups
 from pruning.methods import Request
 from pruning.methods.thinet import Options, keep_greedily, prune
 from pruning.select import Selection

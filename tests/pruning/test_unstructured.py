@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from small_networks import Plain, ThreeConvs, residual_network
+from support.small_networks import Plain, ThreeConvs, residual_network
 
 from classify.models import build
-from pruning.groups import find_groups
+from pruning.graph.groups import find_groups
 from pruning.masks import Masks
 from pruning.methods import Request, get_method
 from pruning.methods.lottery import LotteryOptions, rewind, rewound_filters, round_rate, ticket_schedule

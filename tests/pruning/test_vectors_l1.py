@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from reference import fixed_input, input_state, load_state, load_vector, requires_reference
+from support.reference import fixed_input, input_state, load_state, load_vector, requires_reference
 
 from classify.models import arch, build, channel_groups
 from pruning.prune import prune

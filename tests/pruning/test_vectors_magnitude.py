@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from reference import input_state, load_state, load_vector, requires_reference
+from support.reference import input_state, load_state, load_vector, requires_reference
 
 from classify.models import build
 from pruning.methods import Request, get_method

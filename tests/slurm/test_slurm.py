@@ -7,11 +7,12 @@ import time
 from collections.abc import Callable
 
 import pytest
-from one_node import missing_packages, slurm_cluster
-from tiny_classification import tiny
+from support.one_node import missing_packages, slurm_cluster
+from support.tiny_classification import tiny
 
-from study.run import all_stages, run_study
-from study.store import RunDir
+from study.plan.pipelines import all_stages
+from study.run.study import run_study
+from study.stages.store import RunDir
 
 _MISSING = missing_packages()
 pytestmark = [

@@ -11,14 +11,14 @@ import torch
 import yaml
 
 from detect.data import class_names
+from detect.data.open import detection_data, open_detection
+from detect.settings import DetectorData, DetectorModel, Scenes
 from pruning.plan import PruningPlan
-from study.data import detection_data, open_detection
-from study.detector_sections import DetectorData, DetectorModel, Scenes
-from study.detector_stages import build
 from study.export import export_run
-from study.networks import Network, load_model, read_weights, save_weights
-from study.stages import Stage
-from study.store import write_text
+from study.stages.detector import build
+from study.stages.network import Network, load_model, read_weights, save_weights
+from study.stages.stage import Stage
+from training.files import write_text
 
 ROOT = Path(__file__).parents[2]
 PLAN = PruningPlan("resnet10", {"width": 0.125}, {"layer1.0.conv1": (0, 5)}, {"layer1.0.conv1": 8})

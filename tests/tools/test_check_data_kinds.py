@@ -1,15 +1,16 @@
 """Everything that the checker names: shown by tools/check_data.py, and refused or trained on as it says there."""
 
 import pytest
-from coco_layout import coco_box, encoded, grey_16_bits, picture, turned, write_coco
 from PIL import Image
-from voc_layout import voc_object, write_voc
+from support.coco_layout import coco_box, encoded, grey_16_bits, picture, turned, write_coco
+from support.voc_layout import voc_object, write_voc
 
-from detect.build import DetectorSettings, make_config
+from detect.build import make_config
 from detect.data import VocDataset, check_apart, check_dataset, train_loader
 from detect.data import problems as named
 from detect.data.problems import KINDS
-from study.launch import launch
+from detect.settings import DetectorSettings
+from study.run.launch import launch
 from tools.check_data import main, make_parser
 
 JPEG, OTHER = (encoded(picture(seed), "JPEG") for seed in (0, 1))

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 import yaml
-from voc_layout import voc_object, write_annotation, write_voc
+from support.voc_layout import voc_object, write_annotation, write_voc
 
-from study.launch import launch
+from study.run.launch import launch
 from tools.check_data import main, make_parser
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -10,9 +10,10 @@ import pytest
 from classify.models import list_models
 from pruning.methods import METHODS
 from pruning.targets import TARGETS
-from study.catalogue import catalogue, method_summary
-from study.launch import launch
-from study.prune_arguments import job_from_words, make_parser, read_pairs
+from study.prune_one.arguments import make_parser
+from study.prune_one.catalogue import catalogue, method_summary
+from study.prune_one.job import job_from_words, read_pairs
+from study.run.launch import launch
 from tools.prune import main
 
 ROOT = Path(__file__).resolve().parents[2]

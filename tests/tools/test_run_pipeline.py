@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
-from tiny_study import DIGITS, TINY, tiny
+from support.tiny_study import DIGITS, TINY, tiny
 
-from study.run import all_stages
-from study.runs_verify import verify_runs
-from study.store import RunDir
+from study.plan.pipelines import all_stages
+from study.run.housekeeping import verify_runs
+from study.stages.store import RunDir
 
 ROOT = Path(__file__).resolve().parents[2]
 LONGER = "classifier.train.epochs=40"

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from tiny_study import TINY
+from support.tiny_study import TINY
 
 ROOT = Path(__file__).resolve().parents[2]
 ITERATIONS = 60

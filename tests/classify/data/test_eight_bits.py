@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from classify.data.decode import Crop, centre, random_part
-from classify.data.eight_bits import to_rgb
+from classify.data.decode import Crop, centre, random_part, to_rgb
 
 
 @pytest.mark.parametrize("order", ["<u2", ">u2"])

@@ -4,8 +4,8 @@ import shutil
 
 import pytest
 import torch
-from fabricated_images import encoded, picture, write_images
-from reference import REFERENCE
+from support.fabricated_images import encoded, picture, write_images
+from support.reference import REFERENCE
 
 from classify.data import open_splits
 

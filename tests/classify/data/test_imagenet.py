@@ -3,7 +3,7 @@
 import shutil
 
 import pytest
-from fabricated_images import write_images
+from support.fabricated_images import write_images
 
 from classify.data import open_splits
 

@@ -3,8 +3,7 @@
 import pytest
 import torch
 
-from classify.data import open_splits
-from classify.data.info import DataInfo, known_info
+from classify.data import DataInfo, known_info, open_splits
 from classify.data.splits import held_out
 
 

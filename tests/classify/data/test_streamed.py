@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from fabricated_images import encoded, picture, write_images, write_zip
 from PIL import Image
+from support.fabricated_images import encoded, picture, write_images, write_zip
 
 from classify.data.augment import RECIPES
 from classify.data.decode import BrokenImage, Crop, centre, random_part

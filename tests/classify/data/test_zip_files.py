@@ -5,7 +5,7 @@ import zipfile
 
 import pytest
 import torch
-from fabricated_images import encoded, write_zip
+from support.fabricated_images import encoded, write_zip
 
 from classify.data import open_splits
 from classify.data.image_files import open_files

@@ -1,0 +1,98 @@
+"""Images by which a pruning method sees activations or gradients: a data set by name, or a folder of images."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from zipfile import is_zipfile
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from classify.data import DATASETS, dataset_options, open_splits
+from classify.data.augment import normalize
+from classify.data.folder import load_folder
+from classify.data.imagenet import IMAGENET_MEAN, IMAGENET_STD
+from classify.data.images import ImageSet, balanced_indices
+from pruning.methods import Calibration
+from pruning.modes import evaluation_mode
+
+
+@dataclass(frozen=True)
+class CalibrationImages:
+    """Images and their normalisation (RGB, in 0..1)."""
+
+    images: ImageSet
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def inputs(self, first: int, last: int) -> Tensor:
+        """Images as a network reads them, (N, 3, H, W)."""
+        return normalize(self.images.images[first:last], self.mean, self.std)
+
+    def loss(self, batch_size: int = 32) -> Calibration:
+        """The mean cross-entropy over all images, in evaluation mode."""
+        n = len(self.images)
+
+        def mean_loss(model: nn.Module) -> Tensor:
+            with evaluation_mode(model):
+                sums = [
+                    F.cross_entropy(
+                        model(self.inputs(i, i + batch_size)),
+                        self.images.labels[i : i + batch_size],
+                        reduction="sum",
+                    )
+                    for i in range(0, n, batch_size)
+                ]
+                return torch.stack(sums).sum() / n
+
+        return mean_loss
+
+
+@dataclass(frozen=True)
+class ImageSource:
+    """A data set of `DATASETS` with its options, or a folder or zip `class/image`; and how many images are wanted."""
+
+    name: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    n_images: int = 256
+
+    def open(self, *, image_size: int, seed: int) -> CalibrationImages:
+        """Read or make the images; a named data set has `image_size` unless its options say otherwise."""
+        if self.n_images < 1:
+            raise ValueError(f"--data-images {self.n_images} must be at least 1")
+        if self.name in DATASETS:
+            return self._open_dataset(image_size)
+        root = Path(self.name)
+        if not root.is_dir() and not is_zipfile(root):
+            known = ", ".join(DATASETS)
+            raise ValueError(f"--data {self.name}: neither a folder, nor a zip, nor a data set; data sets: {known}")
+        if self.options:
+            raise ValueError(f"--data {self.name}: a folder takes no options, not {', '.join(self.options)}")
+        images = load_folder(root, image_size=image_size, n_images=self.n_images, seed=seed)
+        return CalibrationImages(images, IMAGENET_MEAN, IMAGENET_STD)
+
+    def _open_dataset(self, image_size: int) -> CalibrationImages:
+        # Only training images are used: of generated ones, no others are made than must be
+        wanted = {"image_size": image_size, "n_train": self.n_images, "n_val": 1, "n_test": 1}
+        known = dataset_options(self.name)
+        options = {key: value for key, value in wanted.items() if key in known} | dict(self.options)
+        splits = open_splits(self.name, **options)
+        chosen = balanced_indices(splits.train.labels, self.n_images)
+        used = ImageSet(splits.train.take(chosen), splits.train.labels[chosen], splits.train.classes)
+        return CalibrationImages(used, splits.mean, splits.std)
+
+
+def check_fit(model: nn.Module, example: Tensor, num_classes: int, data: CalibrationImages) -> None:
+    """ValueError unless the images are such as `model`, made for `example` (1, C, H, W), can read."""
+    shape, made_for = tuple(data.images.images.shape[1:]), tuple(example.shape[1:])
+    if shape[0] != made_for[0]:
+        raise ValueError(f"the images have {shape[0]} channels, the network reads {made_for[0]}")
+    if len(data.images.classes) > num_classes:
+        raise ValueError(f"the images are of {len(data.images.classes)} classes, the network has {num_classes}")
+    try:
+        with evaluation_mode(model), torch.no_grad():
+            model(data.inputs(0, 1))
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"the network, made for {made_for}, cannot read images of shape {shape}") from error

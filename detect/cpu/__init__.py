@@ -1,0 +1,1 @@
+"""Faster equals of Detectron2's operators on a CPU."""

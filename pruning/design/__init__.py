@@ -1,0 +1,1 @@
+"""Networks designed from patterns that pruning found."""

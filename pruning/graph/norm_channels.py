@@ -1,0 +1,167 @@
+"""Channels that one BatchNorm scales, and what removing them means for the layers around it.
+
+Where a BatchNorm directly follows the layer that computes its channels, the whole group is narrowed (`keep`). On a
+trunk or behind a concatenation, as in pre-activation and dense networks, the BatchNorm keeps its width and the layers
+that read it select their inputs (`select`), as in the released code of network slimming.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from pruning.graph.dataflow import Flow, trace_flow
+from pruning.graph.groups import Group
+from pruning.graph.layers import SelectInputs
+
+Kept = dict[str, tuple[int, ...]]
+
+
+@dataclass(frozen=True)
+class NormChannels:
+    """Channels that are kept or removed by the scales of `norms`; several only where a shortcut adds them up, none
+    where something else decides.
+
+    `unit` carries name, width and stage to the selection: the group itself, or, where `readers` (layers that select
+    their inputs) is not empty, a stand-in named as the BatchNorm. `channels` are those of the BatchNorm that count.
+    """
+
+    unit: Group
+    norms: tuple[str, ...]
+    readers: tuple[str, ...] = ()
+    channels: tuple[int, ...] | None = None
+
+    def scales(self, model: nn.Module) -> Tensor:
+        """Mean |gamma| of each channel, shape (width,), float64."""
+        gammas = [model.get_parameter(f"{name}.weight").detach().abs().double().cpu() for name in self.norms]
+        mean = torch.stack(gammas).mean(0)
+        return mean if self.channels is None else mean[list(self.channels)]
+
+    def shifts(self, model: nn.Module) -> Tensor:
+        """Largest |beta| of each channel, shape (width,), float64."""
+        betas = [model.get_parameter(f"{name}.bias").detach().abs().double().cpu() for name in self.norms]
+        largest = torch.stack(betas).amax(0)
+        return largest if self.channels is None else largest[list(self.channels)]
+
+
+def scaling_norms(model: nn.Module, *, linear: bool = False) -> dict[str, _BatchNorm]:
+    """Every BatchNorm with a gamma, by name in the order of the network; `linear`: BatchNorm1d as well.
+
+    Raises ValueError for a network without any, and says what it has instead.
+    """
+    norms = {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, _BatchNorm) and module.affine and (linear or not isinstance(module, nn.BatchNorm1d))
+    }
+    if not norms:
+        raise ValueError(
+            f"{type(model).__name__} has no BatchNorm2d whose scale can be trained: {_instead(model)};"
+            " build the network with norm 'BN'"
+        )
+    return norms
+
+
+def is_batch_norm(module: nn.Module) -> bool:
+    """A BatchNorm with gamma and beta, or a frozen one (torchvision's, Detectron2's), which holds them as buffers."""
+    frozen = {"running_mean", "weight"} <= dict(module.named_buffers(recurse=False)).keys()
+    return frozen or (isinstance(module, _BatchNorm) and module.affine)
+
+
+def norm_channels(model: nn.Module, groups: Sequence[Group], *, linear: bool = False) -> list[NormChannels]:
+    """What the BatchNorms of `model` can decide about, in the order of the network."""
+    return _decided(model, groups, list(scaling_norms(model, linear=linear)))
+
+
+def input_selections(model: nn.Module, groups: Sequence[Group]) -> list[NormChannels]:
+    """The places behind a BatchNorm, frozen or not, where readers select their inputs, in the order of the network."""
+    norms = [name for name, module in model.named_modules() if is_batch_norm(module)]
+    try:
+        found = _decided(model, groups, norms) if norms else []
+    except ValueError:
+        return []  # what cannot be followed cannot select either; its groups can still be narrowed
+    return [item for item in found if item.readers]
+
+
+def _decided(model: nn.Module, groups: Sequence[Group], norms: Sequence[str]) -> list[NormChannels]:
+    flow = trace_flow(model)
+    found = [made for group in groups if (made := _narrowed(group, model, norms, flow)) is not None]
+    decided = {member.layer for item in found for member in item.unit.members}
+    stages = {group.name.partition(".")[0]: group.stage for group in groups if group.stage >= 0}
+    for name in norms:
+        if name not in decided and (made := _selected(name, model, flow, stages)) is not None:
+            found.append(made)
+    return sorted(found, key=lambda item: norms.index(item.norms[0]))
+
+
+def eligible_units(found: Sequence[NormChannels], groups: Sequence[Group], *, method: str) -> list[Group]:
+    """The units for a selection, and every other group marked as out of reach, so that its name is still known."""
+    units = [item.unit for item in found]
+    known = {unit.name for unit in units}
+    reason = f"no BatchNorm of its own scales its channels, so {method} cannot rank them"
+    return [*units, *(replace(group, fixed=group.fixed or reason) for group in groups if group.name not in known)]
+
+
+def keep_and_select(
+    found: Sequence[NormChannels], kept: Mapping[str, tuple[int, ...]], model: nn.Module
+) -> tuple[Kept, Kept]:
+    """Kept channels by the name of the unit, as the `keep` and the `select` of a plan."""
+    keep: Kept = {}
+    selected: Kept = {}
+    for item in found:
+        if item.unit.name not in kept:
+            continue
+        indices = kept[item.unit.name]
+        if not item.readers:
+            keep[item.unit.name] = indices
+        elif len(indices) < item.unit.width:
+            for reader in item.readers:
+                each = model.get_parameter(f"{reader}.weight").shape[1] // item.unit.width  # H*W behind a flatten
+                selected[reader] = tuple(c * each + i for c in indices for i in range(each))
+    return keep, selected
+
+
+def _instead(model: nn.Module) -> str:
+    for name, module in model.named_modules():
+        if is_batch_norm(module) and not isinstance(module, _BatchNorm):
+            return f"{name} is a {type(module).__name__}, which holds gamma as a constant"
+        if isinstance(module, nn.GroupNorm | nn.LayerNorm):
+            return f"{name} is a {type(module).__name__}, which mixes channels"
+    return "it has no normalisation over the batch with a gamma"
+
+
+def _narrowed(group: Group, model: nn.Module, norms: Sequence[str], flow: Flow) -> NormChannels | None:
+    """The group, if each producer is read by one BatchNorm alone and every reader reads nothing but this group."""
+    behind = tuple(flow.only_reader(producer) for producer in group.producers)
+    if group.fixed or not all(name in norms for name in behind):
+        return None
+    for member in group.members:
+        if member.side == "in":
+            width = model.get_parameter(f"{member.layer}.weight").shape[1]
+            if sum(len(p) for p in member.positions) != width:
+                return None  # a concatenation: other channels may pass through the same BatchNorm
+    return NormChannels(group, tuple(name for name in behind if name is not None))
+
+
+def _selected(name: str, model: nn.Module, flow: Flow, stages: Mapping[str, int]) -> NormChannels | None:
+    """A BatchNorm whose output goes to nothing but convolutions and linear layers that read nothing else."""
+    readers = sorted(reader or "" for reader in flow.readers.get(name, frozenset()))
+    if not readers or not all(reader and flow.sources[reader] == {name} for reader in readers):
+        return None
+    layers = [model.get_submodule(reader) for reader in readers]
+    if not all(isinstance(layer, nn.Linear) or _is_plain_conv(layer) for layer in layers):
+        return None
+    width = len(model.get_submodule(name).state_dict()["weight"])  # a frozen BatchNorm's is a buffer
+    selected = {tuple(layer.inputs.tolist()) if isinstance(layer, SelectInputs) else None for layer in layers}
+    channels = selected.pop()
+    if selected or (channels is not None and max(channels) >= width):
+        return None  # readers that select already, and not the same channels
+    stage = stages.get(name.partition(".")[0], -1)
+    unit = Group(name, width if channels is None else len(channels), (name,), (), stage)
+    return NormChannels(unit, (name,), tuple(readers), channels)
+
+
+def _is_plain_conv(layer: nn.Module) -> bool:
+    return isinstance(layer, nn.Conv2d) and layer.groups == 1

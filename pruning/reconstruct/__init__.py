@@ -1,0 +1,1 @@
+"""Layer-wise reconstruction: responses, kernels, least squares."""

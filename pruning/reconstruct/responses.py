@@ -1,0 +1,113 @@
+"""What a layer reads and answers on calibration data, at sampled output positions.
+
+Activations are never kept: each batch is sampled in forward hooks and handed on, to be summed up in `least_squares`.
+Which images are seen is the calibration's business: it knows the task (a classifier's takes as many of each class).
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pruning.graph.layers import SelectInputs
+
+Calibration = Callable[[nn.Module], Tensor]  # as in methods.method, which imports this module
+Hook = Callable[[nn.Module, Tensor, Tensor], None]
+"""Called with a layer, its input and its output, for every forward pass."""
+
+
+@dataclass(frozen=True)
+class Places:
+    """Sampled output positions of one batch; three index tensors (S,). Columns are 0 behind a linear layer."""
+
+    image: Tensor
+    row: Tensor
+    column: Tensor
+
+
+def draw_places(output: Tensor, per_image: int, generator: torch.Generator) -> Places:
+    """`per_image` different positions of each image of (N, O, H, W) or (N, ..., O), all if it has no more."""
+    n = output.shape[0]
+    rows, columns = output.shape[2:] if output.ndim == 4 else (output[0].numel() // output.shape[-1], 1)
+    order = torch.rand(n, rows * columns, generator=generator).argsort(1)[:, :per_image]
+    image = torch.arange(n)[:, None].expand_as(order)
+    index = [t.flatten().to(output.device) for t in (image, order // columns, order % columns)]
+    return Places(*index)
+
+
+def patches(layer: nn.Module, x: Tensor, places: Places, positions: Tensor) -> Tensor:
+    """What the layer multiplies with its kernel slices at these places, (S, C, K) as in `kernel_slices`.
+
+    `positions` (C, P) are the input channels of interest, of those the layer's kernel has.
+    """
+    if isinstance(layer, SelectInputs):
+        x = x.index_select(1, layer.inputs)
+    channels = positions.flatten().to(x.device)
+    if isinstance(layer, nn.Linear):
+        read = x.reshape(x.shape[0], -1, x.shape[-1])[places.image, places.row][:, channels]
+        return read.reshape(len(read), *positions.shape)
+    assert isinstance(layer, nn.Conv2d)
+    mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
+    padded = F.pad(x[:, channels], layer._reversed_padding_repeated_twice, mode=mode)
+    kernel_rows, kernel_columns = (torch.arange(k, device=x.device) for k in layer.kernel_size)
+    row = places.row[:, None] * layer.stride[0] + kernel_rows * layer.dilation[0]  # (S, kh)
+    column = places.column[:, None] * layer.stride[1] + kernel_columns * layer.dilation[1]  # (S, kw)
+    read = padded.permute(0, 2, 3, 1)[places.image[:, None, None], row[:, :, None], column[:, None, :]]
+    return read.permute(0, 3, 1, 2).reshape(len(read), len(positions), -1)  # (S, kh, kw, C * P) -> (S, C, K)
+
+
+def response(layer: nn.Module, x: Tensor, places: Places) -> Tensor:
+    """The layer's outputs at these places, without its bias, (S, O)."""
+    weight = layer.get_parameter("weight")
+    read = patches(layer, x, places, torch.arange(weight.shape[1])[:, None])
+    return read.flatten(1) @ weight.flatten(1).T
+
+
+def observe(model: nn.Module, calibration: Calibration, hooks: Mapping[str, Hook]) -> None:
+    """Run the calibration in evaluation mode, calling `hooks[layer]` at every pass through that layer.
+
+    The model stays in evaluation mode even where the calibration sets a network around it to training mode, as it
+    must to get a detector's loss: running statistics must not move.
+    Raises ValueError when the data does not fit the network, or does not reach one of the layers.
+    """
+    with hooked(model, hooks) as seen, torch.no_grad():
+        try:
+            calibration(model)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            raise ValueError(f"the calibration data does not fit {type(model).__name__}: {error}") from error
+    missed = sorted(hooks.keys() - seen)
+    if missed:
+        raise ValueError(f"the calibration ran no batch through {', '.join(missed)} of {type(model).__name__}")
+
+
+@contextmanager
+def hooked(model: nn.Module, hooks: Mapping[str, Hook]) -> Iterator[set[str]]:
+    """Evaluation mode and a hook on each named layer; yields the set of those that were passed through so far."""
+    modes = {m: m.training for m in model.modules()}
+    seen: set[str] = set()
+    handles = []
+
+    def register(name: str, hook: Hook) -> None:
+        def call(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+            seen.add(name)
+            hook(layer, inputs[0], output)
+
+        handles.append(model.get_submodule(name).register_forward_hook(call))
+
+    try:
+        for name, hook in hooks.items():
+            register(name, hook)
+        model.eval()
+        vars(model)["train"] = lambda mode=True: model
+        yield seen
+    finally:
+        vars(model).pop("train", None)
+        for handle in handles:
+            handle.remove()
+        for module, mode in modes.items():
+            module.training = mode

@@ -1,0 +1,86 @@
+"""The detector's sections of a config: data, model, budget."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from detect.settings import DetectorData, DetectorModel, DetectorTraining
+from pruning.methods import get_method
+from training.options import Section, changed
+
+_PYRAMID_NORMS = ("", "BN", "SyncBN")  # others mix channels, or hold their scale as a constant
+
+
+class Detector(Section):
+    """The detection half of every route."""
+
+    dataset: DetectorData
+    model: DetectorModel = DetectorModel()
+    train: DetectorTraining
+    budget: Literal["same_iterations", "same_compute", "same_total"] = "same_iterations"  # see study/stages/length.py
+    # what `transfer_then_prune` prunes: the backbone, as in the paper, or also its FPN (see detect/pyramid.py),
+    # one more stage to ratios by stage; with `prune.scope: all` the outputs of the backbone's stages narrow as well
+    prune_scope: Literal["backbone", "backbone+fpn"] = "backbone"
+    fine_tune: dict[str, Any] = {}  # what training after pruning inside the detector changes of `train`
+    fine_tune_share: Annotated[float, Field(gt=0, lt=1)] = 0.3  # of the iterations: the budget stays equal
+    from_scratch: dict[str, Any] = {"norm": "BN", "freeze_at": 0}  # what no pretraining changes of `model`
+
+    @model_validator(mode="after")
+    def _valid_changes(self) -> "Detector":
+        if "iterations" in self.fine_tune:
+            raise ValueError("fine_tune.iterations: the iterations follow from fine_tune_share")
+        changed(self.train, self.fine_tune, "fine_tune")
+        scratch = self.scratch_model()
+        if scratch.norm == "FrozenBN" or scratch.freeze_at:
+            raise ValueError("from_scratch: a network without pretraining needs a trainable norm and freeze_at: 0")
+        return self
+
+    @model_validator(mode="after")
+    def _has_what_is_pruned(self) -> "Detector":
+        if self.prune_scope != "backbone" and self.model.head != "fpn":
+            raise ValueError(f"prune_scope: {self.prune_scope} needs model.head: fpn; {self.model.head} has no FPN")
+        return self
+
+    def scope_settings(self) -> dict[str, str]:
+        """What a stage's settings say of the scope: nothing where it is the one that there always was."""
+        return {} if self.prune_scope == "backbone" else {"scope": self.prune_scope}
+
+    def scratch_model(self) -> DetectorModel:
+        """The model settings of a detector that starts from random weights."""
+        return changed(self.model, self.from_scratch, "from_scratch")
+
+    def split_iterations(self) -> tuple[int, int]:
+        """Iterations before and after pruning inside the detector; their sum is the budget."""
+        after = max(1, round(self.train.iterations * self.fine_tune_share))
+        if after >= self.train.iterations:
+            raise ValueError(f"train.iterations={self.train.iterations} cannot be split for pruning in the detector")
+        return self.train.iterations - after, after
+
+    def training(self, phase: Literal["train", "before_pruning", "fine_tune"]) -> DetectorTraining:
+        """The complete settings of a phase."""
+        if phase == "train":
+            return self.train
+        before, after = self.split_iterations()
+        if phase == "before_pruning":
+            return changed(self.train, {"iterations": before}, phase)
+        return changed(self.train, {**self.fine_tune, "iterations": after}, phase)
+
+
+def stated_norm(model: Mapping[str, Any]) -> str | None:
+    """The normalisation of the FPN in a stage's model settings; None where a Detectron2 YAML may say it."""
+    return model["overrides"].get("MODEL.FPN.NORM", None if model["config_file"] else "")
+
+
+def check_pyramid(method: str, norm: str) -> None:
+    """ValueError where `method` cannot prune an FPN with this normalisation, Detectron2's MODEL.FPN.NORM."""
+    if norm not in _PYRAMID_NORMS:
+        raise ValueError(
+            f"detector.prune_scope: backbone+fpn: an FPN with MODEL.FPN.NORM {norm!r} cannot be pruned;"
+            f" choose from {', '.join(map(repr, _PYRAMID_NORMS))}"
+        )
+    if not norm and get_method(method).by_norms:
+        raise ValueError(
+            f"detector.prune_scope: backbone+fpn: {method} ranks channels by the BatchNorm behind them and the FPN has"
+            " none; set detector.model.overrides to {MODEL.FPN.NORM: BN}, or prune_scope: backbone"
+        )

@@ -1,0 +1,98 @@
+"""The typed schema of what can be run: a study, one classifier, one detector. Sections are in `sections.py`."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field, field_validator, model_validator
+
+from classify.regimes import REGIMES
+from pruning.targets import TARGETS
+from study.config.detector import Detector
+from study.config.load import merge
+from study.config.sections import Classifier, Evaluation, Machine, Pruning
+from training.options import Section, known
+
+
+class Guide(Section):
+    """Where the pattern of a guided design comes from: networks that an automatic method pruned, one a seed.
+
+    `classifier` changes the study's classifier (another architecture or data set: *transferred* guided pruning).
+    """
+
+    prune: Pruning
+    classifier: dict[str, Any] = {}
+    seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] = (0,)
+
+
+class StudyConfig(Section):
+    """A whole study: what is trained, which routes are compared, on which seeds."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+    title: str = ""
+    seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]
+    classifier: Classifier
+    prune: Pruning = Pruning()
+    guide: Guide | None = None  # for `prune.method: guided`, instead of files of patterns
+    detector: Detector | None = None  # without it classifiers are compared
+    evaluate: Evaluation = Evaluation()
+    pipelines: list[str] | dict[str, list[str | dict[str, dict[str, Any]]]]
+    grid: dict[str, list[Any]] = {}  # key path -> values; every combination is run
+    variants: dict[str, dict[str, Any]] = {}  # name -> changes of this config, such as a method; `prune` is replaced
+    machine: Machine = Machine()
+
+    @model_validator(mode="after")
+    def _target_fits(self) -> "StudyConfig":
+        name = self.prune.target
+        if name is not None and TARGETS[name].arch != self.classifier.arch:
+            raise ValueError(
+                f"prune.target {name!r} is a shape of {TARGETS[name].arch!r}, not of {self.classifier.arch!r}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _guide_fits(self) -> "StudyConfig":
+        if self.guide is None:
+            return self
+        if self.prune.method != "guided" and not self.variants:
+            raise ValueError(f"guide: only method 'guided' follows patterns, not prune.method {self.prune.method!r}")
+        if self.prune.options.get("patterns"):
+            raise ValueError("guide: the pattern comes from there or from prune.options.patterns, not from both")
+        self.guided_classifier()
+        return self
+
+    def guided_classifier(self) -> Classifier:
+        """The classifier that patterns are taken from."""
+        changes = {} if self.guide is None else self.guide.classifier
+        return Classifier.model_validate(merge(self.classifier.model_dump(), changes))
+
+    @model_validator(mode="after")
+    def _grid_is_not_empty(self) -> "StudyConfig":
+        for key, values in self.grid.items():
+            if not values:
+                raise ValueError(f"grid.{key} has no value, so nothing would be run")
+        return self
+
+    @field_validator("seeds")
+    @classmethod
+    def _distinct(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        if len(set(value)) != len(value):
+            raise ValueError(f"seeds {list(value)} repeat themselves")
+        return value
+
+
+class ClassifyConfig(Section):
+    """One classifier training alone: `tools/train_cls.py`."""
+
+    seed: Annotated[int, Field(ge=0)] = 0
+    classifier: Classifier
+    regime: Annotated[str, AfterValidator(lambda name: known(name, REGIMES, "regime"))] = "base"  # or of a pruned run
+    machine: Machine = Machine()
+
+
+class DetectConfig(Section):
+    """One detector training and its evaluation alone: `tools/train_det.py`."""
+
+    seed: Annotated[int, Field(ge=0)] = 0
+    detector: Detector
+    init: Literal["inherited", "random"] = "inherited"  # random: the backbone's architecture without its weights
+    evaluate: Evaluation = Evaluation()
+    machine: Machine = Machine()

@@ -1,0 +1,223 @@
+"""What a study will cost, before anything is trained: the network and the training MACs of every stage."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from classify.data import DataInfo, known_info
+from classify.models.blank import rebuild_blank
+from detect.data.open import open_detection
+from pruning.cost import count_macs, count_params, masked_costs
+from pruning.graph.groups import Group
+from pruning.methods import Choice, Request, get_method
+from pruning.plan import PruningPlan
+from pruning.prune import make_plan
+from pruning.select import counts, eligible
+from pruning.surgery import apply
+from pruning.targets import choose_for_target, get_target
+from study.config.sections import Machine
+from study.stages.data import open_classification
+from study.stages.length import classifier_epochs, remaining, stretched
+from study.stages.network import Network, dense_groups, is_structural, method_options, selection_of, starts_dense
+from study.stages.stage import Stage
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A stage's network and training.
+
+    `params`, `macs`: of the classifier, or of the whole detector. `length`: epochs or iterations. `at_most`: the
+    network is known only when a stage before has run; the numbers are those of the larger network it comes from, whose
+    training with the same budget costs at least as much.
+    """
+
+    params: int
+    macs: int
+    train_macs: int
+    length: str = ""
+    at_most: bool = False
+
+
+class Budget:
+    """Estimates stages one by one; what parents and equal networks share is worked out once."""
+
+    def __init__(self, runs: Path, machine: Machine):
+        self.runs = runs
+        self.machine = machine
+        self._last: tuple[tuple[Any, ...], nn.Module, Sequence[Group]] | None = None
+        self._networks: dict[str, Network | None] = {}
+        self._classifiers: dict[tuple[str, int, int], tuple[int, int]] = {}
+        self._detectors: dict[tuple[str, str, str], tuple[int, int, int]] = {}
+
+    def estimate(self, stage: Stage) -> Estimate:
+        """The estimate of one stage; ValueError for what cannot be pruned or built as asked."""
+        network = self.network(stage)
+        known = network or self._larger(stage)
+        find = self._classifier if stage.kind in ("train_classifier", "prune") else self._detector
+        return replace(find(stage, known), at_most=network is None)
+
+    def _larger(self, stage: Stage) -> Network:
+        """The network that one of unknown shape comes from."""
+        if starts_dense(stage):
+            return self._dense(stage)
+        return self.network(stage.parents[0]) or self._larger(stage.parents[0])
+
+    def network(self, stage: Stage) -> Network | None:
+        """The network that a stage leaves behind, from disk or worked out; None if only running it can tell."""
+        on_disk = any(s.run(self.runs).done for s in stage.with_ancestors())  # what was found may differ by seed
+        key = stage.id if on_disk else stage.hash
+        if key not in self._networks:
+            self._networks[key] = self._find_network(stage)
+        return self._networks[key]
+
+    def _find_network(self, stage: Stage) -> Network | None:
+        if stage.kind != "evaluate" and stage.run(self.runs).done:
+            return Network.load(stage.run(self.runs))
+        before = self._dense(stage) if starts_dense(stage) else self.network(stage.parents[0])
+        if before is None or stage.kind not in ("prune", "prune_detector"):
+            return before
+        return self._pruned(stage, before)
+
+    def _dense(self, stage: Stage) -> Network:
+        """The unpruned network, without its data's mean and deviation, which cost nothing."""
+        info, settings = self._data(stage), stage.settings
+        channels, size = info.shape[0], info.shape[-1]
+        plan = PruningPlan(settings["arch"], settings["arch_options"])
+        return Network(plan, info.num_classes, size, mean=(0.0,) * channels, std=(1.0,) * channels)
+
+    def _data(self, stage: Stage) -> DataInfo:
+        """The facts of a stage's data set; its files are opened only where nothing else can tell."""
+        dataset = stage.settings["dataset"]
+        known = known_info(dataset["name"], dataset["options"])
+        if known is not None:
+            return known
+        train = open_classification(dataset, self.machine).train
+        return DataInfo(len(train.classes), len(train), train.shape)
+
+    def _pruned(self, stage: Stage, before: Network) -> Network | None:
+        """The shape that a selection asks for: which channels stay does not matter for its cost."""
+        selection = selection_of(stage.settings)
+        model, groups = self._prunable(before, stage if stage.kind == "prune_detector" else None)
+        if is_structural(stage.settings["target"]):
+            choice = choose_for_target(get_target(stage.settings["target"]), model, groups)
+            return self._smaller(before, groups, choice)
+        chosen = eligible(groups, selection)
+        method = get_method(stage.settings["method"])
+        if not method.predefined or selection.level != "layer":
+            return None
+        if method.needs == "nothing":
+            request = Request(groups, selection, method_options(stage.settings), stage.seed, example=before.example())
+            return self._smaller(before, groups, method.prune(model, request))
+        keep = {name: tuple(range(n)) for name, n in counts(chosen, selection).items()}
+        return self._smaller(before, groups, Choice(keep))
+
+    def _prunable(self, network: Network, stage: Stage | None = None) -> tuple[nn.Module, Sequence[Group]]:
+        """The network without its weights, and what can be pruned of it, inside a detector by `stage`.
+
+        The last one is kept for the next stage.
+        """
+        inside = [] if stage is None else [stage.parents[0].settings["model"], stage.settings.get("scope")]
+        key = (*_shape_key(network), str(inside))
+        if self._last is None or self._last[0] != key:
+            model = rebuild_blank(network.backbone().plan, network.num_classes)
+            self._last = (
+                (key, model, dense_groups(network, model)) if stage is None else (key, *_inside(stage, network, model))
+            )
+        return self._last[1:]
+
+    def _smaller(self, before: Network, groups: Sequence[Group], choice: Choice) -> Network:
+        plan = before.plan.then(make_plan(before.arch, groups, choice))
+        return Network(plan, before.num_classes, before.image_size, before.mean, before.std)
+
+    def _classifier(self, stage: Stage, network: Network) -> Estimate:
+        params, macs = self._cost(network)
+        if stage.kind == "prune":
+            return Estimate(params, macs, 0)
+        epochs = classifier_epochs(stage, dense_macs=self._cost(network.dense())[1], pruned_macs=macs)
+        return Estimate(params, macs, 3 * macs * epochs * self._data(stage).n_train, f"{epochs} epochs")
+
+    def _cost(self, network: Network) -> tuple[int, int]:
+        """Params and multiply-adds of a classifier, as `Network.costs` counts them."""
+        key = _shape_key(network)
+        if network.masks is None and key in self._classifiers:
+            return self._classifiers[key]
+        model, groups = self._prunable(network.dense())
+        if network.plan.changes_shape:
+            model = apply(model, network.plan, groups)
+        example = network.example()
+        if network.masks is not None:
+            return masked_costs(model, network.masks, example)
+        self._classifiers[key] = (count_params(model), count_macs(model, example))
+        return self._classifiers[key]
+
+    def iterations(self, stage: Stage) -> int:
+        """How long a detector trains by the rule of its budget; stages that ran cost what their results say."""
+        network = self.network(stage) or self._larger(stage)
+        own, batch = stage.settings["train"]["iterations"], stage.settings["train"]["batch_size"]
+        budget = stage.settings.get("budget")
+        if budget is None:
+            return own
+        macs, dense_macs = self._per_image(stage, network), self._per_image(stage, network.dense())
+        if budget["rule"] == "same_compute":
+            return stretched(own, dense_macs=dense_macs, macs=macs)
+        spent = sum(self._spent(before) for before in stage.with_ancestors()[:-1])
+        total = budget["iterations"] * batch * dense_macs + self._dense_classification(stage, network, budget)
+        return remaining(total=total, spent=spent, macs=macs, batch_size=batch)
+
+    def _spent(self, stage: Stage) -> int:
+        run = stage.run(self.runs)
+        return run.read_result()["train_macs"] if run.done else self.estimate(stage).train_macs
+
+    def _dense_classification(self, stage: Stage, network: Network, budget: Mapping[str, Any]) -> int:
+        """Training MACs of the unpruned classifier that a study's budgets follow from."""
+        source = next(s for s in reversed(stage.with_ancestors()) if "dataset" in s.settings)
+        return 3 * self._cost(network.dense())[1] * budget["classifier_epochs"] * self._data(source).n_train
+
+    def _per_image(self, stage: Stage, network: Network) -> int:
+        """Training MACs of one image in the detector around `network`."""
+        return self._detector_costs(stage, network)[2]
+
+    def _detector_costs(self, stage: Stage, network: Network) -> tuple[int, int, int]:
+        """Params, MACs of one image, training MACs of one image."""
+        from detect.cost import detector_params, evaluation_macs, training_macs
+        from detect.data import class_names, mean_image_size
+        from study.stages.detector import build
+
+        trained = next(s for s in reversed(stage.with_ancestors()) if s.kind == "train_detector")
+        kept = {name: int(mask.sum()) for name, mask in (network.masks or {}).items()}
+        key = (str(trained.settings["model"]), network.plan.to_json(), str(kept))
+        if key not in self._detectors:
+            dataset = open_detection(trained.settings["data"], "train", self.runs / "data")
+            detector, cfg = build(trained, network, network.build(), len(class_names(dataset)), device="cpu")
+            size = mean_image_size(dataset, cfg)
+            macs = evaluation_macs(detector, cfg, image_size=size, masks=network.masks).total
+            per_image = training_macs(detector, cfg, image_size=size, masks=network.masks)
+            self._detectors[key] = (detector_params(detector, network.masks)[1], macs, per_image)
+        return self._detectors[key]
+
+    def _detector(self, stage: Stage, network: Network) -> Estimate:
+        params, macs, per_image = self._detector_costs(stage, network)
+        if stage.kind != "train_detector":
+            return Estimate(params, macs, 0)
+        iterations = self.iterations(stage)
+        images = iterations * stage.settings["train"]["batch_size"]
+        return Estimate(params, macs, per_image * images, f"{iterations} iterations")
+
+
+def _shape_key(network: Network) -> tuple[str, int, int]:
+    """What the shapes of all layers follow from, masks aside."""
+    return network.plan.to_json(), network.num_classes, network.image_size
+
+
+def _inside(stage: Stage, network: Network, classifier: nn.Module) -> tuple[nn.Module, Sequence[Group]]:
+    """What a stage that prunes inside a detector prunes, and its groups; `classifier` is that detector's."""
+    from detect.pyramid import join  # Detectron2, which classification works without
+    from study.stages.detector import build, prunable_groups
+
+    if "scope" not in stage.settings:
+        return classifier, prunable_groups(stage, network, classifier, None)
+    detector, _ = build(stage.parents[0], network, classifier, 1, device="cpu")  # the FPN does not ask for classes
+    return join(detector.backbone), prunable_groups(stage, network, classifier, detector.backbone)

@@ -1,0 +1,219 @@
+"""Pipelines as data: chains of steps, and their expansion into stages that are shared where they are equal."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from typing import Any
+
+from study.config.load import merge, set_key, validate
+from study.config.schema import StudyConfig
+from study.plan.steps import STEPS, StageBuilder
+from study.stages.stage import Stage
+from training.files import canonical
+
+# In Liu et al. (ICLR 2019) prune_then_transfer is called Prune-C and transfer_then_prune Prune-D. Where a method's
+# layer widths do not depend on trained weights, `shape` costs nothing; otherwise it trains a classifier and prunes it.
+PIPELINES: dict[str, list[str]] = {
+    "unpruned": ["classify", "detect"],
+    "prune_then_transfer": ["classify_for_pruning", "prune", "fine_tune", "detect"],
+    "transfer_then_prune": ["classify_for_pruning", "detect_before_pruning", "prune_detector", "fine_tune_detector"],
+    "scratch_e": ["shape", "scratch_e", "detect"],
+    "scratch_b": ["shape", "scratch_b", "detect"],
+    "detect_from_scratch": ["shape", "detect_from_scratch"],
+}
+
+# The same for a study without a detector, which compares classifiers. A ticket starts from the dense network's own
+# weights, rewound; its control is scratch_e, the same pruned network from other random weights.
+CLASSIFIER_PIPELINES: dict[str, list[str]] = {
+    "unpruned": ["classify"],
+    "pruned": ["classify_for_pruning", "prune"],
+    "fine_tune": ["classify_for_pruning", "prune", "fine_tune"],
+    "scratch_e": ["shape", "scratch_e"],
+    "scratch_b": ["shape", "scratch_b"],
+    "scratch_b_fair": ["shape", "scratch_b_fair"],
+    "ticket": ["classify_for_pruning", "prune", "ticket"],
+}
+
+
+@dataclass(frozen=True)
+class Route:
+    """One pipeline at one point of the grid with one seed: its stages in order; the last one's result is compared."""
+
+    pipeline: str
+    point: Mapping[str, Any]
+    seed: int
+    steps: tuple[tuple[str, Stage], ...]
+
+    @property
+    def evaluation(self) -> Stage:
+        return self.steps[-1][1]
+
+    @property
+    def stages(self) -> list[Stage]:
+        """Every stage that the route needs, parents first."""
+        return self.evaluation.with_ancestors()
+
+
+def expand(config: StudyConfig, *, source: str) -> list[Route]:
+    """Every route of the study; equal stages are one object.
+
+    A field of the grid on which a route does not depend is no part of its point: the unpruned network is one row.
+    Raises ConfigError for a grid field or variant that does not fit, ValueError for a chain that makes no sense.
+    """
+    routes: list[Route] = []
+    known: dict[tuple[str, int], Stage] = {}
+    for point in points(config):
+        at_point = _at_point(config, point, source)
+        for name, chain in chains(at_point).items():
+            for seed in at_point.seeds:
+                routes.append(_route(name, chain, at_point, point, seed, known))
+    return _without_idle_fields(routes)
+
+
+def grid_fields(config: StudyConfig) -> dict[str, list[Any]]:
+    """What varies between the points of a study, and its values; the variants' names first."""
+    return {**({"variant": list(config.variants)} if config.variants else {}), **config.grid}
+
+
+def points(config: StudyConfig) -> list[dict[str, Any]]:
+    """Every combination of the grid's fields."""
+    fields = grid_fields(config)
+    return [dict(zip(fields, values, strict=True)) for values in product(*fields.values())]
+
+
+def chains(config: StudyConfig) -> dict[str, list[tuple[str, dict[str, Any]]]]:
+    """Each pipeline's steps with what they change; ValueError lists the known names."""
+    if isinstance(config.pipelines, Mapping):
+        wanted: dict[str, Sequence[Any]] = dict(config.pipelines)
+    else:
+        named = PIPELINES if config.detector else CLASSIFIER_PIPELINES
+        unknown = [name for name in config.pipelines if name not in named]
+        if unknown:
+            of = "" if config.detector else " of a study without `detector`"
+            raise ValueError(f"pipelines: unknown pipeline {unknown[0]!r}{of}; known: {', '.join(named)}")
+        wanted = {name: named[name] for name in config.pipelines}
+    return {name: [_step(name, s) for s in chain] for name, chain in wanted.items()}
+
+
+def _without_idle_fields(routes: Sequence[Route]) -> list[Route]:
+    """The routes, each once: where several values of a field make no difference to a pipeline, it loses the field."""
+    left = list(routes)
+    for field in dict.fromkeys(key for route in routes for key in route.point):
+        for name in dict.fromkeys(route.pipeline for route in left):
+            here = [route for route in left if route.pipeline == name and field in route.point]
+            equal = _equal_values(field, here)
+            left = [
+                _without(field, route)
+                if route.pipeline == name and field in route.point and canonical(route.point[field]) in equal
+                else route
+                for route in left
+            ]
+    once = {(route.pipeline, canonical(dict(route.point)), route.seed): route for route in left}
+    return list(once.values())
+
+
+def _equal_values(field: str, routes: Sequence[Route]) -> set[str]:
+    """The largest set of values of a field under which these routes end in the same stages; empty if all differ."""
+    ends: dict[str, set[tuple[str, int, str]]] = {}
+    for route in routes:
+        rest = canonical(dict(_without(field, route).point))
+        ends.setdefault(canonical(route.point[field]), set()).add((rest, route.seed, route.evaluation.id))
+    classes: dict[frozenset[tuple[str, int, str]], set[str]] = {}
+    for value, found in ends.items():
+        classes.setdefault(frozenset(found), set()).add(value)
+    largest = max(classes.values(), key=len, default=set())
+    return largest if len(largest) > 1 else set()
+
+
+def _without(field: str, route: Route) -> Route:
+    return replace(route, point={key: value for key, value in route.point.items() if key != field})
+
+
+def _step(pipeline: str, step: Any) -> tuple[str, dict[str, Any]]:
+    name, changes = (step, {}) if isinstance(step, str) else next(iter(step.items()), ("", {}))
+    if name not in STEPS or (not isinstance(step, str) and len(step) != 1):
+        raise ValueError(f"pipelines.{pipeline}: {step!r} is not a step; known: {', '.join(STEPS)}")
+    return name, changes
+
+
+def _at_point(config: StudyConfig, point: Mapping[str, Any], source: str) -> StudyConfig:
+    """The config with a variant's changes and the grid's values."""
+    if not point:
+        return config
+    data = config.model_dump(exclude={"variants", "grid"})
+    data["prune"] = config.prune.model_dump(exclude_unset=True)  # only what the file said: `target` refuses defaults
+    for key, value in point.items():
+        if key == "variant":
+            changes = config.variants[value]
+            data = merge({k: v for k, v in data.items() if k not in {"prune", "guide"} & changes.keys()}, changes)
+        else:
+            set_key(data, key, value)
+    return validate(StudyConfig, data, source=f"{source}: {describe(point)}")
+
+
+def describe(point: Mapping[str, Any]) -> str:
+    """A point of the grid in words."""
+    return "grid " + ", ".join(f"{key}={value}" for key, value in point.items())
+
+
+def _route(
+    name: str,
+    chain: Sequence[tuple[str, dict[str, Any]]],
+    config: StudyConfig,
+    point: Mapping[str, Any],
+    seed: int,
+    known: dict[tuple[str, int], Stage],
+) -> Route:
+    builder = StageBuilder(config, seed, known)
+    steps: list[tuple[str, Stage]] = []
+    last: Stage | None = None
+    for step, changes in chain:
+        try:
+            last = STEPS[step](builder, last, changes)
+        except ValueError as error:
+            raise ValueError(f"pipelines.{name}: {step}: {error}") from error
+        steps.append((step, last))
+    _check_end(name, last, config)
+    if last is not None and last.kind == "train_detector":
+        steps.append(("evaluate", builder.evaluate(last)))
+    return Route(name, point, seed, tuple(steps))
+
+
+def _check_end(name: str, last: Stage | None, config: StudyConfig) -> None:
+    """ValueError unless the chain ends with something that a score can be read of."""
+    found = last.kind if last else "nothing"
+    if config.detector and found != "train_detector":
+        raise ValueError(f"pipelines.{name}: a chain ends with a trained detector, this one with {found}")
+    if not config.detector and (found not in ("train_classifier", "prune") or (last and not _trained(last))):
+        raise ValueError(f"pipelines.{name}: a chain ends with a trained classifier, this one with {found}")
+
+
+def _trained(stage: Stage) -> bool:
+    return stage.kind == "train_classifier" or any(p.kind == "train_classifier" for p in stage.parents)
+
+
+def all_stages(routes: Sequence[Route]) -> list[Stage]:
+    """Every stage once, parents first."""
+    found: dict[str, Stage] = {}
+    for route in routes:
+        found |= {s.id: s for s in route.stages}
+    return list(found.values())
+
+
+def labels(routes: Sequence[Route], *, seeds: bool = True) -> dict[str, str]:
+    """What a person calls a stage: the step, its seed, the variant if it is of one, and the routes that use it."""
+    users: dict[str, list[Route]] = {}
+    steps: dict[str, str] = {}
+    for route in routes:
+        for stage in route.stages:
+            users.setdefault(stage.id, []).append(route)
+            steps.setdefault(stage.id, next((n for n, s in route.steps if s.id == stage.id), stage.kind))
+    names = {}
+    for stage in all_stages(routes):
+        pipelines = list(dict.fromkeys(route.pipeline for route in users[stage.id]))
+        variants = {route.point.get("variant") for route in users[stage.id]}
+        variant = next(iter(variants)) if len(variants) == 1 else None
+        used = pipelines[0] if len(pipelines) == 1 else f"{len(pipelines)} routes"
+        parts = [*([f"seed {stage.seed}"] if seeds else []), *([str(variant)] if variant else []), used]
+        names[stage.id] = f"{steps[stage.id]} ({', '.join(parts)})"
+    return names

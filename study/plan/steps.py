@@ -1,0 +1,221 @@
+"""Stages from the sections of a config: what each step of a pipeline is made of."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from classify.regimes import get_regime
+from detect.data.open import detection_data, file_digest
+from pruning.methods import get_method
+from study.config.detector import Detector, check_pyramid, stated_norm
+from study.config.schema import Guide
+from study.config.sections import Classifier, Evaluation, Pruning
+from study.stages.network import is_structural, starts_dense
+from study.stages.stage import Stage
+
+
+class Sections(Protocol):
+    """The part of a config that stages are made from."""
+
+    @property
+    def classifier(self) -> Classifier: ...
+
+    @property
+    def prune(self) -> Pruning: ...
+
+    @property
+    def guide(self) -> Guide | None: ...
+
+    def guided_classifier(self) -> Classifier: ...
+
+    @property
+    def detector(self) -> Detector | None: ...
+
+    @property
+    def evaluate(self) -> Evaluation: ...
+
+
+@dataclass
+class StageBuilder:
+    """Makes stages of one seed from the sections of a config; asking twice for a stage gives the same object.
+
+    A section that no asked stage needs may be absent.
+    """
+
+    config: Sections
+    seed: int
+    known: dict[tuple[str, int], Stage] = field(default_factory=dict)
+
+    def stage(self, kind: str, settings: Mapping[str, Any], *parents: Stage) -> Stage:
+        stage = Stage(kind, settings, parents, self.seed)
+        return self.known.setdefault((stage.hash, self.seed), stage)
+
+    def classify(self, parent: Stage | None, changes: dict[str, Any], *, effect: bool = False) -> Stage:
+        _expect(parent, None)
+        method = get_method(self.config.prune.method)
+        settings = self._classifier("base", "train", changes)
+        if self.config.classifier.rewind:
+            settings["snapshot_at"] = self.config.classifier.rewind
+        weights = self.config.classifier.weights
+        if effect and method.training_effect is not None:  # which given weights have not had
+            settings["effect"] = {"method": self.config.prune.method, "options": self.config.prune.options}
+        elif weights is not None:
+            settings["weights"] = {"sha256": file_digest(weights), "paths": {"file": str(weights)}}
+        return self.stage("train_classifier", settings)
+
+    def classify_for_pruning(self, parent: Stage | None, changes: dict[str, Any]) -> Stage:
+        return self.classify(parent, changes, effect=True)
+
+    def shape(self, parent: Stage | None, changes: dict[str, Any]) -> Stage:
+        """The pruned architecture, from as little as the method needs."""
+        _expect(parent, None)
+        prune = self.config.prune
+        if self.config.guide is not None and prune.method == "guided":
+            return self.guided(None, changes)
+        predefined = get_method(prune.method).predefined and prune.selection().level == "layer"
+        if predefined or is_structural(prune.target):
+            return self.prune(None, changes)
+        return self.prune(self.classify_for_pruning(None, {}), changes)
+
+    def guided(self, parent: Stage | None, changes: dict[str, Any]) -> Stage:
+        """A design after the networks that `guide` prunes: nothing is trained for it but those."""
+        _expect(parent, None)
+        assert self.config.guide is not None
+        source = _Guiding(self.config.guided_classifier(), self.config.guide.prune)
+        guides = [StageBuilder(source, seed, self.known) for seed in self.config.guide.seeds]
+        pruned = [guide.prune(guide.classify_for_pruning(None, {}), {}) for guide in guides]
+        return self.stage("prune", {**self._pruning(changes), **self._network()}, *pruned)
+
+    def prune(self, parent: Stage | None, changes: dict[str, Any]) -> Stage:
+        if parent is not None:
+            _expect(parent, "train_classifier")
+        settings = {**self._pruning(changes), **({} if parent else self._network())}
+        return self.stage("prune", settings, *([parent] if parent else []))
+
+    def train_pruned(self, regime: str, parent: Stage | None, changes: dict[str, Any]) -> Stage:
+        stage = _expect(parent, "prune")
+        section = "fine_tune" if regime == "fine_tune" else "scratch"
+        wanted = get_regime(regime)
+        if wanted.init != "random" and starts_dense(stage):
+            raise ValueError("comes after a network that was trained and pruned, here its shape alone is known")
+        if wanted.init == "original" and self.config.classifier.weights is not None:
+            raise ValueError("weights that are given have no beginning to go back to; leave out classifier.weights")
+        settings = self._classifier(regime, section, changes)
+        if wanted.plus_fine_tuning:
+            settings["fine_tune_epochs"] = self.config.classifier.training("fine_tune").epochs
+        return self.stage("train_classifier", settings, stage)
+
+    def detect(
+        self, parent: Stage | None, changes: dict[str, Any], phase: str = "train", kind: str = "train_classifier"
+    ) -> Stage:
+        stage, detector = _expect(parent, kind), self._detector()
+        scratch = phase == "from_scratch"
+        model = detector.scratch_model() if scratch else detector.model
+        training = detector.training("train" if scratch else phase)  # type: ignore[arg-type]
+        settings = {
+            "data": self._detection(),
+            "model": model.settings(),
+            "train": {**training.model_dump(mode="json"), **_checked(changes, training)},
+            "init": "random" if scratch else "inherited",
+        }
+        if detector.budget != "same_iterations" and phase != "before_pruning":
+            whole = {"rule": detector.budget, "iterations": detector.train.iterations}
+            settings["budget"] = {**whole, "classifier_epochs": self.config.classifier.train.epochs}
+        method = get_method(self.config.prune.method)
+        if phase == "before_pruning" and method.training_effect is not None:
+            effect = {"method": self.config.prune.method, "options": self.config.prune.options}
+            settings["effect"] = {**effect, **detector.scope_settings()}
+        return self.stage("train_detector", settings, stage)
+
+    def prune_detector(self, parent: Stage | None, changes: dict[str, Any]) -> Stage:
+        stage = _expect(parent, "train_detector")
+        settings = {**self._pruning(changes), **self._detector().scope_settings()}
+        norm = stated_norm(stage.settings["model"])
+        if "scope" in settings and norm is not None:
+            check_pyramid(settings["method"], norm)
+        return self.stage("prune_detector", settings, stage)
+
+    def evaluate(self, parent: Stage) -> Stage:
+        settings = {"data": self._detection(), "scenes": self.config.evaluate.scenes, "split": "test"}
+        return self.stage("evaluate", settings, parent)
+
+    def _network(self) -> dict[str, Any]:
+        """The architecture, and the data whose classes and normalisation it has."""
+        dataset = self.config.classifier.dataset.model_dump(mode="json")
+        return {"arch": self.config.classifier.arch, "arch_options": self.config.classifier.options, "dataset": dataset}
+
+    def _classifier(self, regime: str, section: Any, changes: dict[str, Any]) -> dict[str, Any]:
+        training = self.config.classifier.training(section)
+        return {
+            **self._network(),
+            "regime": regime,
+            "train": {**training.model_dump(mode="json"), **_checked(changes, training)},
+            "cap": self.config.classifier.scratch_b_cap,
+        }
+
+    def _pruning(self, changes: dict[str, Any]) -> dict[str, Any]:
+        data = {**self.config.prune.model_dump(mode="json", exclude_unset=True), **changes}
+        complete = type(self.config.prune).model_validate(data)
+        selection = complete.selection()
+        return {
+            "method": complete.method,
+            "options": complete.options,
+            "target": complete.target,
+            "selection": {**selection.__dict__, "ratio": list(selection.stage_ratios())},
+        }
+
+    def _detector(self) -> Detector:
+        if self.config.detector is None:
+            raise ValueError("there is no `detector` section in this config")
+        return self.config.detector
+
+    def _detection(self) -> dict[str, Any]:
+        return detection_data(self._detector().dataset)
+
+
+@dataclass(frozen=True)
+class _Guiding:
+    """The sections of the networks that a guided design follows."""
+
+    classifier: Classifier
+    prune: Pruning
+    guide: None = None
+    detector: None = None
+    evaluate: Evaluation = field(default_factory=Evaluation)
+
+    def guided_classifier(self) -> Classifier:
+        return self.classifier
+
+
+def _expect(stage: Stage | None, kind: str | None) -> Any:
+    """The stage before, if it is of the kind that the step works on."""
+    found = stage.kind if stage else None
+    if found != kind:
+        raise ValueError(f"comes after {kind or 'nothing'}, here it comes after {found or 'nothing'}")
+    return stage
+
+
+def _checked(changes: Mapping[str, Any], section: Any) -> Mapping[str, Any]:
+    """Changes of a step, validated as the section they change."""
+    if changes:
+        type(section).model_validate({**section.model_dump(), **changes})
+    return changes
+
+
+# what each step of a chain adds; the value of a step in a user's chain changes that step's settings
+STEPS: dict[str, Any] = {
+    "classify": StageBuilder.classify,
+    "classify_for_pruning": StageBuilder.classify_for_pruning,
+    "shape": StageBuilder.shape,
+    "prune": StageBuilder.prune,
+    "fine_tune": lambda b, parent, changes: b.train_pruned("fine_tune", parent, changes),
+    "scratch_e": lambda b, parent, changes: b.train_pruned("scratch_e", parent, changes),
+    "scratch_b": lambda b, parent, changes: b.train_pruned("scratch_b", parent, changes),
+    "scratch_b_fair": lambda b, parent, changes: b.train_pruned("scratch_b_fair", parent, changes),
+    "ticket": lambda b, parent, changes: b.train_pruned("ticket", parent, changes),
+    "detect": StageBuilder.detect,
+    "detect_before_pruning": lambda b, parent, changes: b.detect(parent, changes, "before_pruning"),
+    "prune_detector": StageBuilder.prune_detector,
+    "fine_tune_detector": lambda b, parent, changes: b.detect(parent, changes, "fine_tune", "prune_detector"),
+    "detect_from_scratch": lambda b, parent, changes: b.detect(parent, changes, "from_scratch", "prune"),
+}

@@ -1,0 +1,1 @@
+"""One network pruned alone, as tools/prune.py does."""

@@ -1,0 +1,52 @@
+"""The analyses of a study, each a figure with its table from comparison.json and the run directories.
+
+To add one: a file here, and a line in ANALYSES. An analysis takes the comparison and the folder of run directories and
+returns None where the study has nothing for it.
+"""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from study.report.analyses import (
+    class_differences,
+    efficiency,
+    kept_channels,
+    kernels,
+    object_sizes,
+    precision_recall,
+    ratios,
+    recalibration,
+    tickets,
+    weights,
+)
+from study.report.plots import Panel
+
+Analysis = Callable[[Mapping[str, Any], Path], Panel | None]
+
+ANALYSES: dict[str, Analysis] = {
+    "quality_against_macs": efficiency.against_macs,
+    "quality_against_params": efficiency.against_params,
+    "aggressive_ratios": ratios.analyse,
+    "tickets": tickets.analyse,
+    "after_pruning": recalibration.analyse,
+    "precision_recall": precision_recall.analyse,
+    "precision_recall_by_class": precision_recall.by_class,
+    "object_sizes": object_sizes.analyse,
+    "class_differences": class_differences.analyse,
+    "kept_channels": kept_channels.analyse,
+    "kernel_densities": kernels.analyse,
+    "weight_histograms": weights.analyse,
+}
+
+
+def get_analysis(name: str) -> Analysis:
+    """The analysis of this name; ValueError lists the known ones."""
+    if name not in ANALYSES:
+        raise ValueError(f"unknown analysis {name!r}; choose from {', '.join(ANALYSES)}")
+    return ANALYSES[name]
+
+
+def analyse_all(comparison: Mapping[str, Any], runs: Path) -> list[Panel]:
+    """Every analysis that the study has something for."""
+    return [panel for analyse in ANALYSES.values() if (panel := analyse(comparison, runs)) is not None]

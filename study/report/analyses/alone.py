@@ -1,0 +1,61 @@
+"""One analysis on its own: its table in the terminal, and as CSV and HTML beside the report."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from study.report.analyses import ANALYSES, get_analysis
+from study.report.plots import Panel
+from study.report.units import value
+from study.report.write import JSON
+from training.files import read_json, write_text
+
+
+def run_analysis(out: Path, name: str, console: Console) -> list[Path]:
+    """Print the analysis `name` of a study's directory and write analysis-<name>.csv and .html into it.
+
+    Returns the paths written. ValueError if the directory holds no comparison, or the study has nothing to analyse.
+    """
+    analyse = get_analysis(name)
+    if not (out / JSON).is_file():
+        raise ValueError(f"{out}: not the directory of a study with a report (it has no {JSON})")
+    panel = analyse(read_json(out / JSON), out.parent)
+    if panel is None:
+        raise ValueError(f"{out}: the study has nothing for the analysis {name!r}")
+    console.print(_terminal_table(panel))
+    for gap in panel.gaps:
+        console.print(gap, style="yellow", markup=False)
+    written = [out / f"analysis-{name}.csv"]
+    write_text(written[0], table_csv(panel))
+    if panel.figure is not None:
+        written.append(out / f"analysis-{name}.html")
+        write_text(written[1], panel.figure.to_html(include_plotlyjs=True, full_html=True))
+    return written
+
+
+def list_analyses() -> str:
+    """The names, each with the first sentence of what it draws."""
+    return "\n".join(f"{name}: {(analyse.__doc__ or '').strip().splitlines()[0]}" for name, analyse in ANALYSES.items())
+
+
+def table_csv(panel: Panel) -> str:
+    """The table of an analysis with all digits; a missing value is an empty field."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(panel.columns)
+    writer.writerows(panel.rows)
+    return out.getvalue()
+
+
+def _terminal_table(panel: Panel) -> Table:
+    table = Table(title=panel.title)
+    for column in panel.columns:
+        table.add_column(column)
+    for row in panel.rows:
+        table.add_row(*map(value, row))
+    return table

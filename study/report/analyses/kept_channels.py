@@ -1,0 +1,108 @@
+"""Which share of each layer's channels every pruning stage kept, and of each stage's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import cycle
+from pathlib import Path
+from typing import Any
+
+from pruning.design.pattern import stages_of
+from pruning.plan import PruningPlan
+from study.report.analyses.material import Material
+from study.report.artifacts import users_of_runs
+from study.report.plots import Panel, Value, base_figure, plain
+from study.report.routes import joint_label
+from study.report.stats import summarize
+
+_CAPTION = (
+    "Share of channels left in every layer that the plan names, mean over seeds. Layers not shown "
+    "keep all of theirs. Routes that used the same plan share one bar."
+)
+# for series whose first route is that of another one too: the same route at several grid points
+_MORE_COLOURS = ("#5f9e2f", "#b0722d", "#2b93c8", "#b4489f", "#4c5fd0", "#7c7c8c")
+
+
+def analyse(comparison: Mapping[str, Any], runs: Path) -> Panel | None:
+    """Bars of kept share per layer, one series per set of routes with the same plans; None if nothing was narrowed."""
+    material = Material.of(comparison, runs)
+    series = _by_users(material)
+    title, gaps = "Kept channels by layer", tuple(material.files.gaps)
+    if not series:
+        return Panel(title, "", None, gaps) if gaps else None
+    figure = base_figure("layer, in the order of the plan", "kept channels (% of dense)", height=430)
+    figure.update_xaxes(showgrid=False)
+    rows: list[tuple[Value, ...]] = []
+    taken: set[str] = set()
+    others = cycle(_MORE_COLOURS)
+    for users, plans in series.items():
+        route_colour = material.colours[users[1]]
+        colour = next(others) if route_colour in taken else route_colour
+        taken.add(colour)
+        layers = list(dict.fromkeys(layer for plan in plans for layer in plan.shares))
+        shares = {layer: _mean([plan.shares.get(layer) for plan in plans]) for layer in layers}
+        name = plain(users[0])
+        values = [100 * share for share in shares.values()]
+        figure.add_bar(
+            x=[plain(layer) for layer in layers],
+            y=values,
+            name=name,
+            marker={"color": colour},
+            hovertext=[f"{plain(x)}: {y:.0f} % kept<br>{name}" for x, y in zip(layers, values, strict=True)],
+            hoverinfo="text",
+        )
+        rows += _rows(users[0], plans)
+    figure.update_layout(barmode="group", bargap=0.3, legend={"y": -0.42})
+    figure.update_yaxes(range=[0, 102])
+    columns = ("routes", "part", "kept (%)", "standard deviation", "n")
+    return Panel(title, _CAPTION, figure, gaps, columns, tuple(rows))
+
+
+class _Kept:
+    """A plan's kept shares: `shares` by layer, `by_stage` with the stage in words (empty where not known)."""
+
+    def __init__(self, plan: PruningPlan, areas: Mapping[str, int]):
+        counts = plan.kept_counts()
+        self.shares = {_layer(name): kept / plan.widths[name] for name, kept in counts.items()}
+        self.by_stage: dict[str, float] = {}
+        known = [name for name in counts if name in areas]  # a classifier's: an FPN has no stages
+        stages = stages_of(known, areas)
+        for stage in sorted(set(stages.values())):
+            members = [name for name in known if stages[name] == stage]
+            words = f"stage {stage + 1} (maps of {areas[members[0]]} pixels)"
+            self.by_stage[words] = sum(counts[m] for m in members) / sum(plan.widths[m] for m in members)
+
+
+_Users = tuple[str, str]  # what the routes with the same plans are called together, and the first of them
+
+
+def _by_users(material: Material) -> dict[_Users, list[_Kept]]:
+    """Users -> their plans, one per seed."""
+    series: dict[_Users, list[_Kept]] = {}
+    for run, used in users_of_runs(material.routes, "prune", "prune_detector").items():
+        plan = material.files.plan(run)
+        if plan is not None and plan.keep:
+            users = joint_label(route for route, _, _ in used)
+            series.setdefault((users, used[0][0].name), []).append(_Kept(plan, material.areas(run)))
+    return series
+
+
+def _rows(users: str, plans: list[_Kept]) -> list[tuple[Value, ...]]:
+    """Stages, where they are known, before layers."""
+    found: list[tuple[Value, ...]] = []
+    for tables in ([plan.by_stage for plan in plans], [plan.shares for plan in plans]):
+        for part in dict.fromkeys(part for table in tables for part in table):
+            summary = summarize(100 * table[part] for table in tables if part in table)
+            if summary is not None:
+                found.append((users, part, summary.mean, summary.std, summary.n))
+    return found
+
+
+def _mean(values: list[float | None]) -> float:
+    summary = summarize(values)
+    return summary.mean if summary is not None else 0.0
+
+
+def _layer(name: str) -> str:
+    """The classifier's name of a layer: a detector's backbone holds the classifier as its `body`."""
+    return name.rpartition("body.")[2]

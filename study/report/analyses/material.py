@@ -1,0 +1,66 @@
+"""What every analysis works on: the routes of a comparison, the files of its runs, and its task."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from classify.models import build
+from pruning.cost import map_areas
+from study.report.artifacts import RunFiles
+from study.report.plots import Value
+from study.report.routes import Route, colours, distinct_names, group_routes
+from study.report.stats import Difference
+from study.report.task import Task, task_of
+
+
+@dataclass(frozen=True)
+class Material:
+    """`stages` as in comparison.json; `colours` by pipeline name."""
+
+    task: Task
+    routes: list[Route]
+    colours: Mapping[str, str]
+    files: RunFiles
+    stages: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, comparison: Mapping[str, Any], runs: Path) -> Material:
+        """What a comparison has."""
+        routes = group_routes(comparison["rows"])
+        palette = colours(distinct_names(routes))
+        return cls(task_of(comparison), routes, palette, RunFiles(runs), comparison.get("stages") or {})
+
+    def named(self, name: str) -> list[Route]:
+        """The routes of a pipeline that have a result, at all their grid points."""
+        return [r for r in self.routes if r.name == name and r.mean(self.task.primary.key) is not None]
+
+    def areas(self, run: str) -> dict[str, int]:
+        """Output pixels of each layer of the dense network behind a run; empty where it is not recorded."""
+        network = ((self.stages.get(run) or {}).get("result") or {}).get("network") or {}
+        plan = self.files.plan(run)
+        if plan is None or "image_size" not in network:
+            return {}
+        options = tuple(sorted(plan.options.items()))
+        return _areas(plan.arch, options, network["num_classes"], len(network["mean"]), network["image_size"])
+
+
+@lru_cache(maxsize=16)
+def _areas(arch: str, options: tuple[tuple[str, Any], ...], classes: int, channels: int, size: int) -> dict[str, int]:
+    return map_areas(build(arch, classes, dict(options)), torch.zeros(1, channels, size, size))
+
+
+def difference_values(difference: Difference | None) -> tuple[Value, Value, Value, Value]:
+    """Mean, both ends of the 95 % interval, and n of a paired difference, for a table."""
+    if difference is None:
+        return None, None, None, 0
+    low, high = difference.interval or (None, None)
+    return difference.mean, low, high, difference.n
+
+
+DIFFERENCE_COLUMNS = ("difference", "95 % from", "95 % to", "n")

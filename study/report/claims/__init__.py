@@ -1,0 +1,1 @@
+"""The literature's statements, tested on what was run."""

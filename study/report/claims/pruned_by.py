@@ -1,0 +1,61 @@
+"""How each route's network was pruned: the method, its kind, the published target, the architecture, the rate."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pruning.methods import METHODS
+from study.report.artifacts import MASKS, steps
+from study.report.claims.statements import AUTOMATIC, PREDEFINED, UNSTRUCTURED
+from study.report.routes import Route
+
+_PRUNING = ("prune", "prune_detector")
+
+
+@dataclass(frozen=True)
+class PrunedBy:
+    """What the settings of a route's pruning stage say; empty where nothing was pruned or nothing is recorded.
+
+    `lr`: learning rate of the route's first training.
+    """
+
+    method: str = ""
+    kind: str = ""
+    target: str = ""
+    arch: str = ""
+    ratios: tuple[float, ...] = ()
+    lr: float | None = None
+
+
+def pruned_by(routes: Iterable[Route], stages: Mapping[str, Any], runs: Path) -> dict[str, PrunedBy]:
+    """Route label -> how it was pruned; `stages` as in comparison.json, `runs` tells where masks were written."""
+    return {route.label: _pruned_by(route, stages, runs) for route in routes}
+
+
+def _pruned_by(route: Route, stages: Mapping[str, Any], runs: Path) -> PrunedBy:
+    arch, lr = "", None
+    settings: Mapping[str, Any] = {}
+    run = ""
+    for _, step in steps(route, "train_classifier", *_PRUNING):
+        here = ((stages.get(step["run"]) or {}).get("result") or {}).get("settings") or {}
+        arch = here.get("arch") or arch
+        lr = lr or (here.get("train") or {}).get("lr")
+        if step["kind"] in _PRUNING:  # the last one counts: guided designs prune the networks they follow first
+            settings, run = here, step["run"]
+    if not settings:
+        return PrunedBy(arch=arch, lr=lr)
+    method, selection = settings.get("method", ""), settings.get("selection") or {}
+    kind = _kind(method, selection, masks=(runs / run / MASKS).is_file())
+    return PrunedBy(method, kind, settings.get("target") or "", arch, tuple(selection.get("ratio") or ()), lr)
+
+
+def _kind(method: str, selection: Mapping[str, Any], *, masks: bool) -> str:
+    if masks:
+        return UNSTRUCTURED
+    if method not in METHODS:
+        return ""
+    by_layer = selection.get("level", "layer") == "layer"
+    return PREDEFINED if METHODS[method].predefined and by_layer else AUTOMATIC

@@ -1,0 +1,235 @@
+"""Results on disk into the comparison: one row a route, one dictionary that every report is made from."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from torch import Tensor, nn
+
+from pruning.cost import measure_latency
+from study.config.schema import StudyConfig
+from study.plan.pipelines import Route, grid_fields
+from study.stages.network import Network, load_model
+from study.stages.stage import Stage, device_of
+from training.files import canonical, content_hash, read_json, write_json
+
+
+def summary(comparison: dict[str, Any]) -> list[str]:
+    """One line a route: its mean score over the seeds, for the end of a log."""
+    score = "AP" if comparison["task"] == "detection" else "top1"
+    means: dict[str, list[float]] = {}
+    for row in comparison["rows"]:
+        point = ", ".join(f"{k}={v}" for k, v in row["point"].items())
+        means.setdefault(f"{row['pipeline']}{f' ({point})' if point else ''}", []).append(row[score])
+    return [f"{name:40s} {score} {sum(v) / len(v):5.1f}  (n = {len(v)})" for name, v in means.items()]
+
+
+_AP = ("AP", "AP50", "AP75", "APs", "APm", "APl")
+
+
+@dataclass(frozen=True)
+class Task:
+    """`measures(route, runs)`: quality and size, for one row. `evaluation(config, result)`: what was measured on what;
+    `result` None: nothing is finished. `network(route, runs, device)` and `example(route, runs)`: what latency is
+    measured of, a function of one image.
+    """
+
+    measures: Callable[[Route, Path], dict[str, Any]]
+    evaluation: Callable[[StudyConfig, Mapping[str, Any] | None], dict[str, Any]]
+    network: Callable[[Route, Path, str], nn.Module]
+    example: Callable[[Route, Path], Tensor]
+
+
+def _detector_measures(route: Route, runs: Path) -> dict[str, Any]:
+    result = route.evaluation.run(runs).read_result()
+    return {
+        **{name: result["metrics"][name] for name in _AP},
+        "per_class": result["per_class"],
+        **result["costs"],
+    }
+
+
+def _detector_evaluation(config: StudyConfig, first: Mapping[str, Any] | None) -> dict[str, Any]:
+    assert config.detector is not None
+    name = config.detector.dataset.title
+    if first is None:
+        return {"dataset": name}
+    height, width = first["evaluation"]["image_size"]
+    return {"dataset": name, **first["evaluation"], "image_size": f"{width} x {height}"}
+
+
+def _detector(route: Route, runs: Path, device: str) -> nn.Module:
+    from study.stages.detector import load_detector  # Detectron2, which classification works without
+
+    classes = len(route.evaluation.run(runs).read_result()["per_class"])
+    _, detector, _ = load_detector(route.evaluation.parents[0], runs, classes, device=device)
+    return _OneImage(detector.eval())
+
+
+def _detector_example(route: Route, runs: Path) -> Tensor:
+    size = route.evaluation.run(runs).read_result()["evaluation"]["image_size"]
+    return torch.randint(256, (3, *size), generator=torch.Generator().manual_seed(0)).float()
+
+
+class _OneImage(nn.Module):
+    """A detector as a function of one image (3, H, W)."""
+
+    def __init__(self, detector: nn.Module):
+        super().__init__()
+        self.detector = detector
+
+    def forward(self, image: Tensor) -> Any:
+        return self.detector([{"image": image}])
+
+
+def _classifier_measures(route: Route, runs: Path) -> dict[str, Any]:
+    result = route.evaluation.run(runs).read_result()
+    metrics, network = result["metrics"], result["network"]
+    dense = Network.load(route.evaluation.run(runs)).dense().costs()
+    return {
+        "top1": metrics["test_top1"],
+        "top5": metrics["test_top5"],
+        "val_top1": metrics["val_top1"],
+        "params": network["params"],
+        "macs": network["macs"],
+        "dense_params": dense["params"],
+        "dense_macs": dense["macs"],
+        "epochs": result.get("epochs", 0),
+        **_after_pruning(route.evaluation, runs),
+    }
+
+
+def _after_pruning(stage: Stage, runs: Path) -> dict[str, float]:
+    """Test accuracy right after the last pruning of trained weights, BatchNorm's statistics as they were and anew."""
+    while stage.kind != "prune" and stage.parents:
+        stage = stage.parents[0]
+    metrics = stage.run(runs).read_result()["metrics"] if stage.kind == "prune" else {}
+    if "recalibrated_top1" not in metrics:
+        return {}
+    return {"pruned_top1": metrics["test_top1"], "recalibrated_top1": metrics["recalibrated_top1"]}
+
+
+def _classifier_evaluation(config: StudyConfig, first: Mapping[str, Any] | None) -> dict[str, Any]:
+    found = {"dataset": config.classifier.dataset.name, "split": "test", "metric": "top-1 accuracy (%)"}
+    if first is None:
+        return found
+    side = first["network"]["image_size"]
+    return {**found, "images": first["metrics"]["test_images"], "image_size": f"{side} x {side}"}
+
+
+def _classifier(route: Route, runs: Path, device: str) -> nn.Module:
+    return load_model(route.evaluation.run(runs)).to(device).eval()
+
+
+def _classifier_example(route: Route, runs: Path) -> Tensor:
+    return Network.load(route.evaluation.run(runs)).example()
+
+
+TASKS: dict[str, Task] = {
+    "detection": Task(_detector_measures, _detector_evaluation, _detector, _detector_example),
+    "classification": Task(_classifier_measures, _classifier_evaluation, _classifier, _classifier_example),
+}
+
+
+def collect(
+    config: StudyConfig, config_file: str, routes: Sequence[Route], runs: Path, why: Mapping[str, str]
+) -> dict[str, Any]:
+    """The content of comparison.json. `why`: sentences by stage id for what is not there."""
+    finished = [r for r in routes if all(s.run(runs).done and s.id not in why for s in r.stages)]
+    task = "detection" if config.detector else "classification"
+    scores, device = TASKS[task], device_of(config.machine)
+    file = runs / config.name / "latency.json"
+    latency = _latencies(scores, finished, runs, config.evaluate.latency_rounds, file, device)
+    users: dict[str, set[tuple[str, str]]] = {}
+    for route in routes:
+        for stage in route.stages:
+            users.setdefault(stage.id, set()).add((route.pipeline, canonical(dict(route.point))))
+    rows = [_row(scores, route, runs, latency, users) for route in finished]
+    missing = [_missing(route, runs, why) for route in routes if route not in finished]
+    stages = {s.id: s for route in finished for s in route.stages}
+    first = next((r.evaluation.run(runs).read_result() for r in finished), None)
+    return {
+        "study": config.name,
+        "task": task,
+        "title": config.title or config.name,
+        "config_file": config_file,
+        "config": config.model_dump(mode="json", exclude_unset=True),
+        "config_yaml": yaml.safe_dump(config.model_dump(mode="json", exclude_unset=True), sort_keys=False),
+        "seeds": list(config.seeds),
+        "evaluation": scores.evaluation(config, first),
+        "grid": grid_fields(config),
+        "rows": rows,
+        "missing": missing,
+        "stages": {
+            key: {"kind": s.kind, "step": _step_of(key, routes), "result": s.run(runs).read_result()}
+            for key, s in stages.items()
+        },
+    }
+
+
+def _row(
+    scores: Task, route: Route, runs: Path, latency: Mapping[str, float], users: Mapping[str, set[tuple[str, str]]]
+) -> dict[str, Any]:
+    chain: list[dict[str, Any]] = []
+    by_kind: dict[str, int] = {}
+    for stage in route.stages:
+        found = stage.run(runs).read_result()
+        by_kind[stage.kind] = by_kind.get(stage.kind, 0) + found["train_macs"]
+        chain.append(
+            {
+                "step": _name(route, stage),
+                "kind": stage.kind,
+                "run": stage.id,
+                "train_macs": found["train_macs"],
+                "seconds": found["seconds"],
+                "shared": len(users[stage.id]) > 1,
+            }
+        )
+    return {
+        "pipeline": route.pipeline,
+        "point": dict(route.point),
+        "seed": route.seed,
+        **scores.measures(route, runs),
+        "latency_ms": latency[route.evaluation.id],
+        "train_macs": sum(by_kind.values()),
+        "train_macs_by_kind": {kind: macs for kind, macs in by_kind.items() if macs},
+        "seconds": round(sum(step["seconds"] for step in chain), 1),
+        "chain": chain,
+    }
+
+
+def _missing(route: Route, runs: Path, why: Mapping[str, str]) -> dict[str, Any]:
+    lost = [s for s in route.stages if s.id in why or not s.run(runs).done]
+    reason = next((f"{s.kind} failed: {why[s.id]}" for s in lost if s.id in why), f"{lost[0].id} has not run")
+    return {"pipeline": route.pipeline, "seed": route.seed, "point": dict(route.point), "why": reason}
+
+
+def _latencies(
+    scores: Task, routes: Sequence[Route], runs: Path, rounds: int, file: Path, device: str
+) -> dict[str, float]:
+    """Median milliseconds of each route's whole network on one test-sized image, all measured in turn in one process.
+
+    Measured once for a finished study: the numbers are kept beside the report.
+    """
+    wanted = sorted({r.evaluation.id for r in routes})
+    key = content_hash([wanted, rounds, device])
+    if file.is_file() and (kept := read_json(file))["key"] == key:
+        return kept["latency_ms"]
+    if not routes:
+        return {}
+    networks = {r.evaluation.id: scores.network(r, runs, device) for r in routes}
+    measured = measure_latency(networks, scores.example(routes[0], runs).to(device), rounds=rounds)
+    write_json(file, {"key": key, "device": device, "threads": torch.get_num_threads(), "latency_ms": measured})
+    return measured
+
+
+def _name(route: Route, stage: Stage) -> str:
+    """The step of the route that made this stage; stages behind `shape` have none of their own."""
+    return next((step for step, s in route.steps if s.id == stage.id), stage.kind)
+
+
+def _step_of(key: str, routes: Sequence[Route]) -> str:
+    return next((step for route in routes for step, s in route.steps if s.id == key), key.split("-")[0])

@@ -1,0 +1,1 @@
+"""A study from its config to its report."""

@@ -1,0 +1,126 @@
+"""Stages side by side in worker processes of this machine: a GPU each where there are several."""
+
+import os
+import signal
+import threading
+import time
+import warnings
+from collections.abc import Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from multiprocessing import active_children, get_context, parent_process
+
+import torch
+
+from study.config.sections import Machine
+from study.run.executors.executor import Executor
+from study.run.stage import run_stage
+from study.stages.stage import Task
+from training.device import set_threads
+from training.stopping import stop_on_signals
+
+_VISIBLE = "CUDA_VISIBLE_DEVICES"
+_ORPHAN_SECONDS = 5.0
+
+
+@contextmanager
+def workers(machine: Machine) -> Iterator[Executor]:
+    """`machine.jobs` processes. One that dies takes only its stage with it, and is replaced."""
+    pool = _Workers(machine)
+    try:
+        yield Executor(machine.jobs, pool.submit)
+    except BaseException:
+        pool.stop()
+        raise
+    pool.close()
+
+
+class _Workers:
+    """A pool of one process for each slot: when a process dies its pool is of no use any more, the others are."""
+
+    def __init__(self, machine: Machine):
+        self.machine = machine
+        self.devices = visible_devices()
+        self.pools: dict[int, ProcessPoolExecutor] = {}
+        self.free = list(range(machine.jobs))[::-1]
+
+    def submit(self, task: Task) -> Future[str]:
+        slot = self.free.pop()
+        outcome: Future[str] = Future()
+        running = self._pool(slot).submit(_work, task)
+
+        def hand_over(done: Future[str]) -> None:
+            self.free.append(slot)
+            if done.cancelled():
+                outcome.cancel()
+                return
+            error = done.exception()
+            if isinstance(error, BrokenProcessPool):
+                self.pools.pop(slot).shutdown(wait=False)
+                error = RuntimeError("its process died (killed, or out of memory); run the same command to go on")
+            if error is not None:
+                outcome.set_exception(error)
+            else:
+                outcome.set_result(done.result())
+
+        running.add_done_callback(hand_over)
+        return outcome
+
+    def close(self) -> None:
+        for pool in self.pools.values():
+            pool.shutdown()
+
+    def stop(self) -> None:
+        """Have the stages end after their step; a second Ctrl-C does not wait for them."""
+        processes = active_children()
+        try:
+            for process in processes:
+                process.terminate()
+            for pool in list(self.pools.values()):
+                pool.shutdown(cancel_futures=True)
+        except BaseException:
+            for process in processes:
+                process.kill()
+            raise
+
+    def _pool(self, slot: int) -> ProcessPoolExecutor:
+        if slot not in self.pools:
+            device = self.devices[slot % len(self.devices)] if len(self.devices) > 1 else None
+            self.pools[slot] = ProcessPoolExecutor(
+                1, mp_context=get_context("spawn"), initializer=_prepare, initargs=(self.machine, device)
+            )
+        return self.pools[slot]
+
+
+def visible_devices() -> list[str]:
+    """The GPUs that this process may use, by the names that CUDA_VISIBLE_DEVICES takes."""
+    named = os.environ.get(_VISIBLE)
+    if named is not None:
+        return [name for name in named.split(",") if name]
+    return [str(i) for i in range(torch.cuda.device_count())]
+
+
+def _prepare(machine: Machine, device: str | None) -> None:
+    """In a new worker: its GPU, before CUDA is used; its threads; no life longer than its parent's."""
+    if device is not None:
+        os.environ[_VISIBLE] = device
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal; the parent passes it on as SIGTERM
+    warnings.simplefilter("ignore")
+    set_threads(machine.threads, jobs=machine.jobs)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """When the parent is gone ask for the end, until the step that is under way is over and there is one."""
+    parent = parent_process()
+    assert parent is not None
+    parent.join()
+    while True:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(_ORPHAN_SECONDS)
+
+
+def _work(task: Task) -> str:
+    with stop_on_signals():
+        return run_stage(task)

@@ -1,0 +1,77 @@
+"""Is every run of a folder as it was written, and is all that it was made from still there?"""
+
+import shutil
+from pathlib import Path
+
+import yaml
+from filelock import FileLock, Timeout
+
+from study.plan.pipelines import all_stages
+from study.run.study import STUDY_FILE, load_written_study
+from study.run.watch import RunInfo, is_locked, list_runs, run_folders
+from study.stages.stage import load_stage
+from study.stages.store import RunDir
+
+
+def verify_runs(runs: Path) -> tuple[int, list[str]]:
+    """The number of finished runs, and a sentence for each fault of any run: checksums, hashes, missing parents."""
+    faults: list[str] = []
+    finished = 0
+    for folder in run_folders(runs):
+        run = RunDir(folder)
+        if run.done:
+            finished += 1
+            faults += run_faults(run)
+        elif not is_locked(run.lock):
+            faults += [f"{file}: left by a process that was killed" for file in sorted(folder.glob(".*.partial"))]
+    return finished, faults
+
+
+def run_faults(run: RunDir) -> list[str]:
+    """What is wrong with a finished run, in sentences."""
+    try:
+        result = run.read_result()
+    except ValueError as error:
+        return [str(error)]
+    found = []
+    recorded = {run.path / name for name in result["artifacts"]}
+    for file in sorted(recorded):
+        try:
+            run.whole(file)
+        except ValueError as error:
+            found.append(str(error))
+    found += [f"{file}: the run did not write this file" for file in run.artifacts() if file not in recorded]
+    try:
+        load_stage(run.path)  # its name is the hash of its content, and so is every ancestor's
+    except (ValueError, KeyError, TypeError, yaml.YAMLError) as error:
+        found.append(str(error) if isinstance(error, ValueError) else f"{run.config}: not a stage's config ({error})")
+    return found
+
+
+def unused_runs(runs: Path) -> list[RunInfo]:
+    """The runs that no study needs; ValueError if a study cannot be read, since then nobody knows what it needs."""
+    needed: set[str] = set()
+    for file in sorted(runs.glob(f"*/{STUDY_FILE}")):
+        try:
+            _, _, routes = load_written_study(file.parent)
+        except ValueError as error:
+            raise ValueError(f"{file}: what this study needs cannot be told, so nothing is removed: {error}") from error
+        needed |= {stage.id for stage in all_stages(routes)}
+    return [info for info in list_runs(runs) if info.id not in needed]
+
+
+def remove_runs(found: list[RunInfo]) -> list[RunInfo]:
+    """Remove these runs, but for those that a process works on; returns the removed."""
+    return [info for info in found if _remove(info.run)]
+
+
+def _remove(run: RunDir) -> bool:
+    try:
+        with FileLock(run.lock, timeout=0):
+            run.result.unlink(missing_ok=True)  # first: a run that is half removed is not a finished one
+            shutil.rmtree(run.path)
+    except Timeout:
+        return False
+    if not any(run.path.parent.iterdir()):
+        run.path.parent.rmdir()
+    return True

@@ -1,0 +1,121 @@
+"""Run a study's stages: finished ones skipped, unfinished ones resumed, independent ones side by side."""
+
+from collections.abc import Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from dataclasses import dataclass, field
+from heapq import heapify, heappop, heappush
+from pathlib import Path
+
+from study.config.sections import Machine
+from study.run.executors import open_executor
+from study.run.monitor import Monitor
+from study.run.stage import StorageError, sentence
+from study.stages.stage import Stage, Task
+from training.device import set_threads
+from training.stopping import Stopped
+
+__all__ = ["Outcome", "run_stages", "set_threads"]
+
+
+@dataclass
+class Outcome:
+    """What became of a study's stages; `failed` and `blocked` map a stage's id to a sentence."""
+
+    done: list[str] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+    blocked: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def complete(self) -> bool:
+        return not self.failed and not self.blocked
+
+
+def run_stages(stages: Sequence[Stage], labels: dict[str, str], runs: Path, machine: Machine) -> Outcome:
+    """Run every stage that is not done, parents first; a failure stops only what depends on it.
+
+    Raises StorageError when results cannot be written any more, Stopped when a signal asks to end; the stages under
+    way have then written their checkpoints.
+    """
+    queue = _Queue(stages, runs)
+    tasks = {stage.id: Task(stage, labels[stage.id], runs, machine) for stage in stages}
+    with Monitor(len(stages), len(queue.outcome.done)) as monitor, open_executor(machine) as executor:
+        for key, why in queue.outcome.failed.items():
+            monitor.say(f"FAILED {labels[key]}  {why}")
+        running: dict[Future[str], Task] = {}
+        while running or queue.ready:
+            while queue.ready and len(running) < executor.slots:
+                task = tasks[queue.take().id]
+                monitor.start(task.label, task.run)
+                running[executor.submit(task)] = task
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                _collect(future, running.pop(future), queue, monitor)
+    return queue.outcome
+
+
+class _Queue:
+    """The stages that can run now, and what the end of each one means for the others."""
+
+    def __init__(self, stages: Sequence[Stage], runs: Path):
+        self.outcome = Outcome()
+        self.stages = stages
+        self.ready: list[int] = []  # a heap of positions in `stages`: earlier ones first
+        self._position = {stage.id: i for i, stage in enumerate(stages)}
+        self._children: dict[str, list[int]] = {}
+        self._missing: dict[int, int] = {}  # position -> parents that are not done
+        for i, stage in enumerate(stages):
+            if stage.run(runs).done:
+                self._take_over(stage, runs)
+                continue
+            waits_for = {p.id for p in stage.parents if not p.run(runs).done or p.id in self.outcome.failed}
+            for parent in waits_for:
+                self._children.setdefault(parent, []).append(i)
+            self._missing[i] = len(waits_for)
+        self.ready = [i for i, missing in self._missing.items() if missing == 0]
+        heapify(self.ready)
+        for lost in {p for p in self._children if p in self.outcome.failed or p not in self._position}:
+            self._block_behind(lost)
+
+    def take(self) -> Stage:
+        """The first of the stages that can run."""
+        return self.stages[heappop(self.ready)]
+
+    def done(self, stage: Stage) -> None:
+        """Stages that waited only for this one can run."""
+        self.outcome.done.append(stage.id)
+        for child in self._children.get(stage.id, ()):
+            self._missing[child] -= 1
+            if self._missing[child] == 0:
+                heappush(self.ready, child)
+
+    def failed(self, stage: Stage, why: str) -> None:
+        """Stages behind this one cannot run."""
+        self.outcome.failed[stage.id] = why
+        self._block_behind(stage.id)
+
+    def _take_over(self, stage: Stage, runs: Path) -> None:
+        """Count a stage as done that has a result, if that is as it was written."""
+        try:
+            stage.run(runs).read_result()
+        except ValueError as error:
+            self.outcome.failed[stage.id] = sentence(error)
+        else:
+            self.outcome.done.append(stage.id)
+
+    def _block_behind(self, lost: str) -> None:
+        for child in self._children.get(lost, ()):
+            key = self.stages[child].id
+            if key not in self.outcome.blocked:
+                self.outcome.blocked[key] = f"needs {lost}"
+                self._block_behind(key)
+
+
+def _collect(future: Future[str], task: Task, queue: _Queue, monitor: Monitor) -> None:
+    error = future.exception()
+    if error is None:
+        queue.done(task.stage)
+        monitor.finish(task.label, task.run, future.result())
+        return
+    if isinstance(error, StorageError) or not isinstance(error, Exception | Stopped):
+        raise error
+    queue.failed(task.stage, sentence(error))
+    monitor.fail(task.label, task.run, sentence(error))

@@ -1,0 +1,173 @@
+"""One stage alone: what `tools/train_cls.py` and `tools/train_det.py` call."""
+
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+import torch
+
+from study.config.detector import Detector
+from study.config.load import load_config
+from study.config.schema import ClassifyConfig, DetectConfig
+from study.config.sections import Classifier, Evaluation, Machine, Pruning
+from study.plan.checks import check_detection_data, check_writable
+from study.plan.steps import StageBuilder
+from study.run.launch import finish, launch
+from study.run.scheduler import Outcome, run_stages
+from study.stages.kinds import KINDS
+from study.stages.stage import Context, Stage, device_of, load_stage
+from training.device import deterministic_algorithms, set_threads
+from training.distributed import any_process, is_main, launched_processes, process_group
+
+Result = TypeVar("Result")
+
+
+def run_together(stage: Stage, machine: Machine, runs: Path, run: Callable[[Machine], Result]) -> Result | None:
+    """As `share_stage`, of a classifier, in the processes that torchrun started."""
+    machine = share_of(machine, int(os.environ["LOCAL_WORLD_SIZE"]))
+    with process_group(device_of(machine)):
+        return share_stage(stage, machine, runs, run)
+
+
+def share_of(machine: Machine, processes: int) -> Machine:
+    """What each of so many processes on this machine has of it.
+
+    Unless the machine section says how many threads, they share its cores. The stage runs here, whatever the executor.
+    """
+    set_threads(machine.threads, jobs=processes)
+    return machine.model_copy(update={"jobs": 1, "executor": "local", "threads": torch.get_num_threads()})
+
+
+def share_stage(stage: Stage, machine: Machine, runs: Path, run: Callable[[Machine], Result]) -> Result | None:
+    """The main process calls `run(machine)`, which writes the run directory; the others compute with it, and get None.
+
+    All wait for the main process to come, so that what it wrote before can be read.
+    """
+    device = device_of(machine)
+    done = any_process(is_main() and stage.run(runs).done, device)
+    if is_main():
+        return run(machine)
+    if not done:
+        report = None  # the main process reports
+        with deterministic_algorithms(machine.deterministic, device):
+            KINDS[stage.kind](Context(stage, runs, machine, report))  # type: ignore[arg-type]
+    return None
+
+
+if TYPE_CHECKING:  # it imports Detectron2, and classification works without
+    from detect.processes import Processes
+
+
+@dataclass(frozen=True)
+class _Sections:
+    """The sections that a single stage needs; the others are not asked for."""
+
+    classifier: Classifier = None  # type: ignore[assignment]
+    detector: Detector = None  # type: ignore[assignment]
+    prune: Pruning = field(default_factory=Pruning)
+    evaluate: Evaluation = field(default_factory=Evaluation)
+    guide: None = None
+
+    def guided_classifier(self) -> Classifier:
+        return self.classifier
+
+
+def train_classifier_alone(
+    path: Path, overrides: list[str], *, pruned: Path | None, runs: Path
+) -> tuple[Path, Outcome] | None:
+    """Train the classifier of a config, or train the pruned architecture in run directory `pruned` by its regime.
+
+    Of the processes that torchrun started all train it, and all but the first return None.
+    """
+    config = load_config(ClassifyConfig, path, overrides)
+    builder = StageBuilder(_Sections(classifier=config.classifier), config.seed)
+    if (config.regime == "base") != (pruned is None):
+        need = (
+            "starts from nothing; leave out --pruned" if pruned else "starts from a pruned network; give --pruned RUN"
+        )
+        raise ValueError(f"{path}: regime {config.regime!r} {need}")
+    stage = builder.train_pruned(config.regime, _parent(pruned, runs), {}) if pruned else builder.classify(None, {})
+    if launched_processes() > 1:
+        return run_together(stage, config.machine, runs, partial(_run, [stage], runs))
+    return _run([stage], runs, config.machine)
+
+
+def train_detector_alone(path: Path, overrides: list[str], *, backbone: Path, runs: Path) -> tuple[Path, Outcome]:
+    """Train and evaluate a detector around the network in run directory `backbone`."""
+    if launched_processes() > 1:
+        raise ValueError("torchrun starts a classifier's processes; a detector's are started by --num-gpus")
+    config, stages = _detector_stages(path, overrides, backbone, runs)
+    return _run(stages, runs, config.machine)
+
+
+def train_detector_together(
+    path: Path, overrides: list[str], *, backbone: Path, runs: Path, processes: "Processes"
+) -> int:
+    """As `train_detector_alone`, in several processes; the main one says what came of it. Returns the exit code."""
+    from detect.processes import run_in_processes
+
+    config, stages = _detector_stages(path, overrides, backbone, runs)
+    processes.check(device_of(config.machine))
+    if processes.machine_rank == 0:
+        _check(stages, runs)
+    return run_in_processes(_train_with_others, (path, overrides, backbone, runs, processes.num_gpus), processes)
+
+
+def _train_with_others(path: Path, overrides: list[str], backbone: Path, runs: Path, on_this_machine: int) -> None:
+    """What each of the processes does."""
+
+    def work() -> int:
+        config, stages = _detector_stages(path, overrides, backbone, runs)
+        machine = share_of(config.machine, on_this_machine)
+        outcome = Outcome()
+        for stage in stages:
+            ours = share_stage(stage, machine, runs, partial(_run_checked, [stage], runs))
+            outcome = ours[1] if ours else outcome
+            if not outcome.complete:
+                break
+        return finish(stages[-1].run(runs).path, outcome) if is_main() else 0
+
+    code = launch(work)
+    if code:
+        sys.exit(code)
+
+
+def _detector_stages(path: Path, overrides: list[str], backbone: Path, runs: Path) -> tuple[DetectConfig, list[Stage]]:
+    """The config, its training stage and its evaluation."""
+    config = load_config(DetectConfig, path, overrides)
+    builder = StageBuilder(_Sections(detector=config.detector, evaluate=config.evaluate), config.seed)
+    parent = _parent(backbone, runs)
+    if config.init == "inherited" and parent.kind == "prune" and not parent.parents:
+        raise ValueError(f"{backbone}: this network was never trained; use init: random")
+    phase = "from_scratch" if config.init == "random" else "train"
+    trained = builder.detect(parent, {}, phase, parent.kind)
+    return config, [trained, builder.evaluate(trained)]
+
+
+def _parent(run: Path, runs: Path) -> Stage:
+    """The stage of a finished run directory, which must be in the folder that the new one will be in."""
+    stage = load_stage(run)
+    folder = run.resolve().parents[1]
+    if folder != runs.resolve():
+        raise ValueError(f"{run} is not in the folder of runs {runs}; set --runs to {folder}")
+    return stage
+
+
+def _run(stages: list[Stage], runs: Path, machine: Machine) -> tuple[Path, Outcome]:
+    _check(stages, runs)
+    return _run_checked(stages, runs, machine)
+
+
+def _run_checked(stages: list[Stage], runs: Path, machine: Machine) -> tuple[Path, Outcome]:
+    names = {s.id: f"{s.kind} (seed {s.seed})" for s in stages}
+    outcome = run_stages(stages, names, runs, machine)
+    return stages[-1].run(runs).path, outcome
+
+
+def _check(stages: list[Stage], runs: Path) -> None:
+    check_writable(runs)
+    check_detection_data(stages, runs)

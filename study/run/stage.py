@@ -1,0 +1,146 @@
+"""Run one stage in its directory: locked, logged, its result written last."""
+
+import errno
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from time import perf_counter, time
+from typing import Any
+
+import yaml
+from filelock import FileLock, Timeout
+
+from study.stages.kinds import KINDS
+from study.stages.progress import Recorder
+from study.stages.provenance import environment
+from study.stages.stage import Context, Task
+from study.stages.store import RunDir
+from training.checkpoint import remove_checkpoints
+from training.device import deterministic_algorithms
+from training.files import remove_partial, write_json, write_text
+from training.stopping import Stopped
+
+_log = logging.getLogger(__name__)
+# what no other stage on this disk would be spared
+_STORAGE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
+
+
+class StorageError(OSError):
+    """Results cannot be written: no stage can go on. What is on the disk is whole."""
+
+
+def run_stage(task: Task) -> str:
+    """Run one stage in its directory and write `result.json` last; returns one line about it.
+
+    A lock keeps two processes out of one directory. Whoever comes second waits and finds the result. The system
+    releases the lock of a process that dies. An error is left as a sentence in `failure.json`; StorageError stands
+    for one that no stage on this disk could go on after.
+    """
+    run = task.run
+    try:
+        run.path.mkdir(parents=True, exist_ok=True)
+        with _locked(run), _logged(run):
+            if run.done:
+                return "done already"
+            remove_partial(run.path)
+            run.failure.unlink(missing_ok=True)
+            return _run(task)
+    except OSError as error:
+        if error.errno not in _STORAGE:
+            raise
+        raise StorageError(
+            f"{error.filename or run.path}: {error.strerror}; nothing that was saved is lost: when it can be written"
+            " again, run the same command to go on"
+        ) from error
+
+
+def _run(task: Task) -> str:
+    run, stage = task.run, task.stage
+    start = perf_counter()
+    config = {"kind": stage.kind, "seed": stage.seed, "parents": [p.id for p in stage.parents]}
+    # result.json repeats it, so it need not outlive a power failure
+    write_text(run.config, _yaml({**config, "settings": _plain(stage.settings)}), flush=False)
+    recorder = Recorder(run, task.label)
+    context = Context(stage, task.runs, task.machine, recorder)
+    try:
+        with deterministic_algorithms(task.machine.deterministic, context.device):
+            found = KINDS[stage.kind](context)
+    finally:
+        recorder.close()
+    # a resumed training reports the seconds of all its processes
+    seconds = max(perf_counter() - start, found.pop("train_seconds", 0.0))
+    run.write_result(
+        {**config, "settings": _plain(stage.settings), **found, "seconds": round(seconds, 3), **environment()}
+    )
+    remove_checkpoints(run.checkpoint)
+    run.status.unlink(missing_ok=True)
+    run.job.unlink(missing_ok=True)
+    return "  ".join(f"{k} {v:.4g}" for k, v in list(found["metrics"].items())[:3] if isinstance(v, float))
+
+
+@contextmanager
+def _locked(run: RunDir) -> Iterator[None]:
+    lock = FileLock(run.lock)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        _log.info("%s: another process runs this stage; waiting for it", run.path)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+class _LogFile(logging.FileHandler):
+    """A full disk is reported by what fails next, not by its log."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        return
+
+
+@contextmanager
+def _logged(run: RunDir) -> Iterator[None]:
+    """Send log records and the traceback of a failure to the run's log.txt, its sentence to failure.json."""
+    handler = _LogFile(run.log, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(name)s %(levelname)s %(message)s"))
+    root = logging.getLogger()
+    level = root.level
+    try:
+        root.addHandler(handler)
+        root.setLevel(logging.INFO)
+        _log.info("started by process %d", os.getpid())
+        yield
+    except Exception as error:
+        _log.exception("the stage failed")
+        with suppress(OSError):
+            write_json(run.failure, {"error": sentence(error), "time": time()})
+        raise
+    except Stopped as stopped:
+        _log.info("%s", stopped)
+        raise
+    finally:
+        root.setLevel(level)
+        root.removeHandler(handler)
+        with suppress(OSError):
+            handler.close()
+
+
+def sentence(error: BaseException) -> str:
+    """An error in one line."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _yaml(data: Any) -> str:
+    """As yaml.safe_dump, in C where PyYAML has it: ten times as fast."""
+    return yaml.dump(data, Dumper=getattr(yaml, "CSafeDumper", yaml.SafeDumper), sort_keys=False)
+
+
+def _plain(data: Any) -> Any:
+    """Tuples as lists, mappings as dicts: what YAML and JSON can write safely."""
+    if isinstance(data, dict) or hasattr(data, "items"):
+        return {key: _plain(value) for key, value in data.items()}
+    if isinstance(data, list | tuple):
+        return [_plain(value) for value in data]
+    return data

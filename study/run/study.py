@@ -1,0 +1,123 @@
+"""A study from its config to its report: what the launchers call."""
+
+import os
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from study.config.load import ConfigError, load_config
+from study.config.schema import StudyConfig
+from study.plan.checks import check_detection_data, check_prunable, check_writable
+from study.plan.estimate import Budget
+from study.plan.pipelines import Route, all_stages, expand, labels
+from study.report.comparison import collect
+from study.report.write import write_report
+from study.run.scheduler import Outcome, run_stages
+from study.stages.stage import Stage
+from study.stages.store import RunDir
+from training.device import set_threads
+from training.files import read_json, remove_partial, write_json
+
+FOLDER = "tensorboard"
+
+
+def name_runs(out: Path, stages: Sequence[Stage], labels: dict[str, str], runs: Path) -> None:
+    """Make `out/tensorboard/<label>` for every stage that trains; where labels are equal the hash tells them apart."""
+    trained = [stage for stage in stages if stage.kind.startswith("train_")]
+    names = {stage.id: re.sub(r"[^\w.,=+-]+", "_", labels[stage.id]).strip("_") for stage in trained}
+    count = Counter(names.values())
+    folder = out / FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
+    for stage in trained:
+        name = names[stage.id]
+        link = folder / (name if count[name] == 1 else f"{name}-{stage.hash}")
+        target = os.path.relpath(stage.run(runs).path, folder)
+        if not link.is_symlink():
+            link.symlink_to(target)
+
+
+STUDY_FILE = "study.json"
+
+
+def load_study(path: Path, overrides: Sequence[str] = ()) -> tuple[StudyConfig, list[Route]]:
+    """The config and its routes; ConfigError in one sentence if anything does not fit."""
+    config = load_config(StudyConfig, path, overrides)
+    try:
+        return config, expand(config, source=str(path))
+    except ConfigError:
+        raise
+    except ValueError as error:
+        raise ConfigError(f"{path}: {error}") from error
+
+
+def run_study(config: StudyConfig, config_file: Path, routes: Sequence[Route], runs: Path) -> tuple[Path, Outcome]:
+    """Run what is not done, then write the report; returns the study's directory and what became of the stages."""
+    out = runs / config.name
+    check_writable(runs)
+    with _seen_at_work(out):
+        return out, _run_study(config, config_file, routes, runs)
+
+
+def _run_study(config: StudyConfig, config_file: Path, routes: Sequence[Route], runs: Path) -> Outcome:
+    stages, out = all_stages(routes), runs / config.name
+    check_prunable(stages, Budget(runs, config.machine), config_file)
+    check_detection_data(stages, runs)
+    study = {"config": config.model_dump(mode="json", exclude_unset=True), "config_file": str(config_file)}
+    names = labels(routes)
+    with _alone_in(out):
+        write_json(out / STUDY_FILE, study)
+        name_runs(out, stages, names, runs)
+    outcome = run_stages(stages, names, runs, config.machine)
+    set_threads(config.machine.threads, jobs=1)
+    report(config, str(config_file), routes, runs, {**outcome.failed, **outcome.blocked})
+    return outcome
+
+
+def report(
+    config: StudyConfig, config_file: str, routes: Sequence[Route], runs: Path, why: dict[str, str] | None = None
+) -> Path:
+    """Write comparison.csv, comparison.json, report.md and report.html from what is on disk."""
+    out = runs / config.name
+    with _alone_in(out):
+        return write_report(collect(config, config_file, routes, runs, why or {}), runs, out)
+
+
+def report_again(out: Path) -> Path:
+    """Rebuild the report of a study's directory; ValueError if it is none."""
+    config, config_file, routes = load_written_study(out)
+    return report(config, config_file, routes, out.parent)
+
+
+def load_written_study(out: Path) -> tuple[StudyConfig, str, list[Route]]:
+    """The config of a study's directory, the file it came from, and its routes; ValueError if it is none."""
+    if not (out / STUDY_FILE).is_file():
+        raise ValueError(f"{out}: not the directory of a study (it has no {STUDY_FILE})")
+    data = read_json(out / STUDY_FILE)
+    config = StudyConfig.model_validate(data["config"])
+    return config, data["config_file"], expand(config, source=data["config_file"])
+
+
+@contextmanager
+def _alone_in(out: Path) -> Iterator[None]:
+    """No other process that runs this study writes in its directory meanwhile; nothing half-written is left there."""
+    out.mkdir(parents=True, exist_ok=True)
+    with FileLock(RunDir(out).lock):
+        remove_partial(out)
+        yield
+
+
+@contextmanager
+def _seen_at_work(out: Path) -> Iterator[None]:
+    """Whoever watches the study sees that it runs, between its stages too; of two processes that run it the first."""
+    out.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(RunDir(out).at_work)
+    with suppress(Timeout):
+        lock.acquire(timeout=0)
+    try:
+        yield
+    finally:
+        lock.release()

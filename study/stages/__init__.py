@@ -1,0 +1,1 @@
+"""A stage and its kinds: what is trained, pruned and evaluated."""

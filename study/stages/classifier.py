@@ -1,0 +1,159 @@
+"""The stage that trains a classifier: dense or pruned, by any regime."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from classify.data import Splits
+from classify.evaluate import evaluate_classifier
+from classify.regimes import get_regime
+from classify.step import TrainSettings
+from classify.train import TrainOutcome, train_classifier
+from classify.weights_file import load_weights, read_weights_file
+from pruning.masked_training import HoldMasks, reinitialise_surviving
+from pruning.methods import Effect, get_method
+from pruning.methods.lottery import rewound_filters
+from study.stages.data import open_classification
+from study.stages.length import classifier_epochs
+from study.stages.network import Network, dense_groups, dense_network, method_options, read_weights, save_weights
+from study.stages.stage import Context, Stage
+from training.distributed import is_main
+
+
+def accuracy(
+    model: nn.Module, data: Splits, network: Network, splits: Sequence[str] = ("val", "test")
+) -> dict[str, Any]:
+    """Top-1, top-5 (percent), loss and number of images of each split."""
+    found: dict[str, Any] = {}
+    images = {"val": data.val, "test": data.test}
+    for split in splits:
+        scores = evaluate_classifier(model, images[split], mean=network.mean, std=network.std)
+        found |= {
+            f"{split}_top1": scores.top1,
+            f"{split}_top5": scores.top5,
+            f"{split}_loss": scores.loss,
+            f"{split}_images": scores.n,
+        }
+    return found
+
+
+def starting_model(stage: Stage, network: Network, runs: Path) -> nn.Module:
+    """The network of a training stage as it is before the first step of a fresh run."""
+    torch.manual_seed(stage.seed)
+    model = network.build()
+    init = get_regime(stage.settings["regime"]).init
+    if init == "inherited":
+        model.load_state_dict(read_weights(stage.parents[0].run(runs).weights))
+    elif init == "original":
+        model = _ticket(stage, network, runs)
+    elif network.masks is not None:
+        model = network.build()  # other numbers than the dense training of this seed began with: no ticket by accident
+        reinitialise_surviving(model, network.masks)
+    if network.masks is not None:
+        network.masks.apply(model)
+    return model
+
+
+def _ticket(stage: Stage, network: Network, runs: Path) -> nn.Module:
+    """The pruned network with the weights that the dense one had at its start, or at the iteration it kept."""
+    first = dense_training(stage)
+    dense = network.dense()
+    original = _original_weights(first, dense, runs)
+    model = dense.build()
+    if not network.plan.changes_shape:
+        model.load_state_dict(original)
+        return model
+    return rewound_filters(model, original, network.plan, dense_groups(dense, model))
+
+
+def dense_training(stage: Stage) -> Stage:
+    """The training of the dense network that a pruned one comes from; ValueError if it comes from none."""
+    while stage.parents:
+        stage = stage.parents[0]
+    if stage.kind != "train_classifier":
+        raise ValueError(f"{stage.id} is no training, so there are no weights to rewind to")
+    return stage
+
+
+def _original_weights(first: Stage, dense: Network, runs: Path) -> Mapping[str, Tensor]:
+    """Kept on disk if iteration k was asked for; those of iteration 0 follow from the seed."""
+    if first.settings.get("snapshot_at"):
+        return read_weights(first.run(runs).snapshot)
+    torch.manual_seed(first.seed)
+    return dense.build().state_dict()
+
+
+def run_train_classifier(context: Context) -> dict[str, Any]:
+    """Train, or take the weights that are given.
+
+    Artifacts: plan.json, weights.safetensors, and masks.safetensors or snapshot.safetensors if there are.
+    """
+    settings, stage = context.stage.settings, context.stage
+    data = open_classification(settings["dataset"], context.machine)
+    network = Network.load(context.parent) if stage.parents else dense_network(settings, data)
+    model = starting_model(stage, network, context.runs).to(context.device)
+    costs, dense_costs = network.costs(), network.dense().costs()
+    epochs = classifier_epochs(stage, dense_macs=dense_costs["macs"], pruned_macs=costs["macs"])
+    if "weights" in settings:
+        path = Path(settings["weights"]["paths"]["file"])
+        load_weights(model, read_weights_file(path), source=str(path))
+        outcome = TrainOutcome(epochs * len(data.train), seconds=0.0, final_loss=float("nan"))
+    else:
+        outcome = _train(context, model, data, network, epochs)
+    if not is_main():  # of several processes that trained together one writes
+        return {}
+    network.save(context.run)
+    save_weights(context.run.weights, model)
+    return {
+        "metrics": accuracy(model, data, network),
+        "network": network.as_result() | costs,
+        "data": {
+            "images": {"train": len(data.train), "val": len(data.val), "test": len(data.test)},
+            "fingerprint": data.fingerprint,
+            "notes": list(data.notes),
+        },
+        "epochs": epochs,
+        "images_seen": outcome.images_seen,
+        "train_macs": 3 * costs["macs"] * outcome.images_seen,
+        "train_seconds": outcome.seconds,
+    }
+
+
+def _train(context: Context, model: nn.Module, data: Splits, network: Network, epochs: int) -> TrainOutcome:
+    return train_classifier(
+        model,
+        data.train,
+        settings=_train_settings(context, network, epochs),
+        checkpoint=context.run.checkpoint,
+        validation=data.val,
+        report=context.report,
+        effects=_effects(context.stage.settings, network, model),
+        snapshot=context.run.snapshot,
+    )
+
+
+def _train_settings(context: Context, network: Network, epochs: int) -> TrainSettings:
+    settings, machine = context.stage.settings, context.machine
+    return TrainSettings(
+        **{**settings["train"], "epochs": epochs, "milestones": tuple(settings["train"]["milestones"])},
+        mean=network.mean,
+        std=network.std,
+        seed=context.stage.seed,
+        precision=machine.precision,
+        checkpoint_every=machine.checkpoint_every,
+        snapshot_at=settings.get("snapshot_at"),
+    )
+
+
+def _effects(settings: Mapping[str, Any], network: Network, model: nn.Module) -> list[Effect]:
+    """Masks that are held, and what the pruning method adds to the training that comes before it."""
+    effects: list[Effect] = [] if network.masks is None else [HoldMasks(model, network.masks)]
+    wanted = settings.get("effect")
+    if wanted:
+        effect = get_method(wanted["method"]).training_effect
+        assert effect is not None
+        effects.append(effect(model, method_options(wanted)))
+    return effects

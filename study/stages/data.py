@@ -1,0 +1,22 @@
+"""The data sets of a study: what of them enters a stage's hash, and where they are on this machine."""
+
+import json
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from classify.data import Splits, open_splits
+from study.config.sections import Machine
+from training.files import canonical
+
+
+def open_classification(data: Mapping[str, Any], machine: Machine) -> Splits:
+    """All splits of a data set given by name, options and seed; kept for the next stage."""
+    return _load(canonical(dict(data)), machine.data_root, machine.workers)
+
+
+@lru_cache(maxsize=2)
+def _load(text: str, root: Path, workers: int) -> Splits:
+    data = json.loads(text)
+    return open_splits(data["name"], root=root, seed=data["seed"], workers=workers, **data["options"])

@@ -1,0 +1,181 @@
+"""The stages of the detection half: train, prune and evaluate a detector."""
+
+from collections.abc import Mapping
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from classify.models import stages_of
+from detect.build import build_detector
+from detect.cost import training_macs
+from detect.data import class_names, mean_image_size, train_loader
+from detect.data.open import open_detection
+from detect.prune import backbone_groups, detection_loss, prune_detector
+from detect.pyramid import join, narrow_pyramid, pyramid_groups
+from detect.settings import DetectorSettings, TrainSettings
+from detect.single_level import masked_parts
+from detect.train import scaled_to_processes, train_detector
+from pruning.graph.groups import Group
+from pruning.masked_training import HoldMasks, reinitialise_surviving
+from pruning.masks import Masks
+from pruning.methods import Effect, get_method
+from study.config.detector import check_pyramid
+from study.plan.estimate import Budget
+from study.stages.network import (
+    Network,
+    is_structural,
+    load_model,
+    method_options,
+    read_weights,
+    save_weights,
+    selection_of,
+)
+from study.stages.stage import Context, Stage
+from training.distributed import is_main
+
+_CALIBRATION_BATCHES = 16
+
+
+def run_train_detector(context: Context) -> dict[str, Any]:
+    """Train a detector around the parent's network; artifacts: plan.json (backbone), weights.safetensors (all)."""
+    stage, settings = context.stage, context.stage.settings
+    dataset = open_detection(settings["data"], "train", context.data)
+    network = Network.load(context.parent)
+    torch.manual_seed(stage.seed)
+    inherited = settings["init"] == "inherited" and stage.parents[0].kind == "train_classifier"
+    classifier = load_model(context.parent) if inherited else _random(network)
+    detector, cfg = build(stage, network, classifier, len(class_names(dataset)), device=context.device)
+    if stage.parents[0].kind == "prune_detector":
+        detector.load_state_dict(read_weights(context.parent.weights))
+    iterations = Budget(context.runs, context.machine).iterations(stage)
+    train_settings = TrainSettings(
+        **{**settings["train"], "milestones": tuple(settings["train"]["milestones"]), "iterations": iterations},
+        seed=stage.seed,
+        precision=context.machine.precision,
+        num_workers=context.machine.workers,
+        checkpoint_every=context.machine.checkpoint_every,
+    )
+    train_settings = scaled_to_processes(train_settings, cfg)
+    outcome = train_detector(
+        detector,
+        cfg,
+        dataset=dataset,
+        settings=train_settings,
+        checkpoint=context.run.checkpoint,
+        report=context.report,
+        effects=_effects(settings, network, detector),
+    )
+    if not is_main():  # of several processes that trained together one writes
+        return {}
+    network.save(context.run)
+    save_weights(context.run.weights, detector)
+    macs = training_macs(detector, cfg, image_size=mean_image_size(dataset, cfg), masks=network.masks)
+    return {
+        "metrics": {"final_loss": outcome.final_loss},
+        "data": dataset.split.summary(),
+        "network": network.as_result(),
+        "iterations": train_settings.iterations,
+        "images_seen": outcome.images_seen,
+        "train_macs": macs * outcome.images_seen,
+        "train_seconds": outcome.seconds,
+    }
+
+
+def run_prune_detector(context: Context) -> dict[str, Any]:
+    """Prune the backbone of the parent's detector, or also its FPN; artifacts: plan.json, weights.safetensors."""
+    stage, settings = context.stage, context.stage.settings
+    parent = stage.parents[0]
+    if is_structural(settings["target"]):
+        raise ValueError(f"target {settings['target']!r} is a shape of a classifier; prune it before the transfer")
+    dataset = open_detection(parent.settings["data"], "train", context.data)
+    network, detector, cfg = load_detector(parent, context.runs, len(class_names(dataset)), device=context.device)
+    if "scope" in settings:
+        check_pyramid(settings["method"], cfg.MODEL.FPN.NORM)
+    groups = prunable_groups(stage, network, network.build(), detector.backbone)
+    loader = train_loader(dataset, cfg, batch_size=parent.settings["train"]["batch_size"], seed=stage.seed)
+    batches = list(islice(loader, _CALIBRATION_BATCHES))
+    pruned = prune_detector(
+        detector,
+        network.arch,
+        groups,
+        settings["method"],
+        selection_of(settings),
+        batch=detector.preprocess_image(batches[0]).tensor,
+        seed=stage.seed,
+        options=method_options(settings),
+        loss=detection_loss(batches) if get_method(settings["method"]).needs != "nothing" else None,
+        scope=settings.get("scope", "backbone"),
+    )
+    small = network.then(pruned.plan, pruned.masks)
+    small.save(context.run)
+    save_weights(context.run.weights, pruned.detector)
+    return {
+        "metrics": {},
+        "network": small.as_result() | small.costs(),
+        "dense": network.dense().costs(),
+        "masked_equals_small": pruned.difference,
+        "train_macs": 0,
+    }
+
+
+def prunable_groups(stage: Stage, network: Network, classifier: nn.Module, fpn: Any) -> list[Group]:
+    """What a pruning stage may narrow of the detector before it: of its backbone, or of that and `fpn`."""
+    before = stage.parents[0].settings["model"]
+    strides, stages = before["strides"], stages_of(network.plan.arch)
+    if "scope" not in stage.settings:
+        return backbone_groups(classifier, network.example(), strides=strides, stages=stages)
+    return pyramid_groups(fpn, classifier, network.example(), strides=strides, stages=stages)
+
+
+def _random(network: Network) -> nn.Module:
+    """A network without pretraining; weights that masks leave are drawn for the fan that they leave."""
+    model, masks = network.build(), network.backbone().masks
+    if masks is not None:
+        reinitialise_surviving(model, masks)
+    return model
+
+
+def _effects(settings: Mapping[str, Any], network: Network, detector: Any) -> list[Effect]:
+    """Masks held on the parts they cover, and what pruning inside the detector asks of the training before."""
+    effects: list[Effect] = []
+    if network.masks is not None:
+        for part in masked_parts(detector).values():
+            here = {name: mask for name, mask in network.masks.items() if name in dict(part.named_parameters())}
+            if here:
+                effects.append(HoldMasks(part, Masks(here)))
+    wanted = settings.get("effect")
+    if wanted:
+        effect = get_method(wanted["method"]).training_effect
+        assert effect is not None
+        trained = join(detector.backbone) if "scope" in wanted else detector.backbone.bottom_up.body
+        effects.append(effect(trained, method_options(wanted)))
+    return effects
+
+
+def load_detector(stage: Stage, runs: Path, num_classes: int, *, device: str) -> tuple[Network, Any, Any]:
+    """The network, the detector with its weights and Detectron2's config of a finished training stage."""
+    run = stage.run(runs)
+    network = Network.load(run)
+    detector, cfg = build(stage, network, network.build(), num_classes, device=device)
+    detector.load_state_dict(read_weights(run.weights))
+    return network, detector, cfg
+
+
+def build(stage: Stage, network: Network, classifier: nn.Module, num_classes: int, *, device: str) -> tuple[Any, Any]:
+    """The detector that a training stage's settings describe, around `classifier`, as narrow as `network` says."""
+    model = dict(stage.settings["model"])
+    model["config_file"] = Path(model["config_file"]) if model["config_file"] else None
+    lists = {k: tuple(v) for k, v in model.items() if isinstance(v, list)}
+    settings = DetectorSettings(
+        num_classes=num_classes,
+        pixel_mean=network.mean,  # type: ignore[arg-type]
+        pixel_std=network.std,  # type: ignore[arg-type]
+        **{**model, **lists},
+    )
+    detector, cfg = build_detector(classifier, settings=settings, device=device)
+    if network.pyramid_plan().changes_shape:
+        narrow_pyramid(detector.backbone, network.pyramid_plan())
+    return detector, cfg

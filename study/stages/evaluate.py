@@ -1,0 +1,65 @@
+"""The stage that scores a detector."""
+
+from typing import Any
+
+from detect.cost import detector_params, evaluation_macs
+from detect.data import DetectionDataset, class_names, mean_image_size
+from detect.data.check import check_split, shared_images
+from detect.data.open import open_detection
+from detect.evaluate import METRICS, evaluate_detector
+from detect.pictures import draw_scenes
+from detect.voc_metrics import VOC_METRICS
+from study.stages.detector import load_detector
+from study.stages.stage import Context
+from training.distributed import is_main
+
+
+def run_evaluate(context: Context) -> dict[str, Any]:
+    """COCO's and VOC's metrics on the test split, costs at its image size, pictures.
+
+    Artifacts: detections.json, pr.json (precision by recall at IoU 0.5), detections/.
+    """
+    settings, parent = context.stage.settings, context.stage.parents[0]
+    dataset = open_detection(settings["data"], settings["split"], context.data)
+    network, detector, cfg = load_detector(parent, context.runs, len(class_names(dataset)), device=context.device)
+    scores = evaluate_detector(detector, cfg, dataset=dataset, out_dir=context.run.path)
+    if not is_main():
+        return {}
+    if settings["scenes"]:
+        pictures = context.run.path / "detections"
+        draw_scenes(detector, cfg, dataset=dataset, out_dir=pictures, count=settings["scenes"])
+    size = mean_image_size(dataset, cfg)
+    macs = evaluation_macs(detector, cfg, image_size=size, masks=network.masks)
+    backbone_params, params = detector_params(detector, network.masks)
+    return {
+        "metrics": {name: scores[name] for name in (*METRICS, *VOC_METRICS) if name in scores},
+        "per_class": scores["per_class"],
+        "voc_per_class": scores.get("voc_per_class"),
+        "data": dataset.split.summary() | {"notes": _shared_images(context, dataset)},
+        "evaluation": {
+            "split": settings["split"],
+            "images": scores["images"],
+            "boxes": scores["boxes"],
+            "detections": scores["detections"],
+            "image_size": list(size),
+            "metric": scores["metric"],
+        },
+        "costs": {
+            "backbone_params": backbone_params,
+            "backbone_macs": macs.backbone,
+            "detector_params": params,
+            "detector_macs": macs.total,
+        },
+        "train_macs": 0,
+    }
+
+
+def _shared_images(context: Context, dataset: DetectionDataset) -> list[str]:
+    """What a result has to say about images that were trained on; without `allow_shared` there are none."""
+    data = context.stage.settings["data"]
+    if not data.get("allow_shared"):
+        return []
+    train = check_split(open_detection(data, "train", context.data).split)
+    shared = sum(1 for _ in shared_images(train, check_split(dataset.split)))
+    there = f"{len(dataset.split.images)} images of the {context.stage.settings['split']} split"
+    return [f"{shared} of {there} are in training too"] if shared else []

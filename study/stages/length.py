@@ -1,0 +1,38 @@
+"""How long a detector trains: the same for every route, or stretched as the pruned network is cheaper.
+
+`same_iterations`: every route has the iterations of the config, split where pruning happens in between.
+`same_compute`: Scratch-B for the detector itself; iterations x dense multiply-adds / pruned multiply-adds of a training
+image. `same_total`: the route as a whole, its classification stages included, may cost what the unpruned route
+costs; the detector gets what they left.
+"""
+
+from classify.regimes import budget_epochs, get_regime
+from study.stages.stage import Stage
+
+
+def stretched(iterations: int, *, dense_macs: int, macs: int) -> int:
+    """Iterations that cost the pruned detector what `iterations` cost the dense one; MACs are those of one image."""
+    return iterations * dense_macs // macs
+
+
+def remaining(*, total: int, spent: int, macs: int, batch_size: int) -> int:
+    """Iterations that are left of `total` training MACs; ValueError if the stages before have used them up."""
+    left = (total - spent) // (macs * batch_size)
+    if left < 1:
+        raise ValueError(
+            f"detector.budget same_total: the stages before cost {spent:.3g} of {total:.3g} training MACs, which leaves"
+            " no iteration for the detector; lower classifier.train.epochs or raise detector.train.iterations"
+        )
+    return left
+
+
+def classifier_epochs(stage: Stage, *, dense_macs: int, pruned_macs: int) -> int:
+    """The epochs of a training stage: its own, or those that its budget comes to."""
+    return budget_epochs(
+        get_regime(stage.settings["regime"]),
+        stage.settings["train"]["epochs"],
+        dense_macs=dense_macs,
+        pruned_macs=pruned_macs,
+        cap=stage.settings["cap"],
+        fine_tune_epochs=stage.settings.get("fine_tune_epochs", 0),
+    )

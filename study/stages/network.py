@@ -1,0 +1,159 @@
+"""The network of a stage: its plan, its input, its weights; from a run directory or, ahead of it, from a config."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+
+from classify.models import arch, channel_groups, rebuild
+from pruning.cost import count_macs, count_params, masked_costs
+from pruning.masks import Masks
+from pruning.plan import PruningPlan
+from pruning.prune import Arch
+from pruning.select import Selection
+from pruning.targets import get_target
+from study.stages.stage import Stage
+from study.stages.store import RunDir
+from training.files import write_bytes, write_text
+from training.options import read_method_options
+
+_PYRAMID = "fpn_"  # how Detectron2 names an FPN's layers; no classifier's layer is named so
+
+
+@dataclass(frozen=True)
+class Network:
+    """A classifier's architecture and the input it was made for: image side in pixels, mean and std in 0..1.
+
+    Of one that was pruned together with a detector's FPN, plan and masks name layers of the FPN as well.
+    """
+
+    plan: PruningPlan
+    num_classes: int
+    image_size: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    masks: Masks | None = None  # where single weights were removed
+
+    @property
+    def arch(self) -> Arch:
+        return arch(self.plan.arch, self.plan.options)
+
+    def build(self) -> nn.Module:
+        """The network with random weights from the current generator."""
+        return rebuild(self.backbone().plan, self.num_classes)
+
+    def example(self) -> Tensor:
+        """A zero image batch (1, C, H, W)."""
+        return torch.zeros(1, len(self.mean), self.image_size, self.image_size)
+
+    def backbone(self) -> "Network":
+        """The classifier alone, without what was removed of an FPN."""
+        masks = {name: mask for name, mask in (self.masks or {}).items() if not name.startswith(_PYRAMID)}
+        plan = self.plan.part(lambda name: not name.startswith(_PYRAMID))
+        return replace(self, plan=plan, masks=Masks(masks) if masks else None)
+
+    def pyramid_plan(self) -> PruningPlan:
+        """What was removed of an FPN; most often nothing."""
+        return self.plan.part(lambda name: name.startswith(_PYRAMID))
+
+    def dense(self) -> "Network":
+        """The same network before any pruning."""
+        return replace(self, plan=PruningPlan(self.plan.arch, self.plan.options), masks=None)
+
+    def then(self, plan: PruningPlan, masks: Mapping[str, Tensor]) -> "Network":
+        """This network after one more pruning: channels removed by `plan`, or weights left by `masks`."""
+        if self.masks is not None and plan.changes_shape:
+            raise ValueError("channels cannot be removed from a network that single weights were removed from")
+        return replace(self, plan=self.plan.then(plan), masks=Masks(masks) if masks else self.masks)
+
+    def costs(self) -> dict[str, Any]:
+        """`params` and `macs` of the classifier at its input size; weights that masks remove do not count."""
+        model, example, masks = self.build(), self.example(), self.backbone().masks
+        if masks is None:
+            return {"params": count_params(model), "macs": count_macs(model, example)}
+        params, macs = masked_costs(model, masks, example)
+        return {"params": params, "macs": macs, "density": masks.density()}
+
+    def save(self, run: RunDir) -> None:
+        """Write `plan.json`, and `masks.safetensors` where there are masks."""
+        write_text(run.plan, self.plan.to_json())
+        if self.masks is not None:
+            write_bytes(run.masks, self.masks.to_bytes())
+
+    def as_result(self) -> dict[str, Any]:
+        """What a result records of it beside `plan.json`."""
+        return {
+            "num_classes": self.num_classes,
+            "image_size": self.image_size,
+            "mean": list(self.mean),
+            "std": list(self.std),
+        }
+
+    @classmethod
+    def load(cls, run: RunDir) -> "Network":
+        """Read it from a finished run."""
+        result = run.read_result()
+        data = result["network"]
+        mean, std = tuple(data["mean"]), tuple(data["std"])
+        masks = Masks.load(run.whole(run.masks)) if run.masks.name in result["artifacts"] else None
+        return cls(PruningPlan.load(run.whole(run.plan)), data["num_classes"], data["image_size"], mean, std, masks)
+
+
+def load_model(run: RunDir) -> nn.Module:
+    """The classifier of a finished run with its weights."""
+    model = Network.load(run).build()
+    model.load_state_dict(read_weights(run.weights))
+    return model
+
+
+def save_weights(path: Path, model: nn.Module) -> None:
+    """Write all tensors of a network as safetensors, atomically."""
+    state = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()}
+    write_bytes(path, save(state))
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Read an artifact of a finished run; ValueError names one that is missing, damaged or changed."""
+    RunDir(path.parent).whole(path)
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{path}: not readable as safetensors ({error}); delete its run to train it again") from error
+
+
+def method_options(settings: Mapping[str, Any]) -> Any:
+    """The typed options of a pruning stage's method."""
+    return read_method_options(settings["method"], settings["options"])
+
+
+def selection_of(settings: Mapping[str, Any]) -> Selection:
+    """The selection of a pruning stage."""
+    data = dict(settings["selection"])
+    ratios = data.pop("ratio")
+    return Selection(**{**data, "ratio": ratios[0] if len(ratios) == 1 else tuple(ratios), "skip": tuple(data["skip"])})
+
+
+def is_structural(target: str | None) -> bool:
+    """Does this published shape drop blocks or read fewer inputs, which no selection of channels can say?"""
+    return target is not None and bool(get_target(target).select or get_target(target).blocks)
+
+
+def dense_groups(network: Network, model: nn.Module) -> list[Any]:
+    """The channel groups of a network as it is now."""
+    return channel_groups(network.plan.arch, model, network.example())
+
+
+def dense_network(settings: Mapping[str, Any], data: Any) -> Network:
+    """The unpruned network that a stage's settings name, for the data it is trained on."""
+    plan = PruningPlan(settings["arch"], settings["arch_options"])
+    return Network(plan, len(data.train.classes), data.train.shape[-1], data.mean, data.std)
+
+
+def starts_dense(stage: Stage) -> bool:
+    """Does this stage make its network from its own settings, rather than take over its parent's?"""
+    return not stage.parents or (stage.kind == "prune" and "arch" in stage.settings)

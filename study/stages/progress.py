@@ -1,0 +1,63 @@
+"""What a running stage tells: metrics on disk, a status file, TensorBoard."""
+
+import json
+import time
+from collections.abc import Mapping
+
+from torch.utils.tensorboard import SummaryWriter
+
+from study.stages.store import RunDir
+from training.files import write_text
+
+_STATUS_SECONDS = 0.5  # a status file is written at most this often
+
+
+class Recorder:
+    """Writes the metrics of one stage: `metrics.jsonl`, TensorBoard events, and a status that others can read.
+
+    A resumed training repeats the steps since its checkpoint: lines from `first_step` on are dropped first.
+    """
+
+    def __init__(self, run: RunDir, label: str):
+        self.run = run
+        self.label = label
+        self.started = time.time()
+        self.first: int | None = None
+        self._written = 0.0
+        self._events: SummaryWriter | None = None
+
+    def __call__(self, step: int, total: int, metrics: Mapping[str, float]) -> None:
+        """Record `metrics` after `step` of `total`."""
+        if self.first is None:
+            self._rewind(step)
+        row = {"step": step, "total": total, **{k: float(v) for k, v in metrics.items()}}
+        with self.run.metrics.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+        assert self._events is not None
+        for key, value in metrics.items():
+            self._events.add_scalar(key, value, step)
+        if time.time() - self._written > _STATUS_SECONDS or step == total:
+            self._written = time.time()
+            rate = (step - (self.first or 0)) / max(self._written - self.started, 1e-9)
+            status = {"label": self.label, "rate": rate, "time": self._written, **row}
+            write_text(self.run.status, json.dumps(status), flush=False)
+
+    def close(self) -> None:
+        """Flush the events."""
+        if self._events is not None:
+            self._events.close()
+
+    def _rewind(self, step: int) -> None:
+        self.first = step
+        self.started = time.time()
+        kept = []
+        if self.run.metrics.is_file():
+            for line in self.run.metrics.read_text(encoding="utf-8").splitlines():
+                try:
+                    row = json.loads(line)
+                except json.JSONDecodeError:
+                    continue  # the line that a kill cut off
+                if row["step"] < step:
+                    kept.append(line)
+        write_text(self.run.metrics, "".join(f"{line}\n" for line in kept))
+        self._events = SummaryWriter(str(self.run.path), purge_step=step)

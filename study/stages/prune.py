@@ -1,0 +1,162 @@
+"""The stage that prunes a classifier: a trained one, or an untrained one where only the shape is wanted."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from classify.data import Splits
+from classify.data.augment import normalize
+from classify.data.images import balanced_indices
+from pruning.cost import map_areas
+from pruning.design.pattern import average, pattern_from_masks, pattern_from_plan
+from pruning.methods import Calibration, get_method
+from pruning.modes import evaluation_mode
+from pruning.prune import Pruned, prune, prune_by_choice
+from pruning.recalibrate import recalibrate
+from pruning.targets import choose_for_target, get_target
+from study.stages.classifier import accuracy
+from study.stages.data import open_classification
+from study.stages.network import (
+    Network,
+    dense_groups,
+    dense_network,
+    is_structural,
+    load_model,
+    method_options,
+    save_weights,
+    selection_of,
+    starts_dense,
+)
+from study.stages.stage import Context, Stage
+from study.stages.store import RunDir
+from training.files import write_text
+
+_CALIBRATION_IMAGES = 512
+_RECALIBRATION_BATCHES, _RECALIBRATION_BATCH_SIZE = 100, 128  # of the training images, as in the study
+_CHECKED_IMAGES = 8  # on which the masked and the smaller network must agree
+
+
+@dataclass(frozen=True)
+class _Before:
+    """The network that is about to be pruned, and its data."""
+
+    network: Network
+    model: nn.Module
+    data: Splits
+
+
+def run_prune(context: Context) -> dict[str, Any]:
+    """Prune; artifacts: plan.json, weights.safetensors, masks.safetensors from methods that remove single weights."""
+    settings, run = context.stage.settings, context.run
+    before = _before(context)
+    options = _options(context, before)
+    pruned = _prune(before, settings, options, seed=context.stage.seed)
+    small = before.network.then(pruned.plan, pruned.masks)
+    small.save(run)
+    save_weights(run.weights, pruned.model)
+    trained = not starts_dense(context.stage)
+    return {
+        "metrics": _metrics(pruned.model.to(context.device), before) if trained else {},
+        "network": small.as_result() | small.costs(),
+        "dense": before.network.dense().costs(),
+        "masked_equals_small": pruned.difference,
+        "train_macs": 0,
+    }
+
+
+def data_settings(stage: Stage) -> dict[str, Any]:
+    """The settings of the nearest stage before, or of this one, that names a data set."""
+    for ancestor in reversed(stage.with_ancestors()):
+        if "dataset" in ancestor.settings:
+            return dict(ancestor.settings)
+    raise ValueError(f"no stage before {stage.id} names a classification data set")
+
+
+def _before(context: Context) -> _Before:
+    settings, stage = context.stage.settings, context.stage
+    data = open_classification(data_settings(stage)["dataset"], context.machine)
+    if not starts_dense(stage):
+        return _Before(Network.load(context.parent), load_model(context.parent), data)
+    network = dense_network(settings, data)
+    torch.manual_seed(stage.seed)
+    return _Before(network, network.build(), data)
+
+
+def _options(context: Context, before: _Before) -> Any:
+    """The method's options, with what earlier stages left for it: masks of the round before, patterns to follow."""
+    settings, stage = context.stage.settings, context.stage
+    options = method_options(settings)
+    if before.network.masks is not None:
+        if "masks" not in {option.name for option in fields(options)}:
+            raise ValueError(
+                f"{settings['method']} cannot prune a network that single weights were removed from; lottery can"
+            )
+        options = replace(options, masks=before.network.masks)
+    if starts_dense(stage) and stage.parents:
+        _write_pattern([parent.run(context.runs) for parent in stage.parents], context.run)
+        options = replace(options, patterns=(str(context.run.pattern),))
+    return options
+
+
+def _write_pattern(guides: list[RunDir], run: RunDir) -> None:
+    """What the guiding networks have in common, by stage of the network."""
+    patterns = []
+    for guide in guides:
+        network = Network.load(guide)
+        areas = map_areas(network.dense().build(), network.example())
+        masks = network.masks
+        patterns.append(pattern_from_plan(network.plan, areas) if masks is None else pattern_from_masks(masks, areas))
+    write_text(run.pattern, average(patterns).to_json())
+
+
+def _prune(before: _Before, settings: Mapping[str, Any], options: Any, *, seed: int) -> Pruned:
+    network, model = before.network, before.model
+    batch = _inputs(before, torch.arange(min(_CHECKED_IMAGES, len(before.data.train))))
+    groups = dense_groups(network, model)
+    if is_structural(settings["target"]):
+        choice = choose_for_target(get_target(settings["target"]), model, groups)
+        return prune_by_choice(model, network.arch, groups, choice, batch=batch)
+    return prune(
+        model,
+        network.arch,
+        groups,
+        settings["method"],
+        selection_of(settings),
+        batch=batch,
+        seed=seed,
+        options=options,
+        calibration=_calibration(before) if get_method(settings["method"]).needs != "nothing" else None,
+    )
+
+
+def _metrics(model: nn.Module, before: _Before) -> dict[str, Any]:
+    """Accuracy right after pruning; on the test split also with BatchNorm's statistics estimated anew."""
+    network, data = before.network, before.data
+    found = accuracy(model, data, network)
+    index = torch.randperm(len(data.train), generator=torch.Generator().manual_seed(0))
+    batches = index[: _RECALIBRATION_BATCHES * _RECALIBRATION_BATCH_SIZE].split(_RECALIBRATION_BATCH_SIZE)
+    device = next(model.parameters()).device
+    recalibrate(model, (_inputs(before, batch).to(device) for batch in batches))
+    return found | {"recalibrated_top1": accuracy(model, data, network, splits=("test",))["test_top1"]}
+
+
+def _calibration(before: _Before) -> Calibration:
+    """Cross-entropy over training images, as many of each class, by which activations or gradients are seen."""
+    chosen = balanced_indices(before.data.train.labels, _CALIBRATION_IMAGES)
+    images, labels = _inputs(before, chosen), before.data.train.labels[chosen]
+
+    def loss(model: nn.Module) -> Tensor:
+        with evaluation_mode(model):
+            parts = zip(images.split(64), labels.split(64), strict=True)
+            return torch.stack([F.cross_entropy(model(x), y, reduction="sum") for x, y in parts]).sum() / len(labels)
+
+    return loss
+
+
+def _inputs(before: _Before, index: Tensor) -> Tensor:
+    """Training images as the network reads them, (n, C, H, W)."""
+    return normalize(before.data.train.take(index), before.network.mean, before.network.std)

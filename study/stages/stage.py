@@ -1,0 +1,140 @@
+"""A stage: a pure function of its settings, its parents' artifacts and a seed."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from study.config.sections import Machine
+from study.stages.progress import Recorder
+from study.stages.store import RunDir
+from training.files import content_hash
+
+# raised when the code of a kind changes what equal settings give, so that old results are not taken for new ones
+VERSIONS: dict[str, int] = {
+    "train_classifier": 1,
+    "prune": 2,
+    "train_detector": 1,
+    "prune_detector": 2,
+    "evaluate": 1,
+}
+
+
+@dataclass(frozen=True)
+class Stage:
+    """`settings` is everything that defines the result besides `parents` and `seed`; plain JSON data."""
+
+    kind: str
+    settings: Mapping[str, Any]
+    parents: tuple["Stage", ...]
+    seed: int
+
+    @cached_property
+    def hash(self) -> str:
+        """Content hash over kind, version, settings and the parents' hashes; the seed stands beside it."""
+        parents = [f"{p.kind}-{p.hash}" for p in self.parents]
+        return content_hash([self.kind, VERSIONS[self.kind], _without_places(self.settings), parents])
+
+    @property
+    def id(self) -> str:
+        """`<kind>-<hash>/seed<k>`, the run directory's place below the runs folder."""
+        return f"{self.kind}-{self.hash}/seed{self.seed}"
+
+    def run(self, runs: Path) -> RunDir:
+        return RunDir(runs / self.id)
+
+    def with_ancestors(self) -> list["Stage"]:
+        """This stage and all it depends on, parents first, each once."""
+        found: dict[str, Stage] = {}
+        for parent in self.parents:
+            found |= {s.id: s for s in parent.with_ancestors()}
+        return [*found.values(), self]
+
+    def __hash__(self) -> int:
+        return hash(self.id)
+
+
+def load_stage(run: Path) -> Stage:
+    """The stage whose finished run directory this is, with its ancestors, from their `config.yaml`.
+
+    ValueError if the directory is none, is not finished, or its name does not belong to its content.
+    """
+    if not RunDir(run).config.is_file():
+        raise ValueError(f"{run}: not a run directory (it has no config.yaml)")
+    if not RunDir(run).done:
+        raise ValueError(f"{run}: this run is not finished (it has no result.json)")
+    try:
+        data = yaml.safe_load(RunDir(run).config.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{RunDir(run).config}: not valid YAML: {' '.join(str(error).split())}") from error
+    runs = run.resolve().parents[1]
+    parents = tuple(load_stage(runs / parent) for parent in data["parents"])
+    stage = Stage(data["kind"], data["settings"], parents, data["seed"])
+    if (runs / stage.id) != run.resolve():
+        raise ValueError(
+            f"{run}: its config.yaml belongs to {stage.id}; it was moved, changed, or is of another version"
+        )
+    return stage
+
+
+def _without_places(settings: Any) -> Any:
+    """Settings without what only says where files are on this machine, or that they may be fetched."""
+    if isinstance(settings, Mapping):
+        return {key: _without_places(value) for key, value in settings.items() if key not in ("paths", "download")}
+    if isinstance(settings, list | tuple):
+        return [_without_places(value) for value in settings]
+    return settings
+
+
+@dataclass(frozen=True)
+class Context:
+    """One stage about to run on this machine."""
+
+    stage: Stage
+    runs: Path
+    machine: Machine
+    report: Recorder
+
+    @property
+    def run(self) -> RunDir:
+        return self.stage.run(self.runs)
+
+    @property
+    def parent(self) -> RunDir:
+        """The run directory of the stage's parent."""
+        return self.stage.parents[0].run(self.runs)
+
+    @property
+    def data(self) -> Path:
+        """Where generated detection data is kept: beside the runs."""
+        return self.runs / "data"
+
+    @property
+    def device(self) -> str:
+        """Where this stage computes."""
+        return device_of(self.machine)
+
+
+def device_of(machine: Machine) -> str:
+    """`cuda` where there is one, unless the machine section says otherwise."""
+    if machine.device != "auto":
+        return machine.device
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+@dataclass(frozen=True)
+class Task:
+    """A stage to run below `runs` on a machine; `label` is what a person calls it."""
+
+    stage: Stage
+    label: str
+    runs: Path
+    machine: Machine
+
+    @property
+    def run(self) -> RunDir:
+        return self.stage.run(self.runs)

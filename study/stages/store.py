@@ -1,0 +1,128 @@
+"""Run directories: their names, their files, and the checksums by which a change of any of them is found."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from training.files import canonical, read_json, sha256, write_json
+
+_CHECKSUM = "checksum"
+
+
+@dataclass(frozen=True)
+class RunDir:
+    """One run directory, `<kind>-<hash>/seed<k>`, and the only place where its files are named."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        return self.path / "config.yaml"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def log(self) -> Path:
+        return self.path / "log.txt"
+
+    @property
+    def status(self) -> Path:
+        return self.path / "status.json"
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.path / "checkpoint.pt"
+
+    @property
+    def plan(self) -> Path:
+        return self.path / "plan.json"
+
+    @property
+    def weights(self) -> Path:
+        return self.path / "weights.safetensors"
+
+    @property
+    def masks(self) -> Path:
+        return self.path / "masks.safetensors"
+
+    @property
+    def snapshot(self) -> Path:
+        """The weights of an early iteration, for tickets that are rewound to it."""
+        return self.path / "snapshot.safetensors"
+
+    @property
+    def pattern(self) -> Path:
+        """What a guided design follows."""
+        return self.path / "pattern.json"
+
+    @property
+    def result(self) -> Path:
+        return self.path / "result.json"
+
+    @property
+    def failure(self) -> Path:
+        """The sentence with which the last attempt failed."""
+        return self.path / "failure.json"
+
+    @property
+    def job(self) -> Path:
+        """The number of the Slurm job that this stage was given to."""
+        return self.path / "job.json"
+
+    @property
+    def lock(self) -> Path:
+        return self.path / ".lock"
+
+    @property
+    def at_work(self) -> Path:
+        """Of a study's directory: the lock that a process holds as long as it runs the study."""
+        return self.path / ".at_work"
+
+    @property
+    def done(self) -> bool:
+        """Is `result.json`, which is written last, there?"""
+        return self.result.is_file()
+
+    def artifacts(self) -> list[Path]:
+        """The files that a result vouches for, in order of their names."""
+        passing = {self.log, self.status, self.checkpoint, self.result, self.failure, self.job, self.lock}
+        found = [file for file in self.path.rglob("*") if file.is_file() and file not in passing]
+        return sorted(file for file in found if not file.name.startswith((".", "events.", self.checkpoint.stem)))
+
+    def write_result(self, result: Mapping[str, Any]) -> None:
+        """Write `result.json` with the SHA-256 of every artifact and of itself: the mark of a finished run."""
+        sums = {str(file.relative_to(self.path)): sha256(file) for file in self.artifacts()}
+        content = json.loads(json.dumps({**result, "artifacts": sums}, allow_nan=False))
+        write_json(self.result, {**content, _CHECKSUM: _checksum(content)})
+
+    def read_result(self) -> dict[str, Any]:
+        """The result of a finished run; ValueError if it is damaged or not as it was written."""
+        result = read_json(self.result)
+        if not isinstance(result, dict) or result.get(_CHECKSUM) != _checksum(result):
+            raise ValueError(
+                f"{self.result}: its content does not have its checksum: it was changed after the run, or another"
+                " version wrote it; delete this file to run the stage again"
+            )
+        return result
+
+    def whole(self, file: Path) -> Path:
+        """`file`, an artifact of this finished run, if it is as the run wrote it; ValueError otherwise."""
+        wanted = self.read_result()["artifacts"].get(str(file.relative_to(self.path)))
+        if not file.is_file():
+            raise ValueError(f"{file}: this file of a finished run is missing; delete {self.result} to run it again")
+        if wanted != sha256(file):
+            raise ValueError(
+                f"{file}: this is not the file that the run wrote (its checksum differs from the one in"
+                f" {self.result.name}); delete {self.result} to run the stage again"
+            )
+        return file
+
+
+def _checksum(result: Mapping[str, Any]) -> str:
+    content = canonical({key: value for key, value in result.items() if key != _CHECKSUM})
+    return hashlib.sha256(content.encode()).hexdigest()

@@ -1,0 +1,83 @@
+"""The detection studies' configs, planned on a data set of one image where theirs would be."""
+
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from support.voc_layout import voc_object, write_voc
+
+from study.config.load import load_config, read_yaml
+from study.config.schema import DetectConfig, StudyConfig
+from study.config.sections import Machine
+from study.plan.estimate import Budget
+from study.plan.pipelines import expand
+
+CONFIGS = Path(__file__).parents[3] / "configs"
+STUDIES = [path for path in sorted((CONFIGS / "pipelines").glob("*.yaml")) if "detector" in read_yaml(path)]
+SIZE = (640, 480)
+
+
+@pytest.fixture
+def somewhere(tmp_path, monkeypatch):
+    """The working directory with one image of VOC, COCO and BCCD each, in the places that the configs name."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DETECTRON2_DATASETS", raising=False)
+    dog = {"000001": [voc_object("dog", (10, 10, 60, 50))]}
+    for split, root in (("trainval", "datasets/VOC2007"), ("train", "data/bccd"), ("test", "data/bccd")):
+        write_voc(tmp_path / root, dog, split)
+    write_voc(tmp_path / "datasets/VOC2007", dog, "test")
+    for split in ("train2017", "val2017"):
+        folder = tmp_path / "datasets" / "coco"
+        (folder / split).mkdir(parents=True)
+        Image.new("RGB", SIZE).save(folder / split / "a.jpg")
+        (folder / "annotations").mkdir(exist_ok=True)
+        box = {"id": 1, "image_id": 1, "category_id": 18, "bbox": [8, 8, 20, 20], "area": 400, "iscrowd": 0}
+        image = {"id": 1, "file_name": "a.jpg", "width": SIZE[0], "height": SIZE[1]}
+        content = {"images": [image], "annotations": [box], "categories": [{"id": 18, "name": "dog"}]}
+        (folder / "annotations" / f"instances_{split}.json").write_text(json.dumps(content))
+    return tmp_path
+
+
+def routes_of(path):
+    return expand(load_config(StudyConfig, path, ["seeds=[0]"]), source=str(path))
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
+def test_a_detection_study_has_all_six_routes(path, somewhere):
+    routes = routes_of(path)
+    assert {route.pipeline for route in routes} == {
+        "unpruned",
+        "prune_then_transfer",
+        "transfer_then_prune",
+        "scratch_e",
+        "scratch_b",
+        "detect_from_scratch",
+    }
+
+
+@pytest.mark.parametrize("path", sorted((CONFIGS / "detect").glob("*.yaml")), ids=lambda path: path.stem)
+def test_a_detector_alone_loads(path, somewhere):
+    assert load_config(DetectConfig, path).detector.train.iterations > 0
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
+def test_a_file_says_where_it_comes_from_and_how_it_is_run(path):
+    heading = path.read_text(encoding="utf-8").partition("\n\n")[0]
+    for word in ("# Source ", "# Data ", "# Cost ", "# Command ", f"configs/pipelines/{path.name}"):
+        assert word in heading
+    assert "@" not in heading
+    assert read_yaml(path)["name"] == path.stem
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
+def test_a_detection_study_is_planned(path, somewhere):
+    """The pruned backbone of each route is the published shape, or smaller than the unpruned one."""
+    budget = Budget(somewhere / "runs", Machine(data_root=somewhere / "absent"))
+    for route in routes_of(path):
+        estimates = [budget.estimate(stage) for stage in route.stages]
+        trained = [e for e, stage in zip(estimates, route.stages, strict=True) if stage.kind.startswith("train")]
+        assert all(e.train_macs > 0 for e in trained)
+        if route.pipeline == "scratch_e" and route.point.get("variant") == "resnet34-A":
+            assert estimates[0].params == 20_151_764

@@ -1,0 +1,52 @@
+"""Budgets of detectors: iterations, compute of the detector, compute of the whole route."""
+
+import pytest
+from support.tiny_study import tiny
+
+from study.plan.estimate import Budget
+from study.stages.length import remaining, stretched
+
+
+def test_the_arithmetic():
+    assert stretched(100, dense_macs=30, macs=20) == 150
+    assert stretched(100, dense_macs=30, macs=29) == 103  # 103.4
+    assert remaining(total=1000, spent=400, macs=30, batch_size=2) == 10
+    with pytest.raises(ValueError, match="leaves no iteration for the detector"):
+        remaining(total=1000, spent=990, macs=30, batch_size=2)
+
+
+def lengths(tmp_path, rule):
+    config, routes = tiny(f"detector.budget={rule}", "detector.train.iterations=200", "classifier.train.epochs=3")
+    budget = Budget(tmp_path, config.machine)
+    totals, iterations = {}, {}
+    for route in routes:
+        trained = [s for s in route.stages if s.kind == "train_detector"]
+        iterations[route.pipeline] = [budget.iterations(s) for s in trained]
+        totals[route.pipeline] = sum(budget.estimate(s).train_macs for s in route.stages)
+        costs = [budget.estimate(s).train_macs // (budget.iterations(s) * 2) for s in trained]
+        totals[route.pipeline, "slack"] = costs[-1] * 2
+    return iterations, totals
+
+
+def test_same_compute_stretches_pruned_detectors_only(tmp_path):
+    iterations, _ = lengths(tmp_path, "same_compute")
+    assert iterations["unpruned"] == [200]
+    assert iterations["scratch_e"] == iterations["scratch_b"] == iterations["detect_from_scratch"]
+    assert 200 < iterations["scratch_e"][0] < 260
+    before, after = iterations["transfer_then_prune"]
+    assert before == 140
+    assert after == pytest.approx(60 * iterations["scratch_e"][0] / 200, abs=1)
+
+
+def test_same_total_gives_every_route_the_cost_of_the_unpruned_one(tmp_path):
+    iterations, totals = lengths(tmp_path, "same_total")
+    assert iterations["unpruned"] == [200]
+    for pipeline in ("prune_then_transfer", "transfer_then_prune", "scratch_e", "scratch_b", "detect_from_scratch"):
+        short = totals["unpruned"] - totals[pipeline]
+        assert 0 <= short < totals[pipeline, "slack"], pipeline  # less than one more iteration
+    assert iterations["detect_from_scratch"] > iterations["prune_then_transfer"]
+
+
+def test_without_a_rule_settings_are_as_before():
+    stage = tiny()[1][0].stages[1]
+    assert "budget" not in stage.settings

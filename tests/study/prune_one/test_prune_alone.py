@@ -1,0 +1,288 @@
+"""Pruning one network from a command: its files, its numbers, its weights, its errors."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from classify.calibration import ImageSource
+from classify.models import build, example_input, rebuild
+from pruning.cost import count_macs, count_params
+from pruning.design.pattern import Pattern
+from pruning.masks import Masks
+from pruning.plan import PruningPlan
+from study.prune_one.job import PruneJob
+from study.prune_one.prune import prune_alone
+
+R56, R110, R34 = (853_018, 125_485_696), (1_727_962, 252_887_680), (21_797_672, 3_663_761_408)
+R50, BIASED_R50, VGG = (25_549_480, 4_089_184_256), (25_560_872, 4_089_184_256), (138_357_544, 15_470_264_320)
+slow = pytest.mark.slow
+
+# target, (params, MACs), those of the network whose cost is the budget, Scratch-B epochs
+PUBLISHED = [
+    ("resnet56-A", (773_336, 112_435_840), R56, 178),
+    ("resnet56-B", (735_712, 90_907_264), R56, 220),
+    pytest.param("resnet110-A", (1_688_522, 212_779_648), R110, 190, marks=slow),
+    pytest.param("resnet110-B", (1_168_424, 155_124_352), R110, 260, marks=slow),
+    pytest.param("vgg16-A", (5_397_034, 206_279_680), (14_987_722, 313_463_808), 243, marks=slow),
+    pytest.param("resnet34-A", (20_151_764, 3_100_184_576), R34, 106, marks=slow),
+    pytest.param("resnet34-B", (19_469_372, 2_782_269_440), R34, 118, marks=slow),
+    pytest.param("thinet-resnet50-30", (8_669_158, 1_166_283_835), BIASED_R50, 180, marks=slow),
+    pytest.param("thinet-resnet50-50", (12_385_704, 1_822_031_872), BIASED_R50, 180, marks=slow),
+    pytest.param("thinet-resnet50-70", (16_949_086, 2_601_392_356), BIASED_R50, 141, marks=slow),
+    pytest.param("resnet50-2x", (19_697_424, 2_730_129_076), BIASED_R50, 134, marks=slow),
+    pytest.param("sss-resnet41", (25_351_080, 3_472_621_568), R50, 117, marks=slow),
+    pytest.param("sss-resnet32", (14_261_928, 2_817_523_712), R50, 145, marks=slow),
+    pytest.param("sss-resnet26", (14_915_496, 2_278_031_360), R50, 179, marks=slow),
+    pytest.param("thinet-vgg16-conv", (131_452_552, 4_791_205_888), VGG, 180, marks=slow),
+    pytest.param("thinet-vgg16-gap", (8_322_696, 4_668_084_224), VGG, 180, marks=slow),
+    pytest.param("thinet-vgg16-tiny", (1_325_368, 1_004_578_816), VGG, 180, marks=slow),
+    pytest.param("vgg16-5x", (130_879_294, 3_515_283_520), VGG, 180, marks=slow),
+]
+SMALL = {"arch": "cifar_resnet", "arch_options": {"depth": 8, "width": 0.5}}
+HALF = {"method": "l1_filter", "selection": {"ratio": 0.5}}
+
+
+@pytest.mark.parametrize(("target", "size", "dense", "epochs"), PUBLISHED)
+def test_published_targets(tmp_path, target, size, dense, epochs):
+    found = prune_alone(PruneJob(tmp_path / "out", target=target))
+    assert (found["params"], found["macs"]) == size
+    assert (found["dense_params"], found["dense_macs"]) == dense
+    assert found["scratch_b_epochs"] == epochs
+    assert found["masked_equals_small"] < 1e-4
+
+
+def test_files_are_the_network_that_the_numbers_are_of(tmp_path):
+    found = prune_alone(PruneJob(tmp_path / "out", **SMALL, **HALF))
+    plan = PruningPlan.load(tmp_path / "out" / "plan.json")
+    model = rebuild(plan, found["num_classes"])
+    model.load_state_dict(load_file(tmp_path / "out" / "weights.safetensors"))
+    assert (count_params(model), count_macs(model, example_input(plan.arch))) == (
+        found["params"],
+        found["macs"],
+    )
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "channels.png",
+        "pattern.json",
+        "plan.json",
+        "weights.safetensors",
+    ]
+
+
+def test_users_weights_are_pruned_and_kept(tmp_path):
+    torch.manual_seed(5)
+    dense = build("cifar_resnet", 7, SMALL["arch_options"])
+    state = {f"module.{name}": tensor for name, tensor in dense.state_dict().items()}
+    torch.save({"state_dict": state, "epoch": 1}, tmp_path / "mine.pth")
+    job = PruneJob(tmp_path / "out", **SMALL, **HALF, num_classes=7, weights=tmp_path / "mine.pth")
+    prune_alone(job)
+    small = load_file(tmp_path / "out" / "weights.safetensors")
+    kept = list(PruningPlan.load(tmp_path / "out" / "plan.json").keep["layer1.0.conv1"])
+    norms = dense.layer1[0].conv1.weight.detach().abs().sum((1, 2, 3))
+    assert kept == sorted(norms.argsort(descending=True)[:4].tolist())
+    assert torch.equal(small["layer1.0.conv1.weight"], dense.layer1[0].conv1.weight[kept])
+    assert torch.equal(small["fc.weight"], dense.fc.weight)
+
+
+def test_seed_draws_the_weights(tmp_path):
+    def fc(name, seed):
+        prune_alone(PruneJob(tmp_path / name, **SMALL, **HALF, seed=seed))
+        return load_file(tmp_path / name / "weights.safetensors")["fc.weight"]
+
+    first = fc("a", 1)
+    assert torch.equal(first, fc("b", 1))
+    assert not torch.equal(first, fc("c", 2))
+
+
+def test_weights_of_another_number_of_classes_say_what_was_built(tmp_path):
+    torch.save(build("cifar_resnet", 7, SMALL["arch_options"]).state_dict(), tmp_path / "mine.pth")
+    job = PruneJob(tmp_path / "out", **SMALL, **HALF, weights=tmp_path / "mine.pth")
+    with pytest.raises(ValueError, match=r"fc\.weight \(7, 32\) instead of \(10, 32\).*cifar_resnet with 10 classes"):
+        prune_alone(job)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("built", "given", "word"), [(True, False, "no bias"), (False, True, "biases")])
+def test_weights_that_differ_in_biases_of_projections_only_say_so(tmp_path, built, given, word):
+    """torchvision's ResNet-50 for a ThiNet target, on a small network."""
+    small = {"width": 0.125}
+    torch.save(build("resnet10", 10, {**small, "projection_bias": given}).state_dict(), tmp_path / "mine.pth")
+    words = {"arch": "resnet10", **HALF, "num_classes": 10, "weights": tmp_path / "mine.pth"}
+    job = PruneJob(tmp_path / "out", **words, arch_options={**small, "projection_bias": built})
+    hint = f"projections of these weights have {word}: add --arch-options projection_bias={str(given).lower()}"
+    with pytest.raises(ValueError, match=f"do not fit the network.* only because the {hint}"):
+        prune_alone(job)
+    with pytest.raises(ValueError, match="see --num-classes and --arch-options"):
+        prune_alone(PruneJob(**{**vars(job), "num_classes": 7}))
+    prune_alone(PruneJob(**{**vars(job), "arch_options": {**small, "projection_bias": given}}))
+
+
+def test_ratios_by_layer_name_the_layers_that_lose_channels(tmp_path):
+    layers = {"layer1.*": 0.5, "layer3.0.conv1": 0.25}
+    selection = {"layers": layers, "skip": ("layer2.*",)}
+    found = prune_alone(PruneJob(tmp_path / "a", **SMALL, method="l1_filter", selection=selection))
+    plan = PruningPlan.load(tmp_path / "a" / "plan.json")
+    assert plan.kept_counts() == {"layer1.0.conv1": 4, "layer3.0.conv1": 24}
+    assert (found["ratio"], found["layers"]) == (0.0, layers)
+    prune_alone(PruneJob(tmp_path / "b", **SMALL, method="l1_filter", selection={"layers": layers, "ratio": 0.75}))
+    plan = PruningPlan.load(tmp_path / "b" / "plan.json")
+    assert plan.kept_counts() == {"layer1.0.conv1": 4, "layer2.0.conv1": 4, "layer3.0.conv1": 24}
+
+
+def test_pattern_of_one_network_guides_another(tmp_path):
+    """A DenseNet that selects inputs, then a ResNet that is narrowed: each stage takes the share of its depth."""
+    dense = {"arch": "cifar_densenet", "arch_options": {"depth": 10}}
+    slimmed = PruneJob(tmp_path / "a", **dense, method="slimming", selection={"ratio": 0.5})
+    found = prune_alone(slimmed)
+    pattern = Pattern.from_json((tmp_path / "a" / "pattern.json").read_text())
+    assert pattern.stages == 3
+    options = {"patterns": [str(tmp_path / "a" / "pattern.json")], "budget": {"macs": 0.7}}
+    guided = prune_alone(PruneJob(tmp_path / "b", **SMALL, method="guided", options=options))
+    assert guided["macs"] == pytest.approx(0.7 * guided["dense_macs"], rel=0.03)
+    back = {"patterns": [str(tmp_path / "b" / "pattern.json")], "budget": {"params": found["params"]}}
+    again = prune_alone(PruneJob(tmp_path / "c", **dense, method="guided", options=back))
+    assert again["params"] == pytest.approx(found["params"], rel=0.02)
+
+
+def test_masks_are_written_and_counted(tmp_path):
+    job = PruneJob(tmp_path / "out", arch="conv2", method="uniform_weights", selection={"ratio": 0.75})
+    found = prune_alone(job)
+    # two 3x3 convolutions of 64 channels at 32x32 pixels; linear layers stay dense
+    convs = 3 * 64 * 9 + 64 * 64 * 9
+    assert found["params"] == found["dense_params"]
+    assert found["macs"] - found["effective_macs"] == convs * 3 // 4 * 32 * 32
+    assert found["params"] - found["effective_params"] == convs * 3 // 4
+    assert found["density"] == 0.25
+    assert found["scratch_b_epochs"] == 160 * found["dense_macs"] // found["effective_macs"] > 160
+    masks = Masks.load(tmp_path / "out" / "masks.safetensors")
+    weights = load_file(tmp_path / "out" / "weights.safetensors")
+    assert masks.density() == 0.25
+    assert Pattern.from_json((tmp_path / "out" / "pattern.json").read_text()).others == pytest.approx((0.25,), rel=1e-3)
+    assert all(not bool(weights[name][~mask].any()) for name, mask in masks.items())
+
+
+def test_replacing_masks_by_channels_removes_the_masks(tmp_path):
+    prune_alone(PruneJob(tmp_path / "out", arch="conv2", method="magnitude", selection={"ratio": 0.5}))
+    with pytest.raises(ValueError, match="exists and is not empty"):
+        prune_alone(PruneJob(tmp_path / "out", **SMALL, **HALF))
+    prune_alone(PruneJob(tmp_path / "out", **SMALL, **HALF, force=True))
+    assert not (tmp_path / "out" / "masks.safetensors").exists()
+
+
+@pytest.mark.parametrize("method", ["thinet", "reconstruction"])
+def test_methods_that_need_images_see_them(tmp_path, method):
+    job = PruneJob(
+        tmp_path / "out",
+        **SMALL,
+        method=method,
+        selection={"ratio": 0.5},
+        data=ImageSource("digits", n_images=20),
+    )
+    assert prune_alone(job)["params"] < count_params(build("cifar_resnet", 10, SMALL["arch_options"]))
+
+
+def test_images_can_be_a_folder(tmp_path):
+    for i in range(6):
+        folder = tmp_path / "images" / "ab"[i % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        noise = np.random.default_rng(i).integers(0, 256, (40, 50, 3), dtype=np.uint8)
+        Image.fromarray(noise).save(folder / f"{i}.png")
+    job = PruneJob(
+        tmp_path / "out",
+        **SMALL,
+        method="thinet",
+        selection={"ratio": 0.5},
+        data=ImageSource(str(tmp_path / "images")),
+    )
+    assert prune_alone(job)["masked_equals_small"] < 1e-4
+
+
+def test_epochs_of_equal_compute_follow_base_and_cap(tmp_path):
+    found = prune_alone(PruneJob(tmp_path / "a", **SMALL, **HALF, base_epochs=1000))
+    assert found["scratch_b_epochs"] == 1000 * found["dense_macs"] // found["macs"] > 1100
+    capped = prune_alone(PruneJob(tmp_path / "b", **SMALL, **HALF, base_epochs=1000, cap=1.1))
+    assert (capped["scratch_b_epochs"], capped["cap"]) == (1100, 1.1)
+
+
+THINET = {**SMALL, "method": "thinet", "selection": {"ratio": 0.5}}
+REFUSED = {
+    "neither": ({}, "give either --target, or --method with --ratio"),
+    "both": ({"target": "resnet56-A", **HALF}, "give either --target, or --method"),
+    "ratio of a target": (
+        {"target": "resnet56-A", "selection": {"ratio": 0.5}},
+        "already says .* leave out ratio",
+    ),
+    "unknown target": ({"target": "resnet56-C"}, "unknown target 'resnet56-C'; known: vgg16-A"),
+    "another network": (
+        {"target": "resnet56-A", "arch": "resnet20"},
+        "made from resnet56, not from resnet20",
+    ),
+    "no network": (HALF, "--method needs --arch"),
+    "unknown network": ({**HALF, "arch": "resnet21"}, "unknown architecture 'resnet21'"),
+    "unknown option": (
+        {**HALF, "arch": "resnet20", "arch_options": {"deep": 1}},
+        "does not take these options",
+    ),
+    "unknown method": (
+        {"arch": "resnet20", "method": "l2", "selection": {"ratio": 0.5}},
+        "unknown pruning method",
+    ),
+    "no ratio": ({**SMALL, "method": "l1_filter"}, "'l1_filter' needs --ratio, the fraction to remove, or --layer"),
+    "whole layer": ({**SMALL, "method": "l1_filter", "selection": {"ratio": 0.99}}, "leaves no channel of 8"),
+    "beyond 1": ({**SMALL, "method": "l1_filter", "selection": {"ratio": 1.5}}, "ratio 1.5 is outside"),
+    "unknown layer": (
+        {**SMALL, "method": "random", "selection": {"ratio": 0.5, "skip": ("x*",)}},
+        "no layer matches",
+    ),
+    "whole layer by name": (
+        {**SMALL, "method": "l1_filter", "selection": {"layers": {"layer1.*": 1.0}}},
+        "ratio 1.0 is outside",
+    ),
+    "layer in one ranking": (
+        {**SMALL, "method": "l1_filter", "selection": {"layers": {"layer1.*": 0.5}, "level": "global"}},
+        "need level 'layer'",
+    ),
+    "layers of a design": (
+        {**SMALL, "method": "uniform", "selection": {"layers": {"layer1.*": 0.5}}},
+        "one ratio for every layer",
+    ),
+    "no images": (THINET, "looks at activations, which needs --data"),
+    "no such images": (
+        {**THINET, "data": ImageSource("nowhere")},
+        "neither a folder.* nor a data set; .* digits",
+    ),
+    "no image asked": (
+        {**THINET, "data": ImageSource("digits", n_images=0)},
+        "--data-images 0 must be at least 1",
+    ),
+    "data option": ({**THINET, "data": ImageSource("digits", {"size": 1})}, "has no option 'size'"),
+    "classes": (
+        {**THINET, "num_classes": 3, "data": ImageSource("digits", n_images=10)},
+        "10 classes, .* has 3",
+    ),
+    "grey network": (
+        {**THINET, "arch": "lenet5", "arch_options": {}, "data": ImageSource("digits", n_images=10)},
+        "the images have 3 channels, the network reads 1",
+    ),
+    "image size": (
+        {
+            **THINET,
+            "arch": "conv2",
+            "arch_options": {},
+            "data": ImageSource("digits", {"image_size": 20}, 10),
+        },
+        r"made for \(3, 32, 32\), cannot read images of shape \(3, 20, 20\)",
+    ),
+    "no epochs": ({"target": "resnet56-A", "base_epochs": 0}, "--base-epochs 0 must be at least 1"),
+    "cap": ({"target": "resnet56-A", "cap": 0.5}, "--cap 0.5 must be at least 1"),
+    "no classes": ({"target": "resnet56-A", "num_classes": 0}, "--num-classes 0 must be at least 1"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_bad_input_is_refused_before_anything_is_written(tmp_path, case):
+    words, message = REFUSED[case]
+    with pytest.raises(ValueError, match=message):
+        prune_alone(PruneJob(tmp_path / "out", **words))
+    assert list(tmp_path.iterdir()) == []

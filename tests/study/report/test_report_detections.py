@@ -1,0 +1,189 @@
+"""The quality of detections in the report: precision against recall, object sizes, differences by class."""
+
+import json
+import math
+
+import pytest
+from support.fabricated_classification import fabricate_classification
+from support.fabricated_study import fabricate, with_grid
+
+from study.report.analyses import class_differences, object_sizes, precision_recall
+from study.report.html import figure_json
+from study.report.write import write_report
+
+T_2 = 12.7062  # two-sided 95 % quantile of Student's t for two seeds
+NASTY = "</script><img src=x onerror=alert(1)>|*b*"
+
+
+def comparison_of(pipelines, **columns):
+    """Rows of two seeds with an evaluation each; `columns`: key -> pipeline -> its two values."""
+    rows = []
+    for name in pipelines:
+        for seed in (0, 1):
+            run = f"evaluate-{name}/seed{seed}"
+            step = {"step": "evaluate", "kind": "evaluate", "run": run}
+            row = {"pipeline": name, "point": {}, "seed": seed, "AP": 50.0, "chain": [step]}
+            rows.append(row | {key: values[name][seed] for key, values in columns.items()})
+    return {"rows": rows, "stages": {}, "grid": {}}
+
+
+def write_curves(runs, name, *seeds):
+    """pr.json of a route's evaluations at recall 0, 0.5 and 1."""
+    for seed, classes in enumerate(seeds):
+        folder = runs / f"evaluate-{name}" / f"seed{seed}"
+        folder.mkdir(parents=True)
+        curves = {
+            key: None if curve is None else {"precision": curve, "score": curve} for key, curve in classes.items()
+        }
+        (folder / "pr.json").write_text(json.dumps({"iou": 0.5, "recall": [0.0, 0.5, 1.0], "classes": curves}))
+
+
+@pytest.fixture
+def curves(tmp_path):
+    """A route of two seeds: seed 1 has no box of class b."""
+    first = {"a": [1.0, 0.8, 0.2], "b": [1.0, 0.6, 0.0]}
+    write_curves(tmp_path, "unpruned", first, {"a": [1.0, 0.6, 0.0], "b": None})
+    return comparison_of(["unpruned"]), tmp_path
+
+
+def test_precision_is_the_mean_over_classes_then_over_seeds(curves):
+    panel = precision_recall.analyse(*curves)
+    band, mean = panel.figure.data
+    assert list(mean.x) == [0.0, 0.5, 1.0]
+    # (1, 0.7, 0.1) of seed 0, where b counts, and (1, 0.6, 0) of seed 1, where it does not
+    assert list(mean.y) == pytest.approx([1.0, 0.65, 0.05])
+    deviation = 0.1 / math.sqrt(2)
+    assert list(band.y) == pytest.approx([1, 0.65 + deviation, 0.05 + deviation, 0.0, 0.65 - deviation, 1])
+    (row,) = panel.rows
+    found = dict(zip(panel.columns, row, strict=True))
+    assert (found["route"], found["n"]) == ("unpruned", 2)
+    assert found["precision at recall 0.5"] == pytest.approx(0.65)
+    assert row[panel.columns.index("precision at recall 0.5") + 1] == pytest.approx(deviation)
+
+
+def test_few_classes_have_a_figure_each(curves):
+    panel = precision_recall.by_class(*curves)
+    means = [trace for trace in panel.figure.data if trace.name]
+    assert [list(trace.y) for trace in means] == [pytest.approx([1.0, 0.7, 0.1]), [1.0, 0.6, 0.0]]
+    assert [trace.showlegend for trace in means] == [True, False]
+    assert [annotation.text for annotation in panel.figure.layout.annotations] == ["a", "b"]
+    assert [(row[0], row[-1]) for row in panel.rows] == [("a", 2), ("b", 1)]
+
+
+def test_many_classes_have_none_and_one_class_needs_none(tmp_path):
+    for name, count in (("one", 1), ("six", 6), ("seven", 7)):
+        write_curves(tmp_path, name, {f"c{i}": [1.0, 0.5, 0.0] for i in range(count)})
+    drawn = {name: precision_recall.by_class(comparison_of([name]), tmp_path) for name in ("one", "six", "seven")}
+    assert [name for name, panel in drawn.items() if panel is not None] == ["six"]
+
+
+def test_curves_that_are_absent_or_damaged_are_gaps(curves):
+    comparison, runs = curves
+    (runs / "evaluate-unpruned/seed0/pr.json").write_text(
+        '{"recall": [0, 0.5, 1], "classes": {"a": {"precision": [1]}}}'
+    )
+    panel = precision_recall.analyse(comparison, runs)
+    assert panel.gaps == ("evaluate-unpruned/seed0/pr.json: not the precision at the recalls of COCO",)
+    assert panel.rows[0][-1] == 1
+    for seed in (0, 1):
+        (runs / f"evaluate-unpruned/seed{seed}/pr.json").unlink()
+    panel = precision_recall.analyse(comparison, runs)
+    assert panel.figure is None and panel.rows == ()
+    assert panel.gaps[1] == "evaluate-unpruned/seed1/pr.json: No such file or directory"
+    assert precision_recall.by_class(comparison, runs) is None
+
+
+def test_sizes_are_means_and_deviations_over_seeds(tmp_path):
+    sizes = {
+        "APs": {"unpruned": (20.0, 22.0), "scratch_e": (10.0, None)},
+        "APm": {"unpruned": (None, None), "scratch_e": (None, None)},
+        "APl": {"unpruned": (60.0, 60.0), "scratch_e": (61.0, 63.0)},
+    }
+    panel = object_sizes.analyse(comparison_of(["unpruned", "scratch_e"], **sizes), tmp_path)
+    assert panel.columns == ("route", "at", "APs", "APs sd", "APs n", "APl", "APl sd", "APl n")
+    assert panel.rows[0] == ("unpruned", "", 21.0, pytest.approx(math.sqrt(2)), 2, 60.0, 0.0, 2)
+    assert panel.rows[1] == ("scratch_e", "", 10.0, None, 1, 62.0, pytest.approx(math.sqrt(2)), 2)
+    assert [list(bars.y) for bars in panel.figure.data] == [[21.0, 60.0], [10.0, 62.0]]
+    assert panel.caption.endswith("No object of the test images is medium.")
+
+
+def test_without_sizes_there_is_no_section(tmp_path):
+    assert object_sizes.analyse(comparison_of(["unpruned"]), tmp_path) is None
+    assert object_sizes.analyse(comparison_of(["unpruned"], APs={"unpruned": (None, None)}), tmp_path) is None
+
+
+def classes(count):
+    """Class i: 50 for the unpruned detector; 50 + i and 52 + i after scratch_e, so that it gains i + 1 in the mean."""
+    dense = [{f"c{i}": 50.0 for i in range(count)}] * 2
+    return {"unpruned": dense, "scratch_e": [{f"c{i}": 50.0 + i + 2 * seed for i in range(count)} for seed in (0, 1)]}
+
+
+def test_class_differences_are_paired_over_seeds_and_the_largest_come_first(tmp_path):
+    comparison = comparison_of(["unpruned", "scratch_e"], per_class=classes(3))
+    panel = class_differences.analyse(comparison, tmp_path)
+    assert [row[0] for row in panel.rows] == ["c2", "c1", "c0"]
+    # differences 2 and 4: mean 3, standard error 1
+    wanted = (
+        "c2",
+        "scratch_e",
+        "",
+        50.0,
+        53.0,
+        3.0,
+        pytest.approx(3 - T_2, abs=1e-3),
+        pytest.approx(3 + T_2, abs=1e-3),
+    )
+    assert panel.rows[0] == (*wanted, 2)
+    (markers,) = panel.figure.data
+    assert list(markers.x) == [3.0, 2.0, 1.0] and list(markers.y) == [0.0, 1.0, 2.0]
+    assert list(markers.error_x.array) == pytest.approx([T_2] * 3, abs=1e-3)
+    assert "left out" not in panel.caption
+
+
+def test_the_classes_beyond_twenty_are_counted(tmp_path):
+    panel = class_differences.analyse(comparison_of(["unpruned", "scratch_e"], per_class=classes(25)), tmp_path)
+    assert len(panel.rows) == 20 and panel.rows[-1][0] == "c5"
+    assert "5 more classes differ less and are left out." in panel.caption
+
+
+def test_a_class_without_boxes_and_a_study_without_its_reference_are_left_out(tmp_path):
+    of = classes(2)
+    of["scratch_e"] = [table | {"c1": None} for table in of["scratch_e"]]
+    panel = class_differences.analyse(comparison_of(["unpruned", "scratch_e"], per_class=of), tmp_path)
+    assert [row[0] for row in panel.rows] == ["c0"]
+    assert class_differences.analyse(comparison_of(["scratch_e"], per_class=of), tmp_path) is None
+
+
+def test_at_each_grid_point_the_reference_is_the_one_there(tmp_path):
+    comparison = with_grid(comparison_of(["unpruned", "scratch_e"], per_class=classes(1)), ratios=(0.5, 0.7))
+    for row in comparison["rows"]:
+        if row["point"]["prune.ratio"] == 0.7 and row["pipeline"] == "unpruned":
+            row["per_class"] = {"c0": 40.0}
+    rows = class_differences.analyse(comparison, tmp_path).rows
+    assert [(row[2], row[5]) for row in rows] == [("prune.ratio = 0.5", 1.0), ("prune.ratio = 0.7", 11.0)]
+
+
+def test_classifiers_have_none_of_it(tmp_path):
+    comparison = fabricate_classification(tmp_path)
+    analyses = (precision_recall.analyse, precision_recall.by_class, object_sizes.analyse, class_differences.analyse)
+    assert [analyse(comparison, tmp_path) for analyse in analyses] == [None] * 4
+
+
+def test_class_names_are_harmless_in_figures(tmp_path):
+    write_curves(tmp_path, "unpruned", {NASTY: [1.0, 0.5, 0.0], "b": [1.0, 0.5, 0.0]})
+    write_curves(tmp_path, "scratch_e", {NASTY: [1.0, 0.5, 0.0], "b": [1.0, 0.5, 0.0]})
+    of = {name: [{NASTY: 50.0}, {NASTY: 51.0}] for name in ("unpruned", "scratch_e")}
+    comparison = comparison_of(["unpruned", "scratch_e"], per_class=of)
+    for analyse in (precision_recall.by_class, class_differences.analyse):
+        text = figure_json(analyse(comparison, tmp_path).figure)
+        assert "<" not in text and "<img" not in str(json.loads(text))
+
+
+def test_the_tables_are_in_the_markdown(tmp_path, monkeypatch):
+    monkeypatch.setattr("study.report.html.get_plotlyjs", lambda: "/* plotly */")
+    page = write_report(fabricate(tmp_path), tmp_path, tmp_path / "digits")
+    markdown = (page.parent / "report.md").read_text()
+    for title in ("Precision against recall", "AP by object size", "AP by class against unpruned"):
+        assert f"### {title}" in markdown and title in page.read_text()
+    # APm of the fabricated seeds is AP - 3: 59.4 and 60.6
+    assert "| unpruned | – | 60 | 0.8485 | 2 |" in markdown

@@ -1,0 +1,48 @@
+"""How numbers are printed."""
+
+import pytest
+
+from study.report import units
+from study.report.stats import Difference, Summary
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (1_819_066_368, "1.82 G"),
+        (563_000_000, "563 M"),
+        (11_176_512, "11.2 M"),
+        (4.12e14, "412 T"),
+        (12, "12"),
+        (0, "0"),
+        (None, "–"),
+    ],
+)
+def test_si(value, text):
+    assert units.si(value) == text
+
+
+def test_unit_follows_the_prefix():
+    assert units.si(1.5e12, "MACs") == "1.50 TMACs"
+
+
+def test_differences_have_a_sign_and_a_real_minus():
+    assert [units.signed(v) for v in (1.3, -0.4, 0.0)] == ["+1.3", "−0.4", "+0.0"]
+    assert units.interval(Difference(1.3, (-0.4, 3.0), 2)) == "[−0.4, 3.0]"
+
+
+def test_a_bound_that_is_not_zero_does_not_read_as_zero():
+    assert units.interval(Difference(1.3, (0.03, 2.57), 2)) == "[0.03, 2.57]"
+    assert units.signed(-0.02) == "−0.02"
+
+
+def test_one_seed_is_said():
+    assert units.interval(Difference(1.3, None, 1)) == "(one seed: no interval)"
+    assert units.noise(Difference(1.3, None, 1)) == "not decidable"
+    assert units.mean_std(Summary(61.23, None, 1)) == "61.2 (n = 1)"
+    assert units.mean_std(Summary(61.23, 0.84, 2)) == "61.2 ± 0.8 (n = 2)"
+
+
+def test_percent_of_nothing_is_empty():
+    assert units.percent(27, 100) == "27 %"
+    assert units.percent(27, 0) == units.percent(None, 5) == ""

@@ -1,0 +1,64 @@
+"""Worker processes: the same bits as in one process; one that dies takes only its stage with it."""
+
+import os
+import re
+import signal
+import threading
+import time
+
+import pytest
+import torch
+from support.tiny_classification import tiny
+
+from study.plan.pipelines import all_stages
+from study.run.study import run_study
+from training.device import deterministic_algorithms
+
+
+def run(runs, **machine):
+    changes = {f"machine.{key}": value for key, value in machine.items()}
+    study = {"pipelines": ["unpruned", "fine_tune"], "seeds": [0, 1], "classifier.train.epochs": 20}
+    config, routes = tiny({**study, **changes})
+    _, outcome = run_study(config, runs / "tiny.yaml", routes, runs)
+    return all_stages(routes), outcome
+
+
+@pytest.mark.slow
+def test_workers_give_the_same_bits_and_one_that_is_killed_takes_only_its_stage(tmp_path):
+    alone, together = tmp_path / "alone", tmp_path / "together"
+    stages, outcome = run(alone)
+    assert outcome.complete
+    victim = stages[0].run(together)
+
+    def kill_when_it_trains():
+        while not victim.checkpoint.is_file():
+            time.sleep(0.01)
+        (process,) = re.findall(r"started by process (\d+)", victim.log.read_text())
+        os.kill(int(process), signal.SIGKILL)
+
+    killer = threading.Thread(target=kill_when_it_trains)
+    killer.start()
+    _, outcome = run(together, jobs=2)
+    killer.join()
+    assert list(outcome.failed) == [stages[0].id]
+    assert "its process died" in outcome.failed[stages[0].id]
+    seeds = {stage.id: stage.seed for stage in stages}
+    assert {seeds[key] for key in outcome.done} == {1} and {seeds[key] for key in outcome.blocked} == {0}
+    _, outcome = run(together, jobs=2)
+    assert outcome.complete
+    assert "going on from" in victim.log.read_text()
+    for stage in stages:
+        assert stage.run(alone).weights.read_bytes() == stage.run(together).weights.read_bytes(), stage.id
+
+
+@pytest.mark.parametrize(
+    ("wanted", "device", "on"),
+    [(None, "cpu", True), (None, "cuda", False), (True, "cuda", True), (False, "cpu", False)],
+)
+def test_deterministic_by_default_on_the_cpu_alone(wanted, device, on, monkeypatch):
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    assert not torch.are_deterministic_algorithms_enabled()
+    with deterministic_algorithms(wanted, device):
+        assert torch.are_deterministic_algorithms_enabled() is on
+        assert torch.is_deterministic_algorithms_warn_only_enabled() is (on and device == "cuda") or not on
+    assert not torch.are_deterministic_algorithms_enabled()

@@ -1,0 +1,1 @@
+"""What tests share: small networks and studies, fabricated data, reference values."""

@@ -1,0 +1,66 @@
+"""A detector and its data as small as they can be."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import torch
+from PIL import Image
+from torchvision.models.resnet import BasicBlock, ResNet
+
+from detect.build import build_detector
+from detect.data import CocoDataset
+from detect.settings import DetectorSettings, TrainSettings
+
+
+def two_squares(folder):
+    """Eight 64 x 64 images, each with two bright squares on black."""
+    rng = np.random.default_rng(0)
+    images, annotations = [], []
+    for i in range(8):
+        pixels = np.zeros((64, 64, 3), dtype=np.uint8)
+        for k in range(2):
+            x, y, side = int(rng.integers(2, 12)) + 28 * k, int(rng.integers(2, 40)), int(rng.integers(10, 20))
+            pixels[y : y + side, x : x + side] = 255
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,
+                    "image_id": i,
+                    "category_id": k + 1,
+                    "bbox": [x, y, side, side],
+                    "area": side * side,
+                    "iscrowd": 0,
+                }
+            )
+        Image.fromarray(pixels).save(folder / f"{i}.png")
+        images.append({"id": i, "file_name": f"{i}.png", "height": 64, "width": 64})
+    path = folder / "train.json"
+    categories = [{"id": 1, "name": "left"}, {"id": 2, "name": "right"}]
+    path.write_text(json.dumps({"images": images, "annotations": annotations, "categories": categories}))
+    return CocoDataset(path, folder)
+
+
+SMALL = DetectorSettings(
+    num_classes=2,
+    image_size=64,
+    norm="BN",
+    fpn_channels=8,
+    anchor_sizes=(8, 16, 32, 64, 128),
+    rpn_batch_size=16,
+    roi_batch_size=16,
+    pre_nms_topk=50,
+    train_proposals=20,
+    test_proposals=20,
+    box_head_dim=16,
+)
+
+
+def make_detector(**changes):
+    torch.manual_seed(0)
+    return build_detector(ResNet(BasicBlock, [1, 1, 1, 1], num_classes=2), settings=replace(SMALL, **changes))
+
+
+def settings(**changes):
+    return TrainSettings(
+        **({"iterations": 4, "batch_size": 2, "lr": 0.01, "clip_norm": 5.0, "report_every": 1} | changes)
+    )

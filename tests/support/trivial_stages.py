@@ -1,0 +1,16 @@
+"""Stages whose work is nothing, to test what is around the work."""
+
+from pathlib import Path
+
+from study.config.sections import Machine
+from study.run.scheduler import run_stages
+from study.stages.stage import Stage
+
+
+def stage(number: int, *parents: Stage, seed: int = 0) -> Stage:
+    return Stage("prune", {"number": number}, parents, seed)
+
+
+def run(stages: list[Stage], runs: Path, **machine):
+    names = {s.id: f"number {s.settings['number']}" for s in stages}
+    return run_stages(stages, names, runs, Machine(**{"threads": 1, **machine}))

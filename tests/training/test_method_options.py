@@ -1,0 +1,33 @@
+"""Options of methods from words: typed, and unknown ones refused."""
+
+import pytest
+
+from pruning.methods import METHODS
+from training.options import read_method_options
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_nothing_given_is_the_default(method):
+    assert read_method_options(method, {}) == METHODS[method].options()
+
+
+def test_values_get_their_types():
+    options = read_method_options("slimming", {"s": "1e-5", "exact": "no", "level": "global"})
+    assert (options.s, options.exact, options.level) == (1e-5, False, "global")
+    assert read_method_options("uniform", {"budget": {"macs": 0.5}}).budget == {"macs": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("method", "given", "words"),
+    [
+        ("slimming", {"sigma": 1}, "'slimming' has no option 'sigma'; known: s, exact, level, linear_norms"),
+        ("l1_filter", {"p": 1}, "'l1_filter' has no option 'p'; known: none"),
+        ("thinet", {"positions_per_image": "many"}, r"valid integer.* \(got 'many'\)"),
+        ("thinet", {"positions_per_image": 0}, "positions_per_image=0 must be at least 1"),
+        ("lottery", {"masks": "file"}, "option 'masks' of method 'lottery'"),
+        ("nosuch", {}, "unknown pruning method 'nosuch'"),
+    ],
+)
+def test_what_is_wrong_is_said(method, given, words):
+    with pytest.raises(ValueError, match=words):
+        read_method_options(method, given)

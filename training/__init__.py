@@ -1,0 +1,1 @@
+"""What every training shares: files, checkpoints, schedule, processes, stopping, seeds, device."""

@@ -1,0 +1,119 @@
+"""The state of an unfinished training: the last two checkpoints, each whole or not there; snapshots of a network.
+
+A checkpoint ends with the SHA-256 of what is before it: PyTorch checks no sums when it reads one. The one before the
+last is kept beside it as `<name>.previous.<suffix>` and used where the last is damaged.
+"""
+
+import hashlib
+import io
+import logging
+from collections.abc import Collection, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from training.files import write_beside, write_bytes
+
+_MOST_NAMES = 3
+_DIGEST_BYTES = hashlib.sha256().digest_size
+_log = logging.getLogger(__name__)
+
+
+def previous_checkpoint(path: Path) -> Path:
+    """Where the checkpoint before the one at `path` is kept."""
+    return path.with_name(f"{path.stem}.previous{path.suffix}")
+
+
+def damaged_checkpoint(path: Path) -> Path:
+    """Where a checkpoint that cannot be read is put aside."""
+    return path.with_name(f"{path.stem}.damaged{path.suffix}")
+
+
+def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
+    """Write tensors and plain containers; the checkpoint that was at `path` becomes the previous one.
+
+    At any moment there is a whole checkpoint. OSError with the file's name if the disk is full, say; then the one
+    at `path` stays.
+    """
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    data = buffer.getbuffer()
+    temporary = write_beside(path, data, hashlib.sha256(data).digest())
+    if path.is_file():
+        path.replace(previous_checkpoint(path))
+    temporary.replace(path)
+
+
+def save_snapshot(path: Path, model: nn.Module) -> None:
+    """Write all tensors of a network, parameters and buffers, as safetensors; the file is whole or not there."""
+    state = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()}
+    write_bytes(path, save(state))
+
+
+def last_checkpoint(path: Path, *, required: Collection[str], device: str = "cpu") -> dict[str, Any] | None:
+    """The state in the newest whole checkpoint, of those at `path` and before it; None if there is none.
+
+    One that is damaged is put aside, and the log says so and what follows from it.
+    """
+    previous = previous_checkpoint(path)
+    damaged = False
+    for candidate in (path, previous):
+        if not candidate.is_file():
+            continue
+        try:
+            state = load_checkpoint(candidate, required=required, device=device)
+        except ValueError as error:
+            damaged = True
+            with suppress(FileNotFoundError):  # another process of this training did it
+                candidate.replace(damaged_checkpoint(candidate))
+            _log.warning("%s", error)
+            continue
+        _log.info("going on from %s", candidate)
+        return state
+    if damaged:
+        _log.warning("%s: no earlier checkpoint is whole either; the training starts over", path)
+    else:
+        _log.info("%s: not there yet; the training begins", path)
+    return None
+
+
+def load_checkpoint(path: Path, *, required: Collection[str], device: str = "cpu") -> dict[str, Any]:
+    """Read a checkpoint that has the `required` keys; ValueError in one sentence if it is damaged or something else."""
+    data = path.read_bytes()
+    body, digest = data[:-_DIGEST_BYTES], data[-_DIGEST_BYTES:]
+    if hashlib.sha256(body).digest() != digest:
+        raise ValueError(f"{path}: not a whole checkpoint: its checksum is wrong, so it was cut off or changed")
+    try:
+        state = torch.load(io.BytesIO(body), map_location=device, weights_only=True)
+    except Exception as error:  # torch.load raises many types
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise ValueError(f"{path}: not a readable checkpoint ({reason})") from error
+    missing = set(required) - set(state if isinstance(state, dict) else ())
+    if missing:
+        raise ValueError(f"{path}: a checkpoint has {', '.join(sorted(missing))}, this file has not")
+    return state
+
+
+def remove_checkpoints(path: Path) -> None:
+    """Remove the checkpoint at `path`, the one before it and what was put aside: of a training that is done."""
+    for file in (path, previous_checkpoint(path)):
+        file.unlink(missing_ok=True)
+        damaged_checkpoint(file).unlink(missing_ok=True)
+
+
+def check_same_network(path: Path, model: nn.Module, saved: Mapping[str, Tensor]) -> None:
+    """ValueError unless the tensors `saved` in the checkpoint at `path` have the names and shapes of the model's."""
+    ours = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    theirs = {name: tuple(tensor.shape) for name, tensor in saved.items()}
+    odd = [name for name in {**ours, **theirs} if ours.get(name) != theirs.get(name)]
+    if odd:
+        of = [f"{name} is {theirs.get(name, 'missing')} there, {ours.get(name, 'missing')} here" for name in odd]
+        more = f" and {len(odd) - _MOST_NAMES} more" if len(odd) > _MOST_NAMES else ""
+        raise ValueError(
+            f"{path}: a checkpoint of another architecture: {'; '.join(of[:_MOST_NAMES])}{more};"
+            " delete it to train from the start"
+        )

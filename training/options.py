@@ -1,0 +1,63 @@
+"""Options of a pruning method from what a user wrote: names checked, values typed."""
+
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Annotated, Any, TypeVar, get_type_hints
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+)
+
+from pruning.methods import get_method
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Ratio = Annotated[float, Field(ge=0, lt=1)]
+Positive = Annotated[int, Field(ge=1)]
+
+
+class Section(BaseModel):
+    """Unknown keys are errors, values are not changed after validation."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+SectionT = TypeVar("SectionT", bound=Section)
+
+
+def known(value: str, choices: Any, what: str) -> str:
+    if value not in choices:
+        raise ValueError(f"unknown {what} {value!r}; choose from {', '.join(choices) or 'none'}")
+    return value
+
+
+def changed(section: SectionT, changes: dict[str, Any], name: str) -> SectionT:
+    """`section` with some keys changed, validated again."""
+    try:
+        return type(section).model_validate({**section.model_dump(), **changes})
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join([name, *map(str, first["loc"])])
+        known = f"; known keys: {', '.join(type(section).model_fields)}" if first["type"] == "extra_forbidden" else ""
+        raise ValueError(f"{key}: {first['msg']}{known}") from error
+
+
+def read_method_options(method: str, given: Mapping[str, Any]) -> Any:
+    """The options of `method` with the values `given`; ValueError names the option, the value and what is known."""
+    options: Any = get_method(method).options
+    known = [f.name for f in fields(options)]
+    types = get_type_hints(options)
+    values = {}
+    for name, value in given.items():
+        if name not in known:
+            raise ValueError(f"method {method!r} has no option {name!r}; known: {', '.join(known) or 'none'}")
+        adapter: TypeAdapter[Any] = TypeAdapter(types[name], config=ConfigDict(arbitrary_types_allowed=True))
+        try:
+            values[name] = adapter.validate_python(value)
+        except ValidationError as error:
+            what = error.errors()[0]["msg"]
+            raise ValueError(f"option {name!r} of method {method!r}: {what} (got {value!r})") from error
+    return options(**values)

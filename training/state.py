@@ -1,0 +1,89 @@
+"""What a training carries from one process to the next."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pruning.methods import Effect
+from training.checkpoint import check_same_network, last_checkpoint, save_checkpoint
+from training.distributed import check_equal, is_main, sum_over_processes
+
+
+@dataclass
+class TrainingState:
+    """The parts of a training whose states are saved, and the file.
+
+    `identity`: what a checkpoint must agree with, besides the network. Times are in seconds.
+    """
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    effects: Sequence[Effect]
+    path: Path
+    identity: Mapping[str, int | str]
+    seconds: float = 0.0
+    last_loss: float = float("nan")
+    _since: float = field(default_factory=time.perf_counter)
+    _losses: list[Tensor] = field(default_factory=list)
+
+    def restore(self, device: str) -> int:
+        """Load the last whole checkpoint if there is one; returns the step to go on with."""
+        step = self._load(device)
+        check_equal(step, "the step to go on with", device)
+        self._since = time.perf_counter()
+        return step
+
+    def watch(self, loss: Tensor) -> None:
+        """Note the loss of a step, this process's share of it, without waiting for a GPU to compute it."""
+        self._losses.append(loss)
+
+    def settle(self, step: int) -> None:
+        """Take the losses up to `step` from the device; FloatingPointError with the step of the first not finite."""
+        losses = sum_over_processes(torch.stack(self._losses)).cpu()
+        self._losses.clear()
+        odd = (~losses.isfinite()).nonzero().flatten().tolist()
+        if odd:
+            first = step - len(losses) + 1 + odd[0]
+            raise FloatingPointError(f"step {first}: the loss is {float(losses[odd[0]])}; lower the learning rate")
+        self.last_loss = float(losses[-1])
+
+    def save(self, step: int) -> None:
+        """Write the checkpoint, in the main process."""
+        now = time.perf_counter()
+        self.seconds, self._since = self.seconds + now - self._since, now
+        if not is_main():
+            return
+        state: dict[str, Any] = {
+            **self.identity,
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "effects": [effect.state_dict() for effect in self.effects],
+            "step": step,
+            "seconds": self.seconds,
+            "loss": self.last_loss,
+        }
+        save_checkpoint(self.path, state)
+
+    def _load(self, device: str) -> int:
+        keys = ("model", "optimizer", "scaler", "effects", "step", "seconds", "loss", *self.identity)
+        state = last_checkpoint(self.path, required=keys, device=device)
+        if state is None:
+            return 0
+        check_same_network(self.path, self.model, state["model"])
+        for key, value in self.identity.items():
+            if state[key] != value:
+                raise ValueError(f"{self.path}: a checkpoint of a training with {key}={state[key]}, not {value}")
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        for effect, saved in zip(self.effects, state["effects"], strict=True):
+            effect.load_state_dict(saved)
+        self.seconds, self.last_loss = state["seconds"], state["loss"]
+        return state["step"]
