@@ -1,13 +1,13 @@
 """What a study will cost, before anything is trained: the network and the training MACs of every stage."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from classify.data import DataInfo, known_info
+from classify.data import DataInfo
 from classify.models.blank import rebuild_blank
 from detect.data.open import open_detection
 from pruning.cost import count_macs, count_params, masked_costs
@@ -19,8 +19,8 @@ from pruning.select import counts, eligible
 from pruning.surgery import apply
 from pruning.targets import choose_for_target, get_target
 from study.config.sections import Machine
-from study.stages.data import open_classification
-from study.stages.length import classifier_epochs, remaining, stretched
+from study.stages.data import classification_info
+from study.stages.length import classifier_epochs, detector_iterations
 from study.stages.network import Network, dense_groups, is_structural, method_options, selection_of, starts_dense
 from study.stages.stage import Stage
 
@@ -89,13 +89,7 @@ class Budget:
         return Network(plan, info.num_classes, size, mean=(0.0,) * channels, std=(1.0,) * channels)
 
     def _data(self, stage: Stage) -> DataInfo:
-        """The facts of a stage's data set; its files are opened only where nothing else can tell."""
-        dataset = stage.settings["dataset"]
-        known = known_info(dataset["name"], dataset["options"])
-        if known is not None:
-            return known
-        train = open_classification(dataset, self.machine).train
-        return DataInfo(len(train.classes), len(train), train.shape)
+        return classification_info(stage.settings["dataset"], self.machine)
 
     def _pruned(self, stage: Stage, before: Network) -> Network | None:
         """The shape that a selection asks for: which channels stay does not matter for its cost."""
@@ -154,27 +148,24 @@ class Budget:
         return self._classifiers[key]
 
     def iterations(self, stage: Stage) -> int:
-        """How long a detector trains by the rule of its budget; stages that ran cost what their results say."""
+        """How long a detector trains; stages that ran cost what their results say."""
         network = self.network(stage) or self._larger(stage)
-        own, batch = stage.settings["train"]["iterations"], stage.settings["train"]["batch_size"]
-        budget = stage.settings.get("budget")
-        if budget is None:
-            return own
-        macs, dense_macs = self._per_image(stage, network), self._per_image(stage, network.dense())
-        if budget["rule"] == "same_compute":
-            return stretched(own, dense_macs=dense_macs, macs=macs)
-        spent = sum(self._spent(before) for before in stage.with_ancestors()[:-1])
-        total = budget["iterations"] * batch * dense_macs + self._dense_classification(stage, network, budget)
-        return remaining(total=total, spent=spent, macs=macs, batch_size=batch)
+        return detector_iterations(
+            stage,
+            macs=lambda: self._per_image(stage, network),
+            dense_macs=lambda: self._per_image(stage, network.dense()),
+            spent=lambda: sum(self._spent(before) for before in stage.with_ancestors()[:-1]),
+            classification=lambda epochs: self._dense_classification(stage, network, epochs),
+        )
 
     def _spent(self, stage: Stage) -> int:
         run = stage.run(self.runs)
         return run.read_result()["train_macs"] if run.done else self.estimate(stage).train_macs
 
-    def _dense_classification(self, stage: Stage, network: Network, budget: Mapping[str, Any]) -> int:
+    def _dense_classification(self, stage: Stage, network: Network, epochs: int) -> int:
         """Training MACs of the unpruned classifier that a study's budgets follow from."""
         source = next(s for s in reversed(stage.with_ancestors()) if "dataset" in s.settings)
-        return 3 * self._cost(network.dense())[1] * budget["classifier_epochs"] * self._data(source).n_train
+        return 3 * self._cost(network.dense())[1] * epochs * self._data(source).n_train
 
     def _per_image(self, stage: Stage, network: Network) -> int:
         """Training MACs of one image in the detector around `network`."""

@@ -6,7 +6,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from classify.data import Splits, open_splits
+from classify.data import DataInfo, Splits, known_info, open_splits
 from study.config.sections import Machine
 from training.files import canonical
 
@@ -14,6 +14,15 @@ from training.files import canonical
 def open_classification(data: Mapping[str, Any], machine: Machine) -> Splits:
     """All splits of a data set given by name, options and seed; kept for the next stage."""
     return _load(canonical(dict(data)), machine.data_root, machine.workers)
+
+
+def classification_info(data: Mapping[str, Any], machine: Machine) -> DataInfo:
+    """The facts of a data set; its files are opened only where nothing else can tell."""
+    known = known_info(data["name"], data["options"])
+    if known is not None:
+        return known
+    train = open_classification(data, machine).train
+    return DataInfo(len(train.classes), len(train), train.shape)
 
 
 @lru_cache(maxsize=2)

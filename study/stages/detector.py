@@ -11,7 +11,7 @@ from torch import nn
 from classify.models import stages_of
 from detect.build import build_detector
 from detect.cost import training_macs
-from detect.data import class_names, mean_image_size, train_loader
+from detect.data import DetectionDataset, class_names, mean_image_size, train_loader
 from detect.data.open import open_detection
 from detect.prune import backbone_groups, detection_loss, prune_detector
 from detect.pyramid import join, narrow_pyramid, pyramid_groups
@@ -23,7 +23,8 @@ from pruning.masked_training import HoldMasks, reinitialise_surviving
 from pruning.masks import Masks
 from pruning.methods import Effect, get_method
 from study.config.detector import check_pyramid
-from study.plan.estimate import Budget
+from study.stages.data import classification_info
+from study.stages.length import detector_iterations
 from study.stages.network import (
     Network,
     is_structural,
@@ -50,7 +51,14 @@ def run_train_detector(context: Context) -> dict[str, Any]:
     detector, cfg = build(stage, network, classifier, len(class_names(dataset)), device=context.device)
     if stage.parents[0].kind == "prune_detector":
         detector.load_state_dict(read_weights(context.parent.weights))
-    iterations = Budget(context.runs, context.machine).iterations(stage)
+    macs = training_macs(detector, cfg, image_size=mean_image_size(dataset, cfg), masks=network.masks)
+    iterations = detector_iterations(
+        stage,
+        macs=lambda: macs,
+        dense_macs=lambda: _dense_training_macs(context, network, dataset),
+        spent=lambda: sum(s.run(context.runs).read_result()["train_macs"] for s in stage.with_ancestors()[:-1]),
+        classification=lambda epochs: _dense_classification(context, network, epochs),
+    )
     train_settings = TrainSettings(
         **{**settings["train"], "milestones": tuple(settings["train"]["milestones"]), "iterations": iterations},
         seed=stage.seed,
@@ -72,7 +80,6 @@ def run_train_detector(context: Context) -> dict[str, Any]:
         return {}
     network.save(context.run)
     save_weights(context.run.weights, detector)
-    macs = training_macs(detector, cfg, image_size=mean_image_size(dataset, cfg), masks=network.masks)
     return {
         "metrics": {"final_loss": outcome.final_loss},
         "data": dataset.split.summary(),
@@ -82,6 +89,21 @@ def run_train_detector(context: Context) -> dict[str, Any]:
         "train_macs": macs * outcome.images_seen,
         "train_seconds": outcome.seconds,
     }
+
+
+def _dense_training_macs(context: Context, network: Network, dataset: DetectionDataset) -> int:
+    """Training MACs of one image in the detector around the unpruned network."""
+    dense = network.dense()
+    with torch.random.fork_rng():  # its weights are drawn and thrown away
+        detector, cfg = build(context.stage, dense, dense.build(), len(class_names(dataset)), device="cpu")
+    return training_macs(detector, cfg, image_size=mean_image_size(dataset, cfg))
+
+
+def _dense_classification(context: Context, network: Network, epochs: int) -> int:
+    """Training MACs of the unpruned classifier in so many epochs."""
+    source = next(s for s in reversed(context.stage.with_ancestors()) if "dataset" in s.settings)
+    n_train = classification_info(source.settings["dataset"], context.machine).n_train
+    return 3 * network.dense().costs()["macs"] * epochs * n_train
 
 
 def run_prune_detector(context: Context) -> dict[str, Any]:

@@ -1,13 +1,38 @@
-"""How long a detector trains: the same for every route, or stretched as the pruned network is cheaper.
+"""How long a training is: the epochs of a classifier, the iterations of a detector.
 
-`same_iterations`: every route has the iterations of the config, split where pruning happens in between.
+Detectors: `same_iterations`, every route has the iterations of the config, split where pruning happens in between.
 `same_compute`: Scratch-B for the detector itself; iterations x dense multiply-adds / pruned multiply-adds of a training
 image. `same_total`: the route as a whole, its classification stages included, may cost what the unpruned route
 costs; the detector gets what they left.
 """
 
+from collections.abc import Callable
+
 from classify.regimes import budget_epochs, get_regime
 from study.stages.stage import Stage
+
+
+def detector_iterations(
+    stage: Stage,
+    *,
+    macs: Callable[[], int],
+    dense_macs: Callable[[], int],
+    spent: Callable[[], int],
+    classification: Callable[[int], int],
+) -> int:
+    """Iterations of a `train_detector` stage by the rule of its budget; the rules ask only for what they need.
+
+    `macs`, `dense_macs`: of training on one image, with the stage's network and with the dense one. `spent`: training
+    MACs of all stages before. `classification`: training MACs of the dense classifier in so many epochs.
+    """
+    train, budget = stage.settings["train"], stage.settings.get("budget")
+    own, batch_size = train["iterations"], train["batch_size"]
+    if budget is None:
+        return own
+    if budget["rule"] == "same_compute":
+        return stretched(own, dense_macs=dense_macs(), macs=macs())
+    total = budget["iterations"] * batch_size * dense_macs() + classification(budget["classifier_epochs"])
+    return remaining(total=total, spent=spent(), macs=macs(), batch_size=batch_size)
 
 
 def stretched(iterations: int, *, dense_macs: int, macs: int) -> int:
