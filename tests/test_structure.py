@@ -9,6 +9,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("pruning", "training", "classify", "detect", "study", "tools")  # each may import those before it
 MODULES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
+ROOMS = ("config", "stages", "plan", "report", "run")  # of study/, each may import those before it
 MODULE_LINES = 300
 LAUNCHER_LINES = 70
 INSTALLER = ROOT / "tools" / "install.py"
@@ -62,6 +63,64 @@ def test_module_keeps_the_rules(path):
     tree = ast.parse(path.read_text(encoding="utf-8"))
     package = path.relative_to(ROOT).parts[0]
     assert [*import_faults(tree, package), *loading_faults(tree)] == []
+
+
+def dotted(path):
+    """The name by which a module is imported."""
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def import_graph():
+    """Each module of the project with those that it imports, inside functions as well."""
+    trees = {dotted(path): ast.parse(path.read_text(encoding="utf-8")) for path in MODULES}
+    graph = {}
+    for name, tree in trees.items():
+        found = set(imports(tree))
+        for node in ast.walk(tree):  # `from package import module`
+            if isinstance(node, ast.ImportFrom) and node.module:
+                found |= {f"{node.module}.{alias.name}" for alias in node.names}
+        graph[name] = {other for other in found if other in trees and other != name}
+    return graph
+
+
+def circles(graph):
+    """The sets of modules that import each other, directly or through others."""
+
+    def reached(start):
+        seen, todo = set(), [start]
+        while todo:
+            new = graph[todo.pop()] - seen
+            seen |= new
+            todo.extend(new)
+        return seen
+
+    reach = {name: reached(name) for name in graph}
+    return {frozenset(other for other in reach[name] if name in reach[other]) for name in graph if name in reach[name]}
+
+
+def room(module):
+    """The room of study/ that a module is in, if it is in one of them."""
+    parts = module.split(".")
+    return parts[1] if parts[0] == "study" and len(parts) > 1 and parts[1] in ROOMS else None
+
+
+def imports_of_later_rooms(graph):
+    """Imports within study/ that point from a room to one that acts later."""
+    for name, others in graph.items():
+        for other in others:
+            if room(name) and room(other) and ROOMS.index(room(other)) > ROOMS.index(room(name)):
+                yield f"{name} imports {other}"
+
+
+def test_no_modules_import_each_other():
+    assert circles(import_graph()) == set()
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}}) == {frozenset("abc")}
+
+
+def test_rooms_of_the_study_follow_time():
+    assert list(imports_of_later_rooms(import_graph())) == []
+    later = imports_of_later_rooms({"study.config.load": {"study.plan.steps"}, "study.run.study": {"study.config"}})
+    assert list(later) == ["study.config.load imports study.plan.steps"]
 
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
