@@ -75,10 +75,13 @@ def import_graph():
     trees = {dotted(path): ast.parse(path.read_text(encoding="utf-8")) for path in MODULES}
     graph = {}
     for name, tree in trees.items():
-        found = set(imports(tree))
-        for node in ast.walk(tree):  # `from package import module`
-            if isinstance(node, ast.ImportFrom) and node.module:
-                found |= {f"{node.module}.{alias.name}" for alias in node.names}
+        found = set()
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Import):
+                found |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module:  # of a package's modules, or of a module's names
+                names = [f"{node.module}.{alias.name}" for alias in node.names]
+                found |= {full if full in trees else node.module for full in names}
         graph[name] = {other for other in found if other in trees and other != name}
     return graph
 
