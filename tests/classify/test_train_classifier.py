@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from support import published
 from support.small_training import SETTINGS, images, network
 from torch import nn
 
@@ -166,7 +167,7 @@ def test_schedules_written_out():
 
 def test_regimes_and_their_budgets():
     assert set(REGIMES) >= {"base", "fine_tune", "scratch_e", "scratch_b"}
-    macs = {"dense_macs": 125_485_696, "pruned_macs": 90_907_264}  # ResNet-56 and ResNet-56-B
+    macs = {"dense_macs": published.CIFAR10["resnet56"][1], "pruned_macs": published.TARGETS["resnet56-B"][1]}
     assert budget_epochs(get_regime("scratch_e"), 160, **macs) == 160
     assert budget_epochs(get_regime("scratch_b"), 160, **macs) == 220
     assert budget_epochs(get_regime("scratch_b"), 90, dense_macs=4, pruned_macs=1, cap=2) == 180

@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 from support.digits_training import accuracy, small_vgg, train_on_digits
-from support.reference import input_state, load_state, load_vector, requires_reference
+from support.reference import fixed_input, input_state, load_state, load_vector
 from support.small_networks import Plain, randomise, residual_network
 from torch import nn
 from torchvision.ops import FrozenBatchNorm2d
@@ -220,13 +220,12 @@ def test_training_brings_scales_to_zero(tmp_path):
     assert accuracy(pruned.model) >= before - 1 > 90
 
 
-@requires_reference
 def test_released_choice_and_logits_are_met():
     """VGG-19 at 70 %: of 5504 channels int(3852.8) are to go; the released rule takes one more."""
     vector = load_vector("ns_vgg19_70")
     model = build("vgg19_slim", 10).eval()
     load_state(model, input_state(vector))
-    x = vector["x"]
+    x = fixed_input(32)
     groups = channel_groups("vgg19_slim", model)
     released = SlimmingOptions(exact=False)
     pruned = prune(

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from support.reference import fixed_input, input_state, load_state, load_vector, requires_reference
+from support.reference import fixed_input, input_state, load_state, load_vector
 
 from classify.models import arch, build, channel_groups
 from pruning.prune import prune
@@ -13,7 +13,6 @@ def relative(actual, expected):
     return float((actual - expected).abs().max() / expected.abs().max())
 
 
-@requires_reference
 @pytest.mark.parametrize(
     ("name", "target", "classes", "trace_side"),
     [("l1_res56_A", "resnet56-A", 10, 32), ("in_l1_resnet34_A", "resnet34-A", 1000, 64)],

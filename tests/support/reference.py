@@ -1,25 +1,36 @@
-"""Vectors of the study's released code, kept beside the repository; tests that need them skip where they are absent."""
+"""What the study's released code was given and made of it, in vectors/: kept indices, masks' sums, logits."""
 
 import hashlib
 import json
 from pathlib import Path
 
 import numpy as np
-import pytest
 import torch
+from safetensors.torch import load_file
 
-REFERENCE = Path(__file__).resolve().parents[2].parent / "shared" / "reference"
-requires_reference = pytest.mark.skipif(not REFERENCE.is_dir(), reason=f"no reference data at {REFERENCE}")
-
-
-def load_facts():
-    """Widths, params and MACs of the published networks, and the rules of the released code."""
-    return json.loads((REFERENCE / "facts.json").read_text(encoding="utf-8"))
+VECTORS = Path(__file__).parent / "vectors"
 
 
 def load_vector(name):
-    """What the released code was given and what it made of it."""
-    return torch.load(REFERENCE / "vectors" / f"{name}.pt", weights_only=True)
+    """What the released code was given and what it made of it; tensors stand under their dotted names.
+
+    Masks are SHA-256 sums over their bits, packed. The input is `fixed_input` where none is named.
+    """
+    vector = json.loads((VECTORS / f"{name}.json").read_text(encoding="utf-8"))
+    for key, tensor in load_file(VECTORS / f"{name}.safetensors").items():
+        _put(vector, key.split(".", 1), tensor)
+    return vector
+
+
+def _put(into, path, tensor):
+    name, rest = path[0], path[1:]
+    if not rest:
+        into[name] = tensor
+    elif name == "runs":  # runs.<number>.<name>
+        number, key = rest[0].split(".")
+        into["runs"][int(number)][key] = tensor
+    else:  # buffers by their own dotted names
+        into.setdefault(name, {})[rest[0]] = tensor
 
 
 def input_state(vector):

@@ -1,15 +1,15 @@
 """The data set `folder`: its arrangements, its options, and what happens to files that cannot be read."""
 
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
 from support.fabricated_images import encoded, picture, write_images
-from support.reference import REFERENCE
 
 from classify.data import open_splits
 
-SUBSET = REFERENCE.parent / "data" / "cifar10_jpg_subset.zip"
+SUBSET = Path(__file__).resolve().parents[4] / "shared" / "data" / "cifar10_jpg_subset.zip"  # beside the repository
 
 
 @pytest.fixture

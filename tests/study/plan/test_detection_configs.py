@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from support import published
 from support.voc_layout import voc_object, write_voc
 
 from study.config.load import load_config, read_yaml
@@ -80,4 +81,4 @@ def test_a_detection_study_is_planned(path, somewhere):
         trained = [e for e, stage in zip(estimates, route.stages, strict=True) if stage.kind.startswith("train")]
         assert all(e.train_macs > 0 for e in trained)
         if route.pipeline == "scratch_e" and route.point.get("variant") == "resnet34-A":
-            assert estimates[0].params == 20_151_764
+            assert estimates[0].params == published.TARGETS["resnet34-A"][0]

@@ -5,6 +5,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
+from support import published
 
 from classify.calibration import ImageSource
 from classify.models import build, example_input, rebuild
@@ -12,43 +13,30 @@ from pruning.cost import count_macs, count_params
 from pruning.design.pattern import Pattern
 from pruning.masks import Masks
 from pruning.plan import PruningPlan
+from pruning.targets import TARGETS
 from study.prune_one.job import PruneJob
 from study.prune_one.prune import prune_alone
 
-R56, R110, R34 = (853_018, 125_485_696), (1_727_962, 252_887_680), (21_797_672, 3_663_761_408)
-R50, BIASED_R50, VGG = (25_549_480, 4_089_184_256), (25_560_872, 4_089_184_256), (138_357_544, 15_470_264_320)
-slow = pytest.mark.slow
-
-# target, (params, MACs), those of the network whose cost is the budget, Scratch-B epochs
-PUBLISHED = [
-    ("resnet56-A", (773_336, 112_435_840), R56, 178),
-    ("resnet56-B", (735_712, 90_907_264), R56, 220),
-    pytest.param("resnet110-A", (1_688_522, 212_779_648), R110, 190, marks=slow),
-    pytest.param("resnet110-B", (1_168_424, 155_124_352), R110, 260, marks=slow),
-    pytest.param("vgg16-A", (5_397_034, 206_279_680), (14_987_722, 313_463_808), 243, marks=slow),
-    pytest.param("resnet34-A", (20_151_764, 3_100_184_576), R34, 106, marks=slow),
-    pytest.param("resnet34-B", (19_469_372, 2_782_269_440), R34, 118, marks=slow),
-    pytest.param("thinet-resnet50-30", (8_669_158, 1_166_283_835), BIASED_R50, 180, marks=slow),
-    pytest.param("thinet-resnet50-50", (12_385_704, 1_822_031_872), BIASED_R50, 180, marks=slow),
-    pytest.param("thinet-resnet50-70", (16_949_086, 2_601_392_356), BIASED_R50, 141, marks=slow),
-    pytest.param("resnet50-2x", (19_697_424, 2_730_129_076), BIASED_R50, 134, marks=slow),
-    pytest.param("sss-resnet41", (25_351_080, 3_472_621_568), R50, 117, marks=slow),
-    pytest.param("sss-resnet32", (14_261_928, 2_817_523_712), R50, 145, marks=slow),
-    pytest.param("sss-resnet26", (14_915_496, 2_278_031_360), R50, 179, marks=slow),
-    pytest.param("thinet-vgg16-conv", (131_452_552, 4_791_205_888), VGG, 180, marks=slow),
-    pytest.param("thinet-vgg16-gap", (8_322_696, 4_668_084_224), VGG, 180, marks=slow),
-    pytest.param("thinet-vgg16-tiny", (1_325_368, 1_004_578_816), VGG, 180, marks=slow),
-    pytest.param("vgg16-5x", (130_879_294, 3_515_283_520), VGG, 180, marks=slow),
-]
+# the network whose cost is the budget: the dense one, for the released ResNet-50s with their biases
+BUDGETS = {
+    **published.CIFAR10,
+    **published.IMAGENET,
+    "resnet50": published.RESNET50_WITH_BIASES,
+}
+QUICK = ("resnet56-A", "resnet56-B")
 SMALL = {"arch": "cifar_resnet", "arch_options": {"depth": 8, "width": 0.5}}
 HALF = {"method": "l1_filter", "selection": {"ratio": 0.5}}
 
 
-@pytest.mark.parametrize(("target", "size", "dense", "epochs"), PUBLISHED)
-def test_published_targets(tmp_path, target, size, dense, epochs):
+@pytest.mark.parametrize(
+    "target",
+    [pytest.param(name, marks=[] if name in QUICK else [pytest.mark.slow]) for name in published.TARGETS],
+)
+def test_published_targets(tmp_path, target):
+    *size, epochs = published.TARGETS[target]
     found = prune_alone(PruneJob(tmp_path / "out", target=target))
-    assert (found["params"], found["macs"]) == size
-    assert (found["dense_params"], found["dense_macs"]) == dense
+    assert [found["params"], found["macs"]] == size
+    assert (found["dense_params"], found["dense_macs"]) == BUDGETS[TARGETS[target].arch]
     assert found["scratch_b_epochs"] == epochs
     assert found["masked_equals_small"] < 1e-4
 
