@@ -11,14 +11,15 @@ import argparse
 import sys
 from pathlib import Path
 
-from rich.console import Console
-
-from study.check_data import check_splits, coco_splits, config_splits, print_checked, voc_splits
-from study.run.launch import launch
+from study.run.launch import command
 
 
 def main(arguments: argparse.Namespace) -> int:
     """Check and print; returns the exit code."""
+    from rich.console import Console  # late: PyTorch takes seconds to load, which --help need not
+
+    from study.check_data import check_splits, coco_splits, config_splits, print_checked, voc_splits
+
     if arguments.coco:
         splits = coco_splits(arguments.coco)
     elif arguments.voc:
@@ -30,16 +31,14 @@ def main(arguments: argparse.Namespace) -> int:
     return 0 if all(split.sound for split in checked.values()) else 1
 
 
-def make_parser() -> argparse.ArgumentParser:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("config", type=Path, nargs="?", help="a config with a detector.dataset section")
     source.add_argument("--coco", nargs=2, action="append", metavar=("JSON", "IMAGES"), help="may be repeated")
     source.add_argument("--voc", nargs="+", metavar=("ROOT", "SPLIT"), help="a folder in VOC's layout, its image sets")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="where generated scenes are (default: runs)")
-    return parser
 
 
 if __name__ == "__main__":
-    sys.exit(launch(lambda: main(make_parser().parse_args())))
+    sys.exit(command(__doc__, add_arguments, main))

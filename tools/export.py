@@ -12,26 +12,29 @@ import json
 import sys
 from pathlib import Path
 
-from classify.export import FORMATS
-from study.export import export_run
-from study.run.launch import launch
+from study.run.launch import command
 
 
 def main(arguments: argparse.Namespace) -> int:
     """Export; returns the exit code."""
+    from study.export import export_run
+
     size = tuple(arguments.image_size) if arguments.image_size else None
     print(json.dumps(export_run(arguments.run, arguments.format, out=arguments.out, image_size=size)))
     return 0
 
 
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command line."""
     parser.add_argument(
         "run", type=Path, help="run directory of train_classifier, prune, train_detector, prune_detector"
     )
-    parser.add_argument("--format", choices=list(FORMATS), required=True)
+    parser.add_argument("--format", metavar="FORMAT", required=True, help="torchscript or onnx")
     parser.add_argument("--out", type=Path, metavar="FILE", help="default: in the run directory")
     parser.add_argument(
         "--image-size", type=int, nargs=2, metavar=("H", "W"), help="default: the size it was trained for"
     )
-    sys.exit(launch(lambda: main(parser.parse_args())))
+
+
+if __name__ == "__main__":
+    sys.exit(command(__doc__, add_arguments, main))

@@ -9,25 +9,26 @@
 The last line printed is JSON: sizes of the pruned and of the dense network, and the epochs of Scratch-B.
 """
 
+import argparse
 import json
 import sys
-from typing import Any
 
-from study.prune_one.arguments import make_parser
-from study.prune_one.catalogue import catalogue
-from study.prune_one.job import job_from_words
-from study.prune_one.prune import prune_alone
-from study.run.launch import launch
+from study.prune_one.arguments import add_arguments
+from study.run.launch import command
 
 
-def main(words: dict[str, Any]) -> int:
+def main(arguments: argparse.Namespace) -> int:
     """List or prune; returns the exit code."""
-    if words.pop("list"):
+    from study.prune_one.catalogue import catalogue
+    from study.prune_one.job import job_from_words
+    from study.prune_one.prune import prune_alone
+
+    if arguments.list:
         print(catalogue())
     else:
-        print(json.dumps(prune_alone(job_from_words(words))))
+        print(json.dumps(prune_alone(job_from_words(vars(arguments)))))
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(launch(lambda: main(vars(make_parser(__doc__ or "").parse_args()))))
+    sys.exit(command(__doc__, add_arguments, main))

@@ -9,22 +9,24 @@ import argparse
 import sys
 from pathlib import Path
 
-from rich.console import Console
-
-from study.report.analyses.alone import list_analyses, run_analysis
-from study.run.launch import launch
-from study.run.study import report_again
+from study.run.launch import command
 
 
-def main(study: Path | None, analysis: str | None, names: bool) -> int:
+def main(arguments: argparse.Namespace) -> int:
     """Rebuild, analyse or list; returns the exit code."""
-    if names:
+    from rich.console import Console  # late: PyTorch takes seconds to load, which --help need not
+
+    from study.report.analyses.alone import list_analyses, run_analysis
+    from study.run.study import report_again
+
+    study = arguments.study
+    if arguments.list:
         print(list_analyses())
         return 0
     if study is None:
         raise ValueError("the study's directory is missing, such as runs/digits")
-    if analysis is not None:
-        for path in run_analysis(study, analysis, Console()):
+    if arguments.analysis is not None:
+        for path in run_analysis(study, arguments.analysis, Console()):
             print(f"written: {path}")
         return 0
     report = report_again(study)
@@ -33,10 +35,12 @@ def main(study: Path | None, analysis: str | None, names: bool) -> int:
     return 0
 
 
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command line."""
     parser.add_argument("study", type=Path, nargs="?", help="the study's directory, such as runs/digits")
     parser.add_argument("--analysis", metavar="NAME", help="print this analysis, and write its table and its figure")
     parser.add_argument("--list", action="store_true", help="list the analyses")
-    arguments = parser.parse_args()
-    sys.exit(launch(lambda: main(arguments.study, arguments.analysis, arguments.list)))
+
+
+if __name__ == "__main__":
+    sys.exit(command(__doc__, add_arguments, main))

@@ -13,20 +13,21 @@ import argparse
 import sys
 from pathlib import Path
 
-from rich.console import Console
-
-from study.plan.dry_run import print_plan
-from study.plan.pipelines import all_stages, labels
-from study.report.comparison import summary
-from study.run.launch import finish, launch
-from study.run.study import load_study, run_study
-from study.run.watch import watch
-from study.stages.store import RunDir
-from training.files import read_json
+from study.run.launch import command, finish
 
 
 def main(arguments: argparse.Namespace) -> int:
     """Load, show or run; returns the exit code."""
+    from rich.console import Console  # late: PyTorch takes seconds to load, which --help need not
+
+    from study.plan.dry_run import print_plan
+    from study.plan.pipelines import all_stages, labels
+    from study.report.comparison import summary
+    from study.run.study import load_study, run_study
+    from study.run.watch import watch
+    from study.stages.store import RunDir
+    from training.files import read_json
+
     flags = {"jobs": arguments.jobs, "executor": arguments.executor}
     machine = [f"machine.{key}={value}" for key, value in flags.items() if value is not None]
     config, routes = load_study(arguments.config, [*arguments.overrides, *machine])
@@ -42,8 +43,8 @@ def main(arguments: argparse.Namespace) -> int:
     return finish(out, outcome)
 
 
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command line."""
     parser.add_argument("config", type=Path, help="a pipeline file, such as configs/pipelines/digits.yaml")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="changes of the file, by key path")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of run directories (default: runs)")
@@ -51,4 +52,7 @@ if __name__ == "__main__":
     parser.add_argument("--jobs", type=int, help="stages at a time, in processes of their own (default: machine.jobs)")
     parser.add_argument("--executor", choices=("local", "slurm"), help="where stages run (default: machine.executor)")
     parser.add_argument("--watch", action="store_true", help="show a study that another process runs; run nothing")
-    sys.exit(launch(lambda: main(parser.parse_intermixed_args())))
+
+
+if __name__ == "__main__":
+    sys.exit(command(__doc__, add_arguments, main, intermixed=True))

@@ -9,16 +9,17 @@ import argparse
 import sys
 from pathlib import Path
 
-from rich.console import Console
-
-from study.report.units import size_in_words
-from study.run.housekeeping import remove_runs, unused_runs, verify_runs
-from study.run.launch import launch
-from study.run.watch import list_runs, runs_table
+from study.run.launch import command
 
 
 def main(arguments: argparse.Namespace) -> int:
     """List, verify or remove; the exit code: 1 if something is wrong with a run."""
+    from rich.console import Console  # late: PyTorch takes seconds to load, which --help need not
+
+    from study.report.units import size_in_words
+    from study.run.housekeeping import remove_runs, unused_runs, verify_runs
+    from study.run.watch import list_runs, runs_table
+
     console = Console(width=None if sys.stdout.isatty() else 160)
     if arguments.action == "verify":
         finished, faults = verify_runs(arguments.runs)
@@ -39,9 +40,12 @@ def main(arguments: argparse.Namespace) -> int:
     return 0
 
 
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command line."""
     parser.add_argument("action", choices=("list", "verify", "remove"))
     parser.add_argument("runs", type=Path, help="a folder of run directories")
     parser.add_argument("--yes", action="store_true", help="really remove")
-    sys.exit(launch(lambda: main(parser.parse_args())))
+
+
+if __name__ == "__main__":
+    sys.exit(command(__doc__, add_arguments, main))

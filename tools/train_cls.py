@@ -9,18 +9,19 @@ import argparse
 import sys
 from pathlib import Path
 
-from study.run.launch import finish, launch
-from study.run.single import train_classifier_alone
+from study.run.launch import command, finish
 
 
 def main(arguments: argparse.Namespace) -> int:
     """Train; returns the exit code."""
+    from study.run.single import train_classifier_alone  # late: PyTorch takes seconds to load, which --help need not
+
     found = train_classifier_alone(arguments.config, arguments.overrides, pruned=arguments.pruned, runs=arguments.runs)
     return 0 if found is None else finish(*found)
 
 
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command line."""
     parser.add_argument(
         "config", type=Path, help="a classification config, such as configs/classify/digits_resnet10.yaml"
     )
@@ -29,4 +30,7 @@ if __name__ == "__main__":
         "--pruned", type=Path, metavar="RUN", help="run directory of a pruned network (regimes but base)"
     )
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of run directories (default: runs)")
-    sys.exit(launch(lambda: main(parser.parse_intermixed_args())))
+
+
+if __name__ == "__main__":
+    sys.exit(command(__doc__, add_arguments, main, intermixed=True))

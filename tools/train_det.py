@@ -11,13 +11,16 @@ import argparse
 import sys
 from pathlib import Path
 
-from study.run.launch import finish, launch
-from study.run.single import train_detector_alone, train_detector_together
+from study.run.launch import command, finish
 
 
 def main(arguments: argparse.Namespace) -> int:
     """Train and evaluate; returns the exit code."""
     from detect.processes import Processes  # late: loading Detectron2 takes seconds, --help need not
+    from study.run.single import (  # late: PyTorch takes seconds to load, which --help need not
+        train_detector_alone,
+        train_detector_together,
+    )
 
     config, overrides = arguments.config, arguments.overrides
     where = {"backbone": arguments.backbone, "runs": arguments.runs}
@@ -36,11 +39,14 @@ def add_processes(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--dist-url", default="auto", metavar="URL", help="where processes meet (default: a free port)")
 
 
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command line."""
     parser.add_argument("config", type=Path, help="a detection config, such as configs/detect/digits_fpn.yaml")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="changes of the file, by key path")
     parser.add_argument("--backbone", type=Path, required=True, metavar="RUN", help="run directory of a classifier")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of run directories (default: runs)")
     add_processes(parser)
-    sys.exit(launch(lambda: main(parser.parse_intermixed_args())))
+
+
+if __name__ == "__main__":
+    sys.exit(command(__doc__, add_arguments, main, intermixed=True))

@@ -7,13 +7,9 @@ from typing import Any
 _PAIRS: dict[str, Any] = {"nargs": "+", "metavar": "KEY=VALUE"}
 
 
-def make_parser(description: str) -> argparse.ArgumentParser:
-    """A parser whose result has only the words that were given, and `list`."""
-    parser = argparse.ArgumentParser(
-        description=description,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        argument_default=argparse.SUPPRESS,
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command line; only words that were given are in its result, besides those of every launcher and `list`."""
+    parser.argument_default = argparse.SUPPRESS
     add = parser.add_argument
     add("--list", action="store_true", default=False, help="name architectures, methods with options, and targets")
     add("--out", type=Path, metavar="DIR", help="folder to write, absent or empty")
@@ -51,4 +47,3 @@ def make_parser(description: str) -> argparse.ArgumentParser:
     add = parser.add_argument_group("training budget").add_argument
     add("--base-epochs", type=int, metavar="N", help="of the dense network (default: the target's own, else 160)")
     add("--cap", type=float, metavar="X", help="Scratch-B trains at most X base schedules; 2 on ImageNet")
-    return parser

@@ -62,7 +62,7 @@ _SELECTION = ("ratio", "skip", "scope", "level", "round_to")
 
 def job_from_words(words: Mapping[str, Any]) -> PruneJob:
     """The job that the words of a command line ask for; `words` has only those that were given."""
-    given = dict(words)
+    given = {name: word for name, word in words.items() if name not in ("list", "debug")}
     if "out" not in given:
         raise ValueError("--out DIR is needed, the folder to write into")
     selection = {key: given.pop(key) for key in _SELECTION if key in given}

@@ -1,5 +1,10 @@
-"""What all launchers do the same way: say an error in one sentence, name the run directory, exit with a code."""
+"""What all launchers do the same way: --version and --debug, an error in one sentence, an exit code.
 
+It loads no PyTorch, and launchers load theirs when their words are understood: `--help` answers at once.
+"""
+
+import argparse
+import importlib.metadata
 import json
 import sys
 import warnings
@@ -14,13 +19,41 @@ if TYPE_CHECKING:  # it imports Detectron2, and classification works without
     from study.run.scheduler import Outcome
 
 
-def launch(work: Callable[[], int]) -> int:
-    """Run a launcher's work; expected failures become one sentence and a non-zero exit code."""
+def make_parser(description: str | None, add: Callable[[argparse.ArgumentParser], None]) -> argparse.ArgumentParser:
+    """A launcher's parser: its own words, `--version` and `--debug`."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add(parser)
+    version = importlib.metadata.version("prune-transfer")
+    parser.add_argument("--version", action="version", version=f"prune-transfer {version}")
+    parser.add_argument("--debug", action="store_true", default=False, help="show where an error comes from")
+    return parser
+
+
+def command(
+    description: str | None,
+    add_arguments: Callable[[argparse.ArgumentParser], None],
+    main: Callable[[argparse.Namespace], int],
+    *,
+    intermixed: bool = False,
+) -> int:
+    """Read the words of a command line and do what they ask; the exit code.
+
+    `intermixed`: overrides may stand between options.
+    """
+    parser = make_parser(description, add_arguments)
+    arguments = parser.parse_intermixed_args() if intermixed else parser.parse_args()
+    return launch(lambda: main(arguments), debug=arguments.debug)
+
+
+def launch(work: Callable[[], int], *, debug: bool = False) -> int:
+    """Run a launcher's work; expected failures become one sentence and a non-zero exit code, unless `debug`."""
     warnings.filterwarnings("ignore", category=FutureWarning)  # of libraries, about themselves
     try:
         with stop_on_signals():
             return work()
     except (ValueError, RuntimeError, OSError) as error:
+        if debug:
+            raise
         print(f"error: {error}", file=sys.stderr)
         return 2
     except Stopped as stopped:

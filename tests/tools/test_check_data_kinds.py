@@ -10,8 +10,8 @@ from detect.data import VocDataset, check_apart, check_dataset, train_loader
 from detect.data import problems as named
 from detect.data.problems import KINDS
 from detect.settings import DetectorSettings
-from study.run.launch import launch
-from tools.check_data import main, make_parser
+from study.run.launch import launch, make_parser
+from tools.check_data import add_arguments, main
 
 JPEG, OTHER = (encoded(picture(seed), "JPEG") for seed in (0, 1))
 GOOD = coco_box(1, 1, [4, 4, 8, 8])
@@ -87,7 +87,8 @@ def test_what_is_shown_and_what_training_does(kind, tmp_path, capsys):
     dataset = CASES[kind](tmp_path / "it")
     other = CASES[kind](tmp_path / "other") if kind == named.SHARED else None
     arguments = words(dataset) + (words(other) if other else [])
-    assert launch(lambda: main(make_parser().parse_args(arguments))) == (1 if KINDS[kind].fault else 0)
+    given = make_parser(None, add_arguments).parse_args(arguments)
+    assert launch(lambda: main(given)) == (1 if KINDS[kind].fault else 0)
     shown = " ".join(capsys.readouterr().out.split())
     assert kind in shown and KINDS[kind].effect in shown
     if KINDS[kind].effect == "refused":

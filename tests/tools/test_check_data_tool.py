@@ -7,14 +7,14 @@ import pytest
 import yaml
 from support.voc_layout import voc_object, write_annotation, write_voc
 
-from study.run.launch import launch
-from tools.check_data import main, make_parser
+from study.run.launch import launch, make_parser
+from tools.check_data import add_arguments, main
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 def call(*words):
-    return launch(lambda: main(make_parser().parse_args([str(word) for word in words])))
+    return launch(lambda: main(make_parser(None, add_arguments).parse_args([str(word) for word in words])))
 
 
 @pytest.fixture

@@ -10,17 +10,17 @@ import pytest
 from classify.models import list_models
 from pruning.methods import METHODS
 from pruning.targets import TARGETS
-from study.prune_one.arguments import make_parser
+from study.prune_one.arguments import add_arguments
 from study.prune_one.catalogue import catalogue, method_summary
 from study.prune_one.job import job_from_words, read_pairs
-from study.run.launch import launch
+from study.run.launch import launch, make_parser
 from tools.prune import main
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 def call(*words):
-    return launch(lambda: main(vars(make_parser("").parse_args([str(word) for word in words]))))
+    return launch(lambda: main(make_parser("", add_arguments).parse_args([str(word) for word in words])))
 
 
 def test_everything_is_listed():
@@ -78,7 +78,7 @@ def test_errors_are_one_sentence_and_code_2(capsys, words, sentence):
 def test_words_become_a_job():
     words = "--out o --arch a --method m --ratio 0.5 --skip x y.* --scope all --level global --round-to 8 --force"
     more = "--option s=1e-5 --data digits --data-options image_size=64 --data-images 7 --cap 2"
-    given = vars(make_parser("").parse_args([*words.split(), *more.split()]))
+    given = vars(make_parser("", add_arguments).parse_args([*words.split(), *more.split()]))
     job = job_from_words({key: value for key, value in given.items() if key != "list"})
     assert job.selection == {
         "ratio": 0.5,
@@ -93,7 +93,7 @@ def test_words_become_a_job():
 
 def test_ratios_by_layer_are_words_too():
     words = "--out o --arch a --method m --layer layer2.*=0.3 x=0 --layer y=5e-1".split()
-    given = vars(make_parser("").parse_args(words))
+    given = vars(make_parser("", add_arguments).parse_args(words))
     job = job_from_words({key: value for key, value in given.items() if key != "list"})
     assert job.selection == {"layers": {"layer2.*": 0.3, "x": 0.0, "y": 0.5}}
 
