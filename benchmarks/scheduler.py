@@ -11,15 +11,17 @@ import contextlib
 import io
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 from study.config.load import validate
 from study.config.schema import StudyConfig
 from study.config.sections import Machine
 from study.plan.pipelines import all_stages, expand, labels
-from study.run import stage as run_stage
 from study.run.scheduler import run_stages
+from study.stages.stage import KINDS
 
 PLAN_SECONDS, STAGE_MILLISECONDS = 2.0, 20.0  # bars, for 1,000 stages
 STUDY = {
@@ -46,6 +48,11 @@ def main() -> None:
     print(f"bars for 1,000 stages: planning under {PLAN_SECONDS} s, first run under {STAGE_MILLISECONDS} ms a stage")
 
 
+def nothing(context: Any) -> dict[str, Any]:
+    """The work of a stage."""
+    return {"metrics": {}, "train_macs": 0}
+
+
 def measure(n: int) -> tuple[int, list[tuple[float, float]]]:
     """Stages; of the clock and of this process: seconds of planning, ms a stage when it runs, and when it is done."""
     start = now()
@@ -56,8 +63,8 @@ def measure(n: int) -> tuple[int, list[tuple[float, float]]]:
     stages = all_stages(routes)
     names = labels(routes)
     times = [since(start)]
-    nothing = {kind: lambda context: {"metrics": {}, "train_macs": 0} for kind in run_stage.KINDS}
-    with tempfile.TemporaryDirectory() as runs, mock.patch.dict(run_stage.KINDS, nothing):
+    idle = {name: replace(kind, place=f"{__name__}:nothing") for name, kind in KINDS.items()}
+    with tempfile.TemporaryDirectory() as runs, mock.patch.dict(KINDS, idle):
         for _ in range(2):
             start = now()
             with contextlib.redirect_stdout(io.StringIO()):

@@ -18,8 +18,7 @@ from study.plan.checks import check_detection_data, check_writable
 from study.plan.steps import StageBuilder
 from study.run.launch import finish, launch
 from study.run.scheduler import Outcome, run_stages
-from study.stages.kinds import KINDS
-from study.stages.stage import Context, Stage, device_of, load_stage
+from study.stages.stage import KINDS, Context, Stage, device_of, load_stage
 from training.device import deterministic_algorithms, set_threads
 from training.distributed import any_process, is_main, launched_processes, process_group
 
@@ -54,7 +53,7 @@ def share_stage(stage: Stage, machine: Machine, runs: Path, run: Callable[[Machi
     if not done:
         report = None  # the main process reports
         with deterministic_algorithms(machine.deterministic, device):
-            KINDS[stage.kind](Context(stage, runs, machine, report))  # type: ignore[arg-type]
+            KINDS[stage.kind].run(Context(stage, runs, machine, report))  # type: ignore[arg-type]
     return None
 
 

@@ -11,10 +11,9 @@ from typing import Any
 import yaml
 from filelock import FileLock, Timeout
 
-from study.stages.kinds import KINDS
 from study.stages.progress import Recorder
 from study.stages.provenance import environment
-from study.stages.stage import Context, Task
+from study.stages.stage import KINDS, Context, Task
 from study.stages.store import RunDir
 from training.checkpoint import remove_checkpoints
 from training.device import deterministic_algorithms
@@ -65,7 +64,7 @@ def _run(task: Task) -> str:
     context = Context(stage, task.runs, task.machine, recorder)
     try:
         with deterministic_algorithms(task.machine.deterministic, context.device):
-            found = KINDS[stage.kind](context)
+            found = KINDS[stage.kind].run(context)
     finally:
         recorder.close()
     # a resumed training reports the seconds of all its processes

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from study.report.units import size_in_words, time_in_words
 from study.run.monitor import progress_cells
-from study.stages.stage import VERSIONS, Stage
+from study.stages.stage import KINDS, Stage
 from study.stages.store import RunDir
 from training.files import read_json
 
@@ -42,7 +42,7 @@ def run_folders(runs: Path) -> Iterator[Path]:
     if not runs.is_dir():
         raise ValueError(f"{runs}: there is no such folder of runs")
     for folder in sorted(runs.glob("*-*/seed*")):
-        if folder.is_dir() and folder.parent.name.rpartition("-")[0] in VERSIONS:
+        if folder.is_dir() and folder.parent.name.rpartition("-")[0] in KINDS:
             yield folder
 
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
 import torch
@@ -14,13 +15,31 @@ from study.stages.progress import Recorder
 from study.stages.store import RunDir
 from training.files import content_hash
 
-# raised when the code of a kind changes what equal settings give, so that old results are not taken for new ones
-VERSIONS: dict[str, int] = {
-    "train_classifier": 1,
-    "prune": 2,
-    "train_detector": 1,
-    "prune_detector": 2,
-    "evaluate": 1,
+
+@dataclass(frozen=True)
+class Kind:
+    """What stages of one kind do.
+
+    `version` is raised when the code changes what equal settings give, so that old results are not taken for new ones.
+    `place`: the module and the function that runs a stage, loaded when one runs: detectors need Detectron2, and
+    classification works without.
+    """
+
+    version: int
+    place: str
+
+    def run(self, context: "Context") -> dict[str, Any]:
+        """Run one stage; what its `result.json` says."""
+        return resolve_name(self.place)(context)
+
+
+# To add a kind: a module with its function, and a line here.
+KINDS: dict[str, Kind] = {
+    "train_classifier": Kind(1, "study.stages.classifier:run_train_classifier"),
+    "prune": Kind(2, "study.stages.prune:run_prune"),
+    "train_detector": Kind(1, "study.stages.detector:run_train_detector"),
+    "prune_detector": Kind(2, "study.stages.detector:run_prune_detector"),
+    "evaluate": Kind(1, "study.stages.evaluate:run_evaluate"),
 }
 
 
@@ -37,7 +56,7 @@ class Stage:
     def hash(self) -> str:
         """Content hash over kind, version, settings and the parents' hashes; the seed stands beside it."""
         parents = [f"{p.kind}-{p.hash}" for p in self.parents]
-        return content_hash([self.kind, VERSIONS[self.kind], _without_places(self.settings), parents])
+        return content_hash([self.kind, KINDS[self.kind].version, _without_places(self.settings), parents])
 
     @property
     def id(self) -> str:

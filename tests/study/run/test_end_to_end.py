@@ -12,12 +12,14 @@ from unittest import mock
 
 import pytest
 from support.tiny_study import ALL, DIGITS, TINY, tiny
+from support.trivial_stages import Doing
 
 from pruning.masks import Masks
 from pruning.plan import PruningPlan
 from study.plan.pipelines import all_stages
 from study.run.study import report_again, run_study
 from study.stages.network import read_weights
+from study.stages.stage import KINDS
 
 ROOT = Path(__file__).parents[3]
 NOT_TIMES = ("latency_ms", "seconds")
@@ -137,12 +139,10 @@ def test_no_checkpoint_and_no_temporary_file_is_left(finished):
 
 def test_a_route_that_fails_leaves_the_others_and_says_why(finished, tmp_path, monkeypatch):
     """Stages behind the failure are blocked; the report lists what is missing."""
-    from study.run import stage as run_stage
-
     def fail(context):
         raise ValueError("the disk is made of cheese")
 
-    monkeypatch.setitem(run_stage.KINDS, "prune", fail)
+    monkeypatch.setitem(KINDS, "prune", Doing("prune", fail))
     config, routes = tiny("pipelines=[unpruned, scratch_e]", "detector.train.iterations=2")
     out, outcome = run_study(config, DIGITS, routes, tmp_path)
     assert not outcome.complete

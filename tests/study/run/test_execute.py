@@ -9,13 +9,12 @@ import sys
 import time
 
 import pytest
-from support.trivial_stages import run, stage
+from support.trivial_stages import Doing, run, stage
 
 from study.config.sections import Machine
-from study.run import stage as module
 from study.run.executors.workers import visible_devices
 from study.run.stage import StorageError, run_stage
-from study.stages.stage import Task
+from study.stages.stage import KINDS, Task
 from training.stopping import Stopped, stop_on_signals
 
 
@@ -32,7 +31,7 @@ def work(monkeypatch):
         (context.run.plan).write_text(f"number {number}")
         return {"metrics": {"number": float(number)}, "train_macs": 0}
 
-    monkeypatch.setitem(module.KINDS, "prune", act)
+    monkeypatch.setitem(KINDS, "prune", Doing("prune", act))
     return done, actions
 
 

@@ -9,14 +9,14 @@ import pytest
 from filelock import FileLock
 from rich.console import Console
 from support.tiny_classification import tiny
-from support.trivial_stages import run, stage
+from support.trivial_stages import Doing, run, stage
 
 from study.plan.pipelines import all_stages
 from study.report.units import size_in_words, time_in_words
-from study.run import stage as run_stage
 from study.run.housekeeping import remove_runs, unused_runs, verify_runs
 from study.run.study import STUDY_FILE
 from study.run.watch import list_runs, state_of, study_table, watch
+from study.stages.stage import KINDS
 from study.stages.store import RunDir
 from training.files import PARTIAL, write_json
 
@@ -31,7 +31,7 @@ def runs(tmp_path, monkeypatch):
         context.run.plan.write_text("plan")
         return {"metrics": {"top1": 50.0}, "train_macs": 0}
 
-    monkeypatch.setitem(run_stage.KINDS, "prune", act)
+    monkeypatch.setitem(KINDS, "prune", Doing("prune", act))
     first = stage(0)
     found = [first, stage(1, first), stage(2)]
     run(found, tmp_path)
