@@ -3,8 +3,9 @@
 import json
 
 import pytest
-import study.classifier_stages
+import study.stages.stage.classifier
 import torch
+from study.stages.stage.network import read_weights
 from support.given_files import CLASSIFIER, given
 from support.tiny_classification import run, tiny
 from support.tiny_study import tiny as tiny_detection
@@ -16,7 +17,6 @@ from study.config.load import ConfigError
 from study.plan.estimate import Budget
 from study.run.single import train_classifier_alone
 from study.run.study import run_study
-from study.stages.network import read_weights
 
 WITH_EFFECT = [name for name, method in METHODS.items() if method.training_effect is not None]
 
@@ -30,7 +30,7 @@ def first_states(monkeypatch):
         seen.append({name: tensor.clone() for name, tensor in model.state_dict().items()})
         return TrainOutcome(settings.epochs * len(images), seconds=0.0, final_loss=0.0)
 
-    monkeypatch.setattr(study.classifier_stages, "train_classifier", spy)
+    monkeypatch.setattr(study.stages.stage.classifier, "train_classifier", spy)
     return seen
 
 
