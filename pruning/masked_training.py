@@ -64,6 +64,22 @@ def reinitialise_surviving(model: nn.Module, masks: Masks, *, generator: torch.G
     masks.apply(model)
 
 
+def widen_surviving(model: nn.Module, masks: Masks) -> None:
+    """Multiply every masked convolution weight by sqrt(all / surviving), in place, and apply `masks`.
+
+    For a `model` whose weights are newly drawn with a deviation of their own: sqrt(2 / (k * k * out)) becomes that of
+    `reinitialise_surviving`, any other grows alike, and masks that remove nothing change nothing.
+    """
+    masks.check_fit(model)
+    convolutions = {f"{name}.weight" for name, module in model.named_modules() if isinstance(module, nn.Conv2d)}
+    with torch.no_grad():
+        for name in convolutions & masks.keys():
+            survivors = int(masks[name].sum())
+            if survivors:
+                model.get_parameter(name).mul_(math.sqrt(masks[name].numel() / survivors))
+    masks.apply(model)
+
+
 def _beside(model: nn.Module, masks: Masks) -> Masks:
     """The masks on the devices of their parameters."""
     return Masks({name: mask.to(model.get_parameter(name).device) for name, mask in masks.items()})

@@ -152,7 +152,8 @@ def _detector_interface(network: Network, cfg: Any) -> dict[str, Any]:
 def _pixels(network: Network, where: str) -> dict[str, Any]:
     """Order of the channels and normalisation."""
     unit = "of pixel values in 0..1"
-    normalisation = {"mean": list(network.mean), "std": list(network.std), "unit": unit, "where": where}
+    numbers = {"mean": list(network.mean), "std": list(network.std), "unit": unit}
+    normalisation = {**numbers, "source": network.normalization, "where": where}
     return {"channel_order": "RGB" if len(network.mean) == 3 else "grey", "normalisation": normalisation}
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from classify.models.densenet import cifar_densenet
 from classify.models.init import initialise, initialise_glorot
 from classify.models.lenet import conv_net, lenet5, lenet_300_100
+from classify.models.own_rule import construct, redraw
 from classify.models.preresnet import cifar_preresnet, imagenet_preresnet
 from classify.models.resnet import cifar_resnet, imagenet_resnet
 from classify.models.timm_networks import find_timm
@@ -115,7 +116,13 @@ def example_input(name: str, options: Mapping[str, Any] | None = None) -> Tensor
     """A zero image batch (1, C, H, W) of the channels and the size that the architecture was made for."""
     entry, given = get_model(name), options or {}
     size = given.get("image_size", entry.input_size)
-    return torch.zeros(1, given.get("in_channels", entry.in_channels), size, size)
+    return torch.zeros(1, in_channels(name, options), size, size)
+
+
+def in_channels(name: str, options: Mapping[str, Any] | None = None) -> int:
+    """The channels of the images that the network reads; timm calls the option `in_chans`."""
+    given = options or {}
+    return int(given.get("in_channels", given.get("in_chans", get_model(name).in_channels)))
 
 
 def trace_input(name: str, options: Mapping[str, Any] | None = None) -> Tensor:
@@ -130,12 +137,17 @@ def channel_groups(name: str, model: nn.Module, example: Tensor | None = None) -
 
 
 def rebuild(plan: PruningPlan, num_classes: int) -> nn.Module:
-    """The pruned architecture of `plan` with random weights that fit its own widths."""
-    model = build(plan.arch, num_classes, plan.options)
+    """The pruned architecture of `plan` with random weights that fit its own widths, by the dense network's rule."""
+    dense = partial(build, plan.arch, num_classes, plan.options)
     if not plan.changes_shape:
-        return model
+        return dense()
+    model, order = construct(dense)
     small = apply(model, plan, channel_groups(plan.arch, model, trace_input(plan.arch, plan.options)))
-    (get_model(plan.arch).init or initialise)(small)
+    init = get_model(plan.arch).init
+    if init is None:
+        redraw(small, dense, order)
+    else:
+        init(small)
     return small
 
 
@@ -151,5 +163,7 @@ def stages_of(name: str) -> Sequence[str]:
 
 def _build_torchvision(name: str, num_classes: int, **options: Any) -> nn.Module:
     if name in ("googlenet", "inception_v3"):  # training-only classifiers: their outputs are not logits
+        if options.get("aux_logits"):
+            raise ValueError(f"architecture {name!r} is built without its training-only classifiers; drop aux_logits")
         options = {"aux_logits": False, "init_weights": True, **options}
     return torchvision.models.get_model(name, weights=None, num_classes=num_classes, **options)

@@ -56,12 +56,20 @@ class StudyConfig(Section):
             raise ValueError(f"guide: only method 'guided' follows patterns, not prune.method {self.prune.method!r}")
         if self.prune.options.get("patterns"):
             raise ValueError("guide: the pattern comes from there or from prune.options.patterns, not from both")
+        other = sorted({"arch", "options", "dataset"} & self.guide.classifier.keys())
+        if self.classifier.weights is not None and other and "weights" not in self.guide.classifier:
+            raise ValueError(
+                f"guide.classifier: it changes {', '.join(other)}, but would start from {self.classifier.weights}, the"
+                " weights of the study's own network; set guide.classifier.weights: null to train it, or to its file"
+            )
         self.guided_classifier()
         return self
 
     def guided_classifier(self) -> Classifier:
         """The classifier that patterns are taken from."""
         changes = {} if self.guide is None else self.guide.classifier
+        if "weights" in changes:  # what was said of the study's weights is not said of these
+            changes = {"replace_head": False, **changes}
         return Classifier.model_validate(merge(self.classifier.model_dump(), changes))
 
     @model_validator(mode="after")

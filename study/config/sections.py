@@ -58,6 +58,19 @@ class ClassifierData(Section):
         return self
 
 
+class Normalization(Section):
+    """What the network subtracts from and divides pixels in 0..1 by, for each channel."""
+
+    mean: Annotated[tuple[float, ...], Field(min_length=1)]
+    std: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _of_the_same_channels(self) -> "Normalization":
+        if len(self.mean) != len(self.std):
+            raise ValueError(f"mean has {len(self.mean)} channels, std {len(self.std)}")
+        return self
+
+
 class Classifier(Section):
     """The network to prune and how it is trained before and after."""
 
@@ -70,7 +83,14 @@ class Classifier(Section):
     scratch_b_cap: Annotated[float, Field(gt=1)] | None = (
         None  # Scratch-B trains at most this many times `train.epochs`
     )
-    weights: Path | None = None  # a trained unpruned network's, instead of training it; counted as if it had been
+    # a trained unpruned network's, instead of training it, counted as if it had been; where a method changes the
+    # training before it prunes, that training starts from them and is counted on top
+    weights: Path | None = None
+    # the head of `weights` is not taken but drawn anew, and the network is trained on the data set, from the others;
+    # that training is counted, the one that made the weights is not
+    replace_head: bool = False
+    # None: that which `weights` of torchvision's and timm's networks were trained with, else the data set's
+    normalization: Normalization | Literal["dataset"] | None = None
     rewind: Annotated[int, Field(ge=0)] = 0  # iterations of the dense training after which tickets take their weights
 
     @field_validator("arch")
@@ -87,6 +107,8 @@ class Classifier(Section):
             self.training(name)
         if self.weights is not None and self.rewind:
             raise ValueError("rewind: weights that are given have no early iterations to go back to; leave out one")
+        if self.replace_head and self.weights is None:
+            raise ValueError("replace_head: there is no file of weights whose head it could replace; give weights too")
         return self
 
     def training(self, regime: Literal["train", "fine_tune", "scratch"]) -> ClassifierTraining:

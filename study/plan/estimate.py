@@ -19,9 +19,18 @@ from pruning.select import counts, eligible
 from pruning.surgery import apply
 from pruning.targets import choose_for_target, get_target
 from study.config.sections import Machine
+from study.given_weights import check_given, counted_epochs
 from study.stages.data import classification_info
 from study.stages.length import classifier_epochs, detector_iterations
-from study.stages.network import Network, dense_groups, is_structural, method_options, selection_of, starts_dense
+from study.stages.network import (
+    Network,
+    check_channels,
+    dense_groups,
+    is_structural,
+    method_options,
+    selection_of,
+    starts_dense,
+)
 from study.stages.stage import Stage
 
 
@@ -77,6 +86,8 @@ class Budget:
         if stage.kind != "evaluate" and stage.run(self.runs).done:
             return Network.load(stage.run(self.runs))
         before = self._dense(stage) if starts_dense(stage) else self.network(stage.parents[0])
+        if "weights" in stage.settings:
+            check_given(self._dense(stage), stage.settings)
         if before is None or stage.kind not in ("prune", "prune_detector"):
             return before
         return self._pruned(stage, before)
@@ -85,6 +96,7 @@ class Budget:
         """The unpruned network, without its data's mean and deviation, which cost nothing."""
         info, settings = self._data(stage), stage.settings
         channels, size = info.shape[0], info.shape[-1]
+        check_channels(settings, channels)
         plan = PruningPlan(settings["arch"], settings["arch_options"])
         return Network(plan, info.num_classes, size, mean=(0.0,) * channels, std=(1.0,) * channels)
 
@@ -131,7 +143,8 @@ class Budget:
         if stage.kind == "prune":
             return Estimate(params, macs, 0)
         epochs = classifier_epochs(stage, dense_macs=self._cost(network.dense())[1], pruned_macs=macs)
-        return Estimate(params, macs, 3 * macs * epochs * self._data(stage).n_train, f"{epochs} epochs")
+        counted = epochs + counted_epochs(stage.settings)
+        return Estimate(params, macs, 3 * macs * counted * self._data(stage).n_train, f"{epochs} epochs")
 
     def _cost(self, network: Network) -> tuple[int, int]:
         """Params and multiply-adds of a classifier, as `Network.costs` counts them."""

@@ -4,12 +4,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from classify.models import in_channels
 from classify.regimes import get_regime
-from detect.data.open import detection_data, file_digest
+from detect.data.open import detection_data
 from pruning.methods import get_method
 from study.config.detector import Detector, check_pyramid, stated_norm
 from study.config.schema import Guide
 from study.config.sections import Classifier, Evaluation, Pruning
+from study.given_weights import given_settings, normalization
 from study.stages.network import is_structural, starts_dense
 from study.stages.stage import Stage
 
@@ -56,11 +58,11 @@ class StageBuilder:
         settings = self._classifier("base", "train", changes)
         if self.config.classifier.rewind:
             settings["snapshot_at"] = self.config.classifier.rewind
-        weights = self.config.classifier.weights
-        if effect and method.training_effect is not None:  # which given weights have not had
+        effect = effect and method.training_effect is not None
+        if effect:
             settings["effect"] = {"method": self.config.prune.method, "options": self.config.prune.options}
-        elif weights is not None:
-            settings["weights"] = {"sha256": file_digest(weights), "paths": {"file": str(weights)}}
+        if self.config.classifier.weights is not None:  # they have not had the effect: the training goes on from them
+            settings["weights"] = given_settings(self.config.classifier, effect=effect)
         return self.stage("train_classifier", settings)
 
     def classify_for_pruning(self, parent: Stage | None, changes: dict[str, Any]) -> Stage:
@@ -98,7 +100,8 @@ class StageBuilder:
         wanted = get_regime(regime)
         if wanted.init != "random" and starts_dense(stage):
             raise ValueError("comes after a network that was trained and pruned, here its shape alone is known")
-        if wanted.init == "original" and self.config.classifier.weights is not None:
+        given = self.config.classifier.weights or any("weights" in s.settings for s in stage.with_ancestors())
+        if wanted.init == "original" and given:
             raise ValueError("weights that are given have no beginning to go back to; leave out classifier.weights")
         settings = self._classifier(regime, section, changes)
         if wanted.plus_fine_tuning:
@@ -109,6 +112,7 @@ class StageBuilder:
         self, parent: Stage | None, changes: dict[str, Any], phase: str = "train", kind: str = "train_classifier"
     ) -> Stage:
         stage, detector = _expect(parent, kind), self._detector()
+        _check_colour(stage)
         scratch = phase == "from_scratch"
         model = detector.scratch_model() if scratch else detector.model
         training = detector.training("train" if scratch else phase)  # type: ignore[arg-type]
@@ -142,7 +146,9 @@ class StageBuilder:
     def _network(self) -> dict[str, Any]:
         """The architecture, and the data whose classes and normalisation it has."""
         dataset = self.config.classifier.dataset.model_dump(mode="json")
-        return {"arch": self.config.classifier.arch, "arch_options": self.config.classifier.options, "dataset": dataset}
+        network = {"arch": self.config.classifier.arch, "arch_options": self.config.classifier.options}
+        found = normalization(self.config.classifier)
+        return {**network, "dataset": dataset, **({} if found is None else {"normalization": found})}
 
     def _classifier(self, regime: str, section: Any, changes: dict[str, Any]) -> dict[str, Any]:
         training = self.config.classifier.training(section)
@@ -193,6 +199,14 @@ def _expect(stage: Stage | None, kind: str | None) -> Any:
     if found != kind:
         raise ValueError(f"comes after {kind or 'nothing'}, here it comes after {found or 'nothing'}")
     return stage
+
+
+def _check_colour(stage: Stage) -> None:
+    """ValueError where a network for grey images would become a detector's backbone."""
+    settings = next(s.settings for s in reversed(stage.with_ancestors()) if "arch" in s.settings)
+    channels = in_channels(settings["arch"], settings["arch_options"])
+    if channels != 3:
+        raise ValueError(f"detectors read RGB images, classifier.arch {settings['arch']!r} reads {channels} channel(s)")
 
 
 def _checked(changes: Mapping[str, Any], section: Any) -> Mapping[str, Any]:

@@ -1,7 +1,7 @@
 """Prune one network, without a study: what `tools/prune.py` calls."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -19,6 +19,7 @@ from pruning.methods import Calibration, get_method
 from pruning.prune import Pruned, prune, prune_by_choice
 from pruning.select import Selection
 from pruning.targets import Target, choose_for_target, scratch_b_epochs
+from study.given_weights import normalization_of, without_training_only
 from study.prune_one.chart import draw_channels, panels
 from study.prune_one.job import PruneJob
 from study.stages.network import save_weights
@@ -81,7 +82,7 @@ def _dense_network(job: PruneJob, target: Target | None) -> _Dense:
     options = {**(target.options if target else {}), **job.arch_options}
     small_images = get_model(name).input_size <= _LARGEST_SMALL_INPUT
     num_classes = job.num_classes or (10 if small_images else 1000)
-    weights = None if job.weights is None else read_weights_file(job.weights)
+    weights = None if job.weights is None else without_training_only(read_weights_file(job.weights), name)[0]
     torch.manual_seed(job.seed)
     model = build(name, num_classes, options)
     if weights is not None:
@@ -146,7 +147,15 @@ def _calibration(job: PruneJob, dense: _Dense) -> Calibration | None:
         raise ValueError(f"method {job.method!r} looks at {needs}, which needs --data, a data set or a folder")
     data = job.data.open(image_size=dense.example.shape[-1], seed=job.seed)
     check_fit(dense.model, dense.example, dense.num_classes, data)
-    return data.loss()
+    wanted = _normalization(job, dense)
+    return (data if wanted is None else replace(data, mean=wanted["mean"], std=wanted["std"])).loss()
+
+
+def _normalization(job: PruneJob, dense: _Dense) -> dict[str, Any] | None:
+    """What the images of `job.data` are normalised by where the weights want another normalisation than theirs."""
+    if job.weights is None or job.data is None:
+        return None
+    return normalization_of(job.weights, dense.arch, dense.options)
 
 
 def _summary(job: PruneJob, target: Target | None, dense: _Dense, pruned: Pruned) -> dict[str, Any]:
@@ -176,6 +185,7 @@ def _summary(job: PruneJob, target: Target | None, dense: _Dense, pruned: Pruned
         "cap": cap,
         "scratch_b_epochs": scratch_b_epochs(base_epochs, dense_macs, left.get("effective_macs", macs), cap=cap),
         "masked_equals_small": pruned.difference,
+        **({"normalization": wanted} if (wanted := _normalization(job, dense)) else {}),
         "out": str(job.out),
     }
 

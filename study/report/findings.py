@@ -131,7 +131,7 @@ def warnings(comparison: Mapping[str, Any]) -> list[str]:
             f"{dirty} of {len(stages)} stages ran on code with uncommitted changes: "
             "their commit does not identify what was run."
         )
-    messages += _changed_data(stages) + _data_notes(stages)
+    messages += _changed_data(stages) + _data_notes(stages) + _notes(stages, "given_weights", "Given weights")
     if comparison.get("missing"):
         count = len(comparison["missing"])
         messages.append(f"{count} {'run is' if count == 1 else 'runs are'} missing: see “What is missing”.")
@@ -140,8 +140,13 @@ def warnings(comparison: Mapping[str, Any]) -> list[str]:
 
 def _data_notes(stages: Mapping[str, Any]) -> list[str]:
     """What was left out or decided when data sets were read, each sentence once."""
-    results = ((stage.get("result") or {}).get("data") or {} for stage in stages.values())
-    return [f"Data: {note}" for note in dict.fromkeys(note for data in results for note in data.get("notes") or ())]
+    return _notes(stages, "data", "Data")
+
+
+def _notes(stages: Mapping[str, Any], key: str, name: str) -> list[str]:
+    """The sentences that the results of all stages hold under `key`, each once."""
+    results = ((stage.get("result") or {}).get(key) or {} for stage in stages.values())
+    return [f"{name}: {note}" for note in dict.fromkeys(note for part in results for note in part.get("notes") or ())]
 
 
 def _changed_data(stages: Mapping[str, Any]) -> list[str]:

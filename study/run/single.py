@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 import torch
 
+from classify.regimes import get_regime
+from detect.data.open import file_digest
 from study.config.detector import Detector
 from study.config.load import load_config
 from study.config.schema import ClassifyConfig, DetectConfig
@@ -18,6 +20,7 @@ from study.plan.checks import check_detection_data, check_writable
 from study.plan.steps import StageBuilder
 from study.run.launch import finish, launch
 from study.run.scheduler import Outcome, run_stages
+from study.stages.network import Network
 from study.stages.stage import KINDS, Context, Stage, device_of, load_stage
 from training.device import deterministic_algorithms, set_threads
 from training.distributed import any_process, is_main, launched_processes, process_group
@@ -89,10 +92,33 @@ def train_classifier_alone(
             "starts from nothing; leave out --pruned" if pruned else "starts from a pruned network; give --pruned RUN"
         )
         raise ValueError(f"{path}: regime {config.regime!r} {need}")
-    stage = builder.train_pruned(config.regime, _parent(pruned, runs), {}) if pruned else builder.classify(None, {})
+    if pruned:
+        parent = _parent(pruned, runs)
+        stage = builder.train_pruned(config.regime, parent, {})
+        _check_input(config.classifier, parent, stage, runs)
+    else:
+        stage = builder.classify(None, {})
     if launched_processes() > 1:
         return run_together(stage, config.machine, runs, partial(_run, [stage], runs))
     return _run([stage], runs, config.machine)
+
+
+def _check_input(classifier: Classifier, pruned: Stage, stage: Stage, runs: Path) -> None:
+    """ValueError where the config gives weights or a normalisation that the pruned network did not come from."""
+    origins = [s.settings["weights"]["sha256"] for s in pruned.with_ancestors() if "weights" in s.settings]
+    given, inherits = classifier.weights, get_regime(stage.settings["regime"]).init == "inherited"
+    if given is not None and inherits and file_digest(given) not in origins:
+        raise ValueError(
+            f"classifier.weights {given}: {pruned.id} was not pruned from these weights, and this training goes on from"
+            " its own; leave the key out"
+        )
+    found, network = stage.settings.get("normalization"), Network.load(pruned.run(runs))
+    if found is not None and (tuple(found["mean"]), tuple(found["std"])) != (network.mean, network.std):
+        raise ValueError(
+            f"the normalisation {found['source']} (mean {found['mean']}, std {found['std']}) is not that of {pruned.id}"
+            f" (mean {list(network.mean)}, std {list(network.std)}), which a pruned network keeps; set"
+            " classifier.normalization to these"
+        )
 
 
 def train_detector_alone(path: Path, overrides: list[str], *, backbone: Path, runs: Path) -> tuple[Path, Outcome]:

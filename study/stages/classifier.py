@@ -9,16 +9,25 @@ from torch import Tensor, nn
 
 from classify.data import Splits
 from classify.evaluate import evaluate_classifier
+from classify.models import get_model
 from classify.regimes import get_regime
 from classify.step import TrainSettings
 from classify.train import TrainOutcome, train_classifier
-from classify.weights_file import load_weights, read_weights_file
-from pruning.masked_training import HoldMasks, reinitialise_surviving
+from pruning.masked_training import HoldMasks, reinitialise_surviving, widen_surviving
 from pruning.methods import Effect, get_method
 from pruning.methods.lottery import rewound_filters
+from study.given_weights import counted_epochs, header, load_given, trains
 from study.stages.data import open_classification
 from study.stages.length import classifier_epochs
-from study.stages.network import Network, dense_groups, dense_network, method_options, read_weights, save_weights
+from study.stages.network import (
+    OF_THE_DATA,
+    Network,
+    dense_groups,
+    dense_network,
+    method_options,
+    read_weights,
+    save_weights,
+)
 from study.stages.stage import Context, Stage
 from training.distributed import is_main
 
@@ -50,10 +59,25 @@ def starting_model(stage: Stage, network: Network, runs: Path) -> nn.Module:
     elif init == "original":
         model = _ticket(stage, network, runs)
     elif network.masks is not None:
-        model = network.build()  # other numbers than the dense training of this seed began with: no ticket by accident
-        reinitialise_surviving(model, network.masks)
+        model = random_start(network)  # other numbers than the dense training of this seed began with: no ticket
     if network.masks is not None:
         network.masks.apply(model)
+    return model
+
+
+def random_start(network: Network) -> nn.Module:
+    """A classifier with new random weights; those that masks leave are drawn for the fan that they leave.
+
+    Our own networks by the formula of the study; those of torchvision and timm by their constructor's rule, whatever it
+    is, as much wider as the study's is than the dense one. Where a constructor draws as the study does, both are one.
+    """
+    model, masks = network.build(), network.backbone().masks
+    if masks is None:
+        return model
+    if get_model(network.plan.arch).init is None:
+        widen_surviving(model, masks)
+    else:
+        reinitialise_surviving(model, masks)
     return model
 
 
@@ -97,29 +121,38 @@ def run_train_classifier(context: Context) -> dict[str, Any]:
     model = starting_model(stage, network, context.runs).to(context.device)
     costs, dense_costs = network.costs(), network.dense().costs()
     epochs = classifier_epochs(stage, dense_macs=dense_costs["macs"], pruned_macs=costs["macs"])
-    if "weights" in settings:
-        path = Path(settings["weights"]["paths"]["file"])
-        load_weights(model, read_weights_file(path), source=str(path))
-        outcome = TrainOutcome(epochs * len(data.train), seconds=0.0, final_loss=float("nan"))
-    else:
+    said = load_given(model, network, settings) if "weights" in settings else []
+    if trains(settings):
         outcome = _train(context, model, data, network, epochs)
+    else:
+        outcome = TrainOutcome(epochs * len(data.train), seconds=0.0, final_loss=float("nan"))
+    images = outcome.images_seen + counted_epochs(settings) * len(data.train)
     if not is_main():  # of several processes that trained together one writes
         return {}
     network.save(context.run)
-    save_weights(context.run.weights, model)
+    save_weights(context.run.weights, model, header(network))
     return {
         "metrics": accuracy(model, data, network),
         "network": network.as_result() | costs,
         "data": {
             "images": {"train": len(data.train), "val": len(data.val), "test": len(data.test)},
             "fingerprint": data.fingerprint,
-            "notes": list(data.notes),
+            "notes": [*data.notes, *_normalization_note(network)],
         },
+        **({"given_weights": {"trained_from": trains(settings), "notes": said}} if said else {}),
         "epochs": epochs,
-        "images_seen": outcome.images_seen,
-        "train_macs": 3 * costs["macs"] * outcome.images_seen,
+        "images_seen": images,
+        "train_macs": 3 * costs["macs"] * images,
         "train_seconds": outcome.seconds,
     }
+
+
+def _normalization_note(network: Network) -> list[str]:
+    """What to say of images that are not normalised by their own data set's mean and deviation."""
+    if network.normalization == OF_THE_DATA:
+        return []
+    numbers = f"mean {', '.join(map(str, network.mean))} and std {', '.join(map(str, network.std))}"
+    return [f"images are normalised by {numbers}: those {network.normalization}, not the data set's"]
 
 
 def _train(context: Context, model: nn.Module, data: Splits, network: Network, epochs: int) -> TrainOutcome:

@@ -19,10 +19,11 @@ from detect.settings import DetectorSettings, TrainSettings
 from detect.single_level import masked_parts
 from detect.train import scaled_to_processes, train_detector
 from pruning.graph.groups import Group
-from pruning.masked_training import HoldMasks, reinitialise_surviving
+from pruning.masked_training import HoldMasks
 from pruning.masks import Masks
 from pruning.methods import Effect, get_method
 from study.config.detector import check_pyramid
+from study.stages.classifier import random_start
 from study.stages.data import classification_info
 from study.stages.length import detector_iterations
 from study.stages.network import (
@@ -47,7 +48,7 @@ def run_train_detector(context: Context) -> dict[str, Any]:
     network = Network.load(context.parent)
     torch.manual_seed(stage.seed)
     inherited = settings["init"] == "inherited" and stage.parents[0].kind == "train_classifier"
-    classifier = load_model(context.parent) if inherited else _random(network)
+    classifier = load_model(context.parent) if inherited else random_start(network)
     detector, cfg = build(stage, network, classifier, len(class_names(dataset)), device=context.device)
     if stage.parents[0].kind == "prune_detector":
         detector.load_state_dict(read_weights(context.parent.weights))
@@ -150,14 +151,6 @@ def prunable_groups(stage: Stage, network: Network, classifier: nn.Module, fpn: 
     if "scope" not in stage.settings:
         return backbone_groups(classifier, network.example(), strides=strides, stages=stages)
     return pyramid_groups(fpn, classifier, network.example(), strides=strides, stages=stages)
-
-
-def _random(network: Network) -> nn.Module:
-    """A network without pretraining; weights that masks leave are drawn for the fan that they leave."""
-    model, masks = network.build(), network.backbone().masks
-    if masks is not None:
-        reinitialise_surviving(model, masks)
-    return model
 
 
 def _effects(settings: Mapping[str, Any], network: Network, detector: Any) -> list[Effect]:

@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from classify.models import arch, channel_groups, rebuild
+from classify.models import arch, channel_groups, in_channels, rebuild
 from pruning.cost import count_macs, count_params, masked_costs
 from pruning.masks import Masks
 from pruning.plan import PruningPlan
@@ -22,12 +22,15 @@ from study.stages.store import RunDir
 from training.files import write_bytes, write_text
 from training.options import read_method_options
 
+OF_THE_DATA = "of the data set"
 _PYRAMID = "fpn_"  # how Detectron2 names an FPN's layers; no classifier's layer is named so
 
 
 @dataclass(frozen=True)
 class Network:
     """A classifier's architecture and the input it was made for: image side in pixels, mean and std in 0..1.
+
+    `normalization` says whose mean and std these are.
 
     Of one that was pruned together with a detector's FPN, plan and masks name layers of the FPN as well.
     """
@@ -38,6 +41,7 @@ class Network:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     masks: Masks | None = None  # where single weights were removed
+    normalization: str = OF_THE_DATA
 
     @property
     def arch(self) -> Arch:
@@ -92,6 +96,7 @@ class Network:
             "image_size": self.image_size,
             "mean": list(self.mean),
             "std": list(self.std),
+            "normalization": self.normalization,
         }
 
     @classmethod
@@ -101,7 +106,8 @@ class Network:
         data = result["network"]
         mean, std = tuple(data["mean"]), tuple(data["std"])
         masks = Masks.load(run.whole(run.masks)) if run.masks.name in result["artifacts"] else None
-        return cls(PruningPlan.load(run.whole(run.plan)), data["num_classes"], data["image_size"], mean, std, masks)
+        plan, source = PruningPlan.load(run.whole(run.plan)), data.get("normalization", OF_THE_DATA)
+        return cls(plan, data["num_classes"], data["image_size"], mean, std, masks, source)
 
 
 def load_model(run: RunDir) -> nn.Module:
@@ -111,10 +117,10 @@ def load_model(run: RunDir) -> nn.Module:
     return model
 
 
-def save_weights(path: Path, model: nn.Module) -> None:
-    """Write all tensors of a network as safetensors, atomically."""
+def save_weights(path: Path, model: nn.Module, metadata: dict[str, str] | None = None) -> None:
+    """Write all tensors of a network as safetensors, atomically; `metadata` goes into the file's header."""
     state = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()}
-    write_bytes(path, save(state))
+    write_bytes(path, save(state, metadata))
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -149,9 +155,35 @@ def dense_groups(network: Network, model: nn.Module) -> list[Any]:
 
 
 def dense_network(settings: Mapping[str, Any], data: Any) -> Network:
-    """The unpruned network that a stage's settings name, for the data it is trained on."""
+    """The unpruned network that a stage's settings name, for the data it is trained on.
+
+    ValueError where network, data set and normalisation are not of the same number of channels.
+    """
     plan = PruningPlan(settings["arch"], settings["arch_options"])
-    return Network(plan, len(data.train.classes), data.train.shape[-1], data.mean, data.std)
+    check_channels(settings, data.train.shape[0])
+    network = Network(plan, len(data.train.classes), data.train.shape[-1], data.mean, data.std)
+    given = settings.get("normalization")
+    if given is None:
+        return network
+    return replace(network, mean=tuple(given["mean"]), std=tuple(given["std"]), normalization=given["source"])
+
+
+def check_channels(settings: Mapping[str, Any], channels: int) -> None:
+    """ValueError unless the network of these settings, and its normalisation, are for images of `channels` channels."""
+    name, dataset = settings["arch"], settings["dataset"]["name"]
+    read = in_channels(name, settings["arch_options"])
+    if read != channels:
+        raise ValueError(
+            f"classifier.arch {name!r} reads {read} channels, the images of data set {dataset!r} have {channels};"
+            f" choose another data set, or a network for {channels} (`in_channels` in the options of some of ours,"
+            " `in_chans` in those of timm's)"
+        )
+    given = settings.get("normalization")
+    if given is not None and len(given["mean"]) != channels:
+        raise ValueError(
+            f"the normalisation {given['source']} is of {len(given['mean'])} channels, the images of data set"
+            f" {dataset!r} have {channels}; set classifier.normalization to mean and std of as many"
+        )
 
 
 def starts_dense(stage: Stage) -> bool:

@@ -1,0 +1,159 @@
+"""Weights that a user gives: what they stand for, the normalisation that comes with them, and their head."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from classify.models.blank import build_blank
+from classify.models.normalization import published_normalization
+from classify.weights_file import load_weights, read_weights_file
+from detect.data.open import file_digest
+from study.config.sections import Classifier
+from study.stages.network import Network
+
+# Classifiers inside torchvision's GoogLeNet and Inception, which its weights hold: they only help a training, and the
+# networks are built without them
+_TRAINING_ONLY = {"googlenet": ("aux1.", "aux2."), "inception_v3": ("AuxLogits.",)}
+_KEPT = "prune_transfer_normalization"  # in the header of files that a study writes
+_COUNTER = "num_batches_tracked"  # may be missing, see `load_weights`
+_MOST_NAMES = 3
+
+
+def given_settings(classifier: Classifier, *, effect: bool) -> dict[str, Any]:
+    """What a stage that starts from `classifier.weights` records of them; ValueError for a file that is not there.
+
+    `counted_epochs`: of the training that the weights stand for, where the stage itself trains on from them.
+    """
+    assert classifier.weights is not None
+    file = {"sha256": file_digest(classifier.weights), "paths": {"file": str(classifier.weights)}}
+    if classifier.replace_head:
+        return {**file, "replace_head": True}
+    return {**file, **({"counted_epochs": classifier.train.epochs} if effect else {})}
+
+
+def trains(settings: Mapping[str, Any]) -> bool:
+    """Does a stage train, rather than take the weights that are given as a finished training?"""
+    return "weights" not in settings or "effect" in settings or "replace_head" in settings["weights"]
+
+
+def counted_epochs(settings: Mapping[str, Any]) -> int:
+    """The epochs that a stage's cost counts on top of its own: of the training that given weights stand for."""
+    return int(settings.get("weights", {}).get("counted_epochs", 0))
+
+
+def normalization(classifier: Classifier) -> dict[str, Any] | None:
+    """Mean, std and whose they are, where they are not the data set's: the user's, or those the weights come with."""
+    given = classifier.normalization
+    if given == "dataset" or (given is None and classifier.weights is None):
+        return None
+    if given is not None:
+        return {"mean": list(given.mean), "std": list(given.std), "source": "of classifier.normalization"}
+    assert classifier.weights is not None
+    return normalization_of(classifier.weights, classifier.arch, classifier.options)
+
+
+def normalization_of(weights: Path, arch: str, options: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What a file of weights wants to be fed with; None where nobody knows, so that it is the data set's.
+
+    A file that a study wrote says in its header what its network was trained with; of others the architecture tells.
+    """
+    kept = _header(weights).get(_KEPT)
+    if kept is not None:
+        return {**json.loads(kept), "source": "of the file of weights"}
+    published = published_normalization(arch, options)
+    if published is None:
+        return None
+    return {"mean": list(published.mean), "std": list(published.std), "source": published.source}
+
+
+def header(network: Network) -> dict[str, str]:
+    """What a file of weights says of the network's input, for whoever starts from it."""
+    return {_KEPT: json.dumps({"mean": list(network.mean), "std": list(network.std)})}
+
+
+def load_given(model: nn.Module, network: Network, settings: Mapping[str, Any]) -> list[str]:
+    """Load the weights of a stage's settings into its unpruned network, in place; returns what there is to say of it.
+
+    ValueError for weights that do not fit; where the head is replaced, that of the file does not matter.
+    """
+    given = settings["weights"]
+    path = Path(given["paths"]["file"])
+    if file_digest(path) != given["sha256"]:
+        raise ValueError(f"{path}: the file has changed since this run was planned; start the study again")
+    weights, notes = without_training_only(read_weights_file(path), network.plan.arch)
+    if "replace_head" in given:
+        head = _head(model, network)
+        weights = {**weights, **{name: model.state_dict()[name] for name in head}}
+        notes.append(f"the head ({_some(head)}) was drawn anew for {network.num_classes} classes, as replace_head asks")
+    else:
+        _check_classes(model, network, weights, settings, path)
+    load_weights(model, weights, source=str(path))
+    return [_role(path, settings), *notes]
+
+
+def check_given(network: Network, settings: Mapping[str, Any]) -> None:
+    """ValueError unless the weights of a stage's settings fit its unpruned network."""
+    model = build_blank(network.plan.arch, network.num_classes, network.plan.options)
+    load_given(model, network, settings)
+
+
+def _role(path: Path, settings: Mapping[str, Any]) -> str:
+    """What a stage does with the weights, and what is counted for it."""
+    if not trains(settings):
+        return f"{path.name} was taken for a finished training and counted as {settings['train']['epochs']} epochs"
+    if counted_epochs(settings):
+        before = f"{counted_epochs(settings)} epochs are counted for the training that made it, besides this one's"
+        return f"{settings['effect']['method']} trained on from {path.name}; {before}"
+    return f"the network was trained from {path.name}; the training that made it is not counted"
+
+
+def _header(path: Path) -> dict[str, str]:
+    """The metadata of a safetensors file; none of others. ValueError if there is no file."""
+    file_digest(path)
+    try:
+        with safe_open(path, framework="pt") as file:
+            return file.metadata() or {}
+    except SafetensorError:
+        return {}
+
+
+def without_training_only(weights: dict[str, Tensor], arch: str) -> tuple[dict[str, Tensor], list[str]]:
+    """Weights without those of the classifiers that torchvision adds for training alone, and what to say of it."""
+    prefixes = _TRAINING_ONLY.get(arch, ())
+    left = {name: tensor for name, tensor in weights.items() if not name.startswith(prefixes)} if prefixes else weights
+    if len(left) == len(weights):
+        return weights, []
+    names = " and ".join(prefix.rstrip(".") for prefix in prefixes)
+    return left, [f"{names} of the given weights, classifiers that only help a training, were left out"]
+
+
+def _check_classes(
+    model: nn.Module, network: Network, weights: Mapping[str, Tensor], settings: Mapping[str, Any], path: Path
+) -> None:
+    """ValueError where nothing but the head keeps the weights from fitting: of other classes, or not there."""
+    wanted = {name: tensor.shape for name, tensor in model.state_dict().items() if not name.endswith(_COUNTER)}
+    odd = [name for name, shape in wanted.items() if name not in weights or weights[name].shape != shape]
+    if not odd or not set(odd) <= set(_head(model, network)):
+        return
+    there = weights.get(odd[0])
+    found = "is not in the file" if there is None else f"has {there.shape[0]} classes"
+    raise ValueError(
+        f"{path}: the head of these weights ({_some(odd)}) {found}, data set"
+        f" {settings['dataset']['name']!r} has {network.num_classes}; set classifier.replace_head: true to draw it"
+        " anew and train the network from the other weights, or choose the data set that they were trained on"
+    )
+
+
+def _head(model: nn.Module, network: Network) -> list[str]:
+    """The tensors whose shapes follow from the number of classes."""
+    other = build_blank(network.plan.arch, network.num_classes + 1, network.plan.options).state_dict()
+    return [name for name, tensor in model.state_dict().items() if tensor.shape != other[name].shape]
+
+
+def _some(names: list[str]) -> str:
+    more = len(names) - _MOST_NAMES
+    return ", ".join(names[:_MOST_NAMES]) + (f" and {more} more" if more > 0 else "")
