@@ -2,16 +2,19 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 from classify.regimes import get_regime
-from detect.data.open import detection_data, file_digest
+from detect.settings import DetectorModel
 from pruning.methods import get_method
 from study.config.detector import Detector, check_pyramid, stated_norm
 from study.config.schema import Guide
-from study.config.sections import Classifier, Evaluation, Pruning
+from study.config.sections import Classifier, Evaluation, Machine, Pruning, validated
+from study.contents import Contents
 from study.stages.network import is_structural, starts_dense
 from study.stages.stage import Stage
+from training.options import changed, file_options
 
 
 class Sections(Protocol):
@@ -34,6 +37,9 @@ class Sections(Protocol):
     @property
     def evaluate(self) -> Evaluation: ...
 
+    @property
+    def machine(self) -> Machine: ...
+
 
 @dataclass
 class StageBuilder:
@@ -45,6 +51,7 @@ class StageBuilder:
     config: Sections
     seed: int
     known: dict[tuple[str, int], Stage] = field(default_factory=dict)
+    contents: Contents = field(default_factory=Contents)
 
     def stage(self, kind: str, settings: Mapping[str, Any], *parents: Stage) -> Stage:
         stage = Stage(kind, settings, parents, self.seed)
@@ -60,7 +67,7 @@ class StageBuilder:
         if effect and method.training_effect is not None:  # which given weights have not had
             settings["effect"] = {"method": self.config.prune.method, "options": self.config.prune.options}
         elif weights is not None:
-            settings["weights"] = {"sha256": file_digest(weights), "paths": {"file": str(weights)}}
+            settings["weights"] = self.contents.file(weights, "classifier.weights")
         return self.stage("train_classifier", settings)
 
     def classify_for_pruning(self, parent: Stage | None, changes: dict[str, Any]) -> Stage:
@@ -81,8 +88,8 @@ class StageBuilder:
         """A design after the networks that `guide` prunes: nothing is trained for it but those."""
         _expect(parent, None)
         assert self.config.guide is not None
-        source = _Guiding(self.config.guided_classifier(), self.config.guide.prune)
-        guides = [StageBuilder(source, seed, self.known) for seed in self.config.guide.seeds]
+        source = _Guiding(self.config.guided_classifier(), self.config.guide.prune, self.config.machine)
+        guides = [StageBuilder(source, seed, self.known, self.contents) for seed in self.config.guide.seeds]
         pruned = [guide.prune(guide.classify_for_pruning(None, {}), {}) for guide in guides]
         return self.stage("prune", {**self._pruning(changes), **self._network()}, *pruned)
 
@@ -114,7 +121,7 @@ class StageBuilder:
         training = detector.training("train" if scratch else phase)  # type: ignore[arg-type]
         settings = {
             "data": self._detection(),
-            "model": model.settings(),
+            "model": self._model(model),
             "train": {**training.model_dump(mode="json"), **_checked(changes, training)},
             "init": "random" if scratch else "inherited",
         }
@@ -141,7 +148,7 @@ class StageBuilder:
 
     def _network(self) -> dict[str, Any]:
         """The architecture, and the data whose classes and normalisation it has."""
-        dataset = self.config.classifier.dataset.model_dump(mode="json")
+        dataset = self.contents.classification(self.config.classifier.dataset, self.config.machine.data_root)
         return {"arch": self.config.classifier.arch, "arch_options": self.config.classifier.options, "dataset": dataset}
 
     def _classifier(self, regime: str, section: Any, changes: dict[str, Any]) -> dict[str, Any]:
@@ -155,11 +162,17 @@ class StageBuilder:
 
     def _pruning(self, changes: dict[str, Any]) -> dict[str, Any]:
         data = {**self.config.prune.model_dump(mode="json", exclude_unset=True), **changes}
-        complete = type(self.config.prune).model_validate(data)
+        complete = validated(type(self.config.prune), data, "prune")
         selection = complete.selection()
+        files = {name: complete.options[name] for name in file_options(complete.method) if complete.options.get(name)}
+        given = {
+            name: [self.contents.file(Path(file), f"prune.options.{name}") for file in found]
+            for name, found in files.items()
+        }
         return {
             "method": complete.method,
-            "options": complete.options,
+            "options": {name: value for name, value in complete.options.items() if name not in files},
+            **({"files": given} if given else {}),
             "target": complete.target,
             "selection": {**selection.__dict__, "ratio": list(selection.stage_ratios())},
         }
@@ -170,7 +183,14 @@ class StageBuilder:
         return self.config.detector
 
     def _detection(self) -> dict[str, Any]:
-        return detection_data(self._detector().dataset)
+        return self.contents.detection(self._detector().dataset)
+
+    def _model(self, model: DetectorModel) -> dict[str, Any]:
+        """A detector's settings; a Detectron2 YAML counts by its content."""
+        settings = model.settings()
+        if model.config_file is not None:
+            settings["config_file"] = self.contents.yaml_file(model.config_file, "detector.model.config_file")
+        return settings
 
 
 @dataclass(frozen=True)
@@ -179,6 +199,7 @@ class _Guiding:
 
     classifier: Classifier
     prune: Pruning
+    machine: Machine
     guide: None = None
     detector: None = None
     evaluate: Evaluation = field(default_factory=Evaluation)
@@ -198,7 +219,7 @@ def _expect(stage: Stage | None, kind: str | None) -> Any:
 def _checked(changes: Mapping[str, Any], section: Any) -> Mapping[str, Any]:
     """Changes of a step, validated as the section they change."""
     if changes:
-        type(section).model_validate({**section.model_dump(), **changes})
+        changed(section, dict(changes), "changes")
     return changes
 
 

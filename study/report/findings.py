@@ -132,6 +132,7 @@ def warnings(comparison: Mapping[str, Any]) -> list[str]:
             "their commit does not identify what was run."
         )
     messages += _changed_data(stages) + _data_notes(stages)
+    messages += comparison.get("gaps") or ()
     if comparison.get("missing"):
         count = len(comparison["missing"])
         messages.append(f"{count} {'run is' if count == 1 else 'runs are'} missing: see “What is missing”.")
@@ -139,9 +140,12 @@ def warnings(comparison: Mapping[str, Any]) -> list[str]:
 
 
 def _data_notes(stages: Mapping[str, Any]) -> list[str]:
-    """What was left out or decided when data sets were read, each sentence once."""
+    """What was left out or decided when data sets and given weights were read, each sentence once."""
     results = ((stage.get("result") or {}).get("data") or {} for stage in stages.values())
-    return [f"Data: {note}" for note in dict.fromkeys(note for data in results for note in data.get("notes") or ())]
+    notes = [f"Data: {note}" for data in results for note in data.get("notes") or ()]
+    given = ((stage.get("result") or {}).get("weights") or {} for stage in stages.values())
+    notes += [f"Given weights: {note}" for weights in given for note in weights.get("notes") or ()]
+    return list(dict.fromkeys(notes))
 
 
 def _changed_data(stages: Mapping[str, Any]) -> list[str]:

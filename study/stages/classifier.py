@@ -12,7 +12,7 @@ from classify.evaluate import evaluate_classifier
 from classify.regimes import get_regime
 from classify.step import TrainSettings
 from classify.train import TrainOutcome, train_classifier
-from classify.weights_file import load_weights, read_weights_file
+from classify.weights_file import load_weights, read_given_weights
 from pruning.masked_training import HoldMasks, reinitialise_surviving
 from pruning.methods import Effect, get_method
 from pruning.methods.lottery import rewound_filters
@@ -97,9 +97,12 @@ def run_train_classifier(context: Context) -> dict[str, Any]:
     model = starting_model(stage, network, context.runs).to(context.device)
     costs, dense_costs = network.costs(), network.dense().costs()
     epochs = classifier_epochs(stage, dense_macs=dense_costs["macs"], pruned_macs=costs["macs"])
+    given: dict[str, Any] = {}
     if "weights" in settings:
         path = Path(settings["weights"]["paths"]["file"])
-        load_weights(model, read_weights_file(path), source=str(path))
+        weights = read_given_weights(path)
+        load_weights(model, weights.tensors, source=str(path))
+        given = {"weights": {"sha256": settings["weights"]["sha256"], "notes": list(weights.notes)}}
         outcome = TrainOutcome(epochs * len(data.train), seconds=0.0, final_loss=float("nan"))
     else:
         outcome = _train(context, model, data, network, epochs)
@@ -119,6 +122,7 @@ def run_train_classifier(context: Context) -> dict[str, Any]:
         "images_seen": outcome.images_seen,
         "train_macs": 3 * costs["macs"] * outcome.images_seen,
         "train_seconds": outcome.seconds,
+        **given,
     }
 
 
