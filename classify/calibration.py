@@ -78,7 +78,10 @@ class ImageSource:
         wanted = {"image_size": image_size, "n_train": self.n_images, "n_val": 1, "n_test": 1}
         known = dataset_options(self.name)
         options = {key: value for key, value in wanted.items() if key in known} | dict(self.options)
-        splits = open_splits(self.name, **options)
+        try:
+            splits = open_splits(self.name, **options)
+        except ValueError as error:
+            raise ValueError(f"--data {self.name}: {error} (options are given by --data-options)") from error
         chosen = balanced_indices(splits.train.labels, self.n_images)
         used = ImageSet(splits.train.take(chosen), splits.train.labels[chosen], splits.train.classes)
         return CalibrationImages(used, splits.mean, splits.std)

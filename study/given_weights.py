@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from classify.models.blank import build_blank
 from classify.models.normalization import published_normalization
-from classify.weights_file import load_weights, read_weights_file
+from classify.weights_file import GivenWeights, load_weights, read_given_weights
 from detect.data.open import file_digest
 from study.config.sections import Classifier
 from study.stages.network import Network
@@ -23,13 +23,11 @@ _COUNTER = "num_batches_tracked"  # may be missing, see `load_weights`
 _MOST_NAMES = 3
 
 
-def given_settings(classifier: Classifier, *, effect: bool) -> dict[str, Any]:
-    """What a stage that starts from `classifier.weights` records of them; ValueError for a file that is not there.
+def given_settings(classifier: Classifier, file: Mapping[str, Any], *, effect: bool) -> dict[str, Any]:
+    """What a stage that starts from `classifier.weights` records of them; `file`: their sum and place.
 
     `counted_epochs`: of the training that the weights stand for, where the stage itself trains on from them.
     """
-    assert classifier.weights is not None
-    file = {"sha256": file_digest(classifier.weights), "paths": {"file": str(classifier.weights)}}
     if classifier.replace_head:
         return {**file, "replace_head": True}
     return {**file, **({"counted_epochs": classifier.train.epochs} if effect else {})}
@@ -84,7 +82,8 @@ def load_given(model: nn.Module, network: Network, settings: Mapping[str, Any]) 
     path = Path(given["paths"]["file"])
     if file_digest(path) != given["sha256"]:
         raise ValueError(f"{path}: the file has changed since this run was planned; start the study again")
-    weights, notes = without_training_only(read_weights_file(path), network.plan.arch)
+    found = without_training_only(read_given_weights(path), network.plan.arch)
+    weights, notes = found.tensors, list(found.notes)
     if "replace_head" in given:
         head = _head(model, network)
         weights = {**weights, **{name: model.state_dict()[name] for name in head}}
@@ -121,14 +120,15 @@ def _header(path: Path) -> dict[str, str]:
         return {}
 
 
-def without_training_only(weights: dict[str, Tensor], arch: str) -> tuple[dict[str, Tensor], list[str]]:
-    """Weights without those of the classifiers that torchvision adds for training alone, and what to say of it."""
-    prefixes = _TRAINING_ONLY.get(arch, ())
+def without_training_only(given: GivenWeights, arch: str) -> GivenWeights:
+    """Weights without those of the classifiers that torchvision adds for training alone, and a note that says so."""
+    weights, prefixes = given.tensors, _TRAINING_ONLY.get(arch, ())
     left = {name: tensor for name, tensor in weights.items() if not name.startswith(prefixes)} if prefixes else weights
     if len(left) == len(weights):
-        return weights, []
+        return given
     names = " and ".join(prefix.rstrip(".") for prefix in prefixes)
-    return left, [f"{names} of the given weights, classifiers that only help a training, were left out"]
+    note = f"{names} of the given weights, classifiers that only help a training, were left out"
+    return GivenWeights(left, (*given.notes, note))
 
 
 def _check_classes(

@@ -20,24 +20,28 @@ def main(arguments: argparse.Namespace) -> int:
     """Load, show or run; returns the exit code."""
     from rich.console import Console  # late: PyTorch takes seconds to load, which --help need not
 
+    from study.contents import Contents
     from study.plan.dry_run import print_plan
     from study.plan.pipelines import all_stages, labels
     from study.report.comparison import summary
     from study.run.study import load_study, run_study
-    from study.run.watch import watch
+    from study.run.watch import check_begun, watch
     from study.stages.store import RunDir
     from training.files import read_json
 
     flags = {"jobs": arguments.jobs, "executor": arguments.executor}
     machine = [f"machine.{key}={value}" for key, value in flags.items() if value is not None]
-    config, routes = load_study(arguments.config, [*arguments.overrides, *machine])
+    contents = Contents(arguments.runs, fetch=not (arguments.dry_run or arguments.watch))
+    config, routes = load_study(arguments.config, [*arguments.overrides, *machine], contents)
     if arguments.watch:
-        watch(all_stages(routes), labels(routes, seeds=False), RunDir(arguments.runs / config.name), Console())
+        study = RunDir(arguments.runs / config.name)
+        check_begun(study)
+        watch(all_stages(routes), labels(routes, seeds=False), study, Console())
         return 0
     if arguments.dry_run:
         print_plan(config, routes, arguments.runs, Console(width=None if sys.stdout.isatty() else 200))
         return 0
-    out, outcome = run_study(config, arguments.config, routes, arguments.runs)
+    out, outcome = run_study(config, arguments.config, routes, arguments.runs, contents)
     print("\n".join(summary(read_json(out / "comparison.json"))))
     print(f"report: {out / 'report.html'}")
     return finish(out, outcome)

@@ -13,6 +13,7 @@ from pydantic import (
 )
 
 from pruning.methods import get_method
+from study.config.sections import validated
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Ratio = Annotated[float, Field(ge=0, lt=1)]
@@ -20,9 +21,9 @@ Positive = Annotated[int, Field(ge=1)]
 
 
 class Section(BaseModel):
-    """Unknown keys are errors, values are not changed after validation."""
+    """Unknown keys and numbers that are not finite are errors, values are not changed after validation."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 SectionT = TypeVar("SectionT", bound=Section)
@@ -36,13 +37,12 @@ def known(value: str, choices: Any, what: str) -> str:
 
 def changed(section: SectionT, changes: dict[str, Any], name: str) -> SectionT:
     """`section` with some keys changed, validated again."""
-    try:
-        return type(section).model_validate({**section.model_dump(), **changes})
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join([name, *map(str, first["loc"])])
-        known = f"; known keys: {', '.join(type(section).model_fields)}" if first["type"] == "extra_forbidden" else ""
-        raise ValueError(f"{key}: {first['msg']}{known}") from error
+    return validated(type(section), {**section.model_dump(), **changes}, name)
+
+
+def file_options(method: str) -> list[str]:
+    """The options of `method` that name files: these count by what is in them."""
+    return [f.name for f in fields(get_method(method).options) if f.metadata.get("files")]
 
 
 def read_method_options(method: str, given: Mapping[str, Any]) -> Any:
@@ -54,7 +54,9 @@ def read_method_options(method: str, given: Mapping[str, Any]) -> Any:
     for name, value in given.items():
         if name not in known:
             raise ValueError(f"method {method!r} has no option {name!r}; known: {', '.join(known) or 'none'}")
-        adapter: TypeAdapter[Any] = TypeAdapter(types[name], config=ConfigDict(arbitrary_types_allowed=True))
+        adapter: TypeAdapter[Any] = TypeAdapter(
+            types[name], config=ConfigDict(arbitrary_types_allowed=True, allow_inf_nan=False)
+        )
         try:
             values[name] = adapter.validate_python(value)
         except ValidationError as error:

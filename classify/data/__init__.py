@@ -2,36 +2,48 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
-from classify.data.cifar import CIFAR10, CIFAR100, SIDE, CifarFiles, CifarOptions, cifar10_splits, cifar100_splits
+from classify.data.cifar import (
+    CIFAR10,
+    CIFAR100,
+    SIDE,
+    CifarFiles,
+    CifarOptions,
+    cifar10_splits,
+    cifar100_splits,
+    cifar_pieces,
+)
+from classify.data.content import Piece
 from classify.data.digits import DIGIT_CLASSES, DigitsOptions, digits_splits
-from classify.data.folder import FolderOptions, folder_splits
-from classify.data.imagenet import ImageNetOptions, imagenet_splits
-from classify.data.mnist import CLASSES, MnistOptions, mnist_splits
+from classify.data.folder import FolderOptions, folder_pieces, folder_splits
+from classify.data.imagenet import ImageNetOptions, imagenet_pieces, imagenet_splits
+from classify.data.mnist import CLASSES, FILES, MnistOptions, mnist_pieces, mnist_splits
 from classify.data.splits import Location, Splits
 
-__all__ = ["DATASETS", "Splits", "dataset_options", "open_splits", "read_dataset_options"]
+__all__ = ["DATASETS", "Splits", "data_pieces", "dataset_options", "open_splits", "read_dataset_options"]
 
 
 @dataclass(frozen=True)
 class DataSet:
-    """A data set's options, all of which have a default, and what opens its splits."""
+    """A data set's options, all of which have a default, what opens its splits, and what its files consist of."""
 
     options: type
     open: Callable[[Any, Location], Splits]
+    pieces: Callable[[Any, Location], list[Piece]] | None = None  # None: it follows from the options alone
 
 
 DATASETS: dict[str, DataSet] = {
     "digits": DataSet(DigitsOptions, digits_splits),
-    "cifar10": DataSet(CifarOptions, cifar10_splits),
-    "cifar100": DataSet(CifarOptions, cifar100_splits),
-    "mnist": DataSet(MnistOptions, mnist_splits),
-    "imagenet": DataSet(ImageNetOptions, imagenet_splits),
-    "folder": DataSet(FolderOptions, folder_splits),
+    "cifar10": DataSet(CifarOptions, cifar10_splits, partial(cifar_pieces, CIFAR10)),
+    "cifar100": DataSet(CifarOptions, cifar100_splits, partial(cifar_pieces, CIFAR100)),
+    "mnist": DataSet(MnistOptions, mnist_splits, partial(mnist_pieces, FILES)),
+    "imagenet": DataSet(ImageNetOptions, imagenet_splits, imagenet_pieces),
+    "folder": DataSet(FolderOptions, folder_splits, folder_pieces),
 }
 
 
@@ -43,6 +55,16 @@ def open_splits(name: str, *, root: Path = Path("data"), seed: int = 0, workers:
     """
     read = read_dataset_options(name, options)
     return DATASETS[name].open(read, Location(root, seed, workers))
+
+
+def data_pieces(name: str, *, root: Path = Path("data"), **options: Any) -> list[Piece] | None:
+    """What the files of a data set of `DATASETS` consist of; None for one that is made here from its options.
+
+    ValueError says what is not there. With the option `download` it is fetched first.
+    """
+    read = read_dataset_options(name, options)
+    pieces = DATASETS[name].pieces
+    return None if pieces is None else pieces(read, Location(root))
 
 
 def dataset_options(name: str) -> dict[str, Any]:

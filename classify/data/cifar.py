@@ -5,12 +5,16 @@ coarse and the fine label) and 3,072 pixel bytes: 32 x 32 of red, of green, of b
 """
 
 import tarfile
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
 import torch
 
+from classify.data.content import Piece
 from classify.data.download import checked_file, download
 from classify.data.images import ImageSet
 from classify.data.splits import Location, Splits, memory_splits
@@ -92,23 +96,46 @@ def open_cifar(files: CifarFiles, options: CifarOptions, location: Location) -> 
     return memory_splits(train, test, val=options.val, seed=location.seed, mean=CIFAR_MEAN, std=CIFAR_STD)
 
 
+def cifar_pieces(files: CifarFiles, options: CifarOptions, location: Location) -> list[Piece]:
+    """The files of one of the two sets: the same unpacked and in the archive. ValueError where neither is there."""
+    archive, folder = _places(files, location.root, wanted=options.download)
+    names = (*files.train, files.test, files.names)
+    if not archive.is_file():
+        return [Piece(name, folder / name) for name in names]
+    unpacked, lock = cache(lambda: _contents(files, location.root, wanted=False)), Lock()
+    return [Piece(name, archive, partial(_entry, unpacked, lock, name)) for name in names]
+
+
+def _entry(contents: Callable[[], dict[str, bytes]], lock: Lock, name: str) -> bytes:
+    with lock:  # of several threads the first unpacks for all
+        return contents()[name]
+
+
+def _places(files: CifarFiles, root: Path, *, wanted: bool) -> tuple[Path, Path]:
+    """The archive and the folder, one of which is there, downloaded if that is `wanted`."""
+    archive, folder = root / files.archive, root / files.folder
+    there = archive.is_file() or folder.is_dir()
+    if not there and not wanted:
+        raise ValueError(
+            f"{root}: neither {files.archive} nor {files.folder}/ is there; put one of them there, or set"
+            " download: true"
+        )
+    if not there:
+        download(archive, (_URL + files.archive,), files.md5)
+    return archive, folder
+
+
 def _contents(files: CifarFiles, root: Path, *, wanted: bool) -> dict[str, bytes]:
     """The bytes of each file by its name; read from the archive, so that its checksum speaks for them."""
-    archive, folder = root / files.archive, root / files.folder
-    if wanted and not archive.is_file() and not folder.is_dir():
-        download(archive, (_URL + files.archive,), files.md5)
+    archive, folder = _places(files, root, wanted=wanted)
     names = (*files.train, files.test, files.names)
     try:
         if archive.is_file():
             with tarfile.open(checked_file(archive, files.md5)) as opened:
                 return {name: _member(opened, f"{files.folder}/{name}") for name in names}
-        if folder.is_dir():
-            return {name: (folder / name).read_bytes() for name in names}
+        return {name: (folder / name).read_bytes() for name in names}
     except (OSError, KeyError, tarfile.TarError, EOFError) as error:
         raise ValueError(f"{archive if archive.is_file() else folder}: cannot be read ({error})") from error
-    raise ValueError(
-        f"{root}: neither {files.archive} nor {files.folder}/ is there; put one of them there, or set download: true"
-    )
 
 
 def _member(archive: tarfile.TarFile, name: str) -> bytes:

@@ -10,8 +10,9 @@ import numpy as np
 import torch
 
 from classify.data.check_files import Check, Opening, decode_all, open_layout, report_broken, report_ignored
+from classify.data.content import Piece
 from classify.data.decode import Crop
-from classify.data.image_files import open_files
+from classify.data.image_files import ImageFiles, open_files
 from classify.data.images import SPLITS, ImageSet, balanced_indices, channel_mean_std
 from classify.data.layout import Labelled, Layout, check_classes, read_layout
 from classify.data.splits import Location, Splits, held_out
@@ -47,9 +48,7 @@ def folder_splits(options: FolderOptions, location: Location) -> Splits:
 
     ValueError names what does not fit: the arrangement of the folder, an option, files that cannot be read.
     """
-    if not options.path:
-        raise ValueError("data set 'folder' needs the option path, of a folder or a zip with class/image in it")
-    files = open_files(location.root / options.path)
+    files = _files(options, location)
     listing = files.listing()
     layout = _limited(read_layout(files.root, listing), options.per_class, location.seed)
     layout = _complete(layout, options, location.seed)
@@ -60,6 +59,17 @@ def folder_splits(options: FolderOptions, location: Location) -> Splits:
     mean, std = channel_mean_std(train.take(balanced_indices(train.labels, _MEASURED)))
     notes = (*report_ignored(files, listing), *notes)
     return Splits(train, opened["val"], opened["test"], mean, std, notes)
+
+
+def folder_pieces(options: FolderOptions, location: Location) -> list[Piece]:
+    """The images of all splits; ValueError where there is no folder or zip."""
+    return _files(options, location).pieces()
+
+
+def _files(options: FolderOptions, location: Location) -> ImageFiles:
+    if not options.path:
+        raise ValueError("data set 'folder' needs the option path, of a folder or a zip with class/image in it")
+    return open_files(location.root / options.path)
 
 
 def load_folder(root: Path, *, image_size: int, n_images: int, seed: int = 0) -> ImageSet:

@@ -5,12 +5,14 @@ import stat
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from torchvision.datasets.folder import IMG_EXTENSIONS
+
+from classify.data.content import Piece
 
 SUFFIXES: tuple[str, ...] = IMG_EXTENSIONS
 _DEEPEST = 6  # folders below each other; deeper, a link leads back to where it came from
@@ -49,6 +51,10 @@ class ImageFiles(Protocol):
         """The content of a file; the caller closes it."""
         ...
 
+    def pieces(self) -> list[Piece]:
+        """What the images are, by their names below the root: the same in a folder and in a zip of it."""
+        ...
+
 
 def open_files(path: Path) -> ImageFiles:
     """The images of a folder or of a .zip; ValueError where `path` is neither."""
@@ -73,6 +79,10 @@ class FolderFiles:
     def open(self, name: str) -> BinaryIO:
         """The file on disk."""
         return (self.root / name).open("rb")
+
+    def pieces(self) -> list[Piece]:
+        """Each image is a file."""
+        return [Piece(image.name, self.root / image.name) for image in self.listing().files]
 
 
 @dataclass(frozen=True)
@@ -104,7 +114,14 @@ class ZipFiles:
 
     def open(self, name: str) -> BinaryIO:
         """The unpacked content, its checksum compared."""
-        return BytesIO(_archive(self.root, os.getpid()).read(name))
+        return BytesIO(self._read(name))
+
+    def pieces(self) -> list[Piece]:
+        """Each image is read from the archive."""
+        return [Piece(image.name, self.root, partial(self._read, image.name)) for image in self.listing().files]
+
+    def _read(self, name: str) -> bytes:
+        return _archive(self.root, os.getpid()).read(name)
 
 
 @lru_cache(maxsize=4)

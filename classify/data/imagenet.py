@@ -7,8 +7,9 @@ once; a validation split is held out of the training images.
 from dataclasses import dataclass
 
 from classify.data.check_files import Check, Opening, open_layout, report_ignored
+from classify.data.content import Piece
 from classify.data.decode import Crop
-from classify.data.image_files import open_files
+from classify.data.image_files import ImageFiles, open_files
 from classify.data.layout import Layout, check_classes, read_layout
 from classify.data.splits import Location, Splits, held_out
 
@@ -38,7 +39,7 @@ def imagenet_splits(options: ImageNetOptions, location: Location) -> Splits:
 
     ValueError for a wnid that is in train and not in val or the other way, and for files that cannot be read.
     """
-    files = open_files(location.root / options.path)
+    files = _files(options, location)
     listing = files.listing()
     layout = _with_test(read_layout(files.root, listing), options.val, location.seed)
     crop = Crop(options.image_size, options.resize)
@@ -47,6 +48,21 @@ def imagenet_splits(options: ImageNetOptions, location: Location) -> Splits:
     )
     notes = (*report_ignored(files, listing), *notes)
     return Splits(opened["train"], opened["val"], opened["test"], IMAGENET_MEAN, IMAGENET_STD, notes)
+
+
+def imagenet_pieces(options: ImageNetOptions, location: Location) -> list[Piece]:
+    """The images of all splits; ValueError where there is no folder."""
+    return _files(options, location).pieces()
+
+
+def _files(options: ImageNetOptions, location: Location) -> ImageFiles:
+    try:
+        return open_files(location.root / options.path)
+    except ValueError as error:
+        raise ValueError(
+            f"{error}; ImageNet is a folder or a zip with train/<wnid>/*.JPEG and val/<wnid>/*.JPEG, from"
+            " image-net.org, which gives it to those who register: it cannot be downloaded from here"
+        ) from error
 
 
 def _with_test(layout: Layout, val: float, seed: int) -> Layout:

@@ -7,12 +7,14 @@ checksums are those of the packed files.
 import gzip
 import math
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from torchvision.datasets import MNIST
 
+from classify.data.content import Piece
 from classify.data.download import checked_file, download
 from classify.data.images import ImageSet
 from classify.data.splits import Location, Splits, memory_splits
@@ -49,16 +51,33 @@ def open_mnist(files: tuple[tuple[str, str], ...], options: MnistOptions, locati
     return memory_splits(train, test, val=options.val, seed=location.seed, mean=MNIST_MEAN, std=MNIST_STD)
 
 
+def mnist_pieces(files: tuple[tuple[str, str], ...], options: MnistOptions, location: Location) -> list[Piece]:
+    """The four files, the same packed and unpacked; ValueError where one is missing."""
+    pieces = []
+    for name, md5 in files:
+        file = _there(location.root / FOLDER / name, md5, wanted=options.download)
+        pieces.append(Piece(Path(name).stem, file, partial(_content, file, md5) if file.name == name else None))
+    return pieces
+
+
 def _array(packed: Path, md5: str, *, wanted: bool) -> np.ndarray:
     """The array of an IDX file, packed (and then checked) or unpacked."""
+    file = _there(packed, md5, wanted=wanted)
+    return read_idx(file.name, _content(file, md5) if file == packed else file.read_bytes())
+
+
+def _content(packed: Path, md5: str) -> bytes:
+    return gzip.decompress(checked_file(packed, md5).read_bytes())
+
+
+def _there(packed: Path, md5: str, *, wanted: bool) -> Path:
+    """The packed file or, where that is not there, the unpacked one."""
     unpacked = packed.with_suffix("")
     if wanted and not packed.is_file() and not unpacked.is_file():
         download(packed, tuple(mirror + packed.name for mirror in MNIST.mirrors), md5)
-    if packed.is_file():
-        return read_idx(packed.name, gzip.decompress(checked_file(packed, md5).read_bytes()))
-    if unpacked.is_file():
-        return read_idx(unpacked.name, unpacked.read_bytes())
-    raise ValueError(f"{packed}: is not there; put it there, or set download: true")
+    if not packed.is_file() and not unpacked.is_file():
+        raise ValueError(f"{packed}: is not there; put it there, packed or unpacked, or set download: true")
+    return packed if packed.is_file() else unpacked
 
 
 def read_idx(name: str, content: bytes) -> np.ndarray:

@@ -9,6 +9,7 @@ from typing import Any
 
 from detect.data.loader import DetectionDataset
 from detect.settings import DetectorData, VocData
+from study.stages.data import _check_coco, _check_voc
 from training.files import canonical
 
 
@@ -25,15 +26,15 @@ def detection_data(data: DetectorData) -> dict[str, Any]:
     assert data.coco is not None
     files: dict[str, dict[str, Any]] = {}
     for split, part in (("train", data.coco.train), ("test", data.coco.test)):
-        if not part.annotations.is_file():
-            raise ValueError(f"{part.annotations}: No such file")
+        _check_coco(part, f"detector.dataset.coco.{split}")
         files[split] = {"sha256": _digest((part.annotations,)), "paths": part.model_dump(mode="json")}
     return {"coco": files, **allowed}
 
 
 def open_detection(data: Mapping[str, Any], split: str, root: Path) -> DetectionDataset:
     """The `train` or `test` split on disk; generated scenes are written below `root` once."""
-    return _open_detection(canonical(data), split, root)
+    # the images' sums are found with it, and say nothing about how it is opened
+    return _open_detection(canonical({k: v for k, v in data.items() if k != "images"}), split, root)
 
 
 @lru_cache(maxsize=4)
@@ -61,6 +62,8 @@ def _open_detection(text: str, split: str, root: Path) -> DetectionDataset:
 def _voc_data(voc: VocData) -> dict[str, Any]:
     from detect.data.voc import voc_classes
 
+    for key, part in (("voc", voc), *((f"voc.also.{k}", part) for k, part in enumerate(voc.also))):
+        _check_voc(part, f"detector.dataset.{key}")
     train, test = (voc.folder(), voc.train), (voc.folder(), voc.test)
     also = [(part.folder(), part.train) for part in voc.also]
     files: dict[str, Any] = {"train": _voc_files(*train), "test": _voc_files(*test)}

@@ -12,7 +12,7 @@ not matter to training from scratch; the L1 criterion chooses them, so that the 
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -36,7 +36,7 @@ class GuidedOptions:
     cost, above 1 the cost itself. A removed weight counts as no param and no multiply-add.
     """
 
-    patterns: Sequence[str] = ()
+    patterns: Sequence[str] = field(default=(), metadata={"files": True})  # they count by what is in them
     budget: Mapping[str, float] | None = None
 
     def __post_init__(self) -> None:

@@ -1,6 +1,7 @@
 """YAML files into the typed schema: inheritance, overrides, and errors in one sentence."""
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeVar
@@ -39,13 +40,7 @@ def read_yaml(path: Path, _inheriting: tuple[Path, ...] = ()) -> dict[str, Any]:
     path = path.resolve() if path.exists() else path
     if path in _inheriting:
         raise ConfigError(f"{path}: `_base_` leads back to itself")
-    try:
-        text = path.read_text(encoding="utf-8")
-        data = yaml.safe_load(text)
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror or error}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+    data = parse_yaml_file(path)
     if not isinstance(data, dict):
         raise ConfigError(f"{path}: a config is a mapping of keys to values, this is {type(data).__name__}")
     base = data.pop("_base_", None)
@@ -58,6 +53,65 @@ def read_yaml(path: Path, _inheriting: tuple[Path, ...] = ()) -> dict[str, Any]:
     for name in bases:
         merged = merge(merged, read_yaml(path.parent / name, (*_inheriting, path)))
     return merge(merged, data)
+
+
+def parse_yaml_file(path: Path) -> Any:
+    """What a YAML file holds; ConfigError as of `parse_yaml`."""
+    try:
+        return parse_yaml(path.read_text(encoding="utf-8"), source=str(path))
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+
+
+def parse_value(text: str, *, source: str) -> Any:
+    """The value behind `key=` on a command line, as `parse_yaml`."""
+    return parse_yaml(text, source=source, subject="the value is ")
+
+
+def parse_yaml(text: str, *, source: str, subject: str = "") -> Any:
+    """What a YAML text holds; ConfigError names `source`, and of a key that is there twice or a number that is none the
+    key and the lines.
+
+    YAML itself forbids equal keys; PyYAML takes the last one and says nothing.
+    """
+    loader = yaml.SafeLoader(text)
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        _check_node(loader, node, source, "", set())
+        return loader.construct_document(node)
+    except (yaml.YAMLError, RecursionError) as error:
+        raise ConfigError(f"{source}: {subject}not valid YAML: {' '.join(str(error).split())}") from error
+    finally:
+        loader.dispose()
+
+
+def _check_node(loader: yaml.SafeLoader, node: yaml.Node, source: str, place: str, seen: set[int]) -> None:
+    """ConfigError for the first equal keys and the first number that is not finite, at or below `node`."""
+    if id(node) in seen:  # an alias
+        return
+    seen.add(id(node))
+    if isinstance(node, yaml.MappingNode):
+        lines: dict[Any, int] = {}
+        for key_node, value_node in node.value:
+            if not isinstance(key_node, yaml.ScalarNode):
+                continue  # construct_document refuses it
+            merged = key_node.tag == "tag:yaml.org,2002:merge"
+            key, line = key_node.value if merged else loader.construct_object(key_node), key_node.start_mark.line + 1
+            name = f"{place}.{key}" if place else str(key)
+            if key in lines:
+                raise ConfigError(f"{source}: {name}: this key is there twice, in lines {lines[key]} and {line}")
+            lines[key] = line
+            _check_node(loader, value_node, source, name, seen)
+    elif isinstance(node, yaml.SequenceNode):
+        for number, item in enumerate(node.value):
+            _check_node(loader, item, source, f"{place}.{number}", seen)
+    elif node.tag == "tag:yaml.org,2002:float" and not math.isfinite(loader.construct_object(node)):
+        line = node.start_mark.line + 1
+        raise ConfigError(f"{source}: {place or 'the value'}: {node.value} in line {line} is no finite number")
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
@@ -83,11 +137,7 @@ def _apply_override(data: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
     if not equals or not all(key.split(".")):
         raise ConfigError(f"override {override!r} is not of the form key.path=value")
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"override {override!r}: the value is not valid YAML") from error
-    set_key(data, key, value)
+    set_key(data, key, parse_value(text, source=f"override {override!r}"))
 
 
 def _sentence(source: str, error: dict[str, Any], schema: type[BaseModel]) -> str:
@@ -108,12 +158,19 @@ def _sentence(source: str, error: dict[str, Any], schema: type[BaseModel]) -> st
 def _known_keys(schema: type[BaseModel], location: Sequence[Any]) -> list[str]:
     model: Any = schema
     for part in location:
+        if isinstance(part, int):  # an item of a list, whose items the field before has named
+            continue
         field = getattr(model, "model_fields", {}).get(part)
-        if field is None:
-            return []
-        candidates = [field.annotation, *getattr(field.annotation, "__args__", ())]
-        models = [c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)]
+        models = [] if field is None else list(_models_in(field.annotation))
         if not models:
             return []
         model = models[0]
     return list(model.model_fields)
+
+
+def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    """The sections that a type is made of: itself, the items of a tuple, what may be absent."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for part in getattr(annotation, "__args__", ()):
+        yield from _models_in(part)

@@ -72,11 +72,26 @@ class StudyConfig(Section):
             changes = {"replace_head": False, **changes}
         return Classifier.model_validate(merge(self.classifier.model_dump(), changes))
 
+    @field_validator("grid", "variants", mode="before")
+    @classmethod
+    def _null_is_none_at_all(cls, value: Any) -> Any:
+        """As `null` replaces what a `_base_` says, where an empty mapping would leave it as it is."""
+        return {} if value is None else _not_empty(value)
+
+    @field_validator("pipelines", mode="before")
+    @classmethod
+    def _pipelines_are_distinct(cls, value: Any) -> Any:
+        if isinstance(value, list) and len({str(name) for name in value}) != len(value):
+            raise ValueError(f"pipelines {value} repeat themselves")
+        return _not_empty(value)
+
     @model_validator(mode="after")
-    def _grid_is_not_empty(self) -> "StudyConfig":
+    def _grid_has_values(self) -> "StudyConfig":
         for key, values in self.grid.items():
             if not values:
                 raise ValueError(f"grid.{key} has no value, so nothing would be run")
+            if any(value in values[:k] for k, value in enumerate(values)):
+                raise ValueError(f"grid.{key}: the values {values} repeat themselves")
         return self
 
     @field_validator("seeds")
@@ -85,6 +100,12 @@ class StudyConfig(Section):
         if len(set(value)) != len(value):
             raise ValueError(f"seeds {list(value)} repeat themselves")
         return value
+
+
+def _not_empty(value: Any) -> Any:
+    if isinstance(value, list | dict) and not value:
+        raise ValueError(f"{value} is empty; leave the key out or name at least one")
+    return value
 
 
 class ClassifyConfig(Section):

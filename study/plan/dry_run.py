@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from study.config.schema import StudyConfig
+from study.contents import absences
 from study.plan.estimate import Budget
 from study.plan.pipelines import Route, all_stages, labels
 
@@ -40,4 +41,6 @@ def print_plan(config: StudyConfig, routes: Sequence[Route], runs: Path, console
     each = sum(budget.estimate(s).train_macs for route in routes for s in route.stages)
     console.print(f"training MACs: {total:.4g}, of which {left:.4g} are left; {each:.4g} if nothing were shared")
     hours, speed = 2 * left / (GPU_FLOPS * 3600), f"{GPU_FLOPS / 1e12:g} TFLOP/s sustained"
+    for why in dict.fromkeys(absences(stages)):
+        console.print(f"planned without its data, so the runs have no final names yet: {why}", highlight=False)
     console.print(f"about {hours:.3g} GPU hours are left at {speed}, which is assumed, not measured")

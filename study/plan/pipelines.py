@@ -7,6 +7,7 @@ from typing import Any
 
 from study.config.load import merge, set_key, validate
 from study.config.schema import StudyConfig
+from study.contents import Contents
 from study.plan.steps import STEPS, StageBuilder
 from study.stages.stage import Stage
 from training.files import canonical
@@ -54,19 +55,20 @@ class Route:
         return self.evaluation.with_ancestors()
 
 
-def expand(config: StudyConfig, *, source: str) -> list[Route]:
-    """Every route of the study; equal stages are one object.
+def expand(config: StudyConfig, *, source: str, contents: Contents | None = None) -> list[Route]:
+    """Every route of the study; equal stages are one object. `contents` finds, and keeps, what its files hold.
 
     A field of the grid on which a route does not depend is no part of its point: the unpruned network is one row.
     Raises ConfigError for a grid field or variant that does not fit, ValueError for a chain that makes no sense.
     """
     routes: list[Route] = []
     known: dict[tuple[str, int], Stage] = {}
+    contents = contents or Contents()
     for point in points(config):
         at_point = _at_point(config, point, source)
         for name, chain in chains(at_point).items():
             for seed in at_point.seeds:
-                routes.append(_route(name, chain, at_point, point, seed, known))
+                routes.append(_route(name, chain, at_point, point, seed, known, contents))
     return _without_idle_fields(routes)
 
 
@@ -163,8 +165,9 @@ def _route(
     point: Mapping[str, Any],
     seed: int,
     known: dict[tuple[str, int], Stage],
+    contents: Contents,
 ) -> Route:
-    builder = StageBuilder(config, seed, known)
+    builder = StageBuilder(config, seed, known, contents)
     steps: list[tuple[str, Stage]] = []
     last: Stage | None = None
     for step, changes in chain:

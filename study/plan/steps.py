@@ -2,18 +2,21 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 from classify.models import in_channels
 from classify.regimes import get_regime
-from detect.data.open import detection_data
+from detect.settings import DetectorModel
 from pruning.methods import get_method
 from study.config.detector import Detector, check_pyramid, stated_norm
 from study.config.schema import Guide
-from study.config.sections import Classifier, Evaluation, Pruning
+from study.config.sections import Classifier, Evaluation, Machine, Pruning, validated
+from study.contents import Contents
 from study.given_weights import given_settings, normalization
 from study.stages.network import is_structural, starts_dense
 from study.stages.stage import Stage
+from training.options import changed, file_options
 
 
 class Sections(Protocol):
@@ -36,6 +39,9 @@ class Sections(Protocol):
     @property
     def evaluate(self) -> Evaluation: ...
 
+    @property
+    def machine(self) -> Machine: ...
+
 
 @dataclass
 class StageBuilder:
@@ -47,6 +53,7 @@ class StageBuilder:
     config: Sections
     seed: int
     known: dict[tuple[str, int], Stage] = field(default_factory=dict)
+    contents: Contents = field(default_factory=Contents)
 
     def stage(self, kind: str, settings: Mapping[str, Any], *parents: Stage) -> Stage:
         stage = Stage(kind, settings, parents, self.seed)
@@ -58,11 +65,13 @@ class StageBuilder:
         settings = self._classifier("base", "train", changes)
         if self.config.classifier.rewind:
             settings["snapshot_at"] = self.config.classifier.rewind
+        weights = self.config.classifier.weights
         effect = effect and method.training_effect is not None
         if effect:
             settings["effect"] = {"method": self.config.prune.method, "options": self.config.prune.options}
-        if self.config.classifier.weights is not None:  # they have not had the effect: the training goes on from them
-            settings["weights"] = given_settings(self.config.classifier, effect=effect)
+        if weights is not None:  # they have not had the effect: the training goes on from them
+            file = self.contents.file(weights, "classifier.weights")
+            settings["weights"] = given_settings(self.config.classifier, file, effect=effect)
         return self.stage("train_classifier", settings)
 
     def classify_for_pruning(self, parent: Stage | None, changes: dict[str, Any]) -> Stage:
@@ -83,8 +92,8 @@ class StageBuilder:
         """A design after the networks that `guide` prunes: nothing is trained for it but those."""
         _expect(parent, None)
         assert self.config.guide is not None
-        source = _Guiding(self.config.guided_classifier(), self.config.guide.prune)
-        guides = [StageBuilder(source, seed, self.known) for seed in self.config.guide.seeds]
+        source = _Guiding(self.config.guided_classifier(), self.config.guide.prune, self.config.machine)
+        guides = [StageBuilder(source, seed, self.known, self.contents) for seed in self.config.guide.seeds]
         pruned = [guide.prune(guide.classify_for_pruning(None, {}), {}) for guide in guides]
         return self.stage("prune", {**self._pruning(changes), **self._network()}, *pruned)
 
@@ -118,7 +127,7 @@ class StageBuilder:
         training = detector.training("train" if scratch else phase)  # type: ignore[arg-type]
         settings = {
             "data": self._detection(),
-            "model": model.settings(),
+            "model": self._model(model),
             "train": {**training.model_dump(mode="json"), **_checked(changes, training)},
             "init": "random" if scratch else "inherited",
         }
@@ -145,10 +154,13 @@ class StageBuilder:
 
     def _network(self) -> dict[str, Any]:
         """The architecture, and the data whose classes and normalisation it has."""
-        dataset = self.config.classifier.dataset.model_dump(mode="json")
-        network = {"arch": self.config.classifier.arch, "arch_options": self.config.classifier.options}
-        found = normalization(self.config.classifier)
-        return {**network, "dataset": dataset, **({} if found is None else {"normalization": found})}
+        classifier, contents = self.config.classifier, self.contents
+        if classifier.weights is not None:
+            contents.file(classifier.weights, "classifier.weights")  # says what is missing
+        dataset = contents.classification(classifier.dataset, self.config.machine.data_root)
+        found = normalization(classifier)
+        network = {"arch": classifier.arch, "arch_options": classifier.options, "dataset": dataset}
+        return {**network, **({} if found is None else {"normalization": found})}
 
     def _classifier(self, regime: str, section: Any, changes: dict[str, Any]) -> dict[str, Any]:
         training = self.config.classifier.training(section)
@@ -161,11 +173,17 @@ class StageBuilder:
 
     def _pruning(self, changes: dict[str, Any]) -> dict[str, Any]:
         data = {**self.config.prune.model_dump(mode="json", exclude_unset=True), **changes}
-        complete = type(self.config.prune).model_validate(data)
+        complete = validated(type(self.config.prune), data, "prune")
         selection = complete.selection()
+        files = {name: complete.options[name] for name in file_options(complete.method) if complete.options.get(name)}
+        given = {
+            name: [self.contents.file(Path(file), f"prune.options.{name}") for file in found]
+            for name, found in files.items()
+        }
         return {
             "method": complete.method,
-            "options": complete.options,
+            "options": {name: value for name, value in complete.options.items() if name not in files},
+            **({"files": given} if given else {}),
             "target": complete.target,
             "selection": {**selection.__dict__, "ratio": list(selection.stage_ratios())},
         }
@@ -176,7 +194,14 @@ class StageBuilder:
         return self.config.detector
 
     def _detection(self) -> dict[str, Any]:
-        return detection_data(self._detector().dataset)
+        return self.contents.detection(self._detector().dataset)
+
+    def _model(self, model: DetectorModel) -> dict[str, Any]:
+        """A detector's settings; a Detectron2 YAML counts by its content."""
+        settings = model.settings()
+        if model.config_file is not None:
+            settings["config_file"] = self.contents.yaml_file(model.config_file, "detector.model.config_file")
+        return settings
 
 
 @dataclass(frozen=True)
@@ -185,6 +210,7 @@ class _Guiding:
 
     classifier: Classifier
     prune: Pruning
+    machine: Machine
     guide: None = None
     detector: None = None
     evaluate: Evaluation = field(default_factory=Evaluation)
@@ -212,7 +238,7 @@ def _check_colour(stage: Stage) -> None:
 def _checked(changes: Mapping[str, Any], section: Any) -> Mapping[str, Any]:
     """Changes of a step, validated as the section they change."""
     if changes:
-        type(section).model_validate({**section.model_dump(), **changes})
+        changed(section, dict(changes), "changes")
     return changes
 
 

@@ -5,10 +5,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from classify.calibration import ImageSource
 from pruning.targets import Target, get_target
+from study.config.load import parse_value
 
 
 @dataclass(frozen=True)
@@ -90,10 +89,9 @@ def read_pairs(owner: str, pairs: Sequence[str]) -> dict[str, Any]:
         key, equals, text = pair.partition("=")
         if not key or not equals:
             raise ValueError(f"{owner} {pair!r} is not of the form key=value")
-        try:
-            found[key] = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise ValueError(f"{owner} {pair!r}: the value is not valid YAML") from error
+        if key in found:
+            raise ValueError(f"{owner} names {key!r} twice")
+        found[key] = parse_value(text, source=f"{owner} {pair!r}")
     return found
 
 

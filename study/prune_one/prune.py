@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from classify.calibration import check_fit
 from classify.models import arch, build, channel_groups, example_input, get_model, trace_input
-from classify.weights_file import load_weights, read_weights_file
+from classify.weights_file import load_weights, read_given_weights
+from detect.data.open import file_digest
 from pruning.cost import count_macs, count_params, map_areas, masked_costs
 from pruning.design.pattern import Pattern, pattern_from_masks
 from pruning.design.widths_and_masks import Dense, pattern_of
@@ -39,7 +40,7 @@ _LARGEST_SMALL_INPUT = 32  # pixels; networks for such images have ten classes b
 
 @dataclass(frozen=True)
 class _Dense:
-    """The network before pruning, its channel groups, and one input (1, C, H, W) of its size."""
+    """The network before pruning, its channel groups, one input (1, C, H, W) of its size, notes on given weights."""
 
     arch: str
     options: Mapping[str, Any]
@@ -47,6 +48,7 @@ class _Dense:
     model: nn.Module
     groups: Sequence[Group]
     example: Tensor
+    notes: tuple[str, ...] = ()
 
 
 def prune_alone(job: PruneJob) -> dict[str, Any]:
@@ -82,18 +84,19 @@ def _dense_network(job: PruneJob, target: Target | None) -> _Dense:
     options = {**(target.options if target else {}), **job.arch_options}
     small_images = get_model(name).input_size <= _LARGEST_SMALL_INPUT
     num_classes = job.num_classes or (10 if small_images else 1000)
-    weights = None if job.weights is None else without_training_only(read_weights_file(job.weights), name)[0]
+    given = None if job.weights is None else without_training_only(read_given_weights(job.weights), name)
     torch.manual_seed(job.seed)
     model = build(name, num_classes, options)
-    if weights is not None:
+    if given is not None:
         try:
-            load_weights(model, weights, source=str(job.weights))
+            load_weights(model, given.tensors, source=str(job.weights))
         except ValueError as error:
             built = f"{name} with {num_classes} classes" + (f" and {options}" if options else "")
-            hint = _only_projection_biases(model, weights) or "see --num-classes and --arch-options"
+            hint = _only_projection_biases(model, given.tensors) or "see --num-classes and --arch-options"
             raise ValueError(f"{error} (built: {built}; {hint})") from error
     groups = channel_groups(name, model.eval(), trace_input(name, options))
-    return _Dense(name, options, num_classes, model, groups, example_input(name, options))
+    notes = () if given is None else given.notes
+    return _Dense(name, options, num_classes, model, groups, example_input(name, options), notes)
 
 
 def _only_projection_biases(model: nn.Module, weights: Mapping[str, Tensor]) -> str | None:
@@ -176,6 +179,7 @@ def _summary(job: PruneJob, target: Target | None, dense: _Dense, pruned: Pruned
         "num_classes": dense.num_classes,
         **removed,
         "seed": job.seed,
+        **({"weights": {"sha256": file_digest(job.weights), "notes": list(dense.notes)}} if job.weights else {}),
         "params": params,
         "macs": macs,
         "dense_params": dense_params,

@@ -1,6 +1,7 @@
 """Results on disk into the comparison: one row a route, one dictionary that every report is made from."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import yaml
 from torch import Tensor, nn
 
 from pruning.cost import measure_latency
+from pruning.plan import PruningPlan
 from study.config.schema import StudyConfig
 from study.plan.pipelines import Route, grid_fields
 from study.stages.network import Network, load_model
@@ -88,7 +90,7 @@ class _OneImage(nn.Module):
 def _classifier_measures(route: Route, runs: Path) -> dict[str, Any]:
     result = route.evaluation.run(runs).read_result()
     metrics, network = result["metrics"], result["network"]
-    dense = Network.load(route.evaluation.run(runs)).dense().costs()
+    dense = _dense(route, result).costs()
     return {
         "top1": metrics["test_top1"],
         "top5": metrics["test_top5"],
@@ -125,7 +127,15 @@ def _classifier(route: Route, runs: Path, device: str) -> nn.Module:
 
 
 def _classifier_example(route: Route, runs: Path) -> Tensor:
-    return Network.load(route.evaluation.run(runs)).example()
+    return _dense(route, route.evaluation.run(runs).read_result()).example()
+
+
+def _dense(route: Route, result: Mapping[str, Any]) -> Network:
+    """The unpruned network of a route, from its result: a report needs no plan for it, which may be gone."""
+    first = next(s.settings for s in reversed(route.evaluation.with_ancestors()) if "arch" in s.settings)
+    found = result["network"]
+    plan = PruningPlan(first["arch"], first["arch_options"])
+    return Network(plan, found["num_classes"], found["image_size"], tuple(found["mean"]), tuple(found["std"]))
 
 
 TASKS: dict[str, Task] = {
@@ -134,22 +144,27 @@ TASKS: dict[str, Task] = {
 }
 
 
+_SHOWN_GAPS = 3  # the others are counted
+
+
 def collect(
     config: StudyConfig, config_file: str, routes: Sequence[Route], runs: Path, why: Mapping[str, str]
 ) -> dict[str, Any]:
     """The content of comparison.json. `why`: sentences by stage id for what is not there."""
+    stages = {s.id: s for route in routes for s in route.stages}
+    why = {**_damaged(stages.values(), runs), **why}
     finished = [r for r in routes if all(s.run(runs).done and s.id not in why for s in r.stages)]
     task = "detection" if config.detector else "classification"
     scores, device = TASKS[task], device_of(config.machine)
     file = runs / config.name / "latency.json"
-    latency = _latencies(scores, finished, runs, config.evaluate.latency_rounds, file, device)
+    latency, gaps = _latencies(scores, finished, runs, config.evaluate.latency_rounds, file, device)
     users: dict[str, set[tuple[str, str]]] = {}
     for route in routes:
         for stage in route.stages:
             users.setdefault(stage.id, set()).add((route.pipeline, canonical(dict(route.point))))
     rows = [_row(scores, route, runs, latency, users) for route in finished]
     missing = [_missing(route, runs, why) for route in routes if route not in finished]
-    stages = {s.id: s for route in finished for s in route.stages}
+    used = {s.id: s for route in finished for s in route.stages}
     first = next((r.evaluation.run(runs).read_result() for r in finished), None)
     return {
         "study": config.name,
@@ -163,11 +178,24 @@ def collect(
         "grid": grid_fields(config),
         "rows": rows,
         "missing": missing,
+        "gaps": gaps,
         "stages": {
             key: {"kind": s.kind, "step": _step_of(key, routes), "result": s.run(runs).read_result()}
-            for key, s in stages.items()
+            for key, s in used.items()
         },
     }
+
+
+def _damaged(stages: Iterable[Stage], runs: Path) -> dict[str, str]:
+    """What is wrong with results that are there, by stage id."""
+    found = {}
+    for stage in stages:
+        try:
+            if stage.run(runs).done:
+                stage.run(runs).read_result()
+        except ValueError as error:
+            found[stage.id] = str(error)
+    return found
 
 
 def _row(
@@ -193,7 +221,7 @@ def _row(
         "point": dict(route.point),
         "seed": route.seed,
         **scores.measures(route, runs),
-        "latency_ms": latency[route.evaluation.id],
+        "latency_ms": latency.get(route.evaluation.id),
         "train_macs": sum(by_kind.values()),
         "train_macs_by_kind": {kind: macs for kind, macs in by_kind.items() if macs},
         "seconds": round(sum(step["seconds"] for step in chain), 1),
@@ -209,21 +237,34 @@ def _missing(route: Route, runs: Path, why: Mapping[str, str]) -> dict[str, Any]
 
 def _latencies(
     scores: Task, routes: Sequence[Route], runs: Path, rounds: int, file: Path, device: str
-) -> dict[str, float]:
+) -> tuple[dict[str, float], list[str]]:
     """Median milliseconds of each route's whole network on one test-sized image, all measured in turn in one process.
 
-    Measured once for a finished study: the numbers are kept beside the report.
+    Measured once for a finished study: the numbers are kept beside the report. Nothing else in a report needs the
+    networks themselves: a sentence for each one that is gone, and no number.
     """
     wanted = sorted({r.evaluation.id for r in routes})
     key = content_hash([wanted, rounds, device])
-    if file.is_file() and (kept := read_json(file))["key"] == key:
-        return kept["latency_ms"]
-    if not routes:
-        return {}
-    networks = {r.evaluation.id: scores.network(r, runs, device) for r in routes}
+    with suppress(OSError, ValueError, KeyError, TypeError):  # absent, damaged, or of another version
+        kept = read_json(file)
+        if kept["key"] == key:
+            return dict(kept["latency_ms"]), []
+    networks: dict[str, nn.Module] = {}
+    gone: dict[str, str] = {}
+    for route in routes:
+        try:
+            networks[route.evaluation.id] = scores.network(route, runs, device)
+        except (ValueError, RuntimeError, OSError) as error:
+            gone[route.evaluation.id] = f"No latency of {route.pipeline} (seed {route.seed}): {error}"
+    gaps = [*gone.values()][:_SHOWN_GAPS]
+    if len(gone) > _SHOWN_GAPS:
+        gaps.append(f"No latency of {len(gone) - _SHOWN_GAPS} more networks, for such reasons.")
+    if not networks:
+        return {}, gaps
     measured = measure_latency(networks, scores.example(routes[0], runs).to(device), rounds=rounds)
-    write_json(file, {"key": key, "device": device, "threads": torch.get_num_threads(), "latency_ms": measured})
-    return measured
+    if not gone:
+        write_json(file, {"key": key, "device": device, "threads": torch.get_num_threads(), "latency_ms": measured})
+    return measured, gaps
 
 
 def _name(route: Route, stage: Stage) -> str:

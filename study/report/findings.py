@@ -132,6 +132,7 @@ def warnings(comparison: Mapping[str, Any]) -> list[str]:
             "their commit does not identify what was run."
         )
     messages += _changed_data(stages) + _data_notes(stages) + _notes(stages, "given_weights", "Given weights")
+    messages += comparison.get("gaps") or ()
     if comparison.get("missing"):
         count = len(comparison["missing"])
         messages.append(f"{count} {'run is' if count == 1 else 'runs are'} missing: see “What is missing”.")

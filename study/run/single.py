@@ -16,8 +16,10 @@ from study.config.detector import Detector
 from study.config.load import load_config
 from study.config.schema import ClassifyConfig, DetectConfig
 from study.config.sections import Classifier, Evaluation, Machine, Pruning
+from study.contents import Contents, check_there
 from study.plan.checks import check_detection_data, check_writable
 from study.plan.steps import StageBuilder
+from study.run.executors import check_executor
 from study.run.launch import finish, launch
 from study.run.scheduler import Outcome, run_stages
 from study.stages.network import Network
@@ -73,6 +75,7 @@ class _Sections:
     prune: Pruning = field(default_factory=Pruning)
     evaluate: Evaluation = field(default_factory=Evaluation)
     guide: None = None
+    machine: Machine = field(default_factory=Machine)
 
     def guided_classifier(self) -> Classifier:
         return self.classifier
@@ -86,7 +89,11 @@ def train_classifier_alone(
     Of the processes that torchrun started all train it, and all but the first return None.
     """
     config = load_config(ClassifyConfig, path, overrides)
-    builder = StageBuilder(_Sections(classifier=config.classifier), config.seed)
+    builder = StageBuilder(
+        _Sections(classifier=config.classifier, machine=config.machine),
+        config.seed,
+        contents=Contents(runs, fetch=True),
+    )
     if (config.regime == "base") != (pruned is None):
         need = (
             "starts from nothing; leave out --pruned" if pruned else "starts from a pruned network; give --pruned RUN"
@@ -164,7 +171,8 @@ def _train_with_others(path: Path, overrides: list[str], backbone: Path, runs: P
 def _detector_stages(path: Path, overrides: list[str], backbone: Path, runs: Path) -> tuple[DetectConfig, list[Stage]]:
     """The config, its training stage and its evaluation."""
     config = load_config(DetectConfig, path, overrides)
-    builder = StageBuilder(_Sections(detector=config.detector, evaluate=config.evaluate), config.seed)
+    sections = _Sections(detector=config.detector, evaluate=config.evaluate, machine=config.machine)
+    builder = StageBuilder(sections, config.seed, contents=Contents(runs, fetch=True))
     parent = _parent(backbone, runs)
     if config.init == "inherited" and parent.kind == "prune" and not parent.parents:
         raise ValueError(f"{backbone}: this network was never trained; use init: random")
@@ -183,6 +191,7 @@ def _parent(run: Path, runs: Path) -> Stage:
 
 
 def _run(stages: list[Stage], runs: Path, machine: Machine) -> tuple[Path, Outcome]:
+    check_executor(machine)
     _check(stages, runs)
     return _run_checked(stages, runs, machine)
 
@@ -194,5 +203,6 @@ def _run_checked(stages: list[Stage], runs: Path, machine: Machine) -> tuple[Pat
 
 
 def _check(stages: list[Stage], runs: Path) -> None:
+    check_there(stages)
     check_writable(runs)
     check_detection_data(stages, runs)

@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 from filelock import FileLock, Timeout
 
+from study.contents import check_unchanged
 from study.stages.progress import Recorder
 from study.stages.provenance import environment
 from study.stages.stage import KINDS, Context, Task
@@ -64,7 +65,9 @@ def _run(task: Task) -> str:
     context = Context(stage, task.runs, task.machine, recorder)
     try:
         with deterministic_algorithms(task.machine.deterministic, context.device):
+            check_unchanged(stage, task.runs, task.machine)
             found = KINDS[stage.kind].run(context)
+            check_unchanged(stage, task.runs, task.machine)  # a data set that changed meanwhile makes no result
     finally:
         recorder.close()
     # a resumed training reports the seconds of all its processes

@@ -11,11 +11,13 @@ from filelock import FileLock, Timeout
 
 from study.config.load import ConfigError, load_config
 from study.config.schema import StudyConfig
+from study.contents import Contents, check_there
 from study.plan.checks import check_detection_data, check_prunable, check_writable
 from study.plan.estimate import Budget
 from study.plan.pipelines import Route, all_stages, expand, labels
 from study.report.comparison import collect
 from study.report.write import write_report
+from study.run.executors import check_executor
 from study.run.scheduler import Outcome, run_stages
 from study.stages.stage import Stage
 from study.stages.store import RunDir
@@ -43,30 +45,48 @@ def name_runs(out: Path, stages: Sequence[Stage], labels: dict[str, str], runs: 
 STUDY_FILE = "study.json"
 
 
-def load_study(path: Path, overrides: Sequence[str] = ()) -> tuple[StudyConfig, list[Route]]:
+def load_study(
+    path: Path, overrides: Sequence[str] = (), contents: Contents | None = None
+) -> tuple[StudyConfig, list[Route]]:
     """The config and its routes; ConfigError in one sentence if anything does not fit."""
     config = load_config(StudyConfig, path, overrides)
     try:
-        return config, expand(config, source=str(path))
+        return config, expand(config, source=str(path), contents=contents)
     except ConfigError:
         raise
     except ValueError as error:
         raise ConfigError(f"{path}: {error}") from error
 
 
-def run_study(config: StudyConfig, config_file: Path, routes: Sequence[Route], runs: Path) -> tuple[Path, Outcome]:
-    """Run what is not done, then write the report; returns the study's directory and what became of the stages."""
+def run_study(
+    config: StudyConfig, config_file: Path, routes: Sequence[Route], runs: Path, contents: Contents | None = None
+) -> tuple[Path, Outcome]:
+    """Run what is not done, then write the report; returns the study's directory and what became of the stages.
+
+    `contents`: with which the routes were made.
+    """
     out = runs / config.name
+    check_executor(config.machine)
+    check_there(all_stages(routes))
     check_writable(runs)
+    if contents is None:
+        contents = Contents(runs)
+        expand(config, source=str(config_file), contents=contents)
     with _seen_at_work(out):
-        return out, _run_study(config, config_file, routes, runs)
+        return out, _run_study(config, config_file, routes, runs, contents)
 
 
-def _run_study(config: StudyConfig, config_file: Path, routes: Sequence[Route], runs: Path) -> Outcome:
+def _run_study(
+    config: StudyConfig, config_file: Path, routes: Sequence[Route], runs: Path, contents: Contents
+) -> Outcome:
     stages, out = all_stages(routes), runs / config.name
     check_prunable(stages, Budget(runs, config.machine), config_file)
     check_detection_data(stages, runs)
-    study = {"config": config.model_dump(mode="json", exclude_unset=True), "config_file": str(config_file)}
+    study = {
+        "config": config.model_dump(mode="json", exclude_unset=True),
+        "config_file": str(config_file),
+        "contents": contents.known,
+    }
     names = labels(routes)
     with _alone_in(out):
         write_json(out / STUDY_FILE, study)
@@ -98,7 +118,8 @@ def load_written_study(out: Path) -> tuple[StudyConfig, str, list[Route]]:
         raise ValueError(f"{out}: not the directory of a study (it has no {STUDY_FILE})")
     data = read_json(out / STUDY_FILE)
     config = StudyConfig.model_validate(data["config"])
-    return config, data["config_file"], expand(config, source=data["config_file"])
+    contents = Contents(out.parent, known=data.get("contents", {}))  # as it was: the files may be gone
+    return config, data["config_file"], expand(config, source=data["config_file"], contents=contents)
 
 
 @contextmanager

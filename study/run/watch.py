@@ -14,6 +14,7 @@ from rich.table import Table
 
 from study.report.units import size_in_words, time_in_words
 from study.run.monitor import progress_cells
+from study.run.study import STUDY_FILE
 from study.stages.stage import KINDS, Stage
 from study.stages.store import RunDir
 from training.files import read_json
@@ -102,6 +103,16 @@ def runs_table(found: Sequence[RunInfo], *, title: str = "") -> Table:
     for info in found:
         table.add_row(info.id, info.state, size_in_words(info.size), f"{time_in_words(info.age)} ago")
     return table
+
+
+def check_begun(study: RunDir) -> None:
+    """ValueError for a study that has not begun: where its stages are there, they are those of another one."""
+    runs = study.path.parent
+    if not (study.path / STUDY_FILE).is_file() and not is_locked(study.at_work):
+        there = sorted(file.parent.name for file in runs.glob(f"*/{STUDY_FILE}"))
+        raise ValueError(
+            f"{study.path}: no study of this name has begun there; studies in {runs}: {', '.join(there) or 'none'}"
+        )
 
 
 def watch(stages: Sequence[Stage], labels: dict[str, str], study: RunDir, console: Console) -> None:

@@ -126,6 +126,10 @@ def run_train_classifier(context: Context) -> dict[str, Any]:
         outcome = _train(context, model, data, network, epochs)
     else:
         outcome = TrainOutcome(epochs * len(data.train), seconds=0.0, final_loss=float("nan"))
+    given: dict[str, Any] = {}
+    if "weights" in settings:
+        digest = settings["weights"]["sha256"]
+        given = {"given_weights": {"sha256": digest, "trained_from": trains(settings), "notes": said}}
     images = outcome.images_seen + counted_epochs(settings) * len(data.train)
     if not is_main():  # of several processes that trained together one writes
         return {}
@@ -139,7 +143,7 @@ def run_train_classifier(context: Context) -> dict[str, Any]:
             "fingerprint": data.fingerprint,
             "notes": [*data.notes, *_normalization_note(network)],
         },
-        **({"given_weights": {"trained_from": trains(settings), "notes": said}} if said else {}),
+        **given,
         "epochs": epochs,
         "images_seen": images,
         "train_macs": 3 * costs["macs"] * images,

@@ -182,7 +182,7 @@ def load_detector(stage: Stage, runs: Path, num_classes: int, *, device: str) ->
 def build(stage: Stage, network: Network, classifier: nn.Module, num_classes: int, *, device: str) -> tuple[Any, Any]:
     """The detector that a training stage's settings describe, around `classifier`, as narrow as `network` says."""
     model = dict(stage.settings["model"])
-    model["config_file"] = Path(model["config_file"]) if model["config_file"] else None
+    model["config_file"] = Path(model["config_file"]["paths"]["file"]) if model["config_file"] else None
     lists = {k: tuple(v) for k, v in model.items() if isinstance(v, list)}
     settings = DetectorSettings(
         num_classes=num_classes,

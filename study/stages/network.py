@@ -134,7 +134,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 def method_options(settings: Mapping[str, Any]) -> Any:
     """The typed options of a pruning stage's method."""
-    return read_method_options(settings["method"], settings["options"])
+    files = {name: [file["paths"]["file"] for file in given] for name, given in settings.get("files", {}).items()}
+    return read_method_options(settings["method"], {**settings["options"], **files})
 
 
 def selection_of(settings: Mapping[str, Any]) -> Selection:

@@ -7,7 +7,7 @@ from study.run.executors.executor import Executor, OpenExecutor
 from study.run.executors.in_process import in_process
 from study.run.executors.workers import workers
 
-__all__ = ["EXECUTORS", "Executor", "open_executor"]
+__all__ = ["EXECUTORS", "Executor", "check_executor", "open_executor"]
 
 
 def _local(machine: Machine) -> AbstractContextManager[Executor]:
@@ -21,6 +21,14 @@ def _slurm(machine: Machine) -> AbstractContextManager[Executor]:
 
 
 EXECUTORS: dict[str, OpenExecutor] = {"local": _local, "slurm": _slurm}
+
+
+def check_executor(machine: Machine) -> None:
+    """ValueError in a sentence where what `machine.executor` names is not there, before any work."""
+    if machine.executor == "slurm":
+        from study.run.executors.slurm import check_cluster
+
+        check_cluster()
 
 
 def open_executor(machine: Machine) -> AbstractContextManager[Executor]:

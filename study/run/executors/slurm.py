@@ -1,6 +1,7 @@
 """One Slurm job a stage, through submitit: stopped, preempted and cancelled jobs go on where they were."""
 
 import os
+import shutil
 import subprocess
 import threading
 import time
@@ -24,6 +25,22 @@ _FOLDER = ".slurm"  # below the runs: the jobs' scripts and output
 _SETTLE_POLLS = 2  # a file system shared by many machines shows a new file late
 # of a job that is, or will be, at work
 _ALIVE = set("PENDING RUNNING SUSPENDED COMPLETING CONFIGURING REQUEUED REQUEUE_HOLD RESIZING SIGNALING".split())
+
+
+def check_cluster() -> None:
+    """ValueError where no job could be given to a Slurm cluster."""
+    missing = [name for name in ("sbatch", "squeue", "scontrol") if shutil.which(name) is None]
+    reason = f"there is no {', '.join(missing)} here" if missing else ""
+    try:
+        if not missing:
+            _queue()
+    except RuntimeError as error:
+        reason = str(error)
+    if reason:
+        raise ValueError(
+            f"machine.executor: slurm: {reason}; run this on a machine that gives jobs to a cluster, or set"
+            " machine.executor: local"
+        )
 
 
 @contextmanager

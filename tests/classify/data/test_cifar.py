@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from classify.data import open_splits
-from classify.data.cifar import CIFAR10, CIFAR100, CIFAR_MEAN, CIFAR_STD, CifarOptions, open_cifar
+from classify.data.cifar import CIFAR10, CIFAR100, CIFAR_MEAN, CIFAR_STD, CifarOptions, cifar_pieces, open_cifar
 from classify.data.splits import Location
 
 N_EACH, N_TEST = 20, 10  # records of each training file, and of the test file
@@ -68,6 +68,15 @@ def test_pixels_and_labels_are_where_the_format_says(tmp_path, place):
     assert splits.train.images[:, 0, 0, 0].unique().tolist() == [10, 11, 12, 13, 14]  # all five files
     assert splits.train.classes[:2] == ("class0", "class1")
     assert (splits.mean, splits.std) == (CIFAR_MEAN, CIFAR_STD)
+
+
+def test_the_archive_and_the_folder_consist_of_the_same(tmp_path):
+    files = fabricate(tmp_path, CIFAR10)
+    packed = cifar_pieces(files, CifarOptions(), Location(tmp_path))
+    assert {piece.file.name for piece in packed} == {files.archive}
+    (tmp_path / files.archive).unlink()
+    unpacked = cifar_pieces(files, CifarOptions(), Location(tmp_path))
+    assert [(piece.name, piece.read()) for piece in packed] == [(p.name, p.file.read_bytes()) for p in unpacked]
 
 
 def test_cifar100_has_the_fine_label(tmp_path):

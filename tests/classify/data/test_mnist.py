@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from classify.data import open_splits
-from classify.data.mnist import FILES, FOLDER, MnistOptions, open_mnist, read_idx
+from classify.data.mnist import FILES, FOLDER, MnistOptions, mnist_pieces, open_mnist, read_idx
 from classify.data.splits import Location
 
 
@@ -57,6 +57,15 @@ def test_published_checksums_are_compared(tmp_path):
 def test_missing_files_say_what_to_do(tmp_path):
     with pytest.raises(ValueError, match=r"train-images-idx3-ubyte\.gz: is not there; .* set download: true"):
         open_splits("mnist", root=tmp_path)
+
+
+def test_packed_and_unpacked_files_consist_of_the_same(tmp_path):
+    found = []
+    for packed in (True, False):
+        root = tmp_path / str(packed)
+        pieces = mnist_pieces(fabricate(root, packed=packed), MnistOptions(), Location(root))
+        found.append([(p.name, p.read() if p.read else p.file.read_bytes()) for p in pieces])
+    assert found[0] == found[1] and len(found[0]) == 4
 
 
 def test_label_out_of_range(tmp_path):

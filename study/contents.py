@@ -1,0 +1,206 @@
+"""What of a study's files defines its results: their contents. Where they are, and when they were written, does not.
+
+Everything that a stage reads and no stage made is found by `Contents` before the stage has a name: data sets, given
+weights, patterns, Detectron2's YAML. `check_unchanged` looks again when the stage runs.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from classify.data import data_pieces
+from classify.data.content import Piece
+from detect.data.open import detection_data, file_digest, open_detection
+from detect.settings import DetectorData
+from study.config.load import parse_yaml_file
+from study.config.sections import ClassifierData, Machine
+from study.content_sums import FOLDER, ContentSums, alone
+from study.stages.data import annotations_now, with_paths
+from study.stages.stage import Stage
+from training.files import canonical
+
+if TYPE_CHECKING:  # it imports Detectron2, and classification works without
+    from detect.data import DetectionDataset
+
+_DETECTION = ("train_detector", "prune_detector", "evaluate")
+
+
+@dataclass
+class Contents:
+    """Finds out what files hold, each once. `runs`: below it bytes that were read are remembered.
+
+    `fetch`: get data sets that are not there if they may be downloaded; otherwise nothing is changed. `known`: what was
+    found; a study keeps it, so that its report is made from the same results when the files are gone.
+    """
+
+    runs: Path | None = None
+    fetch: bool = False
+    known: dict[str, Any] = field(default_factory=dict)
+
+    def classification(self, data: ClassifierData, root: Path) -> dict[str, Any]:
+        """Name, options and seed of a data set below `root`, and `content`, the SHA-256 of its files.
+
+        `content` is None where they are not there; then `paths` says why: a study can be planned, not run.
+        """
+        asked = data.model_dump(mode="json")
+        return self._once(["classification", asked, str(root)], lambda: self._classification(asked, root))
+
+    def detection(self, data: DetectorData) -> dict[str, Any]:
+        """`study.data.detection_data`, and the SHA-256 of each split's images; ValueError if it cannot be read."""
+        return self._once(["detection", data.model_dump(mode="json")], lambda: self._detection(data))
+
+    def file(self, path: Path, key: str) -> dict[str, Any]:
+        """A file given by config key `key`: its SHA-256, and where it is."""
+        return self._once(["file", str(path)], lambda: _given(path, key))
+
+    def yaml_file(self, path: Path, key: str) -> dict[str, Any]:
+        """A Detectron2 YAML together with the files that its `_BASE_` names."""
+        return self._once(["yaml", str(path)], lambda: _given_yaml(path, key))
+
+    def _once(self, asked: Sequence[Any], find: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        key = canonical(asked)
+        if key not in self.known:
+            self.known[key] = find()
+        found: dict[str, Any] = json.loads(canonical(self.known[key]))  # a copy: stages keep what they are given
+        return found
+
+    def _classification(self, asked: dict[str, Any], root: Path) -> dict[str, Any]:
+        name, options = asked["name"], dict(asked["options"])
+        if not self.fetch:
+            options.pop("download", None)
+        found = {**asked, "options": {k: v for k, v in asked["options"].items() if k != "path"}}
+        places = {k: v for k, v in asked["options"].items() if k == "path"}
+        try:
+            fetched = self.runs if options.get("download") else None
+            with alone(fetched and fetched / FOLDER / "fetch"):  # of several processes one downloads
+                pieces = data_pieces(name, root=root, **options)
+            if pieces is None:  # made from its options
+                return asked
+            content = _sums(self.runs).digest(_place(name, options, root), pieces)
+        except (ValueError, OSError) as error:
+            return {**found, "content": None, "paths": {**places, "why": _absent(name, root, error)}}
+        return {**found, "content": content, "paths": places}
+
+    def _detection(self, data: DetectorData) -> dict[str, Any]:
+        root = Path("data") if self.runs is None else self.runs / "data"
+        try:
+            found = detection_data(data)
+            if "digits" in found:
+                return found
+            return {**found, "images": {s: _images(found, s, root, self.runs) for s in ("train", "test")}}
+        except ValueError as error:
+            prefix = "" if str(error).startswith("detector.dataset") else "detector.dataset: "
+            raise ValueError(f"{prefix}{error}") from error
+
+
+def check_there(stages: Sequence[Stage]) -> None:
+    """ValueError, in one sentence, if a data set that the stages are to be trained on is not there."""
+    for why in absences(stages):
+        raise ValueError(why)
+
+
+def absences(stages: Sequence[Stage]) -> Iterator[str]:
+    """Why a data set is not there, for each stage that it is missing to."""
+    for stage in stages:
+        data = stage.settings.get("dataset") or {}
+        if "content" in data and data["content"] is None:
+            yield data["paths"]["why"]
+
+
+def check_unchanged(stage: Stage, runs: Path, machine: Machine) -> None:
+    """ValueError if a file that a stage reads does not hold what it held when the stage got its name."""
+    before = stage.with_ancestors()
+    kind = "data" if stage.kind in _DETECTION else "dataset"
+    data: Mapping[str, Any] = next((s.settings[kind] for s in reversed(before) if kind in s.settings), {})
+    if "content" in data:
+        options = with_paths(data)["options"]
+        pieces = data_pieces(data["name"], root=machine.data_root, **options) or []
+        place = _place(data["name"], options, machine.data_root)
+        _same(place, data["content"], _sums(runs).digest(place, pieces))
+    if "images" in data:
+        _same("the annotations of detector.dataset", data, annotations_now(data))
+        for split, content in data["images"].items():
+            _same(f"the {split} images of detector.dataset", content, _images(data, split, runs / "data", runs))
+    detectors = [s.settings["model"] for s in before if "model" in s.settings] if kind == "data" else []
+    for given in _files(stage.settings, detectors):
+        path = Path(given["paths"]["file"])
+        _same(str(path), given["sha256"], _chain_digest(path) if given.get("chain") else file_digest(path))
+
+
+def _files(*settings: Any) -> Iterator[Mapping[str, Any]]:
+    """Every file given to a stage: what has a sum and a place."""
+    for value in settings:
+        if isinstance(value, Mapping) and "sha256" in value and "file" in value.get("paths", {}):
+            yield value
+        elif isinstance(value, Mapping):
+            yield from _files(*value.values())
+        elif isinstance(value, list | tuple):
+            yield from _files(*value)
+
+
+def _same(what: str, before: object, now: object) -> None:
+    if before != now:
+        raise ValueError(
+            f"{what}: the content has changed since this run was named after it; start again: what depends on it is"
+            " made anew, and nothing is mixed"
+        )
+
+
+def _sums(runs: Path | None) -> ContentSums:
+    return ContentSums(None if runs is None else runs / FOLDER)
+
+
+def _place(name: str, options: Mapping[str, Any], root: Path) -> str:
+    return f"data set {name} in {(root / str(options.get('path', ''))).resolve()}"
+
+
+def _absent(name: str, root: Path, error: Exception) -> str:
+    return (
+        f"classifier.dataset {name!r}: {error} (options are keys of classifier.dataset.options; machine.data_root is"
+        f" {root})"
+    )
+
+
+def _images(data: Mapping[str, Any], split: str, root: Path, runs: Path | None) -> str:
+    """SHA-256 of the images of a split, in its order: their names are in the annotations."""
+    dataset: DetectionDataset = open_detection(data, split, root)
+    images = dataset.split.images
+    return _sums(runs).digest(
+        f"{split} images of {dataset.split.source.resolve()}",
+        [Piece(str(number), image.file) for number, image in enumerate(images)],
+    )
+
+
+def _given(path: Path, key: str) -> dict[str, Any]:
+    try:
+        return {"sha256": file_digest(path), "paths": {"file": str(path)}}
+    except ValueError as error:
+        raise ValueError(f"{key}: {error}") from error
+
+
+def _given_yaml(path: Path, key: str) -> dict[str, Any]:
+    try:
+        return {"sha256": _chain_digest(path), "chain": True, "paths": {"file": str(path)}}
+    except ValueError as error:
+        raise ValueError(f"{key}: {error}") from error
+
+
+def _chain_digest(path: Path) -> str:
+    """SHA-256 of a Detectron2 YAML and, in order, of the files it is based on."""
+    sums = [file_digest(file) for file in _chain(path, ())]
+    return sums[0] if len(sums) == 1 else hashlib.sha256("\n".join(sums).encode()).hexdigest()
+
+
+def _chain(path: Path, before: tuple[Path, ...]) -> Iterator[Path]:
+    if path in before:
+        raise ValueError(f"{path}: `_BASE_` leads back to itself")
+    if not path.is_file():
+        raise ValueError(f"{path}: there is no such file")
+    content = parse_yaml_file(path)
+    yield path
+    base = content.get("_BASE_") if isinstance(content, dict) else None
+    for name in [base] if isinstance(base, str) else base or []:
+        yield from _chain(path.parent / Path(name).expanduser(), (*before, path))
