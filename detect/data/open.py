@@ -3,12 +3,14 @@
 import hashlib
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from detect.data.loader import DetectionDataset
 from detect.settings import DetectorData, VocData
+from study.stages.data import _side
 from training.files import canonical
 
 
@@ -17,7 +19,8 @@ def detection_data(data: DetectorData) -> dict[str, Any]:
 
     A path is where a file is, not what it is: files count by their SHA-256. ValueError if a list of images is missing.
     """
-    allowed = {"allow_shared": True} if data.allow_shared else {}  # results without it keep their hashes
+    # results without them keep their hashes
+    allowed = {key: True for key in ("allow_shared", "skip_broken") if getattr(data, key)}
     if data.digits is not None:
         return {"digits": data.digits.model_dump(mode="json"), **allowed}
     if data.voc is not None:
@@ -39,18 +42,12 @@ def open_detection(data: Mapping[str, Any], split: str, root: Path) -> Detection
 @lru_cache(maxsize=4)
 def _open_detection(text: str, split: str, root: Path) -> DetectionDataset:
     """Kept, as a data set in memory serves several stages; `text` changes with the annotations' contents."""
-    from detect.data import CocoDataset, JoinedDataset, VocDataset
+    from detect.data import CocoDataset, MatchedDataset
     from detect.scenes import write_scenes
 
     data = json.loads(text)
-    if "coco" in data:
-        part = data["coco"][split]["paths"]
-        return CocoDataset(Path(part["annotations"]), Path(part["images"]))
-    if "voc" in data:
-        voc = data["voc"]
-        places = [part["paths"] for part in (voc[split], *(voc.get("also", ()) if split == "train" else ()))]
-        parts = [VocDataset(Path(p["root"]), p["image_set"], tuple(voc["classes"]), voc["year"]) for p in places]
-        return JoinedDataset(tuple(parts)) if len(parts) > 1 else parts[0]
+    if "digits" not in data:
+        return MatchedDataset(_side(text, "train"), _side(text, "test"), "train" if split == "train" else "test")
     options: dict[str, Any] = dict(data["digits"])
     counts = {name: options.pop(name) for name in ("train", "val", "test")}
     ranges = {name: tuple(options.pop(name)) for name in ("digits_per_scene", "digit_size")}
@@ -60,27 +57,28 @@ def _open_detection(text: str, split: str, root: Path) -> DetectionDataset:
 
 def _voc_data(voc: VocData) -> dict[str, Any]:
     from detect.data.voc import voc_classes
+    from detect.data.voc_layout import Draw, VocSet
 
-    train, test = (voc.folder(), voc.train), (voc.folder(), voc.test)
-    also = [(part.folder(), part.train) for part in voc.also]
-    files: dict[str, Any] = {"train": _voc_files(*train), "test": _voc_files(*test)}
+    test = VocSet(voc.folder(), voc.test, voc.annotations, voc.images)
+    train = replace(test, image_set=voc.train)
+    if voc.split is not None:
+        share, seed, of = voc.split.test, voc.split.seed, voc.split.of
+        train, test = (replace(test, image_set=of, draw=Draw(share, seed, side)) for side in ("train", "test"))
+    also = [VocSet(part.folder(), part.train, part.annotations, part.images) for part in voc.also]
+    files: dict[str, Any] = {"train": _voc_files(train), "test": _voc_files(test)}
     if also:  # results without it keep their hashes
-        files["also"] = [_voc_files(*place) for place in also]
-    places = (train, test, *also)
-    everything = tuple(file for place in places for file in _voc_needs(*place))
-    classes = voc.classes or _once_a_content(_digest(everything), voc_classes, places)
-    return {"classes": list(classes), "year": voc.year, **files}
+        files["also"] = [_voc_files(place) for place in also]
+    everything = tuple(file for place in (train, test, *also) for file in place.find().needs())
+    classes = voc.classes or _once_a_content(_digest(everything), voc_classes, (train, test, *also))
+    return {"classes": list(classes), "year": voc.year, **files, "paths": {"declared": voc.classes is not None}}
 
 
-def _voc_files(root: Path, image_set: str) -> dict[str, Any]:
-    return {"sha256": _digest(_voc_needs(root, image_set)), "paths": {"root": str(root), "image_set": image_set}}
-
-
-def _voc_needs(root: Path, image_set: str) -> tuple[Path, ...]:
-    """The list of an image set and the annotations that it needs."""
-    from detect.data.voc import annotation_file, list_file, listed_ids
-
-    return (list_file(root, image_set), *(annotation_file(root, i) for i in listed_ids(root, image_set)))
+def _voc_files(files: "VocSet") -> dict[str, Any]:
+    """`paths` is what VocDataset is made of; which of the files are drawn shows in the digest."""
+    more = {name: str(path) for name in ("annotations", "images") if (path := getattr(files, name)) is not None}
+    draw = {} if files.draw is None else {"draw": asdict(files.draw)}
+    paths = {"root": str(files.root), "image_set": files.image_set, **more, **draw}
+    return {"sha256": _digest(files.find().needs()), "paths": paths}
 
 
 def file_digest(path: Path) -> str:

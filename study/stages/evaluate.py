@@ -31,11 +31,12 @@ def run_evaluate(context: Context) -> dict[str, Any]:
     size = mean_image_size(dataset, cfg)
     macs = evaluation_macs(detector, cfg, image_size=size, masks=network.masks)
     backbone_params, params = detector_params(detector, network.masks)
+    summary = dataset.split.summary()
     return {
         "metrics": {name: scores[name] for name in (*METRICS, *VOC_METRICS) if name in scores},
         "per_class": scores["per_class"],
         "voc_per_class": scores.get("voc_per_class"),
-        "data": dataset.split.summary() | {"notes": _shared_images(context, dataset)},
+        "data": summary | {"notes": [*summary["notes"], *_shared_images(context, dataset)]},
         "evaluation": {
             "split": settings["split"],
             "images": scores["images"],
