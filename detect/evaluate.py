@@ -1,6 +1,8 @@
 """The box metrics of a detector: COCO's of every data set, and Pascal VOC's of those in its layout.
 
-COCO's are pycocotools' to the last digit, computed by faster-coco-eval's C++; VOC's are in detect/voc_metrics.py.
+COCO's are pycocotools' to the last digit, computed by faster-coco-eval's C++; VOC's are in detect/voc_metrics.py. Two
+files are read otherwise than pycocotools reads them: one with an annotation of id 0, whose match pycocotools loses (ids
+are numbered anew here), and one with boxes whose `area` is 0 or less (which is the box's here, with a note).
 """
 
 import contextlib
@@ -20,7 +22,8 @@ from detectron2.utils import comm
 from faster_coco_eval import COCO, COCOeval_faster
 from torch import nn
 
-from detect.data import DetectionDataset, test_loader
+from detect.data import DetectionDataset
+from detect.data.loader import test_loader
 from detect.data.records import Split
 from detect.voc_metrics import voc_metrics
 from training.files import write_bytes

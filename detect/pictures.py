@@ -12,7 +12,8 @@ from detectron2.evaluation import inference_context
 from PIL import Image, ImageDraw
 from torch import nn
 
-from detect.data import DetectionDataset, test_loader
+from detect.data import DetectionDataset
+from detect.data.loader import test_loader
 from detect.data.picture import read_picture
 from detect.data.records import UNKNOWN
 from training.files import write_bytes

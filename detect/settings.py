@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from study.config.detector import VocSplit
 from training.options import Fraction, Positive, Section
 
 
@@ -96,10 +97,15 @@ class VocPart(Section):
     """Training images of Pascal VOC, or of a data set in its layout.
 
     Without `root` it is Pascal VOC itself, where Detectron2 has it: VOC<year> in $DETECTRON2_DATASETS, or in datasets/.
-    `train`: a name in ImageSets/Main or the path of a list of ids.
+    `train`: a name in ImageSets/Main, the path of a list of names, a folder with XML files and images of its own, or
+    `all`, which is every XML file.
     """
 
     root: Path | None = None  # has Annotations/, JPEGImages/ and ImageSets/; relative to the working directory
+    annotations: Path | None = (
+        None  # folder of the XML files in `root`; None: Annotations/ or the like, or `root` itself
+    )
+    images: Path | None = None  # folder of the images in `root`; None: JPEGImages/, images/ or beside the XML files
     train: str = "trainval"
     year: Literal[2007, 2012] = 2012  # whose metric comes first: at 11 points, or continuous
 
@@ -113,12 +119,24 @@ class VocPart(Section):
 class VocData(VocPart):
     """Training and test images; `also` joins those of other folders to the training images.
 
-    The usual "07+12" is {year: 2007, also: [{year: 2012}]}.
+    The usual "07+12" is {year: 2007, also: [{year: 2012}]}. Where there are no lists: {root: ..., split: {test: 0.2}}
+    draws both from all images.
     """
 
     test: str = "test"
+    split: VocSplit | None = None  # instead of `train` and `test`
     classes: Annotated[tuple[str, ...], Field(min_length=1)] | None = None  # None: those of the annotations, sorted
     also: tuple[VocPart, ...] = ()
+
+    @model_validator(mode="after")
+    def _drawn(self) -> "VocData":
+        named = [key for key, usual in (("train", "trainval"), ("test", "test")) if getattr(self, key) != usual]
+        if self.split is not None and named:
+            given = " and ".join(f"{key}: {getattr(self, key)}" for key in named)
+            raise ValueError(
+                f"split draws training and test images; leave out {given} (split.of names what to draw from)"
+            )
+        return self
 
     @field_validator("classes")
     @classmethod
@@ -132,17 +150,22 @@ class DetectorData(Section):
     """Exactly one of the three.
 
     `allow_shared`: go on although images of the test split are in training too; the result and the report say how many.
+    `skip_broken`: go on without images that are absent or cannot be read, or whose VOC annotations are or cannot be;
+    the result and the report name them.
     """
 
     digits: Scenes | None = None
     coco: CocoData | None = None
     voc: VocData | None = None
     allow_shared: bool = False
+    skip_broken: bool = False
 
     @model_validator(mode="after")
     def _one(self) -> "DetectorData":
         if sum(part is not None for part in (self.digits, self.coco, self.voc)) != 1:
             raise ValueError("give exactly one of `digits`, `coco` and `voc`")
+        if self.skip_broken and self.digits is not None:
+            raise ValueError("skip_broken: true has no effect on `digits`, which are generated; leave it out")
         return self
 
     @property

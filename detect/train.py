@@ -17,7 +17,8 @@ from fvcore.common.param_scheduler import ParamScheduler
 from torch import nn
 from torch.utils.data import DataLoader
 
-from detect.data import DetectionDataset, class_names, train_loader
+from detect.data import DetectionDataset, class_names
+from detect.data.loader import train_loader
 from detect.hooks import Checkpointer, EffectHook, Report, Reporter, Schedule, Stop
 from detect.settings import TrainSettings
 from pruning.methods import Effect

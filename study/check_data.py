@@ -32,37 +32,41 @@ def config_splits(path: Path, runs: Path) -> "dict[str, DetectionDataset]":
 
 
 def coco_splits(pairs: Sequence[Sequence[str]]) -> "dict[str, DetectionDataset]":
-    """COCO annotation files and the folders of their images, by the files' names."""
-    from detect.data import CocoDataset
+    """COCO annotation files and the folders of their images, by the files' names; the first is what is trained on."""
+    from detect.data import CocoDataset, MatchedDataset
 
-    names = [Path(annotations).stem for annotations, _ in pairs]
-    unique = len(set(names)) == len(names)
-    return {
-        name if unique else annotations: CocoDataset(Path(annotations), Path(images))
-        for name, (annotations, images) in zip(names, pairs, strict=True)
-    }
+    stems = [Path(annotations).stem for annotations, _ in pairs]
+    names = stems if len(set(stems)) == len(stems) else [annotations for annotations, _ in pairs]
+    files = [CocoDataset(Path(annotations), Path(images)) for annotations, images in pairs]
+    train = MatchedDataset(files[0], files[min(1, len(files) - 1)], "train")
+    return dict(zip(names, [train, *(MatchedDataset(files[0], file, "test") for file in files[1:])], strict=True))
 
 
 def voc_splits(root: Path, image_sets: Sequence[str]) -> "dict[str, DetectionDataset]":
     """Image sets of a folder in VOC's layout; the classes are those of all of them."""
     from detect.data import VocDataset
     from detect.data.voc import voc_classes
+    from detect.data.voc_layout import VocSet
 
     if not image_sets:
         raise ValueError(f"--voc {root}: name the image sets too, such as `--voc {root} train test`")
-    classes = voc_classes(tuple((root, name) for name in image_sets))
+    classes = voc_classes(tuple(VocSet(root, name) for name in image_sets))
     return {name: VocDataset(root, name, classes) for name in image_sets}
 
 
 def check_splits(splits: "Mapping[str, DetectionDataset]") -> "dict[str, Checked]":
-    """Every split with all that is wrong with it, images that it shares with a split before it included."""
-    from detect.data.check import check_split, shared_images
+    """Every split with all that is wrong with it, images that it shares with a split before it included.
+
+    The first is what is trained on: classes of others that it has no box of are named.
+    """
+    from detect.data.check import check_split, shared_images, untrained_classes
 
     checked = {name: check_split(dataset.split) for name, dataset in splits.items()}
     for first, second in combinations(splits, 2):
         found = shared_images(checked[first], checked[second])
         shared = [replace(problem, where=f"in {first}: {problem.where}") for problem in found]
-        checked[second] = replace(checked[second], problems=(*checked[second].problems, *shared))
+        untrained = untrained_classes(checked[first], checked[second]) if first == next(iter(splits)) else ()
+        checked[second] = replace(checked[second], problems=(*checked[second].problems, *untrained, *shared))
     return checked
 
 
@@ -86,4 +90,6 @@ def print_checked(checked: "Mapping[str, Checked]", console: Console) -> None:
             effect = KINDS[kind].effect if KINDS[kind].fault else f"{KINDS[kind].effect}, harmless"
             faults.add_row(escape(name), kind, f"{len(places):,}", effect, escape(examples))
     console.print(contents)
+    for note in dict.fromkeys(note for split in checked.values() for note in split.split.notes):
+        console.print(f"note: {escape(note)}", soft_wrap=True)
     console.print(faults if faults.rows else "no problems")

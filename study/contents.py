@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 from classify.data import data_pieces
 from classify.data.content import Piece
-from detect.data.open import detection_data, file_digest, open_detection
+from detect.data.open import annotations_now, detection_data, open_detection
 from detect.settings import DetectorData
 from study.config.load import parse_yaml_file
 from study.config.sections import ClassifierData, Machine
 from study.content_sums import FOLDER, ContentSums, alone
-from study.stages.data import annotations_now, with_paths
+from study.stages.data import with_paths
 from study.stages.stage import Stage
-from training.files import canonical
+from training.files import canonical, file_digest
 
 if TYPE_CHECKING:  # it imports Detectron2, and classification works without
     from detect.data import DetectionDataset

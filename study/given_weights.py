@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from classify.models.blank import build_blank
 from classify.models.normalization import published_normalization
 from classify.weights_file import GivenWeights, load_weights, read_given_weights
-from detect.data.open import file_digest
 from study.config.sections import Classifier
 from study.stages.network import Network
+from training.files import file_digest
 
 # Classifiers inside torchvision's GoogLeNet and Inception, which its weights hold: they only help a training, and the
 # networks are built without them

@@ -4,7 +4,9 @@
     python tools/check_data.py --coco train.json images/train --coco val.json images/val
     python tools/check_data.py --voc datasets/VOC2007 trainval test
 
-Exit code: 0 nothing to repair, 1 problems (the table says which of them training refuses), 2 it cannot be read at all.
+The first split is what is trained on; the classes of the others are matched with its own by name. Exit code: 0 nothing
+to repair, 1 problems (the table says which of them training refuses), 2 it cannot be read at all, or the classes of two
+COCO files do not fit together.
 """
 
 import argparse
@@ -36,7 +38,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("config", type=Path, nargs="?", help="a config with a detector.dataset section")
     source.add_argument("--coco", nargs=2, action="append", metavar=("JSON", "IMAGES"), help="may be repeated")
-    source.add_argument("--voc", nargs="+", metavar=("ROOT", "SPLIT"), help="a folder in VOC's layout, its image sets")
+    source.add_argument(
+        "--voc", nargs="+", metavar=("ROOT", "SPLIT"), help="a folder of VOC's XML, its image sets (or all)"
+    )
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="where generated scenes are (default: runs)")
 
 

@@ -7,6 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -115,3 +116,30 @@ def sha256(file: Path) -> str:
     """64 hexadecimal digits over the content of a file."""
     with file.open("rb") as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file's content; ValueError if it cannot be read."""
+    if not path.is_file():
+        raise ValueError(f"{path}: there is no such file")
+    return files_digest((path,))
+
+
+def files_digest(files: tuple[Path, ...]) -> str:
+    """SHA-256 over the contents; read again only when a file's time or size has changed. Absent files count as such."""
+    stamps = []
+    for file in files:
+        there = file.stat() if file.is_file() else None
+        stamps.append((str(file), (there.st_mtime_ns, there.st_size) if there else None))
+    return _digest_of(tuple(stamps))
+
+
+@lru_cache(maxsize=16)
+def _digest_of(stamps: tuple[tuple[str, tuple[int, int] | None], ...]) -> str:
+    if len(stamps) == 1:
+        return hashlib.sha256(Path(stamps[0][0]).read_bytes()).hexdigest()
+    digest = hashlib.sha256()
+    for name, there in stamps:
+        content = hashlib.sha256(Path(name).read_bytes()).hexdigest() if there else "absent"
+        digest.update(f"{Path(name).name} {content}\n".encode())
+    return digest.hexdigest()

@@ -2,8 +2,6 @@
 
 import hashlib
 import os
-import struct
-import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -13,8 +11,7 @@ from pathlib import Path
 from PIL import Image
 
 from classify.data.decode import has_16_bits
-from detect.data.loader import DetectionDataset
-from detect.data.picture import UNTURNED, orientation
+from detect.data.picture import DAMAGE, SIDEWAYS, UNTURNED, orientation
 from detect.data.problems import (
     BAD_ANNOTATION,
     DEEP,
@@ -29,17 +26,15 @@ from detect.data.problems import (
     TOO_DEEP,
     TURNED,
     UNREADABLE,
+    UNTRAINED,
     WRONG_SIZE,
     Problem,
     by_kind,
 )
-from detect.data.records import ImageRecord, Split
+from detect.data.records import UNKNOWN, DetectionDataset, ImageRecord, Split
 
-# What damaged files make Pillow raise; its own error for files that it does not know is an OSError
-_DAMAGE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
 _LEFT_OUT = (NO_ANNOTATION, BAD_ANNOTATION, IMAGE_ID_TWICE, MALFORMED, STRAY)  # of these a split has no image or box
 _DEEP = ("I", "F")  # modes of 32 bits a pixel
-_SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that exchange height and width
 
 
 @dataclass(frozen=True)
@@ -62,7 +57,7 @@ def check_split(split: Split) -> Checked:
     contents: dict[str, Path] = {}
     # Pillow decodes, and the disk is waited for, without Python's lock
     with ThreadPoolExecutor(os.cpu_count() or 1) as threads:
-        looked_at = zip(split.images, threads.map(_look, split.images), strict=True)
+        looked_at = zip(split.images, threads.map(look_at, split.images), strict=True)
         for image, (digest, found) in looked_at:
             problems += found
             if digest in contents and contents[digest] != image.file:
@@ -92,6 +87,28 @@ def check_apart(train: Checked, test: Checked) -> None:
         )
 
 
+def check_classes(train: Checked, test: Checked) -> None:
+    """ValueError if the test split has boxes of classes that nobody listed and training has no box of."""
+    found = list(untrained_classes(train, test))
+    if found:
+        raise ValueError(
+            f"{test.split.source}: {len(found)} {UNTRAINED}, such as {found[0].where}; correct their names, or list the"
+            " classes in detector.dataset.voc.classes to have them measured all the same"
+        )
+
+
+def untrained_classes(train: Checked, test: Checked) -> Iterator[Problem]:
+    """Boxes of classes that are in the test split alone, where no list says which classes there are."""
+    if test.split.declared:
+        return
+    trained = {train.split.classes[box.label] for box in train.split.boxes() if box.label != UNKNOWN}
+    for image in test.split.images:
+        for name in dict.fromkeys(test.split.classes[box.label] for box in image.boxes if box.label != UNKNOWN):
+            if name not in trained:
+                known = ", ".join(map(repr, sorted(trained))) or "none"
+                yield Problem(UNTRAINED, f"{name!r} in {image.file.name} (trained on: {known})")
+
+
 def shared_images(first: Checked, second: Checked) -> Iterator[Problem]:
     """Images of one split that are in another, by path or by content."""
     files = {image.file.resolve() for image in first.split.images}
@@ -110,7 +127,7 @@ def _sentence(split: Split, kind: str, places: list[str]) -> str:
     return f"{len(places)} of {there + left_out} {kind}, such as {places[0]}"
 
 
-def _look(image: ImageRecord) -> tuple[str, list[Problem]]:
+def look_at(image: ImageRecord) -> tuple[str, list[Problem]]:
     """SHA-256 of the file (empty if there is none) and what is wrong with it."""
     try:
         content = image.file.read_bytes()
@@ -129,7 +146,7 @@ def _decode(image: ImageRecord, content: bytes) -> Iterator[Problem]:
             picture.draft(None, (1, 1))
             picture.load()
             turn = orientation(picture)
-    except _DAMAGE as error:
+    except DAMAGE as error:
         reason = "no image of a known format" if "identify" in str(error) else str(error)
         yield Problem(UNREADABLE, f"{image.file}: {reason}")
         return
@@ -142,7 +159,7 @@ def _decode(image: ImageRecord, content: bytes) -> Iterator[Problem]:
 
 def _compare_sizes(image: ImageRecord, size: tuple[int, int], turn: int) -> Iterator[Problem]:
     """`size`: width and height as stored; `turn`: the EXIF orientation, after which training turns the picture."""
-    upright = size[::-1] if turn in _SIDEWAYS else size
+    upright = size[::-1] if turn in SIDEWAYS else size
     annotated = image.width, image.height
     if upright != annotated:
         turned = " (turned upright as its EXIF orientation says)" if upright != size else ""

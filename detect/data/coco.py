@@ -1,24 +1,29 @@
 """Data sets in COCO's "instances" JSON: sparse category ids, crowd boxes, images without boxes."""
 
 import json
-import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from detect.data.coco_fields import BadField, as_area, as_crowd, as_id, as_size, as_text, as_xywh
+from detect.data.picture import size_of
 from detect.data.problems import (
     ANNOTATION_ID_TWICE,
+    BAD_AREA,
     FILE_TWICE,
+    FROM_POLYGON,
     IMAGE_ID_TWICE,
     MALFORMED,
+    NO_SIZE,
     STRAY,
     UNKNOWN_CLASS,
     Problem,
     box_fault,
 )
 from detect.data.records import UNKNOWN, Box, ImageRecord, Split
+from detect.data.suspicions import suspected
 
 
 @dataclass(frozen=True)
@@ -34,104 +39,158 @@ class CocoDataset:
         return read_coco(self.annotations, self.images)
 
 
+@dataclass
+class _Image:
+    """`id`: as the file has it; `name`: its `file_name`."""
+
+    id: int | str
+    name: str
+    width: int
+    height: int
+    boxes: list[Box] = field(default_factory=list)
+
+
 def read_coco(path: Path, images: Path) -> Split:
     """The split in a COCO JSON, images in order of their ids; ValueError if it is none or one of its lists is empty.
 
-    Only `images`, `annotations` and `categories` are read; `area` and `iscrowd` may be absent.
+    Only `images`, `annotations` and `categories` are read; `area` and `iscrowd` may be absent, so may sizes (they are
+    the image files' then) and `bbox` where `segmentation` has polygons. All categories are classes, with boxes or not.
     """
     coco = _read_json(path)
     for key in ("images", "annotations", "categories"):
         if not coco.get(key) or not isinstance(coco[key], list):
             raise ValueError(f"{path}: the list {key!r} is missing or empty")
-    ids, names = _categories(path, coco["categories"])
+    ids, names, notes = _categories(path, coco["categories"], _referred(coco["annotations"]))
     problems: list[Problem] = []
-    listed = _images(path, coco["images"], problems)
-    boxes: dict[int | str, list[Box]] = {image_id: [] for image_id in listed}
-    labels = {category: k for k, category in enumerate(ids)}
-    seen: set[Any] = set()
+    listed = _images(path, images, coco["images"], problems)
+    labels: dict[int | str, int] = {category: k for k, category in enumerate(ids)}
+    seen: set[int | str] = set()
     for annotation in coco["annotations"]:
-        place = f"annotation {annotation.get('id', '?')}" if isinstance(annotation, dict) else f"{annotation!r:.40}"
-        image_id = annotation.get("image_id") if isinstance(annotation, dict) else None
-        if image_id is not None and image_id not in listed:
-            problems.append(Problem(STRAY, f"{place}, of image {image_id}"))
-            continue
-        if image_id is None or not _complete(annotation):
-            problems.append(Problem(MALFORMED, place))
-            continue
-        if "id" in annotation and annotation["id"] in seen:
-            problems.append(Problem(ANNOTATION_ID_TWICE, place))
-        seen.add(annotation.get("id"))
-        image = listed[image_id]
-        box = _box(annotation, labels, int(image["width"]), int(image["height"]))
-        place = f"{place} in {image['file_name']}: bbox {annotation['bbox']}"
-        if box.label == UNKNOWN:
-            problems.append(Problem(UNKNOWN_CLASS, f"{place}, category {annotation['category_id']}"))
-        if box.fault:
-            problems.append(Problem(box.fault, f"{place}, image {image['width']} x {image['height']}"))
-        boxes[image_id].append(box)
+        place = f"annotation {annotation.get('id', '?')!r:.40}" if isinstance(annotation, dict) else ""
+        try:
+            problems += _place(annotation, place, listed, labels, seen)
+        except BadField as error:
+            problems.append(Problem(MALFORMED, f"{place}: {error}" if place else str(error)))
     records = tuple(
-        ImageRecord(k, images / i["file_name"], int(i["height"]), int(i["width"]), tuple(boxes[k]))
-        for k, i in sorted(listed.items())
+        ImageRecord(image.id, images / image.name, image.height, image.width, tuple(image.boxes))
+        for _, image in sorted(listed.items())
     )
-    return Split(path, names, ids, records, tuple(problems))
+    return suspected(Split(path, names, ids, records, tuple(problems), notes=notes))
 
 
-def _categories(path: Path, categories: list[Any]) -> tuple[tuple[int, ...], tuple[str, ...]]:
-    try:
-        found = sorted((int(category["id"]), str(category["name"])) for category in categories)
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path}: a category needs an integer `id` and a `name`") from error
-    ids, names = tuple(k for k, _ in found), tuple(name for _, name in found)
-    for values in (ids, names):
-        twice = next((v for k, v in enumerate(values) if v in values[:k]), None)
-        if twice is not None:
-            raise ValueError(f"{path}: category {twice!r} is there twice")
-    return ids, names
+def _place(
+    annotation: Any,
+    place: str,
+    listed: Mapping[int | str, _Image],
+    labels: Mapping[int | str, int],
+    seen: set[int | str],
+) -> list[Problem]:
+    """Put the box of an annotation into its image; what is wrong with it. BadField if it cannot be read."""
+    if not isinstance(annotation, dict):
+        raise BadField(f"an annotation is an object, not {annotation!r:.60}")
+    image_id, category = as_id(annotation, "image_id"), as_id(annotation, "category_id")
+    if image_id not in listed:
+        return [Problem(STRAY, f"{place}, of image {annotation['image_id']}")]
+    image = listed[image_id]
+    found: list[Problem] = []
+    xywh, from_polygon = as_xywh(annotation)
+    area, from_box = as_area(annotation, xywh)
+    crowd = as_crowd(annotation)
+    if annotation.get("id") is not None:
+        own = as_id(annotation, "id")
+        if own in seen:
+            found.append(Problem(ANNOTATION_ID_TWICE, place))
+        seen.add(own)
+    x, y, w, h = xywh
+    fault = box_fault((x, y, x + w, y + h), width=image.width, height=image.height)
+    box = Box(xywh, labels.get(category, UNKNOWN), area, crowd, fault=fault)
+    where = f"{place} in {image.name}: bbox {list(xywh)}"
+    if box.label == UNKNOWN:
+        found.append(Problem(UNKNOWN_CLASS, f"{where}, category {annotation['category_id']}"))
+    if from_polygon:
+        found.append(Problem(FROM_POLYGON, where))
+    if from_box:
+        found.append(Problem(BAD_AREA, f"{where}, area {annotation['area']}"))
+    if fault:
+        found.append(Problem(fault, f"{where}, image {image.width} x {image.height}"))
+    image.boxes.append(box)
+    return found
 
 
-def _images(path: Path, images: list[Any], problems: list[Problem]) -> dict[int | str, dict[str, Any]]:
-    """The entries by their id, the first of each id; a size that is absent counts as 0."""
-    listed: dict[int | str, dict[str, Any]] = {}
+def _referred(annotations: Iterable[Any]) -> set[int | str]:
+    """The categories that annotations name."""
+    found = set()
+    for annotation in annotations:
+        try:
+            found.add(as_id(annotation, "category_id") if isinstance(annotation, dict) else "")
+        except BadField:
+            continue  # said where the annotation is read
+    return found
+
+
+def _categories(
+    path: Path, categories: list[Any], referred: set[int | str]
+) -> tuple[tuple[int, ...], tuple[str, ...], tuple[str, ...]]:
+    """Ids and names, by id, and notes; a category that repeats the name of another is left out if it has no box."""
+    found: dict[int, str] = {}
+    for category in categories:
+        try:
+            if not isinstance(category, dict):
+                raise BadField("it is no object")
+            number, name = as_id(category, "id"), as_text(category, "name")
+        except BadField as error:
+            raise ValueError(f"{path}: a category needs an integer `id` and a `name`: {error}") from error
+        if not isinstance(number, int):
+            raise ValueError(f"{path}: a category needs an integer `id` and a `name`: id {number!r:.60}")
+        if number in found:
+            raise ValueError(f"{path}: category {number!r} is there twice")
+        found[number] = name
+    notes = []
+    for number in sorted(found):
+        alike = [other for other, name in found.items() if name == found[number]]
+        if len(alike) > 1:
+            used = [other for other in alike if other in referred]
+            if len(used) != 1:
+                raise ValueError(f"{path}: category {found[number]!r} is there twice")
+            if number not in referred:
+                notes.append(
+                    f"{path}: category {number} repeats the name {found.pop(number)!r} and has no box: left out"
+                )
+    return tuple(sorted(found)), tuple(found[number] for number in sorted(found)), tuple(notes)
+
+
+def _images(path: Path, folder: Path, images: list[Any], problems: list[Problem]) -> dict[int | str, _Image]:
+    """The entries by their id, the first of each id; ValueError for one that cannot be read."""
+    listed: dict[int | str, _Image] = {}
     names: set[str] = set()
     for entry in images:
-        if not isinstance(entry, dict) or "file_name" not in entry or not isinstance(entry.get("id"), int | str):
+        if not isinstance(entry, dict):
             raise ValueError(f"{path}: an image needs an `id` and a `file_name`, not {entry!r:.80}")
-        size = {key: entry.get(key) if isinstance(entry.get(key), int) else 0 for key in ("height", "width")}
-        entry = {"id": entry["id"], "file_name": str(entry["file_name"]), **size}
-        if entry["id"] in listed:
-            problems.append(Problem(IMAGE_ID_TWICE, f"image {entry['id']}: {entry['file_name']}"))
+        try:
+            key, name = as_id(entry, "id"), as_text(entry, "file_name")
+            width, height = as_size(entry, "width"), as_size(entry, "height")
+        except BadField as error:
+            raise ValueError(f"{path}: an image needs an `id` and a `file_name`: {error} in {entry!r:.80}") from error
+        if key in listed:
+            problems.append(Problem(IMAGE_ID_TWICE, f"image {entry['id']}: {name}"))
             continue
-        if entry["file_name"] in names:
-            problems.append(Problem(FILE_TWICE, f"{entry['file_name']} (image {entry['id']})"))
-        names.add(entry["file_name"])
-        listed[entry["id"]] = entry
-    if len({type(image_id) for image_id in listed}) > 1:
+        if name in names:
+            problems.append(Problem(FILE_TWICE, f"{name} (image {entry['id']})"))
+        names.add(name)
+        if not (width and height):
+            own = size_of(folder / name)
+            width, height = width or own[0], height or own[1]
+            if own[0]:  # else the file is no image, which the check of the images says
+                problems.append(Problem(NO_SIZE, f"{name} (image {entry['id']}): {width} x {height}"))
+        listed[key] = _Image(entry["id"], name, width, height)
+    if len({type(key) for key in listed}) > 1:
         raise ValueError(f"{path}: image ids are integers or texts, not both")
     return listed
 
 
-def _complete(annotation: Mapping[str, Any]) -> bool:
-    bbox = annotation.get("bbox")
-    if not isinstance(bbox, list) or len(bbox) != 4 or "category_id" not in annotation:
-        return False
-    numbers = [*bbox, annotation.get("area", 0.0)]
-    return all(isinstance(v, int | float) and math.isfinite(v) for v in numbers)
-
-
-def _box(annotation: Mapping[str, Any], labels: Mapping[int, int], width: int, height: int) -> Box:
-    x, y, w, h = annotation["bbox"]
-    return Box(
-        xywh=(x, y, w, h),
-        label=labels.get(annotation["category_id"], UNKNOWN),
-        area=annotation.get("area", w * h),
-        crowd=bool(annotation.get("iscrowd", 0)),
-        fault=box_fault((x, y, x + w, y + h), width=width, height=height),
-    )
-
-
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        coco = json.loads(path.read_text(encoding="utf-8"))
+        coco = json.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise ValueError(f"{path}: cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:

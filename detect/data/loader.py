@@ -5,7 +5,7 @@ import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from detectron2.utils import comm
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from detect.data.picture import read_picture
-from detect.data.records import Split
+from detect.data.records import DetectionDataset
 from training.seeding import seed_generators
 
 
@@ -38,20 +38,6 @@ class Mapper(DatasetMapper):
         else:
             record.pop("annotations", None)
         return record
-
-
-class DetectionDataset(Protocol):
-    """Where a split is and how it is read, such as CocoDataset and VocDataset."""
-
-    @property
-    def split(self) -> Split:
-        """The split in memory, read when it is first asked for."""
-        ...
-
-
-def class_names(dataset: DetectionDataset) -> list[str]:
-    """Names of the classes in the order of a detector's outputs: by category id, or as they were given."""
-    return list(dataset.split.classes)
 
 
 def mean_image_size(dataset: DetectionDataset, cfg: CfgNode) -> tuple[int, int]:

@@ -1,16 +1,21 @@
 """A detection data set by its settings: opened, and identified."""
 
-import hashlib
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from detect.data.loader import DetectionDataset
-from detect.settings import DetectorData, VocData
-from study.stages.data import _check_coco, _check_voc
-from training.files import canonical
+from detect.data.classes import MatchedDataset
+from detect.data.coco import CocoDataset
+from detect.data.records import DetectionDataset
+from detect.data.voc import JoinedDataset, VocDataset, voc_classes
+from detect.data.voc_layout import Draw, VocSet
+from detect.data.whole import WholeImages
+from detect.scenes import write_scenes
+from detect.settings import CocoFiles, DetectorData, VocData, VocPart
+from training.files import canonical, files_digest
 
 
 def detection_data(data: DetectorData) -> dict[str, Any]:
@@ -18,7 +23,8 @@ def detection_data(data: DetectorData) -> dict[str, Any]:
 
     A path is where a file is, not what it is: files count by their SHA-256. ValueError if a list of images is missing.
     """
-    allowed = {"allow_shared": True} if data.allow_shared else {}  # results without it keep their hashes
+    # results without them keep their hashes
+    allowed = {key: True for key in ("allow_shared", "skip_broken") if getattr(data, key)}
     if data.digits is not None:
         return {"digits": data.digits.model_dump(mode="json"), **allowed}
     if data.voc is not None:
@@ -27,7 +33,7 @@ def detection_data(data: DetectorData) -> dict[str, Any]:
     files: dict[str, dict[str, Any]] = {}
     for split, part in (("train", data.coco.train), ("test", data.coco.test)):
         _check_coco(part, f"detector.dataset.coco.{split}")
-        files[split] = {"sha256": _digest((part.annotations,)), "paths": part.model_dump(mode="json")}
+        files[split] = {"sha256": files_digest((part.annotations,)), "paths": part.model_dump(mode="json")}
     return {"coco": files, **allowed}
 
 
@@ -40,18 +46,9 @@ def open_detection(data: Mapping[str, Any], split: str, root: Path) -> Detection
 @lru_cache(maxsize=4)
 def _open_detection(text: str, split: str, root: Path) -> DetectionDataset:
     """Kept, as a data set in memory serves several stages; `text` changes with the annotations' contents."""
-    from detect.data import CocoDataset, JoinedDataset, VocDataset
-    from detect.scenes import write_scenes
-
     data = json.loads(text)
-    if "coco" in data:
-        part = data["coco"][split]["paths"]
-        return CocoDataset(Path(part["annotations"]), Path(part["images"]))
-    if "voc" in data:
-        voc = data["voc"]
-        places = [part["paths"] for part in (voc[split], *(voc.get("also", ()) if split == "train" else ()))]
-        parts = [VocDataset(Path(p["root"]), p["image_set"], tuple(voc["classes"]), voc["year"]) for p in places]
-        return JoinedDataset(tuple(parts)) if len(parts) > 1 else parts[0]
+    if "digits" not in data:
+        return MatchedDataset(_side(text, "train"), _side(text, "test"), "train" if split == "train" else "test")
     options: dict[str, Any] = dict(data["digits"])
     counts = {name: options.pop(name) for name in ("train", "val", "test")}
     ranges = {name: tuple(options.pop(name)) for name in ("digits_per_scene", "digit_size")}
@@ -59,58 +56,106 @@ def _open_detection(text: str, split: str, root: Path) -> DetectionDataset:
     return CocoDataset(scenes.annotations, scenes.image_dir)
 
 
-def _voc_data(voc: VocData) -> dict[str, Any]:
-    from detect.data.voc import voc_classes
+@lru_cache(maxsize=4)
+def _side(text: str, split: str) -> DetectionDataset:
+    """The files of one split alone; kept, as each side is matched with the other."""
+    data = json.loads(text)
+    dataset: DetectionDataset
+    if "coco" in data:
+        part = data["coco"][split]["paths"]
+        dataset = CocoDataset(Path(part["annotations"]), Path(part["images"]))
+    else:
+        voc = data["voc"]
+        places = [part["paths"] for part in (voc[split], *(voc.get("also", ()) if split == "train" else ()))]
+        parts = [_voc_dataset(paths, voc) for paths in places]
+        dataset = JoinedDataset(tuple(parts)) if len(parts) > 1 else parts[0]
+    return WholeImages(dataset) if data.get("skip_broken") else dataset
 
+
+def _voc_dataset(paths: Mapping[str, Any], voc: Mapping[str, Any]) -> VocDataset:
+    folders = {name: Path(paths[name]) for name in ("annotations", "images") if name in paths}
+    return VocDataset(
+        Path(paths["root"]),
+        paths["image_set"],
+        tuple(voc["classes"]),
+        voc["year"],
+        **folders,
+        draw=Draw(**paths["draw"]) if "draw" in paths else None,
+        declared=voc.get("paths", {}).get("declared", True),  # runs that are older do not say
+    )
+
+
+def _check_coco(part: CocoFiles, key: str) -> None:
+    for name, place, there in (
+        ("annotations", part.annotations, part.annotations.is_file()),
+        ("images", part.images, part.images.is_dir()),
+    ):
+        if not there:
+            raise ValueError(
+                f"{key}.{name}: {place} is not there; a split in COCO's format is a JSON file and the folder of its"
+                " images, which nothing here downloads"
+            )
+
+
+def _check_voc(part: VocPart, key: str) -> None:
+    if not part.folder().is_dir():
+        where = (
+            "" if part.root else f"; without `root`, VOC{part.year} is looked for in $DETECTRON2_DATASETS or datasets/"
+        )
+        raise ValueError(
+            f"{key}.root: {part.folder()} is not there; a data set in VOC's layout is a folder with Annotations/,"
+            f" JPEGImages/ and ImageSets/Main/, which nothing here downloads{where}"
+        )
+
+
+def annotations_now(data: Mapping[str, Any]) -> dict[str, Any]:
+    """`data`, as `detection_data` gives it, with the sums that its annotation files have now."""
+
+    def again(value: Any) -> Any:
+        if isinstance(value, list):
+            return [again(part) for part in value]
+        if not isinstance(value, Mapping):
+            return value
+        if "sha256" not in value:
+            return {key: again(part) for key, part in value.items()}
+        paths = value["paths"]
+        files = _voc_set(paths).find().needs() if "image_set" in paths else (Path(paths["annotations"]),)
+        return {**value, "sha256": files_digest(tuple(files))}
+
+    found: dict[str, Any] = again(data)
+    return found
+
+
+def _voc_set(paths: Mapping[str, Any]) -> VocSet:
+    """The image set that a stage's settings name."""
+    folders = {name: Path(paths[name]) for name in ("annotations", "images") if name in paths}
+    draw = Draw(**paths["draw"]) if "draw" in paths else None
+    return VocSet(Path(paths["root"]), paths["image_set"], **folders, draw=draw)
+
+
+def _voc_data(voc: VocData) -> dict[str, Any]:
     for key, part in (("voc", voc), *((f"voc.also.{k}", part) for k, part in enumerate(voc.also))):
         _check_voc(part, f"detector.dataset.{key}")
-    train, test = (voc.folder(), voc.train), (voc.folder(), voc.test)
-    also = [(part.folder(), part.train) for part in voc.also]
-    files: dict[str, Any] = {"train": _voc_files(*train), "test": _voc_files(*test)}
+    test = VocSet(voc.folder(), voc.test, voc.annotations, voc.images)
+    train = replace(test, image_set=voc.train)
+    if voc.split is not None:
+        share, seed, of = voc.split.test, voc.split.seed, voc.split.of
+        train, test = (replace(test, image_set=of, draw=Draw(share, seed, side)) for side in ("train", "test"))
+    also = [VocSet(part.folder(), part.train, part.annotations, part.images) for part in voc.also]
+    files: dict[str, Any] = {"train": _voc_files(train), "test": _voc_files(test)}
     if also:  # results without it keep their hashes
-        files["also"] = [_voc_files(*place) for place in also]
-    places = (train, test, *also)
-    everything = tuple(file for place in places for file in _voc_needs(*place))
-    classes = voc.classes or _once_a_content(_digest(everything), voc_classes, places)
-    return {"classes": list(classes), "year": voc.year, **files}
+        files["also"] = [_voc_files(place) for place in also]
+    everything = tuple(file for place in (train, test, *also) for file in place.find().needs())
+    classes = voc.classes or _once_a_content(files_digest(everything), voc_classes, (train, test, *also))
+    return {"classes": list(classes), "year": voc.year, **files, "paths": {"declared": voc.classes is not None}}
 
 
-def _voc_files(root: Path, image_set: str) -> dict[str, Any]:
-    return {"sha256": _digest(_voc_needs(root, image_set)), "paths": {"root": str(root), "image_set": image_set}}
-
-
-def _voc_needs(root: Path, image_set: str) -> tuple[Path, ...]:
-    """The list of an image set and the annotations that it needs."""
-    from detect.data.voc import annotation_file, list_file, listed_ids
-
-    return (list_file(root, image_set), *(annotation_file(root, i) for i in listed_ids(root, image_set)))
-
-
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file's content; ValueError if it cannot be read."""
-    if not path.is_file():
-        raise ValueError(f"{path}: there is no such file")
-    return _digest((path,))
-
-
-def _digest(files: tuple[Path, ...]) -> str:
-    """SHA-256 over the contents; read again only when a file's time or size has changed. Absent files count as such."""
-    stamps = []
-    for file in files:
-        there = file.stat() if file.is_file() else None
-        stamps.append((str(file), (there.st_mtime_ns, there.st_size) if there else None))
-    return _digest_of(tuple(stamps))
-
-
-@lru_cache(maxsize=16)
-def _digest_of(stamps: tuple[tuple[str, tuple[int, int] | None], ...]) -> str:
-    if len(stamps) == 1:
-        return hashlib.sha256(Path(stamps[0][0]).read_bytes()).hexdigest()
-    digest = hashlib.sha256()
-    for name, there in stamps:
-        content = hashlib.sha256(Path(name).read_bytes()).hexdigest() if there else "absent"
-        digest.update(f"{Path(name).name} {content}\n".encode())
-    return digest.hexdigest()
+def _voc_files(files: VocSet) -> dict[str, Any]:
+    """`paths` is what VocDataset is made of; which of the files are drawn shows in the digest."""
+    more = {name: str(path) for name in ("annotations", "images") if (path := getattr(files, name)) is not None}
+    draw = {} if files.draw is None else {"draw": asdict(files.draw)}
+    paths = {"root": str(files.root), "image_set": files.image_set, **more, **draw}
+    return {"sha256": files_digest(files.find().needs()), "paths": paths}
 
 
 @lru_cache(maxsize=16)

@@ -1,5 +1,7 @@
 """An image file as training, evaluation, drawings and the checker see it: upright, in RGB of 8 bits."""
 
+import struct
+import zlib
 from pathlib import Path
 
 from PIL import ExifTags, Image
@@ -16,6 +18,9 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 UNTURNED = 1
+SIDEWAYS = (5, 6, 7, 8)  # orientations that exchange height and width
+# What damaged files make Pillow raise; its own error for files that it does not know is an OSError
+DAMAGE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
 
 
 def read_picture(file: Path) -> Image.Image:
@@ -33,3 +38,13 @@ def orientation(image: Image.Image) -> int:
     except Exception:  # of EXIF data beyond repair, many types; the picture itself may be whole
         return UNTURNED
     return found if found in _UPRIGHT else UNTURNED
+
+
+def size_of(file: Path) -> tuple[int, int]:
+    """Width and height in pixels of the upright picture, from the file's header; 0, 0 if it cannot be read."""
+    try:
+        with Image.open(file) as image:
+            width, height = image.size
+            return (height, width) if orientation(image) in SIDEWAYS else (width, height)
+    except DAMAGE:
+        return 0, 0  # whoever checks the images says what is wrong with it

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 # refused: training does not start; dropped: training goes without the box, clipped: training cuts it at the edge;
-# counted: it is used as it is
-Effect = Literal["refused", "dropped", "clipped", "counted"]
+# repaired: what the file lacks was taken from what it has; counted: it is used as it is
+Effect = Literal["refused", "dropped", "clipped", "repaired", "counted"]
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,7 @@ MISSING = "images missing"
 UNREADABLE = "images not readable"
 TOO_DEEP = "images of 32 bits a pixel"
 DEEP = "images of 16 bits, of which the upper 8 are used"
+NO_SIZE = "images without a size, taken from the file"
 WRONG_SIZE = "images of another size than annotated"
 TURNED = "images that EXIF turns, with a size that fits either way"
 IMAGE_ID_TWICE = "image ids used twice"
@@ -34,6 +35,12 @@ STRAY = "annotations of images that are not listed"
 ANNOTATION_ID_TWICE = "annotation ids used twice"
 MALFORMED = "annotations incomplete or not numbers"
 UNKNOWN_CLASS = "boxes of an unknown class"
+FROM_POLYGON = "boxes without a bbox, taken from the polygons"
+BAD_AREA = "areas of 0 or less, taken from the box"
+NORMALISED = "boxes that look normalised (fractions of the image, not pixels)"
+MOSTLY_OVER = "boxes over the edge: most boxes reach over it (corners?)"
+CORNERS = "boxes over the edge where all can be corners instead of sizes"
+UNTRAINED = "boxes of a class that training has no box of"
 INVERTED = "boxes inverted"
 EMPTY = "boxes empty"
 OUTSIDE = "boxes outside the image"
@@ -45,6 +52,7 @@ KINDS: dict[str, Kind] = {
     UNREADABLE: Kind("images", "refused"),
     TOO_DEEP: Kind("images", "refused"),
     DEEP: Kind("images", "counted"),
+    NO_SIZE: Kind("images", "repaired", fault=False),
     WRONG_SIZE: Kind("images", "refused"),
     TURNED: Kind("images", "counted"),
     IMAGE_ID_TWICE: Kind("images", "refused"),
@@ -57,6 +65,12 @@ KINDS: dict[str, Kind] = {
     ANNOTATION_ID_TWICE: Kind("boxes", "refused"),
     MALFORMED: Kind("boxes", "refused"),
     UNKNOWN_CLASS: Kind("boxes", "refused"),
+    FROM_POLYGON: Kind("boxes", "repaired", fault=False),
+    BAD_AREA: Kind("boxes", "repaired", fault=False),
+    NORMALISED: Kind("boxes", "refused"),
+    MOSTLY_OVER: Kind("boxes", "refused"),
+    CORNERS: Kind("boxes", "refused"),
+    UNTRAINED: Kind("boxes", "refused"),  # unless detector.dataset.voc.classes lists it
     INVERTED: Kind("boxes", "refused"),
     EMPTY: Kind("boxes", "dropped"),
     OUTSIDE: Kind("boxes", "dropped"),

@@ -8,9 +8,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-from detectron2.structures import BoxMode
+from typing import Any, Protocol
 
 from detect.data.problems import KINDS, Problem, by_kind
 
@@ -63,7 +61,9 @@ class ImageRecord:
 class Split:
     """Images, classes in the order of a detector's outputs, and what was found wrong while reading.
 
-    `source`: the file that lists the images. `voc_year`: whose metric is the data set's own; None: COCO's.
+    `source`: the file that lists the images. `voc_year`: whose metric is the data set's own; None: COCO's. `notes`:
+    sentences on what reading decided, for the result and the report. `declared`: somebody listed the classes; else they
+    are those that boxes have.
     """
 
     source: Path
@@ -72,6 +72,8 @@ class Split:
     images: tuple[ImageRecord, ...]
     problems: tuple[Problem, ...]
     voc_year: int | None = None
+    notes: tuple[str, ...] = ()
+    declared: bool = True
 
     def boxes(self) -> Iterator[Box]:
         for image in self.images:
@@ -116,8 +118,17 @@ class Split:
             "per_class": {name: per_class[k] for k, name in enumerate(self.classes)},
             "usable": sum(box.trainable and not box.crowd for box in boxes),
             "problems": {kind: len(places) for kind, places in by_kind(self.problems).items()},
+            "notes": [*self.notes, *self._changes()],
             "fingerprint": self.fingerprint(),
         }
+
+    def _changes(self) -> list[str]:
+        """A sentence for each kind of thing that is not used as it is in the files."""
+        return [
+            f"{self.source}: {len(places)} {kind} ({KINDS[kind].effect}), such as {places[0]}"
+            for kind, places in by_kind(self.problems).items()
+            if KINDS[kind].effect in ("dropped", "repaired") or (KINDS[kind].effect == "clipped" and KINDS[kind].fault)
+        ]
 
     def fingerprint(self) -> str:
         """SHA-256 over classes, image ids, names, sizes and boxes; where the files are does not count."""
@@ -128,7 +139,23 @@ class Split:
         return digest.hexdigest()
 
 
+class DetectionDataset(Protocol):
+    """Where a split is and how it is read, such as CocoDataset and VocDataset."""
+
+    @property
+    def split(self) -> Split:
+        """The split in memory, read when it is first asked for."""
+        ...
+
+
+def class_names(dataset: DetectionDataset) -> list[str]:
+    """Names of the classes in the order of a detector's outputs: by category id, or as they were given."""
+    return list(dataset.split.classes)
+
+
 def _record(image: ImageRecord) -> dict[str, Any]:
+    from detectron2.structures import BoxMode  # late: nothing else here needs it
+
     annotations = [
         {
             "bbox": box.clipped(image.width, image.height),

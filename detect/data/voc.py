@@ -1,4 +1,4 @@
-"""Data sets in the layout of Pascal VOC: JPEGImages/, Annotations/<id>.xml and lists of ids in ImageSets/Main/."""
+"""Data sets with Pascal VOC's XML, one file an image; where the files are is in detect/data/voc_layout.py."""
 
 import math
 import xml.etree.ElementTree as ET
@@ -9,32 +9,48 @@ from functools import cached_property
 from pathlib import Path
 from xml.parsers import expat
 
+from detect.data.picture import size_of
 from detect.data.problems import (
     BAD_ANNOTATION,
     FILE_TWICE,
     MALFORMED,
     NO_ANNOTATION,
+    NO_SIZE,
     UNKNOWN_CLASS,
     Problem,
     box_fault,
 )
 from detect.data.records import UNKNOWN, Box, ImageRecord, Split
+from detect.data.suspicions import suspected
+from detect.data.voc_layout import Draw, VocSet, list_file
+
+__all__ = ["PIXEL", "VocDataset", "list_file", "parse_annotation", "read_voc", "voc_classes"]
 
 PIXEL = 1.0  # VOC numbers pixels from 1 and names the first and the last: the same number twice is one pixel
 
 
 @dataclass(frozen=True)
 class VocDataset:
-    """A folder in VOC's layout and one of its lists. `classes` None: those of the list's annotations, sorted.
+    """A folder of VOC's XML and one of its image sets. `classes` None: those of the set's annotations, sorted.
 
-    `image_set`: a name in ImageSets/Main, or the path of a file with one id a line. `year`: whose metric is reported
-    first, 11-point (2007) or continuous (2012).
+    `image_set`: a name in ImageSets/Main, the path of a file with one id a line, a folder of its own, or `all`. `year`:
+    whose metric is reported first, 11-point (2007) or continuous (2012). `annotations`, `images`, `draw`: see
+    detect.data.voc_layout.VocSet. `declared`: are the classes given, or all that were found?
     """
 
     root: Path
     image_set: str
     classes: tuple[str, ...] | None = None
     year: int = 2012
+    annotations: Path | None = None
+    images: Path | None = None
+    draw: Draw | None = None
+    declared: bool = False
+
+    @property
+    def files(self) -> VocSet:
+        """Where the files are."""
+        return VocSet(self.root, self.image_set, self.annotations, self.images, self.draw)
 
     @cached_property
     def split(self) -> Split:
@@ -60,57 +76,40 @@ class _Annotation:
     malformed: tuple[str, ...]
 
 
-def list_file(root: Path, image_set: str) -> Path:
-    """Where the ids of an image set are."""
-    path = Path(image_set)
-    return path if path.suffix or len(path.parts) > 1 else root / "ImageSets" / "Main" / f"{image_set}.txt"
-
-
-def listed_ids(root: Path, image_set: str) -> list[str]:
-    """The ids of an image set, in its order; ValueError if the list cannot be read or is empty."""
-    path = list_file(root, image_set)
-    try:
-        ids = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
-    if not ids:
-        raise ValueError(f"{path}: the list is empty")
-    return ids
-
-
-def annotation_file(root: Path, image_id: str) -> Path:
-    """Where the boxes of an image are."""
-    return root / "Annotations" / f"{image_id}.xml"
-
-
-def voc_classes(places: tuple[tuple[Path, str], ...]) -> tuple[str, ...]:
-    """All class names in the annotations of (folder, image set) pairs, sorted; files that cannot be read have none."""
-    ids = dict.fromkeys((root, i) for root, image_set in places for i in listed_ids(root, image_set))
-    return _classes(_read_or_problem(root, image_id) for root, image_id in ids)
+def voc_classes(sets: tuple[VocSet, ...]) -> tuple[str, ...]:
+    """All class names in the annotations of image sets, sorted; files that cannot be read have none."""
+    paths = dict.fromkeys(found.annotation(i) for found in (each.find() for each in sets) for i in found.ids)
+    return _classes(map(_read_or_problem, paths))
 
 
 def read_voc(dataset: VocDataset) -> Split:
     """The split that an image set lists, in its order; an image's id is its name without suffix."""
-    root, source = dataset.root, list_file(dataset.root, dataset.image_set)
-    ids = listed_ids(root, dataset.image_set)
-    problems = [Problem(FILE_TWICE, i) for i, count in Counter(ids).items() if count > 1]
-    read = {image_id: _read_or_problem(root, image_id) for image_id in ids}
-    problems += [found for found in read.values() if isinstance(found, Problem)]
+    found = dataset.files.find()
+    problems = [Problem(FILE_TWICE, i) for i, count in Counter(found.ids).items() if count > 1]
+    read = {image_id: _read_or_problem(found.annotation(image_id)) for image_id in found.ids}
+    problems += [each for each in read.values() if isinstance(each, Problem)]
     classes = dataset.classes or _classes(read.values())
     labels = {name: k for k, name in enumerate(classes)}
-    files = _image_files(root / "JPEGImages")
+    files = found.image_files()
     records = []
-    for image_id, found in read.items():
-        if isinstance(found, Problem):
+    for image_id, annotation in read.items():
+        if isinstance(annotation, Problem):
             continue
-        boxes = tuple(_box(thing, labels, found) for thing in found.objects)
-        problems += _faults(f"{image_id}.xml", found, boxes)
-        file = files.get(image_id, root / "JPEGImages" / f"{image_id}.jpg")
-        records.append(ImageRecord(image_id, file, found.height, found.width, boxes))
+        file = files.get(image_id, found.images / f"{image_id}.jpg")
+        if not (annotation.width and annotation.height):
+            own = size_of(file)
+            width, height = annotation.width or own[0], annotation.height or own[1]
+            annotation = replace(annotation, width=width, height=height)
+            if own[0]:  # else the file is no image, which the check of the images says
+                problems.append(Problem(NO_SIZE, f"{image_id}.xml: {width} x {height}"))
+        boxes = tuple(_box(thing, labels, annotation) for thing in annotation.objects)
+        problems += _faults(f"{image_id}.xml", annotation, boxes)
+        records.append(ImageRecord(image_id, file, annotation.height, annotation.width, boxes))
     if not problems and not any(record.boxes for record in records):
-        raise ValueError(f"{source}: not one of its {len(records)} images has a box")
-    category_ids = tuple(range(1, len(classes) + 1))
-    return Split(source, classes, category_ids, tuple(records), tuple(problems), dataset.year)
+        raise ValueError(f"{found.source}: not one of its {len(records)} images has a box")
+    ids = tuple(range(1, len(classes) + 1))
+    split = Split(found.source, classes, ids, tuple(records), tuple(problems), dataset.year, found.notes)
+    return suspected(replace(split, declared=dataset.declared))
 
 
 def parse_annotation(content: bytes) -> _Annotation:
@@ -195,24 +194,13 @@ def _faults(name: str, annotation: _Annotation, boxes: tuple[Box, ...]) -> Itera
             yield Problem(box.fault, f"{place}, image {annotation.width} x {annotation.height}")
 
 
-def _read_or_problem(root: Path, image_id: str) -> _Annotation | Problem:
-    path = annotation_file(root, image_id)
+def _read_or_problem(path: Path) -> _Annotation | Problem:
     try:
         return parse_annotation(path.read_bytes())
     except FileNotFoundError:
         return Problem(NO_ANNOTATION, str(path))
     except (OSError, ValueError) as error:
         return Problem(BAD_ANNOTATION, f"{path}: {error}")
-
-
-def _image_files(folder: Path) -> dict[str, Path]:
-    """Image files by their names without suffix, .jpg before others."""
-    if not folder.is_dir():
-        raise ValueError(f"{folder}: no such folder; VOC's layout has its images there")
-    files: dict[str, Path] = {}
-    for path in sorted(folder.iterdir(), key=lambda p: (p.suffix != ".jpg", p.name)):
-        files.setdefault(path.stem, path)
-    return files
 
 
 @dataclass(frozen=True)
@@ -237,4 +225,5 @@ class JoinedDataset:
                     raise ValueError(f"{first} and {split.source} both have an image {image.id}: rename one of them")
         images = tuple(image for split in splits for image in split.images)
         problems = tuple(problem for split in splits for problem in split.problems)
-        return replace(splits[0], images=images, problems=problems)
+        notes = tuple(note for split in splits for note in split.notes)
+        return replace(splits[0], images=images, problems=problems, notes=notes)

@@ -44,10 +44,11 @@ def check_detection_data(stages: Sequence[Stage], runs: Path) -> None:
 
 
 def _check_splits(data: dict[str, Any], splits: set[str], runs: Path) -> None:
-    from detect.data import check_apart, check_dataset  # Detectron2, which classification works without
+    from detect.data import check_apart, check_classes, check_dataset  # Detectron2, which classification works without
 
     train_first = sorted(splits, key="train".__ne__)
     checked = {split: check_dataset(open_detection(data, split, runs / "data")) for split in train_first}
-    if "train" in checked and not data.get("allow_shared"):
-        for split in train_first[1:]:
+    for split in train_first[1:] if "train" in checked else ():
+        check_classes(checked["train"], checked[split])
+        if not data.get("allow_shared"):
             check_apart(checked["train"], checked[split])

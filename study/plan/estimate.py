@@ -187,7 +187,8 @@ class Budget:
     def _detector_costs(self, stage: Stage, network: Network) -> tuple[int, int, int]:
         """Params, MACs of one image, training MACs of one image."""
         from detect.cost import detector_params, evaluation_macs, training_macs
-        from detect.data import class_names, mean_image_size
+        from detect.data import class_names
+        from detect.data.loader import mean_image_size
         from study.stages.detector import build
 
         trained = next(s for s in reversed(stage.with_ancestors()) if s.kind == "train_detector")

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from classify.calibration import check_fit
 from classify.models import arch, build, channel_groups, example_input, get_model, trace_input
 from classify.weights_file import load_weights, read_given_weights
-from detect.data.open import file_digest
 from pruning.cost import count_macs, count_params, map_areas, masked_costs
 from pruning.design.pattern import Pattern, pattern_from_masks
 from pruning.design.widths_and_masks import Dense, pattern_of
@@ -25,7 +24,7 @@ from study.prune_one.chart import draw_channels, panels
 from study.prune_one.job import PruneJob
 from study.stages.network import save_weights
 from study.stages.store import RunDir
-from training.files import check_output_folder, whole_folder, write_bytes, write_text
+from training.files import check_output_folder, file_digest, whole_folder, write_bytes, write_text
 from training.options import read_method_options
 
 MASKS, PICTURE, PATTERN = "masks.safetensors", "channels.png", "pattern.json"

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, TypeVar
 import torch
 
 from classify.regimes import get_regime
-from detect.data.open import file_digest
 from study.config.detector import Detector
 from study.config.load import load_config
 from study.config.schema import ClassifyConfig, DetectConfig
@@ -26,6 +25,7 @@ from study.stages.network import Network
 from study.stages.stage import KINDS, Context, Stage, device_of, load_stage
 from training.device import deterministic_algorithms, set_threads
 from training.distributed import any_process, is_main, launched_processes, process_group
+from training.files import file_digest
 
 Result = TypeVar("Result")
 

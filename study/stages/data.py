@@ -1,4 +1,4 @@
-"""The data sets of a study: what of them enters a stage's hash, and where they are on this machine."""
+"""The classification data of a study's stages: opened, and kept for the next stage."""
 
 import json
 from collections.abc import Mapping
@@ -7,52 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from classify.data import DataInfo, Splits, known_info, open_splits
-from detect.data.open import _digest, _voc_needs
-from detect.settings import CocoFiles, VocPart
 from study.config.sections import Machine
 from training.files import canonical
-
-
-def _check_coco(part: CocoFiles, key: str) -> None:
-    for name, place, there in (
-        ("annotations", part.annotations, part.annotations.is_file()),
-        ("images", part.images, part.images.is_dir()),
-    ):
-        if not there:
-            raise ValueError(
-                f"{key}.{name}: {place} is not there; a split in COCO's format is a JSON file and the folder of its"
-                " images, which nothing here downloads"
-            )
-
-
-def _check_voc(part: VocPart, key: str) -> None:
-    if not part.folder().is_dir():
-        where = (
-            "" if part.root else f"; without `root`, VOC{part.year} is looked for in $DETECTRON2_DATASETS or datasets/"
-        )
-        raise ValueError(
-            f"{key}.root: {part.folder()} is not there; a data set in VOC's layout is a folder with Annotations/,"
-            f" JPEGImages/ and ImageSets/Main/, which nothing here downloads{where}"
-        )
-
-
-def annotations_now(data: Mapping[str, Any]) -> dict[str, Any]:
-    """`data`, as `detection_data` gives it, with the sums that its annotation files have now."""
-
-    def again(value: Any) -> Any:
-        if isinstance(value, list):
-            return [again(part) for part in value]
-        if not isinstance(value, Mapping):
-            return value
-        if "sha256" not in value:
-            return {key: again(part) for key, part in value.items()}
-        paths = value["paths"]
-        coco = "annotations" in paths
-        files = (Path(paths["annotations"]),) if coco else _voc_needs(Path(paths["root"]), paths["image_set"])
-        return {**value, "sha256": _digest(files)}
-
-    found: dict[str, Any] = again(data)
-    return found
 
 
 def with_paths(data: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,8 @@ from torch import nn
 from classify.models import stages_of
 from detect.build import build_detector
 from detect.cost import training_macs
-from detect.data import DetectionDataset, class_names, mean_image_size, train_loader
+from detect.data import DetectionDataset, class_names
+from detect.data.loader import mean_image_size, train_loader
 from detect.data.open import open_detection
 from detect.prune import backbone_groups, detection_loss, prune_detector
 from detect.pyramid import join, narrow_pyramid, pyramid_groups

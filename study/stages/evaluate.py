@@ -3,8 +3,9 @@
 from typing import Any
 
 from detect.cost import detector_params, evaluation_macs
-from detect.data import DetectionDataset, class_names, mean_image_size
+from detect.data import DetectionDataset, class_names
 from detect.data.check import check_split, shared_images
+from detect.data.loader import mean_image_size
 from detect.data.open import open_detection
 from detect.evaluate import METRICS, evaluate_detector
 from detect.pictures import draw_scenes
@@ -31,11 +32,12 @@ def run_evaluate(context: Context) -> dict[str, Any]:
     size = mean_image_size(dataset, cfg)
     macs = evaluation_macs(detector, cfg, image_size=size, masks=network.masks)
     backbone_params, params = detector_params(detector, network.masks)
+    summary = dataset.split.summary()
     return {
         "metrics": {name: scores[name] for name in (*METRICS, *VOC_METRICS) if name in scores},
         "per_class": scores["per_class"],
         "voc_per_class": scores.get("voc_per_class"),
-        "data": dataset.split.summary() | {"notes": _shared_images(context, dataset)},
+        "data": summary | {"notes": [*summary["notes"], *_shared_images(context, dataset)]},
         "evaluation": {
             "split": settings["split"],
             "images": scores["images"],

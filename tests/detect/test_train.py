@@ -11,7 +11,7 @@ from support.tiny_detector import SMALL, make_detector, settings, two_squares
 from torchvision.models.resnet import BasicBlock, ResNet
 
 from detect.build import build_detector
-from detect.data import train_loader
+from detect.data.loader import train_loader
 from detect.train import schedule_of, train_detector
 from pruning.methods import Effect
 from training.checkpoint import save_checkpoint

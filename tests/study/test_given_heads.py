@@ -7,11 +7,11 @@ from support.given_files import WIDTH, given, refused, settings_of
 from support.tiny_classification import tiny
 
 from classify.models import build
-from detect.data.open import file_digest
 from pruning.plan import PruningPlan
 from study.config.load import ConfigError
 from study.given_weights import check_given, load_given
 from study.stages.network import Network
+from training.files import file_digest
 
 
 def test_a_head_for_other_classes_is_refused_with_the_key_that_allows_it(tmp_path):

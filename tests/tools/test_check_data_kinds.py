@@ -1,13 +1,16 @@
 """Everything that the checker names: shown by tools/check_data.py, and refused or trained on as it says there."""
 
+import re
+
 import pytest
 from PIL import Image
 from support.coco_layout import coco_box, encoded, grey_16_bits, picture, turned, write_coco
-from support.voc_layout import voc_object, write_voc
+from support.voc_layout import SIZE, voc_object, write_voc
 
 from detect.build import make_config
-from detect.data import VocDataset, check_apart, check_dataset, train_loader
+from detect.data import VocDataset, check_apart, check_classes, check_dataset
 from detect.data import problems as named
+from detect.data.loader import train_loader
 from detect.data.problems import KINDS
 from detect.settings import DetectorSettings
 from study.run.launch import launch, make_parser
@@ -36,6 +39,15 @@ def listed(*images):
     return lambda folder: write_coco(folder, {"a.jpg": JPEG, "b.jpg": OTHER}, images=entries)
 
 
+def without_size(folder):
+    entries = [{"id": k, "file_name": name} for k, name in enumerate(("a.jpg", "b.jpg"), 1)]
+    return write_coco(folder, {"a.jpg": JPEG, "b.jpg": OTHER}, images=entries)
+
+
+def all_boxes(*boxes):
+    return lambda folder: write_coco(folder, {"a.jpg": JPEG}, [coco_box(k, 1, box) for k, box in enumerate(boxes)])
+
+
 def voc(change):
     def write(folder):
         write_voc(folder, {name: [voc_object("cat", (1, 1, 9, 9))] for name in "ab"})
@@ -45,11 +57,19 @@ def voc(change):
     return write
 
 
+def untrained(folder):
+    write_voc(folder, {"c": [voc_object("cat", (1, 1, 9, 9))]}, "train")
+    write_voc(folder, {"a": [voc_object("cat", (1, 1, 9, 9))], "b": [voc_object("dog", (1, 1, 9, 9))]})
+    (folder / "JPEGImages" / "c.jpg").write_bytes(encoded(picture(9, size=SIZE), "JPEG"))
+    return VocDataset(folder, "test")
+
+
 CASES = {
     named.MISSING: missing,
     named.UNREADABLE: with_picture(JPEG[: len(JPEG) // 2]),
     named.TOO_DEEP: with_picture(encoded(Image.new("F", (40, 20)), "TIFF")),
     named.DEEP: with_picture(grey_16_bits()),
+    named.NO_SIZE: without_size,
     named.WRONG_SIZE: with_picture(encoded(picture(1), "JPEG", exif=turned(6))),
     named.TURNED: with_picture(encoded(picture(1), "JPEG", exif=turned(3))),
     named.IMAGE_ID_TWICE: listed((1, "a.jpg"), (1, "b.jpg")),
@@ -64,6 +84,12 @@ CASES = {
     named.ANNOTATION_ID_TWICE: with_box([9, 4, 8, 8], id=1),
     named.MALFORMED: with_box([4, 4, 8]),
     named.UNKNOWN_CLASS: with_box([4, 4, 8, 8], category_id=3),
+    named.FROM_POLYGON: with_box(None, segmentation=[[4, 4, 12, 4, 12, 12]]),
+    named.BAD_AREA: with_box([9, 4, 8, 8], area=0),
+    named.NORMALISED: all_boxes([0.1, 0.2, 0.3, 0.4], [0.5, 0.5, 0.25, 0.5]),
+    named.MOSTLY_OVER: all_boxes([20, 10, 36, 18], [15, 8, 30, 15], [2, 2, 9, 9]),
+    named.CORNERS: all_boxes(*([1, 1, 3 + k, 4] for k in range(9)), [20, 4, 30, 9]),
+    named.UNTRAINED: untrained,
     named.INVERTED: with_box([4, 4, -2, 8]),
     named.EMPTY: with_box([4, 4, 0, 8]),
     named.OUTSIDE: with_box([40, 4, 5, 5]),
@@ -78,7 +104,8 @@ def test_every_kind_has_a_case():
 
 def words(dataset):
     if hasattr(dataset, "root"):
-        return ["--voc", str(dataset.root), "test"]
+        lists = [path.stem for path in sorted((dataset.root / "ImageSets" / "Main").iterdir(), reverse=True)]
+        return ["--voc", str(dataset.root), *lists]
     return ["--coco", str(dataset.annotations), str(dataset.images)]
 
 
@@ -91,8 +118,12 @@ def test_what_is_shown_and_what_training_does(kind, tmp_path, capsys):
     assert launch(lambda: main(given)) == (1 if KINDS[kind].fault else 0)
     shown = " ".join(capsys.readouterr().out.split())
     assert kind in shown and KINDS[kind].effect in shown
+    if kind == named.UNTRAINED:
+        with pytest.raises(ValueError, match=kind):
+            check_classes(check_dataset(VocDataset(dataset.root, "train")), check_dataset(dataset))
+        return
     if KINDS[kind].effect == "refused":
-        with pytest.raises(ValueError, match="2 of 2 images are in" if other else kind):
+        with pytest.raises(ValueError, match="2 of 2 images are in" if other else re.escape(kind)):
             check_apart(check_dataset(dataset), check_dataset(other or dataset))
         return
     check_dataset(dataset)

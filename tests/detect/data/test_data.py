@@ -10,16 +10,9 @@ import torch
 from PIL import Image
 
 from detect.build import make_config
-from detect.data import (
-    CocoDataset,
-    PositionSampler,
-    TrainStream,
-    check_dataset,
-    class_names,
-    seeded_rng,
-    train_loader,
-)
-from detect.data import test_loader as every_image_once
+from detect.data import CocoDataset, check_dataset, class_names
+from detect.data.loader import PositionSampler, TrainStream, seeded_rng, train_loader
+from detect.data.loader import test_loader as every_image_once
 from detect.settings import DetectorSettings
 from training.seeding import seed_generators
 

@@ -5,7 +5,8 @@ from support.voc_layout import voc_object, write_annotation, write_voc
 
 from detect.data import VocDataset, check_dataset, class_names
 from detect.data.problems import by_kind
-from detect.data.voc import list_file, parse_annotation
+from detect.data.voc import parse_annotation
+from detect.data.voc_layout import list_file
 
 
 def test_pixels_are_counted_from_1_and_classes_are_found(tmp_path):

@@ -1,0 +1,49 @@
+"""Going on without what is broken: only where a config asks for it, and never without a word."""
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+from detect.data.check import look_at
+from detect.data.problems import BAD_ANNOTATION, MISSING, NO_ANNOTATION, UNREADABLE
+from detect.data.records import UNKNOWN, DetectionDataset, Split
+
+BROKEN = (MISSING, UNREADABLE, NO_ANNOTATION, BAD_ANNOTATION)
+_NAMED = 20  # in the note, of which a report shows all
+
+
+@dataclass(frozen=True)
+class WholeImages:
+    """A data set without its images that cannot be read, and without those whose annotations cannot; notes name them.
+
+    Every image is decoded when the split is first asked for. ValueError from it if a class or everything is gone.
+    """
+
+    dataset: DetectionDataset
+
+    @cached_property
+    def split(self) -> Split:
+        """What is left."""
+        return without_broken(self.dataset.split)
+
+
+def without_broken(split: Split) -> Split:
+    """`split` without broken images and annotation files; ValueError where none, or none of a class, is left."""
+    with ThreadPoolExecutor(os.cpu_count() or 1) as threads:
+        looked_at = list(threads.map(look_at, split.images))
+    broken = [[p for p in found if p.kind in BROKEN] for _, found in looked_at]
+    left_out = [p for p in split.problems if p.kind in BROKEN] + [p for found in broken for p in found]
+    if not left_out:
+        return split
+    images = tuple(image for image, found in zip(split.images, broken, strict=True) if not found)
+    gone = {box.label for box in split.boxes()} - {box.label for image in images for box in image.boxes} - {UNKNOWN}
+    if not images or gone:
+        what = "image" if not images else f"image of class {split.classes[min(gone)]!r}"
+        raise ValueError(f"{split.source}: no {what} can be read, such as {left_out[0].where}")
+    total = len(split.images) + sum(p.kind in BROKEN for p in split.problems)
+    names = "; ".join(f"{p.kind.removeprefix('images ')}: {p.where}" for p in left_out[:_NAMED])
+    more = f"; and {len(left_out) - _NAMED} more" if len(left_out) > _NAMED else ""
+    note = f"{split.source}: {len(left_out)} of {total} images are broken and left out (skip_broken): {names}{more}"
+    rest = tuple(p for p in split.problems if p.kind not in BROKEN)
+    return replace(split, images=images, problems=rest, notes=(*split.notes, note))
