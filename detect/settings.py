@@ -8,7 +8,6 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from study.config.detector import VocSplit
 from training.options import Fraction, Positive, Section
 
 
@@ -114,6 +113,14 @@ class VocPart(Section):
         if self.root is not None:
             return self.root
         return Path(os.environ.get("DETECTRON2_DATASETS", "datasets")) / f"VOC{self.year}"
+
+
+class VocSplit(Section):
+    """A random share of the images is the test split, always the same one for a seed; the rest is trained on."""
+
+    test: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    seed: int = 0
+    of: str = "all"  # what is drawn from: as `train` names it
 
 
 class VocData(VocPart):

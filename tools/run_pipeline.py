@@ -20,12 +20,12 @@ def main(arguments: argparse.Namespace) -> int:
     """Load, show or run; returns the exit code."""
     from rich.console import Console  # late: PyTorch takes seconds to load, which --help need not
 
-    from study.contents import Contents
     from study.plan.dry_run import print_plan
     from study.plan.pipelines import all_stages, labels
     from study.report.comparison import summary
     from study.run.study import load_study, run_study
     from study.run.watch import check_begun, watch
+    from study.stages.contents import Contents
     from study.stages.store import RunDir
     from training.files import read_json
 

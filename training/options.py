@@ -13,7 +13,6 @@ from pydantic import (
 )
 
 from pruning.methods import get_method
-from study.config.sections import validated
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Ratio = Annotated[float, Field(ge=0, lt=1)]
@@ -33,6 +32,17 @@ def known(value: str, choices: Any, what: str) -> str:
     if value not in choices:
         raise ValueError(f"unknown {what} {value!r}; choose from {', '.join(choices) or 'none'}")
     return value
+
+
+def validated(section: type[SectionT], data: dict[str, Any], name: str) -> SectionT:
+    """A section from its data; ValueError in one sentence that begins with the key, below `name`."""
+    try:
+        return section.model_validate(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join([name, *map(str, first["loc"])])
+        known = f"; known keys: {', '.join(section.model_fields)}" if first["type"] == "extra_forbidden" else ""
+        raise ValueError(f"{key}: {first['msg']}{known}") from error
 
 
 def changed(section: SectionT, changes: dict[str, Any], name: str) -> SectionT:

@@ -12,14 +12,6 @@ from training.options import Section, changed
 _PYRAMID_NORMS = ("", "BN", "SyncBN")  # others mix channels, or hold their scale as a constant
 
 
-class VocSplit(Section):
-    """A random share of the images is the test split, always the same one for a seed; the rest is trained on."""
-
-    test: Annotated[float, Field(gt=0, lt=1)] = 0.2
-    seed: int = 0
-    of: str = "all"  # what is drawn from: as `train` names it
-
-
 class Detector(Section):
     """The detection half of every route."""
 

@@ -9,7 +9,6 @@ from typing import Annotated, Any, Literal
 from pydantic import (
     AfterValidator,
     Field,
-    ValidationError,
     field_validator,
     model_validator,
 )
@@ -19,7 +18,7 @@ from classify.data.augment import AUGMENTATIONS
 from classify.models import get_model
 from pruning.select import Selection
 from pruning.targets import TARGETS
-from training.options import Fraction, Positive, Ratio, Section, SectionT, changed, known, read_method_options
+from training.options import Fraction, Positive, Ratio, Section, changed, known, read_method_options
 
 Augmentation = Annotated[str, AfterValidator(lambda name: known(name, AUGMENTATIONS, "augmentation"))]
 
@@ -193,14 +192,3 @@ class Machine(Section):
     workers: Annotated[int, Field(ge=0)] = 0  # data loading processes of a training that reads images from disk
     data_root: Path = Path("data")
     checkpoint_every: Positive = 100  # steps
-
-
-def validated(section: type[SectionT], data: dict[str, Any], name: str) -> SectionT:
-    """A section from its data; ValueError in one sentence that begins with the key, below `name`."""
-    try:
-        return section.model_validate(data)
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join([name, *map(str, first["loc"])])
-        known = f"; known keys: {', '.join(section.model_fields)}" if first["type"] == "extra_forbidden" else ""
-        raise ValueError(f"{key}: {first['msg']}{known}") from error

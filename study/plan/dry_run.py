@@ -8,9 +8,9 @@ from rich.console import Console
 from rich.table import Table
 
 from study.config.schema import StudyConfig
-from study.contents import absences
 from study.plan.estimate import Budget
 from study.plan.pipelines import Route, all_stages, labels
+from study.stages.contents import absences
 
 # what one GPU keeps up in mixed precision, for the dry run's estimate: large networks reach several times as much, a
 # CIFAR network at batch 64 less

@@ -19,8 +19,8 @@ from pruning.select import counts, eligible
 from pruning.surgery import apply
 from pruning.targets import choose_for_target, get_target
 from study.config.sections import Machine
-from study.given_weights import check_given, counted_epochs
 from study.stages.data import classification_info
+from study.stages.given_weights import check_given, counted_epochs
 from study.stages.length import classifier_epochs, detector_iterations
 from study.stages.network import (
     Network,

@@ -7,8 +7,8 @@ from typing import Any
 
 from study.config.load import merge, set_key, validate
 from study.config.schema import StudyConfig
-from study.contents import Contents
 from study.plan.steps import STEPS, StageBuilder
+from study.stages.contents import Contents
 from study.stages.stage import Stage
 from training.files import canonical
 

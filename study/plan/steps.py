@@ -11,12 +11,12 @@ from detect.settings import DetectorModel
 from pruning.methods import get_method
 from study.config.detector import Detector, check_pyramid, stated_norm
 from study.config.schema import Guide
-from study.config.sections import Classifier, Evaluation, Machine, Pruning, validated
-from study.contents import Contents
-from study.given_weights import given_settings, normalization
+from study.config.sections import Classifier, Evaluation, Machine, Pruning
+from study.stages.contents import Contents
+from study.stages.given_weights import given_settings, normalization
 from study.stages.network import is_structural, starts_dense
 from study.stages.stage import Stage
-from training.options import changed, file_options
+from training.options import changed, file_options, validated
 
 
 class Sections(Protocol):

@@ -19,9 +19,9 @@ from pruning.methods import Calibration, get_method
 from pruning.prune import Pruned, prune, prune_by_choice
 from pruning.select import Selection
 from pruning.targets import Target, choose_for_target, scratch_b_epochs
-from study.given_weights import normalization_of, without_training_only
 from study.prune_one.chart import draw_channels, panels
 from study.prune_one.job import PruneJob
+from study.stages.given_weights import normalization_of, without_training_only
 from study.stages.network import save_weights
 from study.stages.store import RunDir
 from training.files import check_output_folder, file_digest, whole_folder, write_bytes, write_text

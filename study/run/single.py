@@ -15,12 +15,12 @@ from study.config.detector import Detector
 from study.config.load import load_config
 from study.config.schema import ClassifyConfig, DetectConfig
 from study.config.sections import Classifier, Evaluation, Machine, Pruning
-from study.contents import Contents, check_there
 from study.plan.checks import check_detection_data, check_writable
 from study.plan.steps import StageBuilder
 from study.run.executors import check_executor
 from study.run.launch import finish, launch
 from study.run.scheduler import Outcome, run_stages
+from study.stages.contents import Contents, check_there
 from study.stages.network import Network
 from study.stages.stage import KINDS, Context, Stage, device_of, load_stage
 from training.device import deterministic_algorithms, set_threads

@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 from filelock import FileLock, Timeout
 
-from study.contents import check_unchanged
+from study.stages.contents import check_unchanged
 from study.stages.progress import Recorder
 from study.stages.provenance import environment
 from study.stages.stage import KINDS, Context, Task

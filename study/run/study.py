@@ -11,7 +11,6 @@ from filelock import FileLock, Timeout
 
 from study.config.load import ConfigError, load_config
 from study.config.schema import StudyConfig
-from study.contents import Contents, check_there
 from study.plan.checks import check_detection_data, check_prunable, check_writable
 from study.plan.estimate import Budget
 from study.plan.pipelines import Route, all_stages, expand, labels
@@ -19,6 +18,7 @@ from study.report.comparison import collect
 from study.report.write import write_report
 from study.run.executors import check_executor
 from study.run.scheduler import Outcome, run_stages
+from study.stages.contents import Contents, check_there
 from study.stages.stage import Stage
 from study.stages.store import RunDir
 from training.device import set_threads

@@ -16,8 +16,8 @@ from classify.train import TrainOutcome, train_classifier
 from pruning.masked_training import HoldMasks, reinitialise_surviving, widen_surviving
 from pruning.methods import Effect, get_method
 from pruning.methods.lottery import rewound_filters
-from study.given_weights import counted_epochs, header, load_given, trains
 from study.stages.data import open_classification
+from study.stages.given_weights import counted_epochs, header, load_given, trains
 from study.stages.length import classifier_epochs
 from study.stages.network import (
     OF_THE_DATA,

@@ -18,7 +18,7 @@ def with_paths(data: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def open_classification(data: Mapping[str, Any], machine: Machine) -> Splits:
-    """All splits of a data set as `study.contents` gives it; kept for the next stage. ValueError if it is not there."""
+    """All splits of a data set as `Contents` gives it; kept for the next stage. ValueError if it is not there."""
     if data.get("content", "") is None:
         raise ValueError(data["paths"]["why"])
     return _load(canonical(with_paths(data)), machine.data_root, machine.workers)

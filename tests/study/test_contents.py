@@ -15,9 +15,9 @@ from support.voc_layout import voc_object, write_voc
 from detect.settings import DetectorData
 from study import content_sums
 from study.config.sections import ClassifierData, Machine
-from study.contents import Contents, check_unchanged
 from study.run.stage import run_stage
 from study.run.study import load_written_study, report_again, run_study
+from study.stages.contents import Contents, check_unchanged
 from study.stages.data import open_classification
 from study.stages.stage import Stage, Task
 from training.files import read_json

@@ -9,7 +9,7 @@ from support.tiny_classification import tiny
 from classify.models import build
 from pruning.plan import PruningPlan
 from study.config.load import ConfigError
-from study.given_weights import check_given, load_given
+from study.stages.given_weights import check_given, load_given
 from study.stages.network import Network
 from training.files import file_digest
 

@@ -8,11 +8,11 @@ from support.tiny_study import DIGITS
 
 from study.config.load import ConfigError, load_config, parse_yaml, read_yaml
 from study.config.schema import StudyConfig
-from study.contents import Contents
 from study.prune_one.arguments import make_parser
 from study.prune_one.job import job_from_words
 from study.run.study import load_study
 from study.run.watch import check_begun
+from study.stages.contents import Contents
 from study.stages.store import RunDir
 
 

@@ -17,7 +17,7 @@ from detect.data.open import annotations_now, detection_data, open_detection
 from detect.settings import DetectorData
 from study.config.load import parse_yaml_file
 from study.config.sections import ClassifierData, Machine
-from study.content_sums import FOLDER, ContentSums, alone
+from study.stages.content_sums import FOLDER, ContentSums, alone
 from study.stages.data import with_paths
 from study.stages.stage import Stage
 from training.files import canonical, file_digest
