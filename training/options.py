@@ -37,7 +37,7 @@ def known(value: str, choices: Any, what: str) -> str:
 def changed(section: SectionT, changes: dict[str, Any], name: str) -> SectionT:
     """`section` with some keys changed, validated again."""
     try:
-        return type(section).model_validate({**section.model_dump(), **changes})
+        return type(section).model_validate({**section.model_dump(exclude_unset=True), **changes})
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join([name, *map(str, first["loc"])])

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from study.config.schema import StudyConfig
+from study.foresee import foresee
 from study.plan.estimate import Budget
 from study.plan.pipelines import Route, all_stages, labels
 
@@ -16,10 +17,13 @@ from study.plan.pipelines import Route, all_stages, labels
 GPU_FLOPS = 10e12
 
 
-def print_plan(config: StudyConfig, routes: Sequence[Route], runs: Path, console: Console) -> None:
+def print_plan(
+    config: StudyConfig, routes: Sequence[Route], runs: Path, console: Console, source: Path = Path()
+) -> None:
     """The dry run: every stage with what it costs, who shares it, and what is done."""
     budget = Budget(runs, config.machine)
     stages = all_stages(routes)
+    foreseen = foresee(stages, budget, source)
     names = labels(routes)
     users = Counter(s.id for route in routes for s in route.stages)
     table = Table(title=f"{config.name}: {len(routes)} routes, {len(stages)} stages")
@@ -41,3 +45,4 @@ def print_plan(config: StudyConfig, routes: Sequence[Route], runs: Path, console
     console.print(f"training MACs: {total:.4g}, of which {left:.4g} are left; {each:.4g} if nothing were shared")
     hours, speed = 2 * left / (GPU_FLOPS * 3600), f"{GPU_FLOPS / 1e12:g} TFLOP/s sustained"
     console.print(f"about {hours:.3g} GPU hours are left at {speed}, which is assumed, not measured")
+    console.print(str(foreseen))

@@ -130,9 +130,10 @@ class StageBuilder:
     def prune_detector(self, parent: Stage | None, changes: dict[str, Any]) -> Stage:
         stage = _expect(parent, "train_detector")
         settings = {**self._pruning(changes), **self._detector().scope_settings()}
-        norm = stated_norm(stage.settings["model"])
-        if "scope" in settings and norm is not None:
-            check_pyramid(settings["method"], norm)
+        if is_structural(settings["target"]):
+            raise ValueError(f"target {settings['target']!r} is a shape of a classifier; prune it before the transfer")
+        if "scope" in settings:
+            check_pyramid(settings["method"], stated_norm(stage.settings["model"]))
         return self.stage("prune_detector", settings, stage)
 
     def evaluate(self, parent: Stage) -> Stage:

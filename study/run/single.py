@@ -14,7 +14,9 @@ from study.config.detector import Detector
 from study.config.load import load_config
 from study.config.schema import ClassifyConfig, DetectConfig
 from study.config.sections import Classifier, Evaluation, Machine, Pruning
+from study.foresee import foresee
 from study.plan.checks import check_detection_data, check_writable
+from study.plan.estimate import Budget
 from study.plan.steps import StageBuilder
 from study.run.launch import finish, launch
 from study.run.scheduler import Outcome, run_stages
@@ -92,8 +94,8 @@ def train_classifier_alone(
         raise ValueError(f"{path}: regime {config.regime!r} {need}")
     stage = builder.train_pruned(config.regime, _parent(pruned, runs), {}) if pruned else builder.classify(None, {})
     if launched_processes() > 1:
-        return run_together(stage, config.machine, runs, partial(_run, [stage], runs))
-    return _run([stage], runs, config.machine)
+        return run_together(stage, config.machine, runs, partial(_run, [stage], runs, path=path))
+    return _run([stage], runs, config.machine, path)
 
 
 def train_detector_alone(path: Path, overrides: list[str], *, backbone: Path, runs: Path) -> tuple[Path, Outcome]:
@@ -101,7 +103,7 @@ def train_detector_alone(path: Path, overrides: list[str], *, backbone: Path, ru
     if launched_processes() > 1:
         raise ValueError("torchrun starts a classifier's processes; a detector's are started by --num-gpus")
     config, stages = _detector_stages(path, overrides, backbone, runs)
-    return _run(stages, runs, config.machine)
+    return _run(stages, runs, config.machine, path)
 
 
 def train_detector_together(
@@ -113,7 +115,7 @@ def train_detector_together(
     config, stages = _detector_stages(path, overrides, backbone, runs)
     processes.check(device_of(config.machine))
     if processes.machine_rank == 0:
-        _check(stages, runs)
+        _check(stages, runs, config.machine, path)
     return run_in_processes(_train_with_others, (path, overrides, backbone, runs, processes.num_gpus), processes)
 
 
@@ -157,8 +159,8 @@ def _parent(run: Path, runs: Path) -> Stage:
     return stage
 
 
-def _run(stages: list[Stage], runs: Path, machine: Machine) -> tuple[Path, Outcome]:
-    _check(stages, runs)
+def _run(stages: list[Stage], runs: Path, machine: Machine, path: Path) -> tuple[Path, Outcome]:
+    _check(stages, runs, machine, path)
     return _run_checked(stages, runs, machine)
 
 
@@ -168,6 +170,7 @@ def _run_checked(stages: list[Stage], runs: Path, machine: Machine) -> tuple[Pat
     return stages[-1].run(runs).path, outcome
 
 
-def _check(stages: list[Stage], runs: Path) -> None:
+def _check(stages: list[Stage], runs: Path, machine: Machine, path: Path) -> None:
     check_writable(runs)
+    foresee(stages, Budget(runs, machine), path)
     check_detection_data(stages, runs)

@@ -11,7 +11,8 @@ from filelock import FileLock, Timeout
 
 from study.config.load import ConfigError, load_config
 from study.config.schema import StudyConfig
-from study.plan.checks import check_detection_data, check_prunable, check_writable
+from study.foresee import foresee
+from study.plan.checks import check_detection_data, check_writable
 from study.plan.estimate import Budget
 from study.plan.pipelines import Route, all_stages, expand, labels
 from study.report.comparison import collect
@@ -64,7 +65,7 @@ def run_study(config: StudyConfig, config_file: Path, routes: Sequence[Route], r
 
 def _run_study(config: StudyConfig, config_file: Path, routes: Sequence[Route], runs: Path) -> Outcome:
     stages, out = all_stages(routes), runs / config.name
-    check_prunable(stages, Budget(runs, config.machine), config_file)
+    foresee(stages, Budget(runs, config.machine), config_file)
     check_detection_data(stages, runs)
     study = {"config": config.model_dump(mode="json", exclude_unset=True), "config_file": str(config_file)}
     names = labels(routes)

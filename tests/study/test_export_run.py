@@ -12,8 +12,9 @@ import yaml
 
 from detect.data import class_names
 from detect.data.open import detection_data, open_detection
-from detect.settings import DetectorData, DetectorModel, Scenes
+from detect.settings import DetectorData, Scenes
 from pruning.plan import PruningPlan
+from study.detector_model_sections import DetectorModel
 from study.export import export_run
 from study.stages.detector import build
 from study.stages.network import Network, load_model, read_weights, save_weights

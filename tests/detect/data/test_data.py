@@ -9,7 +9,6 @@ import pytest
 import torch
 from PIL import Image
 
-from detect.build import make_config
 from detect.data import (
     CocoDataset,
     PositionSampler,
@@ -20,7 +19,7 @@ from detect.data import (
     train_loader,
 )
 from detect.data import test_loader as every_image_once
-from detect.settings import DetectorSettings
+from detect.detector_config import DetectorSettings, make_config
 from training.seeding import seed_generators
 
 
