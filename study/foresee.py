@@ -47,7 +47,7 @@ def _try_once(stage: Stage, budget: Budget, tried: set[str]) -> None:
     key = canonical({name: stage.settings[name] for name in ("data", "model")} | {"arch": budget.arch(stage)})
     if key in tried:
         return
-    from detect.data import mean_image_size  # Detectron2, which classification works without
+    from detect.data import mean_image_size, train_loader  # Detectron2, which classification works without
     from detect.trial import try_detector
 
     tried.add(key)
@@ -55,3 +55,4 @@ def _try_once(stage: Stage, budget: Budget, tried: set[str]) -> None:
     divisor = max(shape.stride for shape in detector.backbone.bottom_up.output_shape().values())
     size, batch = mean_image_size(dataset, cfg), stage.settings["train"]["batch_size"]
     try_detector(detector, cfg, image_size=size, batch_size=batch, divisor=divisor)
+    train_loader(dataset, cfg, batch_size=batch, seed=0, group_by_aspect=stage.settings["train"]["group_by_aspect"])
