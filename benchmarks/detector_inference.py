@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from classify.models import arch, build, example_input, stages_of
 from detect.backbone import ClassifierBackbone
 from detect.build import build_detector
+from detect.detector_config import DetectorSettings
 from detect.prune import backbone_groups
-from detect.settings import DetectorSettings
 from pruning.cost import count_macs
 from pruning.prune import prune
 from pruning.select import Selection

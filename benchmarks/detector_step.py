@@ -21,7 +21,8 @@ from torchvision.models import resnet18
 from detect.backbone import FusedFrozenBatchNorm2d
 from detect.build import build_detector
 from detect.cpu.roi_align import SeparableROIAlign
-from detect.settings import DetectorSettings, TrainSettings
+from detect.detector_config import DetectorSettings
+from detect.settings import TrainSettings
 from detect.train import DetectorTrainer
 from training.device import autocast_dtype, channels_last
 

@@ -9,82 +9,55 @@ import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from difflib import get_close_matches
-from pathlib import Path
-from typing import Any
 
 import torch
-import yaml
-from detectron2.config import CfgNode, get_cfg
+from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec
-from detectron2.modeling import BACKBONE_REGISTRY, FPN, GeneralizedRCNN, build_model
-from detectron2.modeling.backbone.fpn import LastLevelMaxPool
+from detectron2.modeling import BACKBONE_REGISTRY, FPN, GeneralizedRCNN, RetinaNet, build_model
+from detectron2.modeling.backbone.fpn import LastLevelMaxPool, LastLevelP6P7
 from torch import Tensor, nn
 
 from classify.export import Signature
 from detect.backbone import ClassifierBackbone, stage_after
-from detect.cpu.proposals import BlockwiseRPN
 from detect.cpu.roi_align import use_separable_roi_align
-from detect.settings import DetectorSettings
-from detect.single_level import SingleLevel, StageROIHeads, offer_stage
+from detect.detector_config import BACKBONE_NAME, SINGLE_LEVEL_NAME, DetectorSettings, make_config, resolve
+from detect.one_stage import OneStageDetector
+from detect.single_level import SingleLevel, offer_stage
 
-BACKBONE_NAME = "build_classifier_fpn_backbone"
-SINGLE_LEVEL_NAME = "build_classifier_single_level_backbone"
-HEADS = ("fpn", "c4")
 _OFFERED: ContextVar[ClassifierBackbone | None] = ContextVar("offered_backbone", default=None)
 
 
 def build_detector(
     classifier: nn.Module, *, settings: DetectorSettings, device: str = "cpu"
-) -> tuple[GeneralizedRCNN, CfgNode]:
+) -> tuple[GeneralizedRCNN | RetinaNet, CfgNode]:
     """A Detectron2 detector with `classifier` (copied) as its backbone, and the config it was built from.
 
     Weights are the classifier's in the backbone and freshly drawn elsewhere (seed first). Raises
     ValueError on an unknown Detectron2 key and on settings that do not fit each other.
     """
-    bottom_up = ClassifierBackbone(
-        classifier, strides=settings.strides, norm=settings.norm, freeze_at=settings.freeze_at
-    )
     cfg = make_config(settings, device=device)
-    stage = stage_after(classifier, settings.strides[-1], norm=settings.norm) if settings.head == "c4" else None
+    wanted = resolve(settings)
+    strides, norm, freeze_at = wanted.strides, wanted.norm, wanted.freeze_at
+    assert strides is not None and norm is not None and freeze_at is not None
+    bottom_up = ClassifierBackbone(classifier, strides=strides, norm=norm, freeze_at=freeze_at)
+    stage = stage_after(classifier, strides[-1], norm=norm) if wanted.head == "c4" else None
     with _offer(bottom_up), offer_stage(stage):
-        detector = build_model(cfg)
+        try:
+            detector = build_model(cfg)
+        except (AssertionError, KeyError, NotImplementedError, TypeError, RuntimeError) as error:
+            raise ValueError(
+                f"Detectron2 cannot build this detector with head={wanted.head!r}: {type(error).__name__}: {error}"
+            ) from error
     use_separable_roi_align(detector)
     return detector, cfg
 
 
-def make_config(settings: DetectorSettings, *, device: str = "cpu") -> CfgNode:
-    """Detectron2's config: its defaults, then the user's YAML, then the settings, then the overrides."""
-    if settings.head not in HEADS:
-        raise ValueError(f"head={settings.head!r} is not one of {', '.join(HEADS)}")
-    cfg = get_cfg()
-    cfg.MODEL.META_ARCHITECTURE = "GeneralizedRCNN"
-    cfg.MODEL.PROPOSAL_GENERATOR.NAME = BlockwiseRPN.__name__
-    (_set_pyramid_defaults if settings.head == "fpn" else _set_single_level_defaults)(cfg)
-    if settings.config_file is not None:
-        _merge_file(cfg, settings.config_file)
-    _set(cfg, _from_settings(settings, device), source="settings")
-    _set(cfg, settings.overrides, source="overrides")
-    if settings.head == "fpn":
-        _check_levels(cfg, settings.strides)
-    return cfg
-
-
-def _set_pyramid_defaults(cfg: CfgNode) -> None:
-    """As in Detectron2's Base-RCNN-FPN.yaml."""
-    cfg.MODEL.ROI_HEADS.NAME = "StandardROIHeads"
-    cfg.MODEL.ROI_BOX_HEAD.NAME = "FastRCNNConvFCHead"
-    cfg.MODEL.ROI_BOX_HEAD.NUM_FC = 2
-    cfg.MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION = 7
-    cfg.MODEL.RPN.PRE_NMS_TOPK_TRAIN = 2000
-    cfg.MODEL.RPN.PRE_NMS_TOPK_TEST, cfg.MODEL.RPN.POST_NMS_TOPK_TRAIN = 1000, 1000
-
-
-def _set_single_level_defaults(cfg: CfgNode) -> None:
-    """As in Detectron2's Base-RCNN-C4.yaml; regions of 14 x 14, which the stage after the level halves."""
-    cfg.MODEL.ROI_HEADS.NAME = StageROIHeads.__name__
-    cfg.MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION = 14
-    cfg.MODEL.RPN.PRE_NMS_TOPK_TEST, cfg.MODEL.RPN.POST_NMS_TOPK_TEST = 6000, 1000
+def count_classes(weights: Mapping[str, Tensor]) -> int:
+    """Number of classes of a detector with these weights."""
+    if "head.cls_score.weight" in weights:  # RetinaNet: a score for each class and 4 numbers, at each anchor
+        return 4 * len(weights["head.cls_score.weight"]) // len(weights["head.bbox_pred.weight"])
+    first = next(name for name in weights if name.endswith("cls_score.weight"))
+    return len(weights[first]) - 1  # less background
 
 
 @BACKBONE_REGISTRY.register()
@@ -94,16 +67,24 @@ def build_classifier_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
     if bottom_up is None:
         raise ValueError(f"{BACKBONE_NAME} needs a classifier: build the detector with detect.build.build_detector")
     shapes = bottom_up.output_shape()
-    top = LastLevelMaxPool()
-    top.in_feature = f"p{max(_level(s.stride) for s in shapes.values())}"
     return FPN(
         bottom_up=bottom_up,
         in_features=list(shapes),
         out_channels=cfg.MODEL.FPN.OUT_CHANNELS,
         norm=cfg.MODEL.FPN.NORM,
-        top_block=top,
+        top_block=_top(shapes, cfg),
         fuse_type=cfg.MODEL.FPN.FUSE_TYPE,
     )
+
+
+def _top(shapes: Mapping[str, ShapeSpec], cfg: CfgNode) -> nn.Module:
+    """RetinaNet's two convolutions on the last feature, or Faster R-CNN's pooling of the last level."""
+    last = max(shapes, key=lambda name: shapes[name].stride)
+    if OneStageDetector.__name__ == cfg.MODEL.META_ARCHITECTURE:
+        return LastLevelP6P7(shapes[last].channels, cfg.MODEL.FPN.OUT_CHANNELS, in_feature=last)
+    top = LastLevelMaxPool()
+    top.in_feature = f"p{_level(shapes[last].stride)}"
+    return top
 
 
 @BACKBONE_REGISTRY.register()
@@ -126,98 +107,6 @@ def _offer(bottom_up: ClassifierBackbone) -> Iterator[None]:
 
 def _level(stride: int) -> int:
     return int(math.log2(stride))
-
-
-def _from_settings(settings: DetectorSettings, device: str) -> dict[str, Any]:
-    """Detectron2's keys of the settings; those of the backbone follow from its strides."""
-    keys = {
-        **(_pyramid_keys(settings) if settings.head == "fpn" else _single_level_keys(settings)),
-        "MODEL.DEVICE": device,
-        "MODEL.WEIGHTS": "",
-        "MODEL.BACKBONE.FREEZE_AT": settings.freeze_at,
-        "MODEL.RPN.BATCH_SIZE_PER_IMAGE": settings.rpn_batch_size,
-        "MODEL.RPN.PRE_NMS_TOPK_TRAIN": settings.pre_nms_topk,
-        "MODEL.RPN.PRE_NMS_TOPK_TEST": settings.pre_nms_topk,
-        "MODEL.RPN.POST_NMS_TOPK_TRAIN": settings.train_proposals,
-        "MODEL.RPN.POST_NMS_TOPK_TEST": settings.test_proposals,
-        "MODEL.ROI_HEADS.NUM_CLASSES": settings.num_classes,
-        "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE": settings.roi_batch_size,
-        "MODEL.ROI_BOX_HEAD.FC_DIM": settings.box_head_dim,
-        "MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS": settings.anchor_ratios and [list(settings.anchor_ratios)],
-        "MODEL.PIXEL_MEAN": [255.0 * v for v in settings.pixel_mean],
-        "MODEL.PIXEL_STD": [255.0 * v for v in settings.pixel_std],
-        "INPUT.FORMAT": "RGB",
-        "INPUT.MIN_SIZE_TRAIN": (settings.image_size,),
-        "INPUT.MIN_SIZE_TEST": settings.image_size,
-        "INPUT.MAX_SIZE_TRAIN": settings.max_image_size,
-        "INPUT.MAX_SIZE_TEST": settings.max_image_size,
-    }
-    return {key: value for key, value in keys.items() if value is not None}
-
-
-def _pyramid_keys(settings: DetectorSettings) -> dict[str, Any]:
-    levels = [f"p{_level(s)}" for s in settings.strides]
-    top = f"p{_level(settings.strides[-1]) + 1}"
-    anchor_sizes = settings.anchor_sizes or [8.0 * 2 ** int(p[1:]) for p in [*levels, top]]
-    return {
-        "MODEL.BACKBONE.NAME": BACKBONE_NAME,
-        "MODEL.FPN.IN_FEATURES": [f"s{s}" for s in settings.strides],
-        "MODEL.FPN.OUT_CHANNELS": settings.fpn_channels,
-        "MODEL.RPN.IN_FEATURES": [*levels, top],
-        "MODEL.ROI_HEADS.IN_FEATURES": levels,
-        "MODEL.ANCHOR_GENERATOR.SIZES": [[float(s)] for s in anchor_sizes],
-    }
-
-
-def _single_level_keys(settings: DetectorSettings) -> dict[str, Any]:
-    stride = settings.strides[-1]
-    for name in ("fpn_channels", "box_head_dim"):
-        if getattr(settings, name) is not None:
-            raise ValueError(f"{name}={getattr(settings, name)} means nothing with head='c4'; leave it out")
-    # 32 to 512 pixels at stride 16, Detectron2's default
-    anchor_sizes = settings.anchor_sizes or [stride * 2.0**k for k in range(1, 6)]
-    return {
-        "MODEL.BACKBONE.NAME": SINGLE_LEVEL_NAME,
-        "MODEL.RPN.IN_FEATURES": [f"s{stride}"],
-        "MODEL.ROI_HEADS.IN_FEATURES": [f"s{stride}"],
-        "MODEL.ANCHOR_GENERATOR.SIZES": [[float(size) for size in anchor_sizes]],
-    }
-
-
-def _set(cfg: CfgNode, values: Mapping[str, Any], *, source: str) -> None:
-    known = _known_keys(cfg)
-    for key, value in values.items():
-        if key not in known:
-            near = get_close_matches(key, known, n=3)
-            raise ValueError(
-                f"{source}: {key} is not a key of Detectron2" + (f"; near: {', '.join(near)}" if near else "")
-            )
-        try:
-            cfg.merge_from_list([key, list(value) if isinstance(value, tuple) else value])
-        except ValueError as error:
-            raise ValueError(f"{source}: {key}={value!r} does not fit: {error}") from error
-
-
-def _known_keys(node: CfgNode, prefix: str = "") -> list[str]:
-    keys: list[str] = []
-    for name, value in node.items():
-        keys += _known_keys(value, f"{prefix}{name}.") if isinstance(value, CfgNode) else [f"{prefix}{name}"]
-    return keys
-
-
-def _merge_file(cfg: CfgNode, path: Path) -> None:
-    if not path.is_file():
-        raise ValueError(f"{path}: no such Detectron2 config file")
-    try:
-        cfg.merge_from_file(str(path), allow_unsafe=False)
-    except (KeyError, ValueError, AssertionError, yaml.YAMLError) as error:
-        raise ValueError(f"{path}: not a config of Detectron2: {' '.join(str(error).split())}") from error
-
-
-def _check_levels(cfg: CfgNode, strides: tuple[int, ...]) -> None:
-    wanted, sizes = len(strides) + 1, cfg.MODEL.ANCHOR_GENERATOR.SIZES
-    if len(sizes) not in (1, wanted):
-        raise ValueError(f"anchor_sizes has {len(sizes)} entries for {wanted} levels: strides {strides} and one on top")
 
 
 SIGNATURE = Signature(

@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.modeling import GeneralizedRCNN
-from detectron2.modeling.roi_heads import Res5ROIHeads
+from detectron2.modeling import GeneralizedRCNN, RetinaNet
+from detectron2.modeling.roi_heads import CascadeROIHeads, Res5ROIHeads
 from torch import Tensor, nn
 
 from detect.single_level import masked_parts
@@ -21,7 +21,10 @@ BACKWARD_FACTOR = 3  # forward and backward cost three times the forward pass
 
 @dataclass(frozen=True)
 class DetectorMacs:
-    """Multiply-adds of one image: classifier's part, FPN (0 of a single level), RPN head, box head on all regions."""
+    """Multiply-adds of one image: classifier's part, FPN (0 of a single level), RPN head, box head on all regions.
+
+    Of RetinaNet `rpn` is its head, and there are no regions.
+    """
 
     backbone: int
     fpn: int
@@ -34,13 +37,13 @@ class DetectorMacs:
 
 
 def detector_macs(
-    detector: GeneralizedRCNN,
+    detector: GeneralizedRCNN | RetinaNet,
     *,
     image_size: tuple[int, int],
     proposals: int,
     masks: Mapping[str, Tensor] | None = None,
 ) -> DetectorMacs:
-    """MACs of a Faster R-CNN on one padded image of `image_size` (height, width) with `proposals` regions.
+    """MACs of a detector on one padded image of `image_size` (height, width) with `proposals` regions.
 
     The real number of regions can only be lower, so this is the upper bound that a comparison can share. `masks`:
     boolean tensors by parameter name of `masked_parts(detector)`, False where a weight is gone.
@@ -49,13 +52,15 @@ def detector_macs(
     image = image.to(detector.pixel_mean.device)
     counted = count_macs_of_parts(_Proposer(detector), image, ["backbone.bottom_up", "backbone", ""])
     body, pyramid, with_rpn = counted.values()
-    level, pooler, head = _region_head(detector.roi_heads)
-    region = torch.zeros(1, detector.backbone.output_shape()[level].channels, *pooler.output_size, device=image.device)
-    per_region = count_macs(head, region)
     parts = masked_parts(detector)
-    gone = {
-        part: _removed_macs(module, masks or {}, region if part == "stage" else image) for part, module in parts.items()
-    }
+    examples = dict.fromkeys(parts, image)
+    per_region = 0
+    if not isinstance(detector, RetinaNet):
+        level, pooler, head = _region_head(detector.roi_heads)
+        channels = detector.backbone.output_shape()[level].channels
+        examples["stage"] = torch.zeros(1, channels, *pooler.output_size, device=image.device)
+        per_region = count_macs(head, examples["stage"])
+    gone = {part: _removed_macs(module, masks or {}, examples[part]) for part, module in parts.items()}
     return DetectorMacs(
         body - gone["body"],
         pyramid - body - gone.get("fpn", 0),
@@ -64,14 +69,16 @@ def detector_macs(
     )
 
 
-def detector_params(detector: GeneralizedRCNN, masks: Mapping[str, Tensor] | None = None) -> tuple[int, int]:
+def detector_params(
+    detector: GeneralizedRCNN | RetinaNet, masks: Mapping[str, Tensor] | None = None
+) -> tuple[int, int]:
     """Parameters of the bottom-up network and of the whole detector that `masks` leave."""
     gone = {part: sum(_removed(module, masks or {}).values()) for part, module in masked_parts(detector).items()}
     return count_params(detector.backbone.bottom_up) - gone["body"], count_params(detector) - sum(gone.values())
 
 
 def evaluation_macs(
-    detector: GeneralizedRCNN,
+    detector: GeneralizedRCNN | RetinaNet,
     cfg: CfgNode,
     *,
     image_size: tuple[int, int],
@@ -82,7 +89,7 @@ def evaluation_macs(
 
 
 def training_macs(
-    detector: GeneralizedRCNN,
+    detector: GeneralizedRCNN | RetinaNet,
     cfg: CfgNode,
     *,
     image_size: tuple[int, int],
@@ -112,17 +119,19 @@ def _padded(size: tuple[int, int], divisor: int) -> tuple[int, int]:
 
 
 class _Proposer(nn.Module):
-    """Backbone and RPN head, before any selection of proposals."""
+    """Backbone and the head that looks at every place of it, before any selection of proposals or boxes."""
 
-    def __init__(self, detector: GeneralizedRCNN):
+    def __init__(self, detector: GeneralizedRCNN | RetinaNet):
         super().__init__()
         self.backbone = detector.backbone
-        self.rpn = detector.proposal_generator
+        one_stage = isinstance(detector, RetinaNet)
+        self.head: nn.Module = detector.head if one_stage else detector.proposal_generator.rpn_head
+        self.levels = detector.head_in_features if one_stage else detector.proposal_generator.in_features
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         features = self.backbone(image)
-        objectness, deltas = self.rpn.rpn_head([features[name] for name in self.rpn.in_features])
-        return (*objectness, *deltas)
+        scores, deltas = self.head([features[name] for name in self.levels])
+        return (*scores, *deltas)
 
 
 def _region_head(heads: Any) -> tuple[str, Any, nn.Module]:
@@ -133,15 +142,17 @@ def _region_head(heads: Any) -> tuple[str, Any, nn.Module]:
 
 
 class _BoxHead(nn.Module):
-    """The box head and its predictor on pooled regions (R, C, h, w)."""
+    """The box head and its predictor on pooled regions (R, C, h, w); of a cascade each stage's."""
 
     def __init__(self, heads: Any):
         super().__init__()
-        self.head = heads.box_head
-        self.predictor: nn.Module = heads.box_predictor
+        cascade = isinstance(heads, CascadeROIHeads)
+        self.heads = heads.box_head if cascade else nn.ModuleList([heads.box_head])
+        self.predictors = heads.box_predictor if cascade else nn.ModuleList([heads.box_predictor])
 
-    def forward(self, regions: Tensor) -> tuple[Tensor, Tensor]:
-        return self.predictor(self.head(regions))
+    def forward(self, regions: Tensor) -> tuple[Tensor, ...]:
+        stages = zip(self.heads, self.predictors, strict=True)
+        return tuple(out for head, predictor in stages for out in predictor(head(regions)))
 
 
 class _Res5Head(nn.Module):

@@ -18,6 +18,7 @@ import numpy as np
 from detectron2.config import CfgNode
 from detectron2.evaluation import DatasetEvaluator, inference_on_dataset
 from detectron2.evaluation.coco_evaluation import instances_to_coco_json
+from detectron2.modeling import GeneralizedRCNNWithTTA
 from detectron2.utils import comm
 from faster_coco_eval import COCO, COCOeval_faster
 from torch import nn
@@ -45,14 +46,19 @@ def evaluate_detector(
     """
     start = time.perf_counter()
     collector = _Collector(dataset.split.category_ids)
-    inference_on_dataset(detector, test_loader(dataset, cfg, num_workers=num_workers), collector)
+    seen = GeneralizedRCNNWithTTA(cfg, detector) if cfg.TEST.AUG.ENABLED else detector
+    inference_on_dataset(seen, test_loader(dataset, cfg, num_workers=num_workers), collector)
     if not comm.is_main_process():
         return {}
     evaluation = _evaluate(dataset.split, collector.detections)
     if out_dir is not None:
         _write_json(out_dir / "detections.json", collector.detections)
         _write_json(out_dir / "pr.json", _precision_recall(dataset.split, evaluation))
-    return _scores(dataset.split, collector.detections, evaluation) | {"seconds": time.perf_counter() - start}
+    scores = _scores(dataset.split, collector.detections, evaluation)
+    if cfg.TEST.AUG.ENABLED:
+        passes = len(cfg.TEST.AUG.MIN_SIZES) * (2 if cfg.TEST.AUG.FLIP else 1)
+        scores["metric"] += f"; boxes of {passes} sizes and flips of each image joined (Detectron2's TEST.AUG)"
+    return scores | {"seconds": time.perf_counter() - start}
 
 
 def score_detections(dataset: DetectionDataset, detections: list[dict[str, Any]]) -> dict[str, Any]:

@@ -1,45 +1,13 @@
 """What a detector and its training are told, without Detectron2."""
 
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from training.options import Fraction, Positive, Section
-
-
-@dataclass(frozen=True)
-class DetectorSettings:
-    """What defines a detector apart from its classifier. None: as in `config_file` or Detectron2.
-
-    `head`: "fpn", a feature pyramid over `strides` and one level on top; or "c4", a single level, the last of `strides`
-    (earlier ones only count stages for `freeze_at`), and on each region the classifier's stage after that level, as in
-    the Faster R-CNN of He et al. (arXiv 1512.03385, appendix A), there stride 16 and res5.
-    """
-
-    num_classes: int
-    head: str = "fpn"
-    image_size: int = 800  # shorter side in pixels, in training and evaluation
-    max_image_size: int = 1333  # longer side in pixels
-    pixel_mean: tuple[float, float, float] = (0.485, 0.456, 0.406)  # RGB in 0..1, the classifier's
-    pixel_std: tuple[float, float, float] = (0.229, 0.224, 0.225)
-    strides: tuple[int, ...] = (4, 8, 16, 32)
-    norm: str = "FrozenBN"
-    freeze_at: int = 0
-    fpn_channels: int | None = None
-    anchor_sizes: tuple[float, ...] | None = None  # pixels; fpn: one per level (8 x stride), c4: on the level
-    anchor_ratios: tuple[float, ...] | None = None
-    rpn_batch_size: int | None = None  # anchors per image in the RPN's loss
-    roi_batch_size: int | None = None  # regions per image in the heads' loss
-    pre_nms_topk: int | None = None  # proposals per level, training and evaluation
-    train_proposals: int | None = None  # per image, after suppression
-    test_proposals: int | None = None
-    box_head_dim: int | None = None
-    overrides: Mapping[str, Any] = field(default_factory=dict)  # Detectron2 keys, such as MODEL.RPN.NMS_THRESH
-    config_file: Path | None = None  # a Detectron2 YAML, merged in first
 
 
 @dataclass(frozen=True)
@@ -181,48 +149,6 @@ class DetectorData(Section):
         if self.voc is not None:
             return f"{self.voc.folder()}, {self.voc.test}"
         return str(self.coco.test.annotations) if self.coco is not None else "digits"
-
-
-class DetectorModel(Section):
-    """Faster R-CNN around the classifier; None: as in `config_file` or Detectron2.
-
-    `head`: `fpn`, a feature pyramid over `strides`; `c4`, a single level, the last of `strides` ([16]), with the
-    classifier's next stage on each region (see detect/single_level.py).
-    """
-
-    head: Literal["fpn", "c4"] = "fpn"
-    image_size: Positive = 800  # shorter side in pixels
-    max_image_size: Positive = 1333  # longer side in pixels
-    strides: Annotated[tuple[Positive, ...], Field(min_length=1)] = (4, 8, 16, 32)
-    norm: Literal["FrozenBN", "BN", "SyncBN", "GN"] = "FrozenBN"
-    freeze_at: Annotated[int, Field(ge=0)] = 0  # 0: nothing is frozen, 1: the stem, 2: and the first stage, ...
-    fpn_channels: Positive | None = None
-    anchor_sizes: Annotated[tuple[float, ...], Field(min_length=1)] | None = (
-        None  # pixels, one a level; with c4 all on the one
-    )
-    anchor_ratios: Annotated[tuple[float, ...], Field(min_length=1)] | None = None
-    rpn_batch_size: Positive | None = None
-    roi_batch_size: Positive | None = None
-    pre_nms_topk: Positive | None = None
-    train_proposals: Positive | None = None
-    test_proposals: Positive | None = None
-    box_head_dim: Positive | None = None
-    overrides: dict[str, Any] = {}  # Detectron2's keys, such as MODEL.RPN.NMS_THRESH
-    config_file: Path | None = None  # a Detectron2 YAML that is merged in first
-
-    @model_validator(mode="after")
-    def _valid_head(self) -> "DetectorModel":
-        unused = [name for name in ("fpn_channels", "box_head_dim") if getattr(self, name) is not None]
-        if self.head == "c4" and unused:
-            raise ValueError(f"head: c4 has no {' and no '.join(unused)}; set it to null or leave it out")
-        return self
-
-    def settings(self) -> dict[str, Any]:
-        """What defines a detector, as JSON; without `head` where it is the one that there always was: hashes last."""
-        data = self.model_dump(mode="json")
-        if self.head == "fpn":
-            del data["head"]
-        return data
 
 
 class DetectorTraining(Section):

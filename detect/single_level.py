@@ -12,7 +12,7 @@ from typing import Any
 
 from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec
-from detectron2.modeling import FPN, ROI_HEADS_REGISTRY, Backbone, GeneralizedRCNN
+from detectron2.modeling import FPN, ROI_HEADS_REGISTRY, Backbone, GeneralizedRCNN, RetinaNet
 from detectron2.modeling.poolers import ROIPooler
 from detectron2.modeling.roi_heads import FastRCNNOutputLayers, Res5ROIHeads
 from torch import Tensor, nn
@@ -50,12 +50,10 @@ class StageROIHeads(Res5ROIHeads):
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
-        """Arguments of the constructor; ValueError for masks and keypoints, and without `build_detector`."""
+        """Arguments of the constructor; ValueError without `build_detector`."""
         offered = _STAGE.get()
         if offered is None:
             raise ValueError(f"{cls.__name__} needs a classifier: build the detector with detect.build.build_detector")
-        if cfg.MODEL.MASK_ON or cfg.MODEL.KEYPOINT_ON:
-            raise ValueError("head='c4' predicts boxes only; set MODEL.MASK_ON and MODEL.KEYPOINT_ON to False")
         stage, channels = offered
         (level,) = cfg.MODEL.ROI_HEADS.IN_FEATURES
         pooler = ROIPooler(
@@ -73,14 +71,14 @@ class StageROIHeads(Res5ROIHeads):
         }
 
 
-def masked_parts(detector: GeneralizedRCNN) -> dict[str, nn.Module]:
+def masked_parts(detector: GeneralizedRCNN | RetinaNet) -> dict[str, nn.Module]:
     """The parts that masks of single weights may cover; parameters have their names there.
 
     "body": the bottom-up network, named as the classifier. "stage": a single level's stage on regions, named likewise.
     "fpn": what has an FPN's layers, by Detectron2's names for them.
     """
     parts = {"body": detector.backbone.bottom_up.body}
-    if isinstance(detector.roi_heads, StageROIHeads):
+    if isinstance(detector, GeneralizedRCNN) and isinstance(detector.roi_heads, StageROIHeads):
         parts["stage"] = detector.roi_heads.res5
     if isinstance(detector.backbone, FPN):
         parts["fpn"] = detector.backbone

@@ -99,21 +99,22 @@ def _classifier(stage: Stage, runs: Path, image_size: tuple[int, int] | None) ->
 
 
 def _detector(stage: Stage, runs: Path, image_size: tuple[int, int] | None) -> _Subject:
-    from detect.build import SIGNATURE, ImageDetector, example_image
+    from detect.build import SIGNATURE, ImageDetector, count_classes, example_image
     from detect.cost import evaluation_macs
     from study.stages.detector import build
 
     run = stage.run(runs)
     network, weights = Network.load(run), read_weights(run.weights)
     built_by = stage if stage.kind == "train_detector" else stage.parents[0]  # the stage that names model and data
-    names = _classes(built_by, runs, len(weights["roi_heads.box_predictor.cls_score.weight"]) - 1)  # less background
+    names = _classes(built_by, runs, count_classes(weights))
     detector, cfg = build(built_by, network, network.build(), names["num_classes"], device="cpu")
     detector.load_state_dict(weights)
     size = image_size or (cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MIN_SIZE_TEST)
     macs = evaluation_macs(detector, cfg, image_size=size)
-    macs_of = f"one image of {size[0]} x {size[1]}, at most {cfg.MODEL.RPN.POST_NMS_TOPK_TEST} proposals"
+    regions = f", at most {cfg.MODEL.RPN.POST_NMS_TOPK_TEST} proposals" if macs.roi_heads else ""
+    macs_of = f"one image of {size[0]} x {size[1]}{regions}"
     description = {
-        **_detector_interface(network, cfg),
+        **_detector_interface(network, cfg, one_stage=not macs.roi_heads),
         **names,
         "costs": {
             "params": count_params(detector),
@@ -128,7 +129,7 @@ def _detector(stage: Stage, runs: Path, image_size: tuple[int, int] | None) -> _
     return _Subject("detector", ImageDetector(detector), example_image(size), SIGNATURE, description)
 
 
-def _detector_interface(network: Network, cfg: Any) -> dict[str, Any]:
+def _detector_interface(network: Network, cfg: Any, *, one_stage: bool) -> dict[str, Any]:
     """What goes in and what comes out; `cfg` is Detectron2's."""
     shorter, longer = cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST
     return {
@@ -144,7 +145,7 @@ def _detector_interface(network: Network, cfg: Any) -> dict[str, Any]:
             "scores": "(detections,) float32 in 0..1",
             "classes": "(detections,) int64, numbers of `classes` from 0",
         },
-        "score_threshold": cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST,
+        "score_threshold": (cfg.MODEL.RETINANET if one_stage else cfg.MODEL.ROI_HEADS).SCORE_THRESH_TEST,
         "most_detections": cfg.TEST.DETECTIONS_PER_IMAGE,
     }
 

@@ -39,7 +39,8 @@ def main(arguments: argparse.Namespace) -> int:
         watch(all_stages(routes), labels(routes, seeds=False), study, Console())
         return 0
     if arguments.dry_run:
-        print_plan(config, routes, arguments.runs, Console(width=None if sys.stdout.isatty() else 200))
+        console = Console(width=None if sys.stdout.isatty() else 200)
+        print_plan(config, routes, arguments.runs, console, arguments.config)
         return 0
     out, outcome = run_study(config, arguments.config, routes, arguments.runs, contents)
     print("\n".join(summary(read_json(out / "comparison.json"))))

@@ -47,7 +47,7 @@ def validated(section: type[SectionT], data: dict[str, Any], name: str) -> Secti
 
 def changed(section: SectionT, changes: dict[str, Any], name: str) -> SectionT:
     """`section` with some keys changed, validated again."""
-    return validated(type(section), {**section.model_dump(), **changes}, name)
+    return validated(type(section), {**section.model_dump(exclude_unset=True), **changes}, name)
 
 
 def file_options(method: str) -> list[str]:

@@ -12,6 +12,7 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.data import DatasetMapper, build_detection_test_loader, build_detection_train_loader, detection_utils
 from detectron2.data import transforms as T
+from detectron2.data.detection_utils import build_augmentation
 from detectron2.utils import comm
 from torch.utils.data import DataLoader, Dataset, Sampler
 
@@ -61,14 +62,13 @@ def train_loader(
     group_by_aspect: bool = False,
     num_workers: int = 0,
 ) -> DataLoader:
-    """An endless loader; its k-th batch depends only on (seed, start_iteration + k). Split over processes."""
+    """An endless loader; its k-th batch depends only on (seed, start_iteration + k). Split over processes.
+
+    `flip`, `group_by_aspect`: also where `cfg` says so.
+    """
     records = dataset.split.records(filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS)
-    resize = T.ResizeShortestEdge(cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.MAX_SIZE_TRAIN, cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING)
-    mapper = Mapper(
-        is_train=True,
-        augmentations=[resize, *([T.RandomFlip()] if flip else [])],
-        image_format=cfg.INPUT.FORMAT,
-    )
+    mapper = Mapper(is_train=True, augmentations=train_augmentations(cfg, flip), image_format=cfg.INPUT.FORMAT)
+    group_by_aspect = group_by_aspect or cfg.DATALOADER.ASPECT_RATIO_GROUPING
     stream = TrainStream(records, mapper, seed=seed, batch_size=batch_size, group_by_aspect=group_by_aspect)
     return build_detection_train_loader(
         dataset=stream,
@@ -78,6 +78,16 @@ def train_loader(
         aspect_ratio_grouping=False,
         num_workers=num_workers,
     )
+
+
+def train_augmentations(cfg: CfgNode, flip: bool) -> list[T.Augmentation]:
+    """Augmentations of a training image, as in Detectron2's DatasetMapper; `flip`: also if `cfg` says none."""
+    augmentations = build_augmentation(cfg, is_train=True)
+    if flip and cfg.INPUT.RANDOM_FLIP == "none":
+        augmentations.append(T.RandomFlip())
+    if cfg.INPUT.CROP.ENABLED:
+        augmentations.insert(0, T.RandomCrop(cfg.INPUT.CROP.TYPE, cfg.INPUT.CROP.SIZE))
+    return augmentations
 
 
 def test_loader(dataset: DetectionDataset, cfg: CfgNode, *, num_workers: int = 0) -> DataLoader:

@@ -5,10 +5,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from detect.settings import DetectorData, DetectorModel, DetectorTraining
+from detect.detector_model import DetectorModel
+from detect.settings import DetectorData, DetectorTraining
 from pruning.methods import get_method
 from training.options import Section, changed
 
+PRUNABLE_PYRAMIDS = ("fpn", "cascade")
 _PYRAMID_NORMS = ("", "BN", "SyncBN")  # others mix channels, or hold their scale as a constant
 
 
@@ -31,15 +33,25 @@ class Detector(Section):
         if "iterations" in self.fine_tune:
             raise ValueError("fine_tune.iterations: the iterations follow from fine_tune_share")
         changed(self.train, self.fine_tune, "fine_tune")
-        scratch = self.scratch_model()
-        if scratch.norm == "FrozenBN" or scratch.freeze_at:
+        scratch = self.scratch_model().settings()
+        if scratch["norm"] == "FrozenBN" or scratch["freeze_at"]:
             raise ValueError("from_scratch: a network without pretraining needs a trainable norm and freeze_at: 0")
         return self
 
     @model_validator(mode="after")
     def _has_what_is_pruned(self) -> "Detector":
-        if self.prune_scope != "backbone" and self.model.head != "fpn":
-            raise ValueError(f"prune_scope: {self.prune_scope} needs model.head: fpn; {self.model.head} has no FPN")
+        head = self.model.settings().get("head", "fpn")
+        if self.prune_scope != "backbone" and head not in PRUNABLE_PYRAMIDS:
+            why = "has no FPN" if head == "c4" else "has levels on its FPN that read the backbone"
+            raise ValueError(
+                f"prune_scope: {self.prune_scope} needs model.head: {' or '.join(PRUNABLE_PYRAMIDS)}; {head} {why}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _agrees_with_detectron2(self) -> "Detector":
+        check_augmentation(self.model, self.train, "train")
+        check_augmentation(self.model, changed(self.train, self.fine_tune, "fine_tune"), "fine_tune")
         return self
 
     def scope_settings(self) -> dict[str, str]:
@@ -47,8 +59,8 @@ class Detector(Section):
         return {} if self.prune_scope == "backbone" else {"scope": self.prune_scope}
 
     def scratch_model(self) -> DetectorModel:
-        """The model settings of a detector that starts from random weights."""
-        return changed(self.model, self.from_scratch, "from_scratch")
+        """The model settings of a detector that starts from random weights; they win over Detectron2's keys."""
+        return self.model.changed_over_detectron2(self.from_scratch, "from_scratch")
 
     def split_iterations(self) -> tuple[int, int]:
         """Iterations before and after pruning inside the detector; their sum is the budget."""
@@ -67,9 +79,23 @@ class Detector(Section):
         return changed(self.train, {**self.fine_tune, "iterations": after}, phase)
 
 
-def stated_norm(model: Mapping[str, Any]) -> str | None:
-    """The normalisation of the FPN in a stage's model settings; None where a Detectron2 YAML may say it."""
-    return model["overrides"].get("MODEL.FPN.NORM", None if model["config_file"] else "")
+def check_augmentation(model: DetectorModel, train: DetectorTraining, where: str) -> None:
+    """ValueError where a key of `train` and Detectron2's key for the same are set to different values."""
+    given = model.detectron2()
+    for name, key, value in (
+        ("flip", "INPUT.RANDOM_FLIP", "horizontal" if train.flip else "none"),
+        ("group_by_aspect", "DATALOADER.ASPECT_RATIO_GROUPING", train.group_by_aspect),
+    ):
+        if key in given and name in train.model_fields_set and given[key] != value:
+            raise ValueError(
+                f"{where}.{name}: {getattr(train, name)} and {key}={given[key]!r} differ; leave one of the two out"
+            )
+
+
+def stated_norm(model: Mapping[str, Any]) -> str:
+    """The normalisation of the FPN in a stage's model settings, Detectron2's MODEL.FPN.NORM."""
+    keys = (model["config_file"] or {"keys": {}})["keys"] | model["overrides"]
+    return str(keys.get("MODEL.FPN.NORM", ""))
 
 
 def check_pyramid(method: str, norm: str) -> None:

@@ -7,8 +7,6 @@ from tempfile import TemporaryFile
 from typing import Any
 
 from detect.data.open import open_detection
-from study.config.load import ConfigError
-from study.plan.estimate import Budget
 from study.stages.stage import Stage
 from training.files import canonical
 
@@ -21,15 +19,6 @@ def check_writable(runs: Path) -> None:
             pass
     except OSError as error:
         raise ValueError(f"{runs}: cannot write run directories there: {error.strerror or error}") from error
-
-
-def check_prunable(stages: Sequence[Stage], budget: Budget, source: Path) -> None:
-    """Work out every network before any is trained, so that a ratio that empties a layer is refused at once."""
-    for stage in stages:
-        try:
-            budget.network(stage)
-        except ValueError as error:
-            raise ConfigError(f"{source}: {stage.kind}: {error}") from error
 
 
 def check_detection_data(stages: Sequence[Stage], runs: Path) -> None:

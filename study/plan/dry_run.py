@@ -9,6 +9,7 @@ from rich.table import Table
 
 from study.config.schema import StudyConfig
 from study.plan.estimate import Budget
+from study.plan.foresee import foresee
 from study.plan.pipelines import Route, all_stages, labels
 from study.stages.contents import absences
 
@@ -17,10 +18,13 @@ from study.stages.contents import absences
 GPU_FLOPS = 10e12
 
 
-def print_plan(config: StudyConfig, routes: Sequence[Route], runs: Path, console: Console) -> None:
+def print_plan(
+    config: StudyConfig, routes: Sequence[Route], runs: Path, console: Console, source: Path = Path()
+) -> None:
     """The dry run: every stage with what it costs, who shares it, and what is done."""
     budget = Budget(runs, config.machine)
     stages = all_stages(routes)
+    foreseen = foresee(stages, budget, source)
     names = labels(routes)
     users = Counter(s.id for route in routes for s in route.stages)
     table = Table(title=f"{config.name}: {len(routes)} routes, {len(stages)} stages")
@@ -44,3 +48,4 @@ def print_plan(config: StudyConfig, routes: Sequence[Route], runs: Path, console
     for why in dict.fromkeys(absences(stages)):
         console.print(f"planned without its data, so the runs have no final names yet: {why}", highlight=False)
     console.print(f"about {hours:.3g} GPU hours are left at {speed}, which is assumed, not measured")
+    console.print(str(foreseen))

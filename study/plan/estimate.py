@@ -68,6 +68,23 @@ class Budget:
         find = self._classifier if stage.kind in ("train_classifier", "prune") else self._detector
         return replace(find(stage, known), at_most=network is None)
 
+    def check(self, stage: Stage) -> None:
+        """ValueError for what `estimate` cannot work out; a budget that an unknown network decides is left."""
+        network = self.network(stage)
+        if network is None and stage.settings.get("budget"):
+            self._detector_costs(stage, self._larger(stage))
+        else:
+            self.estimate(stage)
+
+    def build(self, stage: Stage) -> tuple[Any, Any, Any]:
+        """The detector of a training stage without trained weights, its Detectron2 config and its training data."""
+        return self._built(stage, self.network(stage) or self._larger(stage))
+
+    def arch(self, stage: Stage) -> list[Any]:
+        """Name and options of the network that a stage leaves behind, whatever was pruned of it."""
+        plan = (self.network(stage) or self._larger(stage)).plan
+        return [plan.arch, dict(plan.options)]
+
     def _larger(self, stage: Stage) -> Network:
         """The network that one of unknown shape comes from."""
         if starts_dense(stage):
@@ -187,21 +204,26 @@ class Budget:
     def _detector_costs(self, stage: Stage, network: Network) -> tuple[int, int, int]:
         """Params, MACs of one image, training MACs of one image."""
         from detect.cost import detector_params, evaluation_macs, training_macs
-        from detect.data import class_names
         from detect.data.loader import mean_image_size
-        from study.stages.detector import build
 
         trained = next(s for s in reversed(stage.with_ancestors()) if s.kind == "train_detector")
         kept = {name: int(mask.sum()) for name, mask in (network.masks or {}).items()}
         key = (str(trained.settings["model"]), network.plan.to_json(), str(kept))
         if key not in self._detectors:
-            dataset = open_detection(trained.settings["data"], "train", self.runs / "data")
-            detector, cfg = build(trained, network, network.build(), len(class_names(dataset)), device="cpu")
+            detector, cfg, dataset = self._built(trained, network)
             size = mean_image_size(dataset, cfg)
             macs = evaluation_macs(detector, cfg, image_size=size, masks=network.masks).total
             per_image = training_macs(detector, cfg, image_size=size, masks=network.masks)
             self._detectors[key] = (detector_params(detector, network.masks)[1], macs, per_image)
         return self._detectors[key]
+
+    def _built(self, stage: Stage, network: Network) -> tuple[Any, Any, Any]:
+        from detect.data import class_names
+        from study.stages.detector import build
+
+        dataset = open_detection(stage.settings["data"], "train", self.runs / "data")
+        classifier = rebuild_blank(network.backbone().plan, network.num_classes)
+        return *build(stage, network, classifier, len(class_names(dataset)), device="cpu"), dataset
 
     def _detector(self, stage: Stage, network: Network) -> Estimate:
         params, macs, per_image = self._detector_costs(stage, network)

@@ -144,6 +144,8 @@ def _at_point(config: StudyConfig, point: Mapping[str, Any], source: str) -> Stu
         return config
     data = config.model_dump(exclude={"variants", "grid"})
     data["prune"] = config.prune.model_dump(exclude_unset=True)  # only what the file said: `target` refuses defaults
+    if config.detector is not None:  # likewise: what the file left out, a Detectron2 YAML may say
+        data["detector"] = config.detector.model_dump(exclude_unset=True)
     for key, value in point.items():
         if key == "variant":
             changes = config.variants[value]

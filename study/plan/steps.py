@@ -7,7 +7,6 @@ from typing import Any, Protocol
 
 from classify.models import in_channels
 from classify.regimes import get_regime
-from detect.settings import DetectorModel
 from pruning.methods import get_method
 from study.config.detector import Detector, check_pyramid, stated_norm
 from study.config.schema import Guide
@@ -127,7 +126,7 @@ class StageBuilder:
         training = detector.training("train" if scratch else phase)  # type: ignore[arg-type]
         settings = {
             "data": self._detection(),
-            "model": self._model(model),
+            "model": model.settings(),
             "train": {**training.model_dump(mode="json"), **_checked(changes, training)},
             "init": "random" if scratch else "inherited",
         }
@@ -143,9 +142,10 @@ class StageBuilder:
     def prune_detector(self, parent: Stage | None, changes: dict[str, Any]) -> Stage:
         stage = _expect(parent, "train_detector")
         settings = {**self._pruning(changes), **self._detector().scope_settings()}
-        norm = stated_norm(stage.settings["model"])
-        if "scope" in settings and norm is not None:
-            check_pyramid(settings["method"], norm)
+        if is_structural(settings["target"]):
+            raise ValueError(f"target {settings['target']!r} is a shape of a classifier; prune it before the transfer")
+        if "scope" in settings:
+            check_pyramid(settings["method"], stated_norm(stage.settings["model"]))
         return self.stage("prune_detector", settings, stage)
 
     def evaluate(self, parent: Stage) -> Stage:
@@ -195,13 +195,6 @@ class StageBuilder:
 
     def _detection(self) -> dict[str, Any]:
         return self.contents.detection(self._detector().dataset)
-
-    def _model(self, model: DetectorModel) -> dict[str, Any]:
-        """A detector's settings; a Detectron2 YAML counts by its content."""
-        settings = model.settings()
-        if model.config_file is not None:
-            settings["config_file"] = self.contents.yaml_file(model.config_file, "detector.model.config_file")
-        return settings
 
 
 @dataclass(frozen=True)

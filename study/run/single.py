@@ -16,6 +16,8 @@ from study.config.load import load_config
 from study.config.schema import ClassifyConfig, DetectConfig
 from study.config.sections import Classifier, Evaluation, Machine, Pruning
 from study.plan.checks import check_detection_data, check_writable
+from study.plan.estimate import Budget
+from study.plan.foresee import foresee
 from study.plan.steps import StageBuilder
 from study.run.executors import check_executor
 from study.run.launch import finish, launch
@@ -106,8 +108,8 @@ def train_classifier_alone(
     else:
         stage = builder.classify(None, {})
     if launched_processes() > 1:
-        return run_together(stage, config.machine, runs, partial(_run, [stage], runs))
-    return _run([stage], runs, config.machine)
+        return run_together(stage, config.machine, runs, partial(_run, [stage], runs, path=path))
+    return _run([stage], runs, config.machine, path)
 
 
 def _check_input(classifier: Classifier, pruned: Stage, stage: Stage, runs: Path) -> None:
@@ -133,7 +135,7 @@ def train_detector_alone(path: Path, overrides: list[str], *, backbone: Path, ru
     if launched_processes() > 1:
         raise ValueError("torchrun starts a classifier's processes; a detector's are started by --num-gpus")
     config, stages = _detector_stages(path, overrides, backbone, runs)
-    return _run(stages, runs, config.machine)
+    return _run(stages, runs, config.machine, path)
 
 
 def train_detector_together(
@@ -145,7 +147,7 @@ def train_detector_together(
     config, stages = _detector_stages(path, overrides, backbone, runs)
     processes.check(device_of(config.machine))
     if processes.machine_rank == 0:
-        _check(stages, runs)
+        _check(stages, runs, config.machine, path)
     return run_in_processes(_train_with_others, (path, overrides, backbone, runs, processes.num_gpus), processes)
 
 
@@ -190,9 +192,9 @@ def _parent(run: Path, runs: Path) -> Stage:
     return stage
 
 
-def _run(stages: list[Stage], runs: Path, machine: Machine) -> tuple[Path, Outcome]:
+def _run(stages: list[Stage], runs: Path, machine: Machine, path: Path) -> tuple[Path, Outcome]:
     check_executor(machine)
-    _check(stages, runs)
+    _check(stages, runs, machine, path)
     return _run_checked(stages, runs, machine)
 
 
@@ -202,7 +204,8 @@ def _run_checked(stages: list[Stage], runs: Path, machine: Machine) -> tuple[Pat
     return stages[-1].run(runs).path, outcome
 
 
-def _check(stages: list[Stage], runs: Path) -> None:
+def _check(stages: list[Stage], runs: Path, machine: Machine, path: Path) -> None:
     check_there(stages)
     check_writable(runs)
+    foresee(stages, Budget(runs, machine), path)
     check_detection_data(stages, runs)

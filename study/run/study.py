@@ -9,10 +9,11 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from study.config.load import ConfigError, load_config
+from study.config.load import load_config
 from study.config.schema import StudyConfig
-from study.plan.checks import check_detection_data, check_prunable, check_writable
+from study.plan.checks import check_detection_data, check_writable
 from study.plan.estimate import Budget
+from study.plan.foresee import foresee
 from study.plan.pipelines import Route, all_stages, expand, labels
 from study.report.comparison import collect
 from study.report.write import write_report
@@ -23,6 +24,7 @@ from study.stages.stage import Stage
 from study.stages.store import RunDir
 from training.device import set_threads
 from training.files import read_json, remove_partial, write_json
+from training.strict_yaml import ConfigError
 
 FOLDER = "tensorboard"
 
@@ -80,7 +82,7 @@ def _run_study(
     config: StudyConfig, config_file: Path, routes: Sequence[Route], runs: Path, contents: Contents
 ) -> Outcome:
     stages, out = all_stages(routes), runs / config.name
-    check_prunable(stages, Budget(runs, config.machine), config_file)
+    foresee(stages, Budget(runs, config.machine), config_file)
     check_detection_data(stages, runs)
     study = {
         "config": config.model_dump(mode="json", exclude_unset=True),

@@ -1,10 +1,9 @@
 """What of a study's files defines its results: their contents. Where they are, and when they were written, does not.
 
 Everything that a stage reads and no stage made is found by `Contents` before the stage has a name: data sets, given
-weights, patterns, Detectron2's YAML. `check_unchanged` looks again when the stage runs.
+weights, patterns. `check_unchanged` looks again when the stage runs.
 """
 
-import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,7 +14,6 @@ from classify.data import data_pieces
 from classify.data.content import Piece
 from detect.data.open import annotations_now, detection_data, open_detection
 from detect.settings import DetectorData
-from study.config.load import parse_yaml_file
 from study.config.sections import ClassifierData, Machine
 from study.stages.content_sums import FOLDER, ContentSums, alone
 from study.stages.data import with_paths
@@ -55,10 +53,6 @@ class Contents:
     def file(self, path: Path, key: str) -> dict[str, Any]:
         """A file given by config key `key`: its SHA-256, and where it is."""
         return self._once(["file", str(path)], lambda: _given(path, key))
-
-    def yaml_file(self, path: Path, key: str) -> dict[str, Any]:
-        """A Detectron2 YAML together with the files that its `_BASE_` names."""
-        return self._once(["yaml", str(path)], lambda: _given_yaml(path, key))
 
     def _once(self, asked: Sequence[Any], find: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         key = canonical(asked)
@@ -127,7 +121,7 @@ def check_unchanged(stage: Stage, runs: Path, machine: Machine) -> None:
     detectors = [s.settings["model"] for s in before if "model" in s.settings] if kind == "data" else []
     for given in _files(stage.settings, detectors):
         path = Path(given["paths"]["file"])
-        _same(str(path), given["sha256"], _chain_digest(path) if given.get("chain") else file_digest(path))
+        _same(str(path), given["sha256"], file_digest(path))
 
 
 def _files(*settings: Any) -> Iterator[Mapping[str, Any]]:
@@ -179,28 +173,3 @@ def _given(path: Path, key: str) -> dict[str, Any]:
         return {"sha256": file_digest(path), "paths": {"file": str(path)}}
     except ValueError as error:
         raise ValueError(f"{key}: {error}") from error
-
-
-def _given_yaml(path: Path, key: str) -> dict[str, Any]:
-    try:
-        return {"sha256": _chain_digest(path), "chain": True, "paths": {"file": str(path)}}
-    except ValueError as error:
-        raise ValueError(f"{key}: {error}") from error
-
-
-def _chain_digest(path: Path) -> str:
-    """SHA-256 of a Detectron2 YAML and, in order, of the files it is based on."""
-    sums = [file_digest(file) for file in _chain(path, ())]
-    return sums[0] if len(sums) == 1 else hashlib.sha256("\n".join(sums).encode()).hexdigest()
-
-
-def _chain(path: Path, before: tuple[Path, ...]) -> Iterator[Path]:
-    if path in before:
-        raise ValueError(f"{path}: `_BASE_` leads back to itself")
-    if not path.is_file():
-        raise ValueError(f"{path}: there is no such file")
-    content = parse_yaml_file(path)
-    yield path
-    base = content.get("_BASE_") if isinstance(content, dict) else None
-    for name in [base] if isinstance(base, str) else base or []:
-        yield from _chain(path.parent / Path(name).expanduser(), (*before, path))

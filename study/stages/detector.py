@@ -14,9 +14,10 @@ from detect.cost import training_macs
 from detect.data import DetectionDataset, class_names
 from detect.data.loader import mean_image_size, train_loader
 from detect.data.open import open_detection
+from detect.detector_config import settings_from
 from detect.prune import backbone_groups, detection_loss, prune_detector
 from detect.pyramid import join, narrow_pyramid, pyramid_groups
-from detect.settings import DetectorSettings, TrainSettings
+from detect.settings import TrainSettings
 from detect.single_level import masked_parts
 from detect.train import scaled_to_processes, train_detector
 from pruning.graph.groups import Group
@@ -182,14 +183,8 @@ def load_detector(stage: Stage, runs: Path, num_classes: int, *, device: str) ->
 
 def build(stage: Stage, network: Network, classifier: nn.Module, num_classes: int, *, device: str) -> tuple[Any, Any]:
     """The detector that a training stage's settings describe, around `classifier`, as narrow as `network` says."""
-    model = dict(stage.settings["model"])
-    model["config_file"] = Path(model["config_file"]["paths"]["file"]) if model["config_file"] else None
-    lists = {k: tuple(v) for k, v in model.items() if isinstance(v, list)}
-    settings = DetectorSettings(
-        num_classes=num_classes,
-        pixel_mean=network.mean,  # type: ignore[arg-type]
-        pixel_std=network.std,  # type: ignore[arg-type]
-        **{**model, **lists},
+    settings = settings_from(
+        stage.settings["model"], num_classes=num_classes, pixel_mean=network.mean, pixel_std=network.std
     )
     detector, cfg = build_detector(classifier, settings=settings, device=device)
     if network.pyramid_plan().changes_shape:

@@ -7,7 +7,7 @@ from torchvision.models.resnet import BasicBlock, ResNet
 
 from detect.build import build_detector
 from detect.cost import DetectorMacs, detector_macs, detector_params, evaluation_macs, training_macs
-from detect.settings import DetectorSettings
+from detect.detector_config import DetectorSettings
 from pruning.cost import count_macs, count_params
 
 SETTINGS = DetectorSettings(

@@ -12,11 +12,10 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from torch import nn
 
-from detect.build import make_config
 from detect.data import CocoDataset
+from detect.detector_config import DetectorSettings, make_config
 from detect.evaluate import METRICS, evaluate_detector, score_detections
 from detect.pictures import draw_scenes
-from detect.settings import DetectorSettings
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import torch
 from classify.export import export
 from classify.models import build
 from detect.build import SIGNATURE, ImageDetector, build_detector, example_image
-from detect.settings import DetectorSettings
+from detect.detector_config import DetectorSettings
 
 SETTINGS = DetectorSettings(
     num_classes=3,

@@ -8,8 +8,8 @@ from torch import nn
 
 from classify.models import arch, build
 from detect.build import build_detector
+from detect.detector_config import DetectorSettings
 from detect.prune import backbone_groups, prune_detector
-from detect.settings import DetectorSettings
 from pruning.select import Selection
 
 OPTIONS = {"width": 0.25}

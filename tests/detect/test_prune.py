@@ -12,8 +12,8 @@ from classify.models import arch, build, rebuild
 from classify.models.preresnet import PreResNet, PreResNetShape
 from detect.backbone import load_classifier
 from detect.build import build_detector
+from detect.detector_config import DetectorSettings
 from detect.prune import backbone_groups, detection_loss, prune_detector
-from detect.settings import DetectorSettings
 from pruning.cost import count_macs
 from pruning.design.pattern import Pattern
 from pruning.methods import METHODS

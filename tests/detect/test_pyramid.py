@@ -11,9 +11,9 @@ from torch import fx, nn
 
 from classify.models import arch, build, rebuild
 from detect.build import build_detector
+from detect.detector_config import DetectorSettings
 from detect.prune import detection_loss, prune_detector
 from detect.pyramid import join, narrow_pyramid, put_back, pyramid_groups
-from detect.settings import DetectorSettings
 from pruning.cost import count_params
 from pruning.design.pattern import Pattern
 from pruning.methods import METHODS, get_method
@@ -29,6 +29,7 @@ SETTINGS = DetectorSettings(
     num_classes=2,
     image_size=64,
     max_image_size=64,
+    strides=(4, 8, 16, 32),
     norm="BN",
     fpn_channels=10,
     box_head_dim=16,

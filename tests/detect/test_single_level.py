@@ -13,10 +13,10 @@ from torchvision.models.resnet import BasicBlock, ResNet
 
 from classify.models import arch, build, rebuild
 from detect.backbone import ClassifierBackbone, FusedFrozenBatchNorm2d, stage_after
-from detect.build import build_detector, make_config
+from detect.build import build_detector
 from detect.cost import detector_macs
+from detect.detector_config import DetectorSettings, make_config
 from detect.prune import backbone_groups, prune_detector
-from detect.settings import DetectorSettings
 from detect.single_level import masked_parts
 from pruning.plan import PruningPlan
 from pruning.select import Selection
@@ -150,10 +150,10 @@ def test_both_parts_of_the_classifier_are_found_by_its_names():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"head": "c5"}, "head='c5' is not one of fpn, c4"),
+        ({"head": "c5"}, "head='c5' is not one of fpn, cascade, c4, retinanet"),
         ({"strides": (32,)}, r"no feature map of stride 64; .* the head of a single level at stride 32 is the stage"),
         ({"fpn_channels": 8}, "fpn_channels=8 means nothing with head='c4'"),
-        ({"overrides": {"MODEL.MASK_ON": True}}, "head='c4' predicts boxes only"),
+        ({"overrides": {"MODEL.MASK_ON": True}}, "MODEL.MASK_ON=True cannot be: detectors predict boxes only"),
     ],
 )
 def test_what_cannot_be_is_refused(changes, message):

@@ -6,7 +6,7 @@ import torch
 from classify.models import arch, build, channel_groups
 from detect.backbone import ClassifierBackbone, load_classifier
 from detect.build import build_detector
-from detect.settings import DetectorSettings
+from detect.detector_config import DetectorSettings
 from pruning.graph.layers import ScatterOutputs, SelectInputs
 from pruning.methods import Choice
 from pruning.prune import prune, prune_by_choice

@@ -12,8 +12,9 @@ from PIL import Image
 from support.tiny_classification import run, tiny
 from support.voc_layout import voc_object, write_voc
 
+from detect.detector_model import DetectorModel
 from detect.settings import DetectorData
-from study import content_sums
+from study.stages import content_sums
 from study.config.sections import ClassifierData, Machine
 from study.run.stage import run_stage
 from study.run.study import load_written_study, report_again, run_study
@@ -226,14 +227,15 @@ def test_a_detectron2_file_counts_by_its_content_and_that_of_its_bases(tmp_path)
         (tmp_path / place / "mine.yaml").write_text("_BASE_: base.yaml\n")
 
     def sum_of(place):
-        return Contents().yaml_file(tmp_path / place / "mine.yaml", "detector.model.config_file")["sha256"]
+        settings = DetectorModel(config_file=tmp_path / place / "mine.yaml").settings()
+        return Stage("train_detector", {"model": settings}, (), 0).hash
 
     before = sum_of("one")
     assert sum_of("two") == before
     (tmp_path / "one" / "base.yaml").write_text("MODEL: {RPN: {NMS_THRESH: 0.6}}\n")
     assert sum_of("one") != before
     (tmp_path / "one" / "base.yaml").unlink()
-    with pytest.raises(ValueError, match=r"detector\.model\.config_file: .*base\.yaml: there is no such file"):
+    with pytest.raises(ValueError, match=r"base\.yaml: no such Detectron2 config file"):
         sum_of("one")
     (tmp_path / "one" / "base.yaml").write_text("_BASE_: mine.yaml\n")
     with pytest.raises(ValueError, match="leads back to itself"):

@@ -8,10 +8,10 @@ from support.tiny_classification import tiny
 
 from classify.models import build
 from pruning.plan import PruningPlan
-from study.config.load import ConfigError
 from study.stages.given_weights import check_given, load_given
 from study.stages.network import Network
 from training.files import file_digest
+from training.strict_yaml import ConfigError
 
 
 def test_a_head_for_other_classes_is_refused_with_the_key_that_allows_it(tmp_path):

@@ -12,11 +12,11 @@ from support.tiny_study import tiny as tiny_detection
 
 from classify.train import TrainOutcome
 from pruning.methods import METHODS
-from study.config.load import ConfigError
 from study.plan.estimate import Budget
 from study.run.single import train_classifier_alone
 from study.run.study import run_study
 from training.files import file_digest
+from training.strict_yaml import ConfigError
 
 WITH_EFFECT = [name for name, method in METHODS.items() if method.training_effect is not None]
 

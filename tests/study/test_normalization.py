@@ -9,13 +9,13 @@ from support.tiny_study import tiny as tiny_detection
 from classify.calibration import CalibrationImages, ImageSource
 from classify.models import build, example_input, in_channels
 from classify.models.normalization import published_normalization
-from study.config.load import ConfigError
 from study.export import export_run
 from study.prune_one.job import PruneJob
 from study.prune_one.prune import prune_alone
 from study.run.study import run_study
 from study.stages.detector import load_detector
 from study.stages.network import Network
+from training.strict_yaml import ConfigError
 
 
 @pytest.mark.parametrize(

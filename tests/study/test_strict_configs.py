@@ -6,7 +6,7 @@ import pytest
 from filelock import FileLock
 from support.tiny_study import DIGITS
 
-from study.config.load import ConfigError, load_config, parse_yaml, read_yaml
+from study.config.load import load_config, read_yaml
 from study.config.schema import StudyConfig
 from study.prune_one.arguments import make_parser
 from study.prune_one.job import job_from_words
@@ -14,6 +14,7 @@ from study.run.study import load_study
 from study.run.watch import check_begun
 from study.stages.contents import Contents
 from study.stages.store import RunDir
+from training.strict_yaml import ConfigError, parse_yaml
 
 
 def write(path: Path, text: str) -> Path:

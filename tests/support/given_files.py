@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from classify.models import build
-from study.config.load import ConfigError
 from study.plan.checks import check_prunable
 from study.plan.estimate import Budget
 from support.tiny_classification import tiny
+from training.strict_yaml import ConfigError
 
 WIDTH = {"width": 0.125}
 CLASSIFIER = {"classifier.options": WIDTH, "machine.precision": "float32", "machine.device": "cpu"}

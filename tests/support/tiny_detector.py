@@ -10,7 +10,8 @@ from torchvision.models.resnet import BasicBlock, ResNet
 
 from detect.build import build_detector
 from detect.data import CocoDataset
-from detect.settings import DetectorSettings, TrainSettings
+from detect.detector_config import DetectorSettings
+from detect.settings import TrainSettings
 
 
 def two_squares(folder):

@@ -7,12 +7,11 @@ from PIL import Image
 from support.coco_layout import coco_box, encoded, grey_16_bits, picture, turned, write_coco
 from support.voc_layout import SIZE, voc_object, write_voc
 
-from detect.build import make_config
 from detect.data import VocDataset, check_apart, check_classes, check_dataset
 from detect.data import problems as named
 from detect.data.loader import train_loader
 from detect.data.problems import KINDS
-from detect.settings import DetectorSettings
+from detect.detector_config import DetectorSettings, make_config
 from study.run.launch import launch, make_parser
 from tools.check_data import add_arguments, main
 

@@ -7,14 +7,13 @@ from detectron2.data.detection_utils import read_image
 from PIL import Image
 from support.coco_layout import coco_box, encoded, grey_16_bits, picture, turned, write_coco
 
-from detect.build import make_config
 from detect.data import check_dataset
 from detect.data.check import check_apart, check_split, shared_images
 from detect.data.loader import test_loader as every_image_once
 from detect.data.loader import train_loader
 from detect.data.picture import read_picture
 from detect.data.problems import KINDS, box_fault, by_kind
-from detect.settings import DetectorSettings
+from detect.detector_config import DetectorSettings, make_config
 
 
 def _found(dataset):

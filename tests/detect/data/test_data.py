@@ -9,11 +9,10 @@ import pytest
 import torch
 from PIL import Image
 
-from detect.build import make_config
 from detect.data import CocoDataset, check_dataset, class_names
 from detect.data.loader import PositionSampler, TrainStream, seeded_rng, train_loader
 from detect.data.loader import test_loader as every_image_once
-from detect.settings import DetectorSettings
+from detect.detector_config import DetectorSettings, make_config
 from training.seeding import seed_generators
 
 

@@ -7,11 +7,12 @@ import pytest
 import torch
 
 from classify.weights_file import read_weights_file
-from study.config.load import ConfigError, load_config
+from study.config.load import load_config
 from study.config.schema import StudyConfig
 from study.stages.network import read_weights
 from study.stages.stage import load_stage
 from study.stages.store import RunDir
+from training.strict_yaml import ConfigError
 
 
 class Evil:

@@ -2,8 +2,9 @@ from pathlib import Path
 
 import pytest
 
-from study.config.load import ConfigError, load_config, merge, read_yaml
+from study.config.load import load_config, merge, read_yaml
 from study.config.schema import StudyConfig
+from training.strict_yaml import ConfigError
 
 DIGITS = Path(__file__).parents[3] / "configs" / "pipelines" / "digits.yaml"
 

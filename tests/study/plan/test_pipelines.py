@@ -3,10 +3,10 @@
 import pytest
 from support.tiny_study import DIGITS, tiny
 
-from study.config.load import ConfigError
 from study.plan.pipelines import all_stages, labels
 from study.run.study import load_study
 from study.stages.stage import Stage
+from training.strict_yaml import ConfigError
 
 
 def kinds(route):

@@ -12,10 +12,10 @@ from classify.models import build
 from pruning.design.pattern import Pattern
 from pruning.masks import Masks
 from pruning.plan import PruningPlan
-from study.config.load import ConfigError
 from study.run.study import run_study
 from study.stages.classifier import starting_model
 from study.stages.network import Network, load_model, read_weights
+from training.strict_yaml import ConfigError
 
 SLIMMING = {"prune": {"method": "slimming", "ratio": 0.25, "level": "global"}}
 L1 = {"prune": {"method": "l1_filter", "ratio": 0.5}}

@@ -9,12 +9,12 @@ from support.tiny_study import DIGITS, tiny
 from pruning.masks import Masks
 from pruning.plan import PruningPlan
 from study.config.detector import check_pyramid
-from study.config.load import ConfigError
 from study.export import export_run
 from study.plan.estimate import Budget
 from study.run.study import run_study
 from study.stages.detector import load_detector
 from study.stages.network import Network, read_weights
+from training.strict_yaml import ConfigError
 
 WITH_FPN = "detector.prune_scope=backbone+fpn"
 SLIMMING = "prune={method: slimming, ratio: 0.4}"
@@ -59,7 +59,7 @@ def test_what_a_method_adds_to_training_is_told_the_scope():
         (["detector.prune_scope=fpn"], "prune_scope: Input should be 'backbone' or 'backbone+fpn' (got 'fpn')"),
         (
             [WITH_FPN, "detector.model={head: c4, strides: [8]}"],
-            "prune_scope: backbone+fpn needs model.head: fpn; c4 has no FPN",
+            "prune_scope: backbone+fpn needs model.head: fpn or cascade; c4 has no FPN",
         ),
         (
             [WITH_FPN, SLIMMING],
@@ -79,10 +79,12 @@ def test_what_cannot_be_pruned_is_refused_in_one_sentence(overrides, message):
     assert "\n" not in str(error.value)
 
 
-def test_a_detectron2_yaml_may_say_the_norm_and_is_asked_when_it_is_there(tmp_path):
-    """Before the detector is pruned: its file is no part of the config."""
+def test_a_detectron2_yaml_may_say_the_norm(tmp_path):
     file = tmp_path / "fpn.yaml"
     file.write_text("VERSION: 2\n")
+    with pytest.raises(ConfigError, match="slimming ranks channels by the BatchNorm"):
+        stages(WITH_FPN, SLIMMING, f"detector.model.config_file={file}")
+    file.write_text("MODEL: {FPN: {NORM: BN}}\n")
     chain = stages(WITH_FPN, SLIMMING, f"detector.model.config_file={file}")["transfer_then_prune"]
     assert chain[2].settings["scope"] == "backbone+fpn"
     with pytest.raises(ValueError, match="slimming ranks channels by the BatchNorm"):

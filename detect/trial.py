@@ -1,0 +1,47 @@
+"""A detector tried before any training: what it cannot do fails now, in one sentence, and not after hours."""
+
+import numpy as np
+import torch
+from detectron2.config import CfgNode
+from detectron2.data import transforms as T
+from detectron2.structures import Boxes, Instances
+from detectron2.utils.events import EventStorage
+from torch import nn
+
+from detect.data.loader import train_augmentations
+from training.synchronised_norm import synchronised_norms
+
+_LARGEST = 4  # of the coarsest stride: what fails at this size fails at any
+
+
+def try_detector(
+    detector: nn.Module, cfg: CfgNode, *, image_size: tuple[int, int], batch_size: int, divisor: int
+) -> None:
+    """Compute the losses of up to two blank images with a box each, their gradients, and what is detected in one.
+
+    `image_size`: (height, width) in pixels of the data's images as the detector sees them; larger ones are tried at
+    four times `divisor`, the backbone's coarsest stride. ValueError says what failed. The detector's statistics change.
+    """
+    height, width = (min(side, _LARGEST * divisor) for side in image_size)
+    try:
+        T.AugmentationList(train_augmentations(cfg, flip=False))(T.AugInput(np.zeros((*image_size, 3), np.uint8)))
+        with torch.random.fork_rng(devices=[]), EventStorage(), synchronised_norms(detector, nn.SyncBatchNorm):
+            torch.manual_seed(0)
+            losses = detector.train()([_record(height, width) for _ in range(min(batch_size, 2))])
+            torch.stack(list(losses.values())).sum().backward()
+            with torch.no_grad():
+                detector.eval()([_record(height, width)])
+    except (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        what = " ".join(str(error).split()) or "no reason given"
+        raise ValueError(
+            f"detector.model: this detector cannot be trained; on blank images of {height} x {width} pixels:"
+            f" {type(error).__name__}: {what}"
+        ) from error
+
+
+def _record(height: int, width: int) -> dict[str, object]:
+    instances = Instances((height, width))
+    instances.gt_boxes = Boxes(torch.tensor([[0.25 * width, 0.25 * height, 0.75 * width, 0.75 * height]]))
+    instances.gt_classes = torch.zeros(1, dtype=torch.int64)
+    image = torch.zeros(3, height, width, dtype=torch.uint8)
+    return {"image": image, "height": height, "width": width, "instances": instances}

@@ -1,0 +1,58 @@
+"""What would fail after hours, found before anything is trained: every network, and every detector in a trial."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from study.plan.estimate import Budget
+from study.stages.stage import Stage
+from training.files import canonical
+from training.strict_yaml import ConfigError
+
+
+@dataclass(frozen=True)
+class Foreseen:
+    """How many detectors were built and tried on small images, and the seconds that all checks took."""
+
+    detectors: int
+    seconds: float
+
+    def __str__(self) -> str:
+        tried = f", detectors tried on blank images: {self.detectors}" if self.detectors else ""
+        return f"checked in {self.seconds:.1f} s: every network and its cost worked out{tried}"
+
+
+def foresee(stages: Sequence[Stage], budget: Budget, source: Path) -> Foreseen:
+    """Work out the network and cost of every stage that is left, and try each detector that differs by its settings.
+
+    ConfigError with the stage's kind and one sentence for what cannot be pruned, built, counted or trained.
+    """
+    start = time.perf_counter()
+    tried: set[str] = set()
+    for stage in stages:
+        try:
+            budget.network(stage)
+            if not stage.run(budget.runs).done:
+                _try_once(stage, budget, tried)
+                budget.check(stage)
+        except ValueError as error:
+            raise ConfigError(f"{source}: {stage.kind}: {error}") from error
+    return Foreseen(len(tried), time.perf_counter() - start)
+
+
+def _try_once(stage: Stage, budget: Budget, tried: set[str]) -> None:
+    if stage.kind != "train_detector":
+        return
+    key = canonical({name: stage.settings[name] for name in ("data", "model")} | {"arch": budget.arch(stage)})
+    if key in tried:
+        return
+    from detect.data.loader import mean_image_size, train_loader  # Detectron2, which classification works without
+    from detect.trial import try_detector
+
+    tried.add(key)
+    detector, cfg, dataset = budget.build(stage)
+    divisor = max(shape.stride for shape in detector.backbone.bottom_up.output_shape().values())
+    size, batch = mean_image_size(dataset, cfg), stage.settings["train"]["batch_size"]
+    try_detector(detector, cfg, image_size=size, batch_size=batch, divisor=divisor)
+    train_loader(dataset, cfg, batch_size=batch, seed=0, group_by_aspect=stage.settings["train"]["group_by_aspect"])

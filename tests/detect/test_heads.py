@@ -1,0 +1,158 @@
+"""Cascade R-CNN and RetinaNet around a classifier: built, trained, resumed, evaluated, counted, pruned, exported."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from detectron2.modeling import RetinaNet
+from detectron2.modeling.roi_heads import CascadeROIHeads
+from support.tiny_detector import SMALL, make_detector, settings, two_squares
+
+from classify.export import export
+from classify.models import arch, build
+from detect.build import SIGNATURE, ImageDetector, build_detector, count_classes, example_image
+from detect.cost import detector_params, evaluation_macs, training_macs
+from detect.detector_config import DetectorSettings
+from detect.evaluate import METRICS, evaluate_detector
+from detect.heads import IDLE
+from detect.prune import backbone_groups, prune_detector
+from detect.train import train_detector
+from pruning.cost import count_params
+from pruning.select import Selection
+
+ONE_STAGE = {"head": "retinanet", "anchor_sizes": (16, 32, 64, 128, 256), **dict.fromkeys(IDLE["retinanet"])}
+HEADS = {"cascade": {"head": "cascade"}, "retinanet": ONE_STAGE}
+both = pytest.mark.parametrize("head", HEADS)
+
+
+@both
+def test_it_trains_and_is_evaluated(head, tmp_path):
+    detector, cfg = make_detector(**HEADS[head])
+    dataset = two_squares(tmp_path)
+    before = {name: p.clone() for name, p in detector.named_parameters() if p.dim() > 1}  # convolutions, linear layers
+    losses = []
+    outcome = train_detector(
+        detector,
+        cfg,
+        dataset=dataset,
+        settings=settings(precision="float32", warmup=0.0),
+        checkpoint=tmp_path / "checkpoint.pt",
+        report=lambda step, total, metrics: losses.append(metrics),
+    )
+    assert outcome.images_seen == 8 and 0 < outcome.final_loss < 100
+    changed = {name for name, p in detector.named_parameters() if name in before and not torch.equal(p, before[name])}
+    assert changed == before.keys()
+    expected = {"retinanet": {"loss_cls", "loss_box_reg"}, "cascade": {f"loss_cls_stage{k}" for k in range(3)}}
+    assert expected[head] <= losses[-1].keys()
+    scores = evaluate_detector(detector, cfg, dataset=dataset)
+    assert set(METRICS) <= scores.keys() and scores["detections"] >= 0
+
+
+@both
+def test_a_resumed_training_ends_with_the_same_bits(head, tmp_path):
+    """RetinaNet's moving mean of positive anchors is part of what a checkpoint keeps."""
+
+    class Killed(Exception):
+        pass
+
+    def kill(step, total, metrics):
+        if step == 3:  # step 3 is lost; the checkpoint is of step 2
+            raise Killed
+
+    common = {"dataset": two_squares(tmp_path), "settings": settings(precision="float32", checkpoint_every=2)}
+    whole, cfg = make_detector(**HEADS[head])
+    train_detector(whole, cfg, **common, checkpoint=tmp_path / "whole.pt")
+    with pytest.raises(Killed):
+        train_detector(make_detector(**HEADS[head])[0], cfg, **common, checkpoint=tmp_path / "killed.pt", report=kill)
+    resumed, _ = make_detector(**HEADS[head])
+    train_detector(resumed, cfg, **common, checkpoint=tmp_path / "killed.pt")
+    assert all(torch.equal(tensor, resumed.state_dict()[name]) for name, tensor in whole.state_dict().items())
+
+
+def test_the_structure_is_detectron2s():
+    cascade, _ = make_detector(head="cascade")
+    assert isinstance(cascade.roi_heads, CascadeROIHeads) and len(cascade.roi_heads.box_head) == 3
+    one, cfg = make_detector(**{**ONE_STAGE, "anchor_sizes": None})
+    assert isinstance(one, RetinaNet) and one.head_in_features == ["p3", "p4", "p5", "p6", "p7"]
+    first = cfg.MODEL.ANCHOR_GENERATOR.SIZES[0]  # Base-RetinaNet.yaml: 32 at p3, three to an octave
+    assert first == pytest.approx([32, 32 * 2 ** (1 / 3), 32 * 2 ** (2 / 3)])
+    assert one.backbone.top_block.p6.in_channels == 512  # reads the last stage, as Detectron2's does
+    assert {head: count_classes(make_detector(**HEADS[head])[0].state_dict()) for head in HEADS} == {
+        "cascade": 2,
+        "retinanet": 2,
+    }
+
+
+def test_macs_of_retinanet_equal_the_closed_form():
+    """At 128 x 128 pixels p3..p7 have 256, 64, 16, 4 and 1 positions; 9 anchors, 2 classes, 8 channels."""
+    detector, cfg = make_detector(**ONE_STAGE)
+    found = evaluation_macs(detector, cfg, image_size=(128, 128))
+    places = (256, 64, 16, 4, 1)
+    laterals = sum(n * (width * 8 + 8 * 8 * 9) for width, n in zip((128, 256, 512), places, strict=False))
+    assert found.fpn == laterals + 4 * 512 * 8 * 9 + 1 * 8 * 8 * 9
+    assert found.rpn == sum(places) * (8 * 8 * 9 * 8 + 8 * 9 * 9 * 2 + 8 * 9 * 9 * 4)
+    assert found.roi_heads == 0 and training_macs(detector, cfg, image_size=(128, 128)) == 3 * found.total
+    assert detector_params(detector)[1] == count_params(detector)
+
+
+def test_a_cascade_counts_every_stage():
+    settings = {"overrides": {"MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG": True}}
+    one, cfg = make_detector(**settings)
+    three, _ = make_detector(head="cascade")
+    single, cascade = (evaluation_macs(d, cfg, image_size=(64, 64)).roi_heads for d in (one, three))
+    assert cascade == 3 * single > 0
+
+
+@both
+def test_the_backbone_is_pruned_inside(head):
+    options = {"depth": 18, "width": 0.25}
+    classifier = build("imagenet_resnet", 3, options)
+    strides = (8, 16, 32) if head == "retinanet" else (4, 8, 16, 32)
+    detector, cfg = build_detector(classifier, settings=replace(SMALL, **HEADS[head]))
+    groups = backbone_groups(classifier, torch.zeros(1, 3, 64, 64), strides=strides)
+    pruned = prune_detector(
+        detector.eval(),
+        arch("imagenet_resnet", options),
+        groups,
+        "l1_filter",
+        Selection(0.5),
+        batch=torch.randn(2, 3, 64, 64),
+        seed=0,
+    )
+    assert pruned.difference < 1e-4 and pruned.plan.changes_shape
+    before, after = (evaluation_macs(d, cfg, image_size=(64, 64)) for d in (detector, pruned.detector))
+    assert after.backbone < before.backbone and (after.fpn, after.rpn) == (before.fpn, before.rpn)
+
+
+@pytest.mark.parametrize("name", IDLE["retinanet"])
+def test_what_retinanet_has_not_is_refused(name):
+    with pytest.raises(ValueError, match=f"{name}=16 means nothing with head='retinanet'; leave it out"):
+        make_detector(**{**ONE_STAGE, name: 16})
+
+
+@both
+def test_it_is_exported_and_agrees(head):
+    threshold = "RETINANET" if head == "retinanet" else "ROI_HEADS"
+    overrides = {f"MODEL.{threshold}.SCORE_THRESH_TEST": 0.0}
+    detector, _ = make_detector(**HEADS[head], overrides=overrides)
+    if head == "retinanet":  # fresh, all its scores are nearly equal, and rounding orders them
+        torch.nn.init.normal_(detector.head.cls_score.weight)
+        torch.nn.init.normal_(detector.head.cls_subnet[0].weight, std=0.3)
+    content, difference = export(ImageDetector(detector), example_image((64, 64)), SIGNATURE, "torchscript")
+    assert content and difference < 1e-4
+
+
+def test_images_of_several_sizes_are_joined_where_detectron2_is_asked_to(tmp_path):
+    dataset = two_squares(tmp_path)
+    plain, cfg = make_detector(overrides={"MODEL.ROI_HEADS.SCORE_THRESH_TEST": 0.0})
+    keys = {"TEST.AUG.ENABLED": True, "TEST.AUG.MIN_SIZES": (64, 96), "MODEL.ROI_HEADS.SCORE_THRESH_TEST": 0.0}
+    augmented = make_detector(overrides=keys)[1]
+    first, second = (evaluate_detector(plain, c, dataset=dataset) for c in (cfg, augmented))
+    assert first["detections"] != second["detections"]
+    assert "4 sizes and flips" in second["metric"] and "TEST.AUG" not in first["metric"]
+
+
+def test_settings_left_out_are_detectron2s():
+    detector, cfg = build_detector(build("imagenet_resnet", 3, {"depth": 18}), settings=DetectorSettings(num_classes=2))
+    assert (cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.MAX_SIZE_TEST) == ((800,), 1333)
+    assert cfg.MODEL.FPN.OUT_CHANNELS == 256 and detector.roi_heads.num_classes == 2

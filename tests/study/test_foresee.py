@@ -1,0 +1,74 @@
+"""What would fail after the classifier's training is refused before it, by the dry run and by the real one."""
+
+import io
+
+import pytest
+from rich.console import Console
+from support.tiny_study import ALL, DIGITS, tiny
+
+from study.plan.dry_run import print_plan
+from study.plan.estimate import Budget
+from study.plan.foresee import foresee
+from study.plan.pipelines import all_stages
+from study.run.study import run_study
+from training.strict_yaml import ConfigError
+
+WRONG = [
+    (["detector.model.strides=[4, 8, 16, 32, 64, 128]", "detector.model.anchor_sizes=null"], "no feature map"),
+    (["detector.model.strides=[4, 16]"], "must double from one to the next"),
+    (["detector.model.freeze_at=9"], "freeze_at=9 is outside 0..4 for 3 strides"),
+    (["detector.model={norm: GN, freeze_at: 1}"], "would freeze fresh GroupNorm weights"),
+    (["detector.model.anchor_sizes=[8, 16]"], "anchor_sizes has 2 entries for 4 levels"),
+    (["detector.model={head: c4, strides: [32], image_size: 64}"], "no feature map of stride"),
+    (["detector.model.overrides={MODEL.RPN.CONV_DIMS: [0]}"], "this detector cannot be trained; on blank images"),
+    (["detector.model.overrides={MODEL.RPN.IOU_THRESHOLDS: [0.9, 0.1]}"], "Detectron2 cannot build this detector"),
+    (["detector.model.overrides={MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION: 0}"], "detector.model: "),
+    (["detector.model.overrides={INPUT.MIN_SIZE_TRAIN_SAMPLING: range}"], "this detector cannot be trained"),
+    (["detector.train.group_by_aspect=true", "detector.train.batch_size=20"], "8 images do not fill one batch of 20"),
+    (["detector.model.overrides={MODEL.ROI_HEADS.NUM_CLASSES: 3}"], r"number of classes \(10\)"),
+]
+
+
+@pytest.mark.parametrize(("overrides", "message"), WRONG)
+def test_a_wrong_detector_is_refused_before_anything_is_trained(overrides, message, tmp_path):
+    """By both runs in the same sentence; no stage has a run directory then."""
+    said = []
+    for run in ("dry", "real"):
+        with pytest.raises(ConfigError, match=message) as error:
+            config, routes = tiny(*overrides)
+            if run == "dry":
+                print_plan(config, routes, tmp_path, Console(file=io.StringIO()), DIGITS)
+            else:
+                run_study(config, DIGITS, routes, tmp_path)
+        said.append(str(error.value))
+    assert said[0] == said[1] and "\n" not in said[0] and said[0].startswith(str(DIGITS))
+    assert not list(tmp_path.glob("*-*/seed*"))
+
+
+@pytest.mark.parametrize("head", ["fpn", "cascade", "retinanet", "c4"])
+def test_every_route_of_every_head_is_foreseen(head, tmp_path):
+    none = {
+        "retinanet": "pre_nms_topk train_proposals test_proposals box_head_dim rpn_batch_size roi_batch_size",
+        "c4": "fpn_channels box_head_dim",
+    }
+    left_out = [f"detector.model.{name}=null" for name in none.get(head, "").split()]
+    strides = {"retinanet": "[8, 16, 32]", "c4": "[4, 8]"}.get(head, "[4, 8, 16]")
+    levels = ["detector.model.anchor_sizes=null", f"detector.model.strides={strides}"]
+    arch = ["classifier.arch=imagenet_resnet", "classifier.options={depth: 18, width: 0.125}"]
+    config, routes = tiny(f"detector.model.head={head}", *left_out, *levels, *arch, f"pipelines=[{', '.join(ALL)}]")
+    found = foresee(all_stages(routes), Budget(tmp_path, config.machine), DIGITS)
+    assert found.detectors >= 1 and found.seconds > 0
+    assert f"detectors tried on blank images: {found.detectors}" in str(found)
+
+
+def test_a_pyramid_whose_levels_read_the_backbone_is_not_pruned():
+    names = ("pre_nms_topk", "train_proposals", "test_proposals", "box_head_dim", "rpn_batch_size", "roi_batch_size")
+    left_out = [f"detector.model.{name}=null" for name in names]
+    with pytest.raises(ConfigError, match=r"needs model\.head: fpn or cascade; retinanet has levels on its FPN"):
+        tiny("detector.model.head=retinanet", "detector.prune_scope=backbone+fpn", *left_out)
+
+
+def test_a_shape_of_a_classifier_is_not_for_pruning_inside_a_detector():
+    target = ["classifier.arch=preresnet50", "classifier.options={}", "prune={target: sss-resnet26}"]
+    with pytest.raises(ConfigError, match="is a shape of a classifier; prune it before the transfer"):
+        tiny(*target, "pipelines=[transfer_then_prune]")
