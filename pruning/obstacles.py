@@ -36,12 +36,13 @@ def obstacle(reached: Reached, names: Mapping, model: nn.Module) -> str | None:
 
 def _of_layer(layer: nn.Module) -> str | None:
     """What surgery, which cuts weight, bias and statistics, would leave as wide as it was, or compute otherwise."""
-    own = dict([*layer.named_parameters(), *layer.named_buffers()])
     if isinstance(layer, _BatchNorm | nn.PReLU):
-        others = sorted(name for name, tensor in own.items() if "." in name and tensor.numel() > 1)
+        tensors = [*layer.named_parameters(), *layer.named_buffers()]
+        others = sorted(name for name, tensor in tensors if "." in name and tensor.numel() > 1)
         return f"wraps a layer with tensors of its own ({', '.join(others)})" if others else None
     if isinstance(layer, LAYERS):
         return None  # the caller says what they do
+    own = dict([*layer.named_parameters(recurse=False), *layer.named_buffers(recurse=False)])
     if "weight" not in own:
         return "computes its weight from others"
     others = sorted(name for name, tensor in own.items() if name not in ("weight", "bias") and tensor.numel() > 1)
