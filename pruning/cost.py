@@ -1,6 +1,8 @@
 """Params, multiply-adds and latency of a network: one counter for all."""
 
 import logging
+import math
+import re
 import time
 import warnings
 from collections import Counter
@@ -9,27 +11,22 @@ from contextlib import contextmanager
 
 import torch
 from fvcore.nn import FlopCountAnalysis
+from fvcore.nn.jit_handles import get_shape
 from torch import Tensor, nn
+from torch._C import Value
 
-from pruning.graph.norm_channels import is_batch_norm
+from pruning.graph.layers import is_batch_norm
 from pruning.masks import Masks
 
-# operators that do no multiply-add of a convolution or linear layer; any other unknown one is an error
-_FREE = frozenset(
-    f"aten::{name}"
-    for name in (
-        "add add_ sub sub_ rsub mul mul_ div div_ neg pow sqrt rsqrt exp mean sum max min clamp clamp_ relu "
-        "relu_ sigmoid sigmoid_ hardswish hardswish_ hardsigmoid hardsigmoid_ hardtanh hardtanh_ silu silu_ "
-        "gelu tanh softmax log_softmax dropout dropout_ feature_dropout max_pool2d avg_pool2d "
-        "adaptive_avg_pool2d adaptive_max_pool2d flatten reshape view permute transpose contiguous unflatten "
-        "cat stack split chunk slice select unbind unsqueeze squeeze expand repeat pad constant_pad_nd index "
-        "index_select index_copy zeros zeros_like ones ones_like full arange clone detach to size roll masked_fill "
-        "ne eq bitwise_not upsample_nearest2d upsample_bilinear2d linalg_vector_norm scaled_dot_product_attention "
-        "new_zeros new_full fill_ copy_ type_as "
-    ).split()
+# Operators that multiply and add up: one of these that the counter has no formula for is an error, any other is free.
+_PRODUCT = re.compile(
+    r"conv|attention|transformer|fft|lstm|gru|^rnn|einsum|matmul|(mm|mv|dot|linear)$"
+    r"|^(inner|outer|ger|addr|kron|cdist|cov|corrcoef|matrix_\w+|linalg_(?!\w*norm)\w+)$"
 )
-# counted by fvcore, but not multiply-adds of a layer with weights
-_COUNTED = ("conv", "linear", "addmm", "matmul", "bmm", "einsum")
+# Namespaces of operators whose names say what they do; those of others are nobody's guess.
+_NAMED = ("aten", "prim", "torchvision")
+_COUNTED = ("conv", "linear", "addmm", "mm", "matmul", "bmm", "baddbmm", "einsum", "scaled_dot_product_attention")
+# counted by fvcore, but they multiply by no learned weight, or one number a channel
 _DROPPED = (
     "batch_norm",
     "layer_norm",
@@ -38,6 +35,7 @@ _DROPPED = (
     "adaptive_avg_pool2d",
     "upsample_nearest2d",
     "upsample_bilinear2d",
+    "grid_sampler",
 )
 
 
@@ -47,10 +45,11 @@ def count_params(model: nn.Module) -> int:
 
 
 def count_macs(model: nn.Module, example: Tensor) -> int:
-    """Multiply-adds of all convolutions and linear layers in one forward pass of `example` (batch size included).
+    """Multiply-adds of all convolutions, linear layers and products of matrices in one forward pass of `example`.
 
-    Biases, normalisation, activations and pooling are not counted. Raises ValueError on an operator
-    that the counter does not know.
+    The batch size is included. Both products of attention count, whether the network writes them out or calls a fused
+    operator. Biases, normalisation, activations and pooling do not. Raises ValueError on an operator that multiplies
+    and adds up and that the counter does not know.
     """
     return count_macs_of_parts(model, example, [""])[""]
 
@@ -60,14 +59,45 @@ def count_macs_of_parts(model: nn.Module, example: Tensor, parts: Sequence[str])
     with _quiet(model), torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch.jit.trace warns about what it makes constant
         analysis = FlopCountAnalysis(model, example).unsupported_ops_warnings(False).uncalled_modules_warnings(False)
+        analysis.set_op_handle(**{f"aten::{name}": handle for name, handle in _HANDLES.items()})
         counted: Mapping[str, Counter[str]] = analysis.by_module_and_operator()
-        unknown = sorted(op for op in analysis.unsupported_ops() if op not in _FREE and not op.startswith("prim::"))
+        unknown = sorted(op for op in analysis.unsupported_ops() if _multiplies(op))
     if unknown:
         raise ValueError(f"cannot count the multiply-adds of {', '.join(unknown)} in {type(model).__name__}")
     odd = sorted(set(counted[""]) - set(_COUNTED) - set(_DROPPED))
     if odd:
         raise ValueError(f"operators counted in unknown units in {type(model).__name__}: {', '.join(odd)}")
     return {part: int(sum(counted[part][op] for op in _COUNTED)) for part in parts}
+
+
+def _multiplies(operator: str) -> bool:
+    """May an operator that has no formula multiply and add up? Its name, as in "aten::mul_", says so."""
+    namespace, _, name = operator.partition("::")
+    return namespace not in _NAMED or bool(_PRODUCT.search(name.strip("_")))
+
+
+def _attention_macs(inputs: Sequence[Value], outputs: Sequence[Value]) -> int:
+    """Query (..., L, E) times key (..., S, E), and the result times value (..., S, V)."""
+    query, key, value = (get_shape(v) for v in inputs[:3])
+    return math.prod(query[:-1]) * key[-2] * (query[-1] + value[-1])
+
+
+def _baddbmm_macs(inputs: Sequence[Value], outputs: Sequence[Value]) -> int:
+    """(B, n, m) times (B, m, p), added to the first input."""
+    return math.prod(get_shape(inputs[1])) * get_shape(inputs[2])[-1]
+
+
+def _conv_macs(inputs: Sequence[Value], outputs: Sequence[Value]) -> Counter[str]:
+    """A convolution whose padding is given by name; kernel (O, I / groups, kh, kw)."""
+    return Counter(conv=math.prod(get_shape(outputs[0])) * math.prod(get_shape(inputs[1])[1:]))
+
+
+_HANDLES = {
+    "scaled_dot_product_attention": _attention_macs,
+    "baddbmm": _baddbmm_macs,
+    "_convolution_mode": _conv_macs,
+    "conv2d": _conv_macs,
+}
 
 
 def measure_latency(

@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from pruning.graph.groups import Group
+from pruning.members import Group
 
 # int(C * (1 - ratio)) must not lose a channel to floating point: 1 - 0.9 is 0.0999...
 _TOLERANCE = 1e-9

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from pruning.graph.blocks import branch_end, drop_branch
-from pruning.graph.groups import Group, Side, is_depthwise
-from pruning.graph.layers import ScatterOutputs, scatter_outputs, select_inputs
+from pruning.graph.layers import ScatterOutputs, channel_axis, is_depthwise, scatter_outputs, select_inputs
+from pruning.members import Group, Side
 from pruning.plan import PruningPlan
 
 
@@ -136,7 +136,8 @@ def _cut(model: nn.Module, name: str, side: Side, gone: set[int]) -> None:
     owner, _, leaf = name.rpartition(".")
     parent = model.get_submodule(owner)
     if leaf in dict(parent.named_parameters(recurse=False)):
-        setattr(parent, leaf, _kept(getattr(parent, leaf), 0, _others(gone, getattr(parent, leaf).shape[0])))
+        parameter, axis = getattr(parent, leaf), channel_axis(getattr(parent, leaf))
+        setattr(parent, leaf, _kept(parameter, axis, _others(gone, parameter.shape[axis])))
         return
     layer = model.get_submodule(name)
     if isinstance(layer, nn.Conv2d | nn.Linear):
@@ -184,8 +185,9 @@ def _others(gone: set[int], size: int) -> list[int]:
 def _cut_weights(layer: nn.Conv2d | nn.Linear, side: Side, index: list[int]) -> None:
     inputs = side == "in"
     layer.weight = _kept(layer.weight, 1 if inputs else 0, index)
-    if not inputs and layer.bias is not None:
-        layer.bias = _kept(layer.bias, 0, index)
+    for name, own in [] if inputs else list(layer.named_parameters(recurse=False)):
+        if name != "weight" and own.numel() > 1:  # the bias; a gain (O, 1, 1, 1) of timm's standardised convolutions
+            setattr(layer, name, _kept(own, 0, index))
     if isinstance(layer, nn.Linear):
         setattr(layer, "in_features" if inputs else "out_features", len(index))
         return
@@ -220,8 +222,9 @@ def _affine_tensors(model: nn.Module, name: str, side: Side) -> list[tuple[Tenso
     owner, _, leaf = name.rpartition(".")
     parent = model.get_submodule(owner)
     if leaf in dict(parent.named_parameters(recurse=False)):
-        return [(getattr(parent, leaf), 0)]
+        return [(getattr(parent, leaf), channel_axis(getattr(parent, leaf)))]
     layer = model.get_submodule(name)
     if side == "in":
         return [(layer.get_parameter("weight"), 1)]
-    return [(t, 0) for t in (getattr(layer, "weight", None), getattr(layer, "bias", None)) if t is not None]
+    tensors = [getattr(layer, "weight", None), getattr(layer, "bias", None)]
+    return [(t, 0) for t in tensors if t is not None and (t.numel() > 1 or not isinstance(layer, nn.PReLU))]

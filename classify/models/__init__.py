@@ -24,7 +24,8 @@ from classify.models.vgg import (
     initialise_imagenet,
     initialise_slimming,
 )
-from pruning.graph.groups import Group, find_groups
+from pruning.graph.groups import find_groups
+from pruning.members import Group
 from pruning.plan import PruningPlan
 from pruning.prune import Arch
 from pruning.surgery import apply

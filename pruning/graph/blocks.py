@@ -1,9 +1,12 @@
 """Residual blocks that can lose their branch, so that only the shortcut is left.
 
-A block says so itself with two members (`ResidualBlock`); torchvision's blocks, which we cannot change, are in a table.
+A block says so itself with two members (`ResidualBlock`); torchvision's and timm's blocks, which we cannot change, are
+in a table.
 """
 
-from typing import Protocol, runtime_checkable
+import copy
+import sys
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck
@@ -21,18 +24,47 @@ class ResidualBlock(Protocol):
 
 
 class ShortcutThenReLU(nn.Module):
-    """A block of a post-activation network without its branch: relu(downsample(x)), or relu(x)."""
+    """A block of a post-activation network without its branch: relu(downsample(x)), or relu(x).
 
-    def __init__(self, downsample: nn.Module | None):
+    `activation` replaces the ReLU; it is copied, and not in place: x may be a feature that others read.
+    """
+
+    def __init__(self, downsample: nn.Module | None, activation: nn.Module | None = None):
         super().__init__()
         self.downsample = downsample
-        self.relu = nn.ReLU()  # not in place: x may be a feature that others read
+        self.relu = nn.ReLU() if activation is None else copy.deepcopy(activation)
+        if hasattr(self.relu, "inplace"):
+            self.relu.inplace = False  # type: ignore[assignment]
 
     def forward(self, x: Tensor) -> Tensor:
         return self.relu(x if self.downsample is None else self.downsample(x))
 
 
-_TORCHVISION: dict[type, str] = {BasicBlock: "bn2", Bottleneck: "bn3"}
+class _Ends(NamedTuple):
+    """Of a block that computes activation(branch(x) + shortcut(x)): the layer that ends the branch, the activation."""
+
+    branch: str
+    activation: str
+
+
+_TORCHVISION = {BasicBlock: _Ends("bn2", "relu"), Bottleneck: _Ends("bn3", "relu")}
+# by module and class; what follows the branch's last BatchNorm, a squeeze-excitation, leaves zero at zero
+_TIMM = {
+    ("timm.models.resnet", "BasicBlock"): _Ends("bn2", "act2"),
+    ("timm.models.resnet", "Bottleneck"): _Ends("bn3", "act3"),
+    ("timm.models.res2net", "Bottle2neck"): _Ends("bn3", "relu"),
+    ("timm.models.resnest", "ResNestBottleneck"): _Ends("bn3", "act3"),
+    ("timm.models.sknet", "SelectiveKernelBasic"): _Ends("conv2.bn", "act"),
+    ("timm.models.sknet", "SelectiveKernelBottleneck"): _Ends("conv3.bn", "act"),
+}
+
+
+def _ends(module: nn.Module) -> _Ends | None:
+    """The entry of a block that we cannot change; timm is not imported for it: a network of timm's has done so."""
+    for (file, name), ends in _TIMM.items():
+        if file in sys.modules and type(module) is getattr(sys.modules[file], name, None):
+            return ends
+    return _TORCHVISION.get(type(module))  # type: ignore[call-overload]
 
 
 def residual_blocks(model: nn.Module) -> list[str]:
@@ -42,24 +74,30 @@ def residual_blocks(model: nn.Module) -> list[str]:
 
 def is_residual_block(module: nn.Module) -> bool:
     """Can it lose its branch?"""
-    return type(module) in _TORCHVISION or isinstance(module, ResidualBlock)
+    return _ends(module) is not None or isinstance(module, ResidualBlock)
 
 
 def branch_end(model: nn.Module, name: str) -> str:
     """Full name of the layer that ends the branch of the block `name`."""
     block = _block(model, name)
-    last = block.branch_end if isinstance(block, ResidualBlock) else _TORCHVISION[type(block)]
-    return f"{name}.{last}"
+    ends = _ends(block)
+    if ends is not None:
+        return f"{name}.{ends.branch}"
+    assert isinstance(block, ResidualBlock)
+    return f"{name}.{block.branch_end}"
 
 
 def drop_branch(model: nn.Module, name: str) -> None:
     """Replace the block `name` of `model` by its shortcut; ValueError for a module that is no residual block."""
     block = _block(model, name)
-    if isinstance(block, ResidualBlock):
-        small = block.shortcut_only()
+    ends = _ends(block)
+    if ends is not None:
+        downsample = block.downsample
+        assert downsample is None or isinstance(downsample, nn.Module)
+        small: nn.Module = ShortcutThenReLU(downsample, block.get_submodule(ends.activation))
     else:
-        assert isinstance(block, BasicBlock | Bottleneck)
-        small = ShortcutThenReLU(block.downsample)
+        assert isinstance(block, ResidualBlock)
+        small = block.shortcut_only()
     small.train(block.training)
     parent, _, leaf = name.rpartition(".")
     setattr(model.get_submodule(parent), leaf, small)
@@ -70,6 +108,6 @@ def _block(model: nn.Module, name: str) -> nn.Module:
         block = model.get_submodule(name)
     except AttributeError as error:
         raise ValueError(f"the plan drops {name!r}, which {type(model).__name__} does not have") from error
-    if type(block) not in _TORCHVISION and not isinstance(block, ResidualBlock):
+    if not is_residual_block(block):
         raise ValueError(f"{name!r} is a {type(block).__name__}, not a residual block that can lose its branch")
     return block

@@ -70,11 +70,13 @@ def _walk(graph: tp.DependencyGraph, root: tp.dependency.Node, widest: int) -> l
             mapped = indices
             for index_map in dependency.index_mapping:
                 mapped = mapped if index_map is None else index_map(mapped)
+            rootless = any(index.root_idx is None for index in mapped)  # the library loses track behind an expansion
+            mapped = indices if rootless else mapped
             visits = seen.setdefault((dependency.target, dependency.handler), [])
             if not mapped or (dependency.target in expanded and mapped in visits):
                 continue
             visits.append(mapped)
-            lost = len(visits) > _MOST_VISITS or len(mapped) > widest
+            lost = rootless or len(visits) > _MOST_VISITS or len(mapped) > widest
             reached.append(Reached(dependency.target, dependency.handler, mapped, lost))
             stack.append(reached[-1])
     return reached

@@ -10,6 +10,9 @@ import torch.nn.functional as F
 from torch import nn
 from torch.fx import Node, Tracer
 
+from pruning.graph.layers import is_norm
+from pruning.tracing import remembers_nothing
+
 # modules and functions that leave each channel where it is
 _MODULES = (nn.Identity, nn.Flatten, nn.PReLU)
 _MODULE_FILES = tuple(f"torch.nn.modules.{name}" for name in ("activation", "pooling", "dropout"))
@@ -21,6 +24,8 @@ _FUNCTIONS: frozenset[Any] = frozenset(
 )
 _METHODS = frozenset({"relu", "relu_", "flatten", "view", "reshape", "mean", "contiguous", "clone", "sigmoid", "tanh"})
 _SHAPE_QUERIES = frozenset({"size", "dim"})
+_PRODUCTS: frozenset[Any] = frozenset({operator.mul, operator.imul, torch.mul, "mul", "mul_"})
+_SUMS: frozenset[Any] = frozenset({operator.add, operator.iadd, torch.add, "add", "add_"})
 
 
 @dataclass(frozen=True)
@@ -29,11 +34,13 @@ class Flow:
 
     Both hold names of layers with weights (or running statistics), and None for anything else: a sum, a
     concatenation, the network's input or output. `outputs`: layers whose output is one of the network's.
+    `sums`: does it add up what two of its layers compute, as shortcuts do?
     """
 
     readers: Mapping[str, frozenset[str | None]]
     sources: Mapping[str, frozenset[str | None]]
     outputs: frozenset[str | None]
+    sums: bool = False
 
     def only_reader(self, layer: str) -> str | None:
         """The one layer that reads this layer's output, if nothing else does and it reads nothing else."""
@@ -45,13 +52,14 @@ class Flow:
 def trace_flow(model: nn.Module) -> Flow:
     """The flow of `model`, by torch.fx; ValueError for a network whose forward pass depends on its values."""
     try:
-        graph = _LeafTracer().trace(model)
+        with remembers_nothing(model):
+            graph = _LeafTracer().trace(model)
     except (torch.fx.proxy.TraceError, TypeError, ValueError, RuntimeError, NotImplementedError) as error:
         raise ValueError(f"the layers of {type(model).__name__} cannot be followed by torch.fx: {error}") from error
     modules = dict(model.named_modules())
     edges, outputs = set(), set()
     for node in graph.nodes:
-        if _looked_through(node, modules) or _asks_shape(node):
+        if _handed_on(node, modules) or _asks_shape(node):
             continue
         for read in node.all_input_nodes:
             source = _layer(_origin(read, modules), modules)
@@ -63,39 +71,71 @@ def trace_flow(model: nn.Module) -> Flow:
         {layer: frozenset(reader for source, reader in edges if source == layer) for layer in layers},
         {layer: frozenset(source for source, reader in edges if reader == layer) for layer in layers},
         frozenset(outputs),
+        any(_adds(node) for node in graph.nodes),
     )
 
 
 class _LeafTracer(Tracer):
-    """Looks into every module that has children, and into no other."""
+    """Looks into every module that has children, and into no other; a normalisation is one layer whatever it wraps."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return not any(True for _ in m.children()) or super().is_leaf_module(m, module_qualified_name)
+        return is_norm(m) or not any(True for _ in m.children()) or super().is_leaf_module(m, module_qualified_name)
 
 
 def _layer(node: Node, modules: Mapping[str, nn.Module]) -> str | None:
     """The name of the layer with weights or statistics that this node calls."""
-    if node.op != "call_module" or _looked_through(node, modules):
+    if node.op != "call_module" or _handed_on(node, modules):
         return None
     has_tensors = any(True for _ in modules[str(node.target)].state_dict())
     return str(node.target) if has_tensors else None
 
 
 def _origin(node: Node, modules: Mapping[str, nn.Module]) -> Node:
-    while _looked_through(node, modules):
-        node = node.all_input_nodes[0]
+    while (before := _handed_on(node, modules)) is not None:
+        node = before
     return node
 
 
-def _looked_through(node: Node, modules: Mapping[str, nn.Module]) -> bool:
+def _handed_on(node: Node, modules: Mapping[str, nn.Module]) -> Node | None:
+    """The input whose channels this node hands on, each at its place; None where it does something else."""
     if not node.all_input_nodes:
-        return False
+        return None
     if node.op == "call_module":
         module = modules[str(node.target)]
         known = isinstance(module, _MODULES) or type(module).__module__ in _MODULE_FILES
-        return known and not isinstance(module, _MIXING)
+        return node.all_input_nodes[0] if known and not isinstance(module, _MIXING) else None
     functions = _FUNCTIONS if node.op == "call_function" else _METHODS if node.op == "call_method" else ()
-    return node.target in functions
+    return node.all_input_nodes[0] if node.target in functions else _gated(node)
+
+
+def _gated(node: Node) -> Node | None:
+    """What a product scales, where the other factor is computed from it, as in squeeze-excitation blocks."""
+    if node.target not in _PRODUCTS or len(node.args) != 2:
+        return None
+    a, b = node.args
+    if not (isinstance(a, Node) and isinstance(b, Node)):
+        return None
+    return a if _depends(b, a) else b if _depends(a, b) else None
+
+
+def _depends(node: Node, source: Node) -> bool:
+    seen, stack = {node}, [node]
+    while stack:
+        for before in stack.pop().all_input_nodes:
+            if before is source:
+                return True
+            if before not in seen:
+                seen.add(before)
+                stack.append(before)
+    return False
+
+
+def _adds(node: Node) -> bool:
+    """Is it the sum of two tensors that layers compute? (Not of sizes, nor of a tensor and a parameter.)"""
+    if node.target not in _SUMS:
+        return False
+    parts = [part for part in node.args[:2] if isinstance(part, Node)]
+    return len(parts) == 2 and not any(_asks_shape(part) or part.op == "get_attr" for part in parts)
 
 
 def _asks_shape(node: Node) -> bool:

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 
 
 class SelectInputs(nn.Module):
@@ -43,6 +44,31 @@ class SelectLinear(SelectInputs, nn.Linear):
 
 class ScatterBatchNorm2d(ScatterOutputs, nn.BatchNorm2d):
     """A BatchNorm whose narrower output is put into the trunk's channels."""
+
+
+def is_depthwise(layer: object) -> bool:
+    """Does each output channel of this convolution see only its own input channel?"""
+    return isinstance(layer, nn.Conv2d) and layer.groups == layer.in_channels == layer.out_channels > 1
+
+
+def is_frozen_norm(module: nn.Module) -> bool:
+    """A BatchNorm that holds all its tensors as buffers: torchvision's, Detectron2's, timm's with an activation."""
+    return {"running_mean", "weight"} <= dict(module.named_buffers(recurse=False)).keys()
+
+
+def is_batch_norm(module: nn.Module) -> bool:
+    """A BatchNorm with gamma and beta, or a frozen one, whatever else it wraps (timm's BatchNormAct2d)."""
+    return is_frozen_norm(module) or (isinstance(module, _BatchNorm) and module.affine)
+
+
+def is_norm(module: nn.Module) -> bool:
+    """A normalisation: one layer, whatever it wraps (an activation, a dropout), told by its type."""
+    return isinstance(module, _NormBase | nn.GroupNorm | nn.LayerNorm) or is_frozen_norm(module)
+
+
+def channel_axis(parameter: Tensor) -> int:
+    """The one axis of a bare parameter with more than one entry: 1 of (1, C, 1, 1); the first if there is none."""
+    return next((axis for axis, size in enumerate(parameter.shape) if size > 1), 0)
 
 
 LAYERS = (SelectInputs, ScatterOutputs)

@@ -1,11 +1,12 @@
 """Channels that one BatchNorm scales, and what removing them means for the layers around it.
 
-Where a BatchNorm directly follows the layer that computes its channels, the whole group is narrowed (`keep`). On a
+Where a BatchNorm directly follows the layer that computes its channels, the whole group is narrowed (`keep`); of two
+with a depthwise convolution in between, as in inverted residuals, the last one decides: its scale is what is read. On a
 trunk or behind a concatenation, as in pre-activation and dense networks, the BatchNorm keeps its width and the layers
 that read it select their inputs (`select`), as in the released code of network slimming.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -13,8 +14,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from pruning.graph.dataflow import Flow, trace_flow
-from pruning.graph.groups import Group
-from pruning.graph.layers import SelectInputs
+from pruning.graph.layers import SelectInputs, is_batch_norm, is_depthwise
+from pruning.members import Group
 
 Kept = dict[str, tuple[int, ...]]
 
@@ -62,12 +63,6 @@ def scaling_norms(model: nn.Module, *, linear: bool = False) -> dict[str, _Batch
             " build the network with norm 'BN'"
         )
     return norms
-
-
-def is_batch_norm(module: nn.Module) -> bool:
-    """A BatchNorm with gamma and beta, or a frozen one (torchvision's, Detectron2's), which holds them as buffers."""
-    frozen = {"running_mean", "weight"} <= dict(module.named_buffers(recurse=False)).keys()
-    return frozen or (isinstance(module, _BatchNorm) and module.affine)
 
 
 def norm_channels(model: nn.Module, groups: Sequence[Group], *, linear: bool = False) -> list[NormChannels]:
@@ -133,16 +128,39 @@ def _instead(model: nn.Module) -> str:
 
 
 def _narrowed(group: Group, model: nn.Module, norms: Sequence[str], flow: Flow) -> NormChannels | None:
-    """The group, if each producer is read by one BatchNorm alone and every reader reads nothing but this group."""
-    behind = tuple(flow.only_reader(producer) for producer in group.producers)
-    if group.fixed or not all(name in norms for name in behind):
+    """The group, if each of its producers is scaled by BatchNorms of the group, of which the last one counts.
+
+    None where a BatchNorm scales them together with other channels, as behind a concatenation.
+    """
+    if group.fixed:
         return None
-    for member in group.members:
-        if member.side == "in":
-            width = model.get_parameter(f"{member.layer}.weight").shape[1]
-            if sum(len(p) for p in member.positions) != width:
-                return None  # a concatenation: other channels may pass through the same BatchNorm
-    return NormChannels(group, tuple(name for name in behind if name is not None))
+    inside = {member.layer for member in group.members if member.side == "out"}
+    chains = [_scales_behind(producer, inside, model, norms, flow) for producer in group.producers]
+    if not all(chains):
+        return None
+    layers = {name: module for name, module in model.named_modules() if name in inside}
+    for name in layers.keys() - {name for chain in chains for name in chain}:
+        if is_batch_norm(layers[name]) and len(layers[name].state_dict()["weight"]) != group.width:
+            return None
+    return NormChannels(group, tuple(chain[-1] for chain in chains))
+
+
+def _scales_behind(
+    producer: str, inside: Collection[str], model: nn.Module, norms: Sequence[str], flow: Flow
+) -> list[str]:
+    """The BatchNorms that scale a layer's channels one after the other, through depthwise convolutions in between."""
+    found: list[str] = []
+    layer = producer
+    while True:
+        readers = [reader for reader in flow.readers.get(layer, frozenset()) if reader in inside]
+        follower = readers[0] if len(flow.readers.get(layer, ())) == len(readers) == 1 else None
+        if follower is None or flow.sources[follower] != {layer}:
+            return found
+        if follower in norms:
+            found.append(follower)
+        elif not is_depthwise(model.get_submodule(follower)):
+            return found
+        layer = follower
 
 
 def _selected(name: str, model: nn.Module, flow: Flow, stages: Mapping[str, int]) -> NormChannels | None:

@@ -18,8 +18,8 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from pruning.graph.groups import Group
 from pruning.masks import Masks
+from pruning.members import Group
 from pruning.methods import l1_filter
 from pruning.methods.method import Choice, Method, Request
 from pruning.plan import PruningPlan
@@ -126,4 +126,9 @@ def _masks_before(weights: Mapping[str, Tensor], masks: Masks | None) -> Masks:
     return Masks(beside)
 
 
-METHOD = Method(prune=prune, options=LotteryOptions, predefined=False)
+METHOD = Method(
+    prune=prune,
+    options=LotteryOptions,
+    predefined=False,
+    unstructured=lambda options: options.unit == "weights",
+)

@@ -129,8 +129,9 @@ def _tasks(model: nn.Module, request: Request) -> list[_Task]:
 def _input_tasks(model: nn.Module, request: Request, narrowed: set[str]) -> list[_Task]:
     """The layers that `select_inputs` names, of those that read a group that keeps its width."""
     wanted = request.options.select_inputs
-    readers = {c.layer for g in request.groups if g.name not in narrowed for c in consumers_of(g)}
-    readers -= {c.layer for g in request.groups if g.name in narrowed for c in consumers_of(g)}
+    reads = [(g.name, m.layer) for g in request.groups for m in g.members if m.side == "in"]
+    readers = {layer for group, layer in reads if group not in narrowed}
+    readers -= {layer for group, layer in reads if group in narrowed}
     for pattern in wanted:
         if not any(fnmatchcase(name, pattern) for name in readers):
             choices = ", ".join(sorted(readers)) or "none"

@@ -30,8 +30,8 @@ import torch
 from torch import Tensor, nn
 
 from pruning.graph.dataflow import trace_flow
-from pruning.graph.groups import Group
-from pruning.graph.norm_channels import is_batch_norm
+from pruning.graph.layers import is_batch_norm
+from pruning.members import Group
 from pruning.methods.method import Choice, Effect, Method, Request
 from pruning.select import Selection, count_to_keep, eligible, keep_indices, ratio_of
 

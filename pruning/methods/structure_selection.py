@@ -28,11 +28,12 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.fx import GraphModule
 
 from pruning.graph.blocks import branch_end, residual_blocks
 from pruning.graph.dataflow import trace_flow
-from pruning.graph.groups import Group
 from pruning.graph.norm_channels import eligible_units, keep_and_select, norm_channels, scaling_norms
+from pruning.members import Group
 from pruning.methods.method import Choice, Effect, Method, Request
 from pruning.select import count_to_keep, eligible, keep_indices, select
 
@@ -41,7 +42,9 @@ from pruning.select import count_to_keep, eligible, keep_indices, select
 class StructureOptions:
     """Options of sparse structure selection.
 
-    `structures`: `blocks`, `channels`, or `auto`: blocks where the network has residual blocks, else channels.
+    `structures`: `blocks`, `channels`, or `auto`: blocks where the network has residual blocks, channels where it has
+    no shortcuts; one with shortcuts around blocks of unknown classes is refused, and must say `channels`. (A detector's
+    backbone was taken apart by torch.fx and has no blocks: there `auto` is channels.)
     `strength`: weight of the L1 norm of the scales, in units of the loss (the paper's gamma). `momentum`: of the
     scales' own optimiser. `zeros_only`: remove exactly what training brought to zero; the ratio is not used then.
     """
@@ -196,6 +199,13 @@ def _by_blocks(model: nn.Module, options: StructureOptions) -> bool:
     found = residual_blocks(model)
     if options.structures == "blocks" and not found:
         raise ValueError(f"{type(model).__name__} has no residual block that can lose its branch; use 'channels'")
+    taken_apart = any(isinstance(module, GraphModule) for module in model.modules())
+    unknown = options.structures == "auto" and not found and not taken_apart
+    if unknown and scaling_norms(model) and trace_flow(model).sums:
+        raise ValueError(
+            f"structure_selection: {type(model).__name__} has shortcuts, but no residual block of a class that can lose"
+            " its branch, so structures 'auto' cannot mean blocks; say structures 'channels'"
+        )
     return options.structures == "blocks" or (options.structures == "auto" and bool(found))
 
 

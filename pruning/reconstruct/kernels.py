@@ -8,7 +8,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from pruning.graph.groups import Group
+from pruning.members import Group
 
 
 @dataclass(frozen=True)

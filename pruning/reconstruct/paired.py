@@ -83,9 +83,11 @@ def branch_of(model: nn.Module, layer: str) -> Branch | None:
     if not is_residual_block(model.get_submodule(name)):
         return None
     block, end = model.get_submodule(name), branch_end(model, name)
+    if getattr(block, "se", None) is not None:
+        return None  # timm's gate behind the branch scales it by a factor that depends on the image
     children = list(dict(block.named_children()))
-    before = children[: children.index(end.rpartition(".")[2]) + 1]
-    if leaf != [child for child in before if isinstance(block.get_submodule(child), nn.Conv2d)][-1]:
+    before = children[: children.index(end.removeprefix(f"{name}.").partition(".")[0]) + 1]
+    if [leaf] != [child for child in before if isinstance(block.get_submodule(child), nn.Conv2d)][-1:]:
         return None
     weight = model.get_parameter(f"{layer}.weight")
     scale = weight.new_ones(weight.shape[0])

@@ -11,11 +11,12 @@ from classify.data import DataInfo
 from classify.models.blank import rebuild_blank
 from detect.data.open import open_detection
 from pruning.cost import count_macs, count_params, masked_costs
-from pruning.graph.groups import Group
+from pruning.members import Group
 from pruning.methods import Choice, Request, get_method
 from pruning.plan import PruningPlan
 from pruning.prune import make_plan
 from pruning.select import counts, eligible
+from pruning.select_weights import conv_weights
 from pruning.surgery import apply
 from pruning.targets import choose_for_target, get_target
 from study.config.sections import Machine
@@ -123,6 +124,12 @@ class Budget:
     def _pruned(self, stage: Stage, before: Network) -> Network | None:
         """The shape that a selection asks for: which channels stay does not matter for its cost."""
         selection = selection_of(stage.settings)
+        if not is_structural(stage.settings["target"]):
+            options = method_options(stage.settings)
+            if stage.kind == "prune" and get_method(stage.settings["method"]).unstructured(options):
+                # the channels of the network need not be known; names that match no layer are refused
+                conv_weights(self._blank(before), selection, linear=getattr(options, "linear", False))
+                return None
         model, groups = self._prunable(before, stage if stage.kind == "prune_detector" else None)
         if is_structural(stage.settings["target"]):
             choice = choose_for_target(get_target(stage.settings["target"]), model, groups)
@@ -145,11 +152,14 @@ class Budget:
         inside = [] if stage is None else [stage.parents[0].settings["model"], stage.settings.get("scope")]
         key = (*_shape_key(network), str(inside))
         if self._last is None or self._last[0] != key:
-            model = rebuild_blank(network.backbone().plan, network.num_classes)
+            model = self._blank(network)
             self._last = (
                 (key, model, dense_groups(network, model)) if stage is None else (key, *_inside(stage, network, model))
             )
         return self._last[1:]
+
+    def _blank(self, network: Network) -> nn.Module:
+        return rebuild_blank(network.backbone().plan, network.num_classes)
 
     def _smaller(self, before: Network, groups: Sequence[Group], choice: Choice) -> Network:
         plan = before.plan.then(make_plan(before.arch, groups, choice))
@@ -168,9 +178,11 @@ class Budget:
         key = _shape_key(network)
         if network.masks is None and key in self._classifiers:
             return self._classifiers[key]
-        model, groups = self._prunable(network.dense())
         if network.plan.changes_shape:
-            model = apply(model, network.plan, groups)
+            dense, groups = self._prunable(network.dense())
+            model = apply(dense, network.plan, groups)
+        else:
+            model = self._blank(network)
         example = network.example()
         if network.masks is not None:
             return masked_costs(model, network.masks, example)

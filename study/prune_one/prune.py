@@ -13,8 +13,8 @@ from classify.weights_file import load_weights, read_given_weights
 from pruning.cost import count_macs, count_params, map_areas, masked_costs
 from pruning.design.pattern import Pattern, pattern_from_masks
 from pruning.design.widths_and_masks import Dense, pattern_of
-from pruning.graph.groups import Group
 from pruning.masks import Masks
+from pruning.members import Group
 from pruning.methods import Calibration, get_method
 from pruning.prune import Pruned, prune, prune_by_choice
 from pruning.select import Selection
@@ -93,7 +93,8 @@ def _dense_network(job: PruneJob, target: Target | None) -> _Dense:
             built = f"{name} with {num_classes} classes" + (f" and {options}" if options else "")
             hint = _only_projection_biases(model, given.tensors) or "see --num-classes and --arch-options"
             raise ValueError(f"{error} (built: {built}; {hint})") from error
-    groups = channel_groups(name, model.eval(), trace_input(name, options))
+    unstructured = job.method is not None and get_method(job.method).unstructured(_options(job))
+    groups = [] if unstructured else channel_groups(name, model.eval(), trace_input(name, options))
     notes = () if given is None else given.notes
     return _Dense(name, options, num_classes, model, groups, example_input(name, options), notes)
 
@@ -127,9 +128,14 @@ def _prune(job: PruneJob, target: Target | None, dense: _Dense) -> Pruned:
         _selection(job),
         batch=batch,
         seed=job.seed,
-        options=read_method_options(job.method, job.options),
+        options=_options(job),
         calibration=_calibration(job, dense),
     )
+
+
+def _options(job: PruneJob) -> Any:
+    assert job.method is not None
+    return read_method_options(job.method, job.options)
 
 
 def _selection(job: PruneJob) -> Selection:

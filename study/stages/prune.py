@@ -116,8 +116,10 @@ def _write_pattern(guides: list[RunDir], run: RunDir) -> None:
 def _prune(before: _Before, settings: Mapping[str, Any], options: Any, *, seed: int) -> Pruned:
     network, model = before.network, before.model
     batch = _inputs(before, torch.arange(min(_CHECKED_IMAGES, len(before.data.train))))
-    groups = dense_groups(network, model)
-    if is_structural(settings["target"]):
+    structural = is_structural(settings["target"])
+    unstructured = not structural and get_method(settings["method"]).unstructured(options)
+    groups = [] if unstructured else dense_groups(network, model)
+    if structural:
         choice = choose_for_target(get_target(settings["target"]), model, groups)
         return prune_by_choice(model, network.arch, groups, choice, batch=batch)
     return prune(

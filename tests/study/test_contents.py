@@ -14,10 +14,10 @@ from support.voc_layout import voc_object, write_voc
 
 from detect.detector_model import DetectorModel
 from detect.settings import DetectorData
-from study.stages import content_sums
 from study.config.sections import ClassifierData, Machine
 from study.run.stage import run_stage
 from study.run.study import load_written_study, report_again, run_study
+from study.stages import content_sums
 from study.stages.contents import Contents, check_unchanged
 from study.stages.data import open_classification
 from study.stages.stage import Stage, Task

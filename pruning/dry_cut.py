@@ -1,0 +1,61 @@
+"""Checks without any numbers that a network still runs when a group is narrowed.
+
+A forward pass may have a width written into it, in a view or a split. Such a network reads every channel at its place,
+yet fails once there are fewer. It is cut and run on PyTorch's meta device, where tensors have shapes and no values.
+"""
+
+import copy
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from pruning.members import Group
+from pruning.plan import PruningPlan
+from pruning.surgery import apply
+
+
+def broken_by(model: nn.Module, example: Tensor, groups: Sequence[Group]) -> dict[str, str]:
+    """By the name of each group that cannot be narrowed: what PyTorch says where it is.
+
+    `model` in evaluation mode; `example`: an input batch (N, C, H, W). Empty where the network cannot run without
+    values at all.
+    """
+    blank = _without_values(model)
+    x = example.to("meta")
+    if _fault(blank, x, []) is not None:
+        return {}
+    return _search(blank, x, [group for group in groups if group.width > 1])
+
+
+def _search(blank: nn.Module, x: Tensor, groups: Sequence[Group]) -> dict[str, str]:
+    fault = _fault(blank, x, groups) if groups else None
+    if fault is None:
+        return {}
+    if len(groups) == 1:
+        return {groups[0].name: fault}
+    half = len(groups) // 2
+    return _search(blank, x, groups[:half]) | _search(blank, x, groups[half:]) or {g.name: fault for g in groups}
+
+
+def _without_values(model: nn.Module) -> nn.Module:
+    """A copy on the meta device; the tensors of `model` are not copied on the way."""
+    with torch.device("meta"):
+        memo: dict[int, object] = {
+            id(p): nn.Parameter(torch.empty(p.shape, dtype=p.dtype), requires_grad=p.requires_grad)
+            for p in model.parameters()
+        }
+        memo |= {id(b): torch.empty(b.shape, dtype=b.dtype) for b in model.buffers()}
+    return copy.deepcopy(model, memo)
+
+
+@torch.no_grad()
+def _fault(blank: nn.Module, x: Tensor, groups: Sequence[Group]) -> str | None:
+    """The first line of the error when half of the channels of each group are gone, or None."""
+    keep = {group.name: tuple(range((group.width + 1) // 2)) for group in groups}
+    plan = PruningPlan("", {}, keep, {group.name: group.width for group in groups})
+    try:
+        apply(blank, plan, groups)(x)
+    except (RuntimeError, NotImplementedError, ValueError, AssertionError) as error:
+        return str(error).partition("\n")[0] or type(error).__name__
+    return None

@@ -1,0 +1,58 @@
+"""Tells gates from sums: a layer whose outputs only multiply channels that other layers compute.
+
+In a squeeze-excitation block (Hu et al., arXiv 1709.01507) the last layer answers one factor for each channel of what
+it is computed from. A product is no sum: without the channel there is nothing to scale, so the layer loses its
+outputs with the channels and has no say in which of them go.
+"""
+
+from collections.abc import Collection
+
+import torch_pruning as tp
+
+_PRODUCTS = ("MulBackward",)
+# behind one of these a value is a share, not a signal
+_SATURATING = ("SigmoidBackward", "HardsigmoidBackward", "TanhBackward", "SoftmaxBackward")
+
+
+def only_gates(
+    producer: tp.dependency.Node, inside: Collection[tp.dependency.Node], readers: Collection[tp.dependency.Node]
+) -> bool:
+    """Do the outputs of `producer` reach the `readers` of its group (`inside`: its operations) only as factors?"""
+    gating, seen = False, {producer}
+    stack = [producer]
+    while stack:
+        node = stack.pop()
+        for follower in node.outputs:
+            if _operation(follower).startswith(_PRODUCTS) and _is_factor(node, follower):
+                gating = True
+            elif follower in readers:
+                return False
+            elif follower in inside and follower not in seen:
+                seen.add(follower)
+                stack.append(follower)
+    return gating
+
+
+def _is_factor(node: tp.dependency.Node, product: tp.dependency.Node) -> bool:
+    """Of the two operands of a product, is `node` the one computed from the other, or the only one that saturates?"""
+    others = [other for other in product.inputs if other is not node]
+    if not others:
+        return False
+    saturates = _operation(node).startswith(_SATURATING)
+    return all(_depends(node, o) or (saturates and not _operation(o).startswith(_SATURATING)) for o in others)
+
+
+def _depends(node: tp.dependency.Node, source: tp.dependency.Node) -> bool:
+    seen, stack = {node}, [node]
+    while stack:
+        for before in stack.pop().inputs:
+            if before is source:
+                return True
+            if before not in seen:
+                seen.add(before)
+                stack.append(before)
+    return False
+
+
+def _operation(node: tp.dependency.Node) -> str:
+    return node.grad_fn.name() if hasattr(node.grad_fn, "name") else ""

@@ -1,0 +1,92 @@
+"""Records the operations of a network by torch_pruning's dependency graph, and leaves the network as it was."""
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch_pruning as tp
+from torch import Tensor, nn
+from torch_pruning.dependency import index_mapping
+
+
+def trace(model: nn.Module, example: Tensor) -> tp.DependencyGraph:
+    """The graph of `model` on the input batch `example`; ValueError for a network that cannot be traced.
+
+    Whatever goes wrong in there does so in the network's own forward pass or in the tracer.
+    """
+    try:
+        with traceable(model), _forgiving(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            # a list: a tensor would be unpacked into one argument an image, and convolutions accept single images
+            return tp.DependencyGraph().build_dependency(model, [example], output_transform=_outputs, verbose=False)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:
+        shape = tuple(example.shape)
+        raise ValueError(f"{type(model).__name__} cannot be traced with an input of shape {shape}: {error}") from error
+
+
+def _outputs(out: object) -> list[Tensor]:
+    # x * 1 makes each output an operation of its own, so that a group that reaches it is recognised
+    traced = [o * 1 for o in tp.utils.flatten_as_list(out) if o.requires_grad]
+    if not traced:
+        raise ValueError("its output does not depend on its parameters through differentiable operations")
+    return traced
+
+
+@contextmanager
+def traceable(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode and gradients for all parameters while tracing; both restored."""
+    training = {m: m.training for m in model.modules()}
+    frozen = [p for p in model.parameters() if not p.requires_grad]
+    try:
+        with remembers_nothing(model), torch.enable_grad():
+            model.eval()
+            for p in frozen:
+                p.requires_grad_(True)
+            yield
+    finally:
+        for p in frozen:
+            p.requires_grad_(False)
+        for m, mode in training.items():
+            m.training = mode
+
+
+@contextmanager
+def remembers_nothing(model: nn.Module) -> Iterator[None]:
+    """Plain attributes that a forward pass sets are put back, so that no tracer's values stay in the network.
+
+    (timm's LeViT keeps a table in one when it evaluates, and then could not be copied.)
+    """
+    before = {m: _plain_attributes(m) for m in model.modules()}
+    try:
+        yield
+    finally:
+        for module, attributes in before.items():
+            vars(module).update(attributes)
+
+
+def _plain_attributes(module: nn.Module) -> dict[str, Any]:
+    """What a module holds besides parameters, buffers and modules; dictionaries copied."""
+    return {k: dict(v) if type(v) is dict else v for k, v in vars(module).items() if not k.startswith("_")}
+
+
+@contextmanager
+def _forgiving() -> Iterator[None]:
+    """The tracer divides by a number of channels that it guesses; where it guesses none (the channel shuffle of a
+    ShuffleNetV2), it is to leave that reshape without a map, and `probe` finds what that breaks."""
+    original = index_mapping.update_reshape_index_mapping
+
+    def update(graph: tp.DependencyGraph, node: tp.dependency.Node) -> None:
+        try:
+            original(graph, node)
+        except ZeroDivisionError:
+            return
+
+    index_mapping.update_reshape_index_mapping = update
+    try:
+        yield
+    finally:
+        index_mapping.update_reshape_index_mapping = original
