@@ -13,7 +13,7 @@ from torch import Tensor, fx, nn
 from detect.backbone import ClassifierBackbone
 from detect.pyramid import JoinedBackbone, join, put_back
 from pruning.graph.groups import find_groups
-from pruning.members import Group
+from pruning.graph.members import Group
 from pruning.modes import evaluation_mode
 from pruning.plan import PruningPlan
 from pruning.prune import Arch, prune

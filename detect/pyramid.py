@@ -18,7 +18,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from detect.backbone import ClassifierBackbone
 from detect.features import LayerTracer
 from pruning.graph.groups import find_groups
-from pruning.members import Group
+from pruning.graph.members import Group
 from pruning.plan import PruningPlan
 from pruning.surgery import apply
 

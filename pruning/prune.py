@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pruning.members import Group
+from pruning.graph.members import Group
 from pruning.methods import Calibration, Choice, Request, get_method
 from pruning.plan import PruningPlan
 from pruning.select import Selection

@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from pruning.members import Group
+from pruning.graph.members import Group
 
 # int(C * (1 - ratio)) must not lose a channel to floating point: 1 - 0.9 is 0.0999...
 _TOLERANCE = 1e-9

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from pruning.graph.blocks import branch_end, drop_branch
 from pruning.graph.layers import ScatterOutputs, channel_axis, is_depthwise, scatter_outputs, select_inputs
-from pruning.members import Group, Side
+from pruning.graph.members import Group, Side
 from pruning.plan import PruningPlan
 
 

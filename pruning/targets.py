@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from pruning.graph.blocks import branch_end
-from pruning.members import Group
+from pruning.graph.members import Group
 from pruning.methods import Choice, l1_filter
 from pruning.plan import PruningPlan
 from pruning.prune import Arch, make_plan

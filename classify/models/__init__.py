@@ -25,7 +25,7 @@ from classify.models.vgg import (
     initialise_slimming,
 )
 from pruning.graph.groups import find_groups
-from pruning.members import Group
+from pruning.graph.members import Group
 from pruning.plan import PruningPlan
 from pruning.prune import Arch
 from pruning.surgery import apply

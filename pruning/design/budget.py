@@ -7,8 +7,8 @@ from typing import Literal, TypeVar, get_args
 from torch import Tensor, nn
 
 from pruning.cost import count_macs, count_params
+from pruning.graph.members import Group
 from pruning.graph.norm_channels import NormChannels, keep_and_select
-from pruning.members import Group
 from pruning.plan import PruningPlan
 from pruning.surgery import apply
 

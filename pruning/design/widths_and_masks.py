@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from pruning.cost import count_macs, count_params, map_areas
 from pruning.design.budget import Budget, cost_of_widths, fit
 from pruning.design.pattern import Pattern, pattern_from_plan, stages_of
+from pruning.graph.members import Group
 from pruning.graph.norm_channels import NormChannels, input_selections
 from pruning.masks import Masks
-from pruning.members import Group
 from pruning.plan import PruningPlan
 from pruning.seeds import random_stream
 from pruning.select import Selection, count_left, eligible

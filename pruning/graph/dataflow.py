@@ -11,7 +11,7 @@ from torch import nn
 from torch.fx import Node, Tracer
 
 from pruning.graph.layers import is_norm
-from pruning.tracing import remembers_nothing
+from pruning.graph.tracing import remembers_nothing
 
 # modules and functions that leave each channel where it is
 _MODULES = (nn.Identity, nn.Flatten, nn.PReLU)

@@ -13,14 +13,14 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
-from pruning.dry_cut import broken_by
-from pruning.gates import only_gates
 from pruning.graph.coupling import Index, Reached, coupled_channels
+from pruning.graph.dry_cut import broken_by
+from pruning.graph.gates import only_gates
 from pruning.graph.layers import ScatterOutputs, SelectInputs, is_depthwise
-from pruning.members import Group, Member, Side
-from pruning.obstacles import MIXED, obstacle, outside
-from pruning.probe import leaks
-from pruning.tracing import trace, traceable
+from pruning.graph.members import Group, Member, Side
+from pruning.graph.obstacles import MIXED, obstacle, outside
+from pruning.graph.probe import leaks
+from pruning.graph.tracing import trace, traceable
 
 __all__ = ["Group", "Member", "Side", "find_groups", "is_depthwise"]
 

@@ -15,7 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from pruning.graph.dataflow import Flow, trace_flow
 from pruning.graph.layers import SelectInputs, is_batch_norm, is_depthwise
-from pruning.members import Group
+from pruning.graph.members import Group
 
 Kept = dict[str, tuple[int, ...]]
 

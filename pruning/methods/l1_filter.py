@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pruning.members import Group
+from pruning.graph.members import Group
 from pruning.methods.method import Method, by_score
 
 

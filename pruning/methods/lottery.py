@@ -18,8 +18,8 @@ from typing import Literal
 
 from torch import Tensor, nn
 
+from pruning.graph.members import Group
 from pruning.masks import Masks
-from pruning.members import Group
 from pruning.methods import l1_filter
 from pruning.methods.method import Choice, Method, Request
 from pruning.plan import PruningPlan

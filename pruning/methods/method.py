@@ -6,7 +6,7 @@ from typing import Any, Literal, Protocol
 
 from torch import Tensor, nn
 
-from pruning.members import Group
+from pruning.graph.members import Group
 from pruning.select import Selection, counts, eligible, select
 
 Calibration = Callable[[nn.Module], Tensor]

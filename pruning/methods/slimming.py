@@ -23,8 +23,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from pruning.graph.members import Group
 from pruning.graph.norm_channels import eligible_units, keep_and_select, norm_channels, scaling_norms
-from pruning.members import Group
 from pruning.methods.method import Choice, Effect, Method, Request
 from pruning.select import Selection, eligible, keep_indices, select
 

@@ -31,7 +31,7 @@ from torch import Tensor, nn
 
 from pruning.graph.dataflow import trace_flow
 from pruning.graph.layers import is_batch_norm
-from pruning.members import Group
+from pruning.graph.members import Group
 from pruning.methods.method import Choice, Effect, Method, Request
 from pruning.select import Selection, count_to_keep, eligible, keep_indices, ratio_of
 

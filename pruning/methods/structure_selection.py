@@ -32,8 +32,8 @@ from torch.fx import GraphModule
 
 from pruning.graph.blocks import branch_end, residual_blocks
 from pruning.graph.dataflow import trace_flow
+from pruning.graph.members import Group
 from pruning.graph.norm_channels import eligible_units, keep_and_select, norm_channels, scaling_norms
-from pruning.members import Group
 from pruning.methods.method import Choice, Effect, Method, Request
 from pruning.select import count_to_keep, eligible, keep_indices, select
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from pruning.members import Group
+from pruning.graph.members import Group
 from pruning.methods.method import Choice, Method, Request, fixed_counts, needed_calibration
 from pruning.reconstruct.kernels import Consumer, consumers_of, kernel_slices, rewritten, write_slices, zeros_held
 from pruning.reconstruct.least_squares import Sums, channel_factors, make_sums

@@ -12,7 +12,7 @@ from typing import Literal
 from torch import nn
 
 from pruning.design.budget import cost_of_widths, fit, read_budget
-from pruning.members import Group
+from pruning.graph.members import Group
 from pruning.methods import l1_filter, random
 from pruning.methods.method import Choice, Method, Request
 from pruning.select import counts, eligible, keep_indices

@@ -8,7 +8,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from pruning.members import Group
+from pruning.graph.members import Group
 
 
 @dataclass(frozen=True)

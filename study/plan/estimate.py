@@ -11,7 +11,7 @@ from classify.data import DataInfo
 from classify.models.blank import rebuild_blank
 from detect.data.open import open_detection
 from pruning.cost import count_macs, count_params, masked_costs
-from pruning.members import Group
+from pruning.graph.members import Group
 from pruning.methods import Choice, Request, get_method
 from pruning.plan import PruningPlan
 from pruning.prune import make_plan

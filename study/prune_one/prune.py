@@ -13,8 +13,8 @@ from classify.weights_file import load_weights, read_given_weights
 from pruning.cost import count_macs, count_params, map_areas, masked_costs
 from pruning.design.pattern import Pattern, pattern_from_masks
 from pruning.design.widths_and_masks import Dense, pattern_of
+from pruning.graph.members import Group
 from pruning.masks import Masks
-from pruning.members import Group
 from pruning.methods import Calibration, get_method
 from pruning.prune import Pruned, prune, prune_by_choice
 from pruning.select import Selection

@@ -20,9 +20,9 @@ from detect.pyramid import join, narrow_pyramid, pyramid_groups
 from detect.settings import TrainSettings
 from detect.single_level import masked_parts
 from detect.train import scaled_to_processes, train_detector
+from pruning.graph.members import Group
 from pruning.masked_training import HoldMasks
 from pruning.masks import Masks
-from pruning.members import Group
 from pruning.methods import Effect, get_method
 from study.config.detector import check_pyramid
 from study.stages.classifier import random_start

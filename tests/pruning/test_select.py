@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from pruning.members import Group, Member
+from pruning.graph.members import Group, Member
 from pruning.select import Selection, count_left, count_to_keep, counts, eligible, keep_indices, select
 
 

@@ -11,7 +11,7 @@ from classify.models import build
 from pruning.graph.coupling import Reached
 from pruning.graph.groups import find_groups
 from pruning.graph.layers import is_depthwise
-from pruning.members import Member
+from pruning.graph.members import Member
 
 
 def one_to_one(width, start=0):

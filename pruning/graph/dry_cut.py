@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from pruning.members import Group
+from pruning.graph.members import Group
 from pruning.plan import PruningPlan
 from pruning.surgery import apply
 

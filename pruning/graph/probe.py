@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from pruning.graph.layers import channel_axis, is_depthwise, is_norm
-from pruning.members import Group
+from pruning.graph.members import Group
 from pruning.seeds import random_stream
 
 _OUTPUT = "the network's output"
