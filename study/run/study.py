@@ -14,6 +14,7 @@ from study.config.schema import StudyConfig
 from study.plan.checks import check_detection_data, check_prunable, check_writable
 from study.plan.estimate import Budget
 from study.plan.pipelines import Route, all_stages, expand, labels
+from study.precision import settle_study
 from study.report.comparison import collect
 from study.report.write import write_report
 from study.run.scheduler import Outcome, run_stages
@@ -71,7 +72,8 @@ def _run_study(config: StudyConfig, config_file: Path, routes: Sequence[Route], 
     with _alone_in(out):
         write_json(out / STUDY_FILE, study)
         name_runs(out, stages, names, runs)
-    outcome = run_stages(stages, names, runs, config.machine)
+        precision = settle_study(stages, runs, config.machine, RunDir(out).precision)
+    outcome = run_stages(stages, names, runs, config.machine, precision)
     set_threads(config.machine.threads, jobs=1)
     report(config, str(config_file), routes, runs, {**outcome.failed, **outcome.blocked})
     return outcome

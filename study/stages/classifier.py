@@ -117,6 +117,7 @@ def run_train_classifier(context: Context) -> dict[str, Any]:
         },
         "epochs": epochs,
         "images_seen": outcome.images_seen,
+        "precision": None if outcome.precision is None else outcome.precision.as_result(),
         "train_macs": 3 * costs["macs"] * outcome.images_seen,
         "train_seconds": outcome.seconds,
     }
@@ -142,7 +143,7 @@ def _train_settings(context: Context, network: Network, epochs: int) -> TrainSet
         mean=network.mean,
         std=network.std,
         seed=context.stage.seed,
-        precision=machine.precision,
+        precision=context.precision,
         checkpoint_every=machine.checkpoint_every,
         snapshot_at=settings.get("snapshot_at"),
     )

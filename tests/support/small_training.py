@@ -9,6 +9,7 @@ from classify.step import TrainSettings
 SETTINGS = TrainSettings(
     epochs=3, batch_size=4, lr=0.1, mean=(0.5,) * 3, std=(0.25,) * 3, augmentation="cifar", checkpoint_every=2
 )
+pytestmark = pytest.mark.usefixtures("auto_is")
 
 
 def images(n=10, classes=3):
