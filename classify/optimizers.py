@@ -1,5 +1,8 @@
 """The optimisers of the study, and which parameters their weight decay is on."""
 
+from typing import Any
+
+import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.optim import SGD, Adam, Optimizer
@@ -32,7 +35,22 @@ def make_optimizer(
     groups = parameter_groups(model, weight_decay, norm_weight_decay=norm_weight_decay)
     if name == "adam":
         return Adam(groups, lr, fused=True)
-    return SGD(groups, lr, momentum, nesterov=nesterov, fused=True)  # fused: one pass over the weights
+    return fused_sgd(groups, lr, momentum, nesterov=nesterov)
+
+
+def fused_sgd(
+    groups: list[dict[str, Any]], lr: float, momentum: float, *, weight_decay: float = 0.0, nesterov: bool = False
+) -> SGD:
+    """SGD in one pass over the weights; its momentum buffers are 0 from the start.
+
+    PyTorch allocates them in the first step, and leaves in them what was in memory where a GradScaler skips that one.
+    From 0 the first step is the same: momentum * 0 + gradient. Call it once the weights have their memory format.
+    """
+    optimizer = SGD(groups, lr, momentum, weight_decay=weight_decay, nesterov=nesterov, fused=True)
+    for group in optimizer.param_groups if momentum else ():
+        for p in group["params"]:
+            optimizer.state[p]["momentum_buffer"] = torch.zeros_like(p)
+    return optimizer
 
 
 def parameter_groups(model: nn.Module, weight_decay: float, *, norm_weight_decay: bool) -> list[dict]:

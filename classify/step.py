@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from classify.data.augment import normalize
 from classify.optimizers import check_optimizer, make_optimizer
 from pruning.methods import Effect
+from training.device import Precision
 from training.distributed import averaged_later, data_parallel, own_parts, rank, world_size
 from training.seeding import seed_generators
 
@@ -42,7 +43,7 @@ class TrainSettings:
     label_smoothing: float = 0.0
     augmentation: str = "none"
     seed: int = 0
-    precision: str = "auto"
+    precision: str | Precision = "auto"  # one of classify.precision.PRECISIONS, or what one was settled to
     checkpoint_every: int = 100  # steps
     report_every: int = 20  # steps
     snapshot_at: int | None = None  # steps

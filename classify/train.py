@@ -16,10 +16,10 @@ from classify.evaluate import evaluate_classifier
 from classify.step import TrainingStep, TrainSettings
 from pruning.methods import Effect
 from training.checkpoint import save_snapshot
-from training.device import autocast_dtype, channels_last
+from training.device import Precision, channels_last, settle_together
 from training.distributed import any_process, is_main, own_images, world_size
 from training.schedule import lr_schedule
-from training.state import TrainingState
+from training.state import TrainingState, saved_training
 from training.stopping import between_steps, end_if, stop_asked
 from training.synchronised_norm import synchronised_norms
 
@@ -30,11 +30,12 @@ __all__ = ["Report", "TrainOutcome", "TrainSettings", "train_classifier"]
 
 @dataclass(frozen=True)
 class TrainOutcome:
-    """What the training came to; seconds of training, earlier processes' included."""
+    """What the training came to; seconds of training, earlier processes' included; `precision` None: none was run."""
 
     images_seen: int
     seconds: float
     final_loss: float
+    precision: Precision | None = None
 
 
 def train_classifier(
@@ -60,16 +61,17 @@ def train_classifier(
     _check_smallest_part(model, settings, len(train))
     total = settings.epochs * per_epoch
     device = next(model.parameters()).device.type
-    dtype = autocast_dtype(settings.precision, device)
+    identity = _identity(settings, total)
+    saved = saved_training(checkpoint, identity, device)
+    precision = settle_together(settings.precision, device).of_checkpoint(saved, checkpoint)
     schedule = lr_schedule(
         settings.schedule, milestones=settings.milestones, gamma=settings.gamma, warmup=settings.warmup
     )
-    with channels_last(model, dtype=dtype), synchronised_norms(model), between_steps():
-        training = TrainingStep(model, settings, dtype, effects)
-        state = TrainingState(
-            model, training.optimizer, training.scaler, effects, checkpoint, _identity(settings, total)
-        )
-        step = state.restore(device)
+    with channels_last(model, dtype=precision.dtype), synchronised_norms(model), between_steps():
+        training = TrainingStep(model, settings, precision.dtype, effects)
+        state = TrainingState(model, training.optimizer, training.scaler, effects, checkpoint, identity, precision.name)
+        step = state.restore(saved, device)
+        del saved  # as large as the network and its optimiser
         _check_snapshot(settings, snapshot, step)
         if step == 0:
             _begin(model, effects, settings, snapshot)
@@ -94,7 +96,7 @@ def train_classifier(
                 if saves:
                     state.save(step)
                 end_if(stops)
-    return TrainOutcome(settings.epochs * len(train), state.seconds, state.last_loss)
+    return TrainOutcome(settings.epochs * len(train), state.seconds, state.last_loss, precision)
 
 
 def _identity(settings: TrainSettings, total: int) -> dict[str, int | str]:

@@ -11,11 +11,17 @@ from fvcore.common.param_scheduler import ParamScheduler
 from torch import nn
 
 from pruning.methods import Effect
-from training.checkpoint import last_checkpoint, save_checkpoint
+from training.checkpoint import save_checkpoint, training_to_continue
 from training.distributed import any_process, check_equal, is_main, mean_over_processes, world_size
 from training.stopping import end_if, stop_asked
 
 Report = Callable[[int, int, Mapping[str, float]], None]
+_KEYS = ("model", "optimizer", "scaler", "effects", "iteration", "seconds", "loss", "precision")
+
+
+def saved_training(path: Path, identity: Mapping[str, int], device: str) -> dict[str, Any] | None:
+    """What `Checkpointer` wrote last; None: nothing. ValueError if it is of another training."""
+    return training_to_continue(path, required=_KEYS, identity=identity, device=device)
 
 
 class Schedule(HookBase):
@@ -55,8 +61,9 @@ class EffectHook(HookBase):
 class Checkpointer(HookBase):
     """Saves and restores everything that the next step depends on, and counts the seconds.
 
-    `identity` names what a checkpoint has to agree with to be continued. A checkpoint is written every `every`
-    iterations and at the end; several processes ask one another every `meets_every` whether a signal asked to end.
+    `identity` names what a checkpoint has to agree with to be continued, `precision` what it is made in. One is written
+    every `every` iterations and at the end; several processes ask one another every `meets_every` whether a signal
+    asked to end.
     """
 
     def __init__(
@@ -65,6 +72,7 @@ class Checkpointer(HookBase):
         path: Path,
         *,
         identity: Mapping[str, int],
+        precision: str,
         every: int,
         meets_every: int,
         effects: Sequence[Effect] = (),
@@ -73,25 +81,19 @@ class Checkpointer(HookBase):
         self.detector = detector
         self.path = path
         self.identity = identity
+        self.precision = precision
         self.every = every
         self.meets_every = meets_every
         self.seconds = 0.0
         self.stops = False  # did a signal ask to end when this step's checkpoint was written?
 
-    def restore(self) -> int:
-        """Load the last whole checkpoint if there is one; returns the iteration to go on with."""
-        iteration = self._load()
+    def restore(self, saved: Mapping[str, Any] | None) -> int:
+        """Take over what `saved_training` found, if anything; returns the iteration to go on with."""
+        iteration = 0 if saved is None else self._load(saved)
         check_equal(iteration, "the iteration to go on with", self.trainer.device)
         return iteration
 
-    def _load(self) -> int:
-        keys = ("model", "optimizer", "scaler", "effects", "iteration", "seconds", "loss", *self.identity)
-        state = last_checkpoint(self.path, required=keys, device=self.trainer.device)
-        if state is None:
-            return 0
-        for key, value in self.identity.items():
-            if state[key] != value:
-                raise ValueError(f"{self.path}: a checkpoint of a training with {key}={state[key]}, not {value}")
+    def _load(self, state: Mapping[str, Any]) -> int:
         self.detector.load_state_dict(state["model"])
         self.trainer.optimizer.load_state_dict(state["optimizer"])
         self.trainer.scaler.load_state_dict(state["scaler"])
@@ -119,6 +121,7 @@ class Checkpointer(HookBase):
     def _state(self, iteration: int) -> dict[str, Any]:
         return {
             **self.identity,
+            "precision": self.precision,
             "model": self.detector.state_dict(),
             "optimizer": self.trainer.optimizer.state_dict(),
             "scaler": self.trainer.scaler.state_dict(),

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from training.device import Precision
 from training.options import Fraction, Positive, Section
 
 
@@ -26,7 +27,7 @@ class TrainSettings:
     warmup_factor: float = 1e-3
     clip_norm: float | None = None  # bound of the gradient's L2 norm over all parameters
     seed: int = 0
-    precision: str = "auto"
+    precision: str | Precision = "auto"  # one of classify.precision.PRECISIONS, or what one was settled to
     flip: bool = False
     group_by_aspect: bool = False
     num_workers: int = 0

@@ -17,12 +17,13 @@ from fvcore.common.param_scheduler import ParamScheduler
 from torch import nn
 from torch.utils.data import DataLoader
 
+from classify.optimizers import fused_sgd
 from detect.data import DetectionDataset, class_names
 from detect.data.loader import train_loader
-from detect.hooks import Checkpointer, EffectHook, Report, Reporter, Schedule, Stop
+from detect.hooks import Checkpointer, EffectHook, Report, Reporter, Schedule, Stop, saved_training
 from detect.settings import TrainSettings
 from pruning.methods import Effect
-from training.device import autocast_dtype, channels_last
+from training.device import Precision, channels_last, settle_together
 from training.distributed import data_parallel, is_main, mean_over_processes, rank, world_size
 from training.schedule import lr_schedule
 from training.seeding import seed_generators
@@ -61,6 +62,7 @@ class TrainOutcome:
     images_seen: int
     seconds: float
     final_loss: float
+    precision: Precision
 
 
 def train_detector(
@@ -82,17 +84,20 @@ def train_detector(
     """
     _check_classes(dataset, cfg)
     check_divisible(settings.batch_size, world_size())
-    dtype = autocast_dtype(settings.precision, next(detector.parameters()).device.type)
+    device = next(detector.parameters()).device.type
     schedule, total = schedule_of(settings), settings.iterations
-    with channels_last(detector, dtype=dtype):
+    saved = saved_training(checkpoint, _identity(settings), device)
+    precision = settle_together(settings.precision, device).of_checkpoint(saved, checkpoint)
+    with channels_last(detector, dtype=precision.dtype):
         optimizer = _optimizer(detector, settings)
         # PyTorch's SyncBatchNorm needs GPUs; here it works on the CPU too
         with synchronised_norms(detector, nn.SyncBatchNorm):
-            trainer = DetectorTrainer(detector, optimizer, settings, dtype)
+            trainer = DetectorTrainer(detector, optimizer, settings, precision.dtype)
             keeper = Checkpointer(
                 detector,
                 checkpoint,
                 identity=_identity(settings),
+                precision=precision.name,
                 every=settings.checkpoint_every,
                 meets_every=settings.report_every,
                 effects=effects,
@@ -106,22 +111,18 @@ def train_detector(
                 Stop(keeper),
             ]
             trainer.register_hooks(hooks)
-            start = keeper.restore()
+            start = keeper.restore(saved)
+            del saved  # as large as the detector and its optimiser
             if start < total:
                 trainer.data_loader = _loader(dataset, cfg, settings, start)
                 with between_steps():
                     trainer.train(start, total)
-    return TrainOutcome(total * settings.batch_size, keeper.seconds, trainer.last_loss)
+    return TrainOutcome(total * settings.batch_size, keeper.seconds, trainer.last_loss, precision)
 
 
 def _optimizer(detector: nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:
-    return torch.optim.SGD(
-        get_default_optimizer_params(detector, weight_decay_norm=0.0),
-        lr=settings.lr,
-        momentum=settings.momentum,
-        weight_decay=settings.weight_decay,
-        fused=True,  # one pass over the weights
-    )
+    groups = get_default_optimizer_params(detector, weight_decay_norm=0.0)
+    return fused_sgd(groups, settings.lr, settings.momentum, weight_decay=settings.weight_decay)
 
 
 def _identity(settings: TrainSettings) -> dict[str, int]:

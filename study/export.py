@@ -61,7 +61,7 @@ def export_run(
         "file": path.name,
         "format": file_format,
         "task": subject.task,
-        "source": {"run": stage.id, "environment": environment()},
+        "source": {"run": stage.id, "environment": environment("cpu")},
         **subject.description,
         "largest_difference_from_pytorch": difference,
     }

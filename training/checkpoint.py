@@ -81,6 +81,17 @@ def last_checkpoint(path: Path, *, required: Collection[str], device: str = "cpu
     return None
 
 
+def training_to_continue(
+    path: Path, *, required: Collection[str], identity: Mapping[str, int | str], device: str
+) -> dict[str, Any] | None:
+    """The state of `last_checkpoint`, whose training must agree with `identity`: ValueError otherwise."""
+    state = last_checkpoint(path, required=(*required, *identity), device=device)
+    for key, value in identity.items():
+        if state is not None and state[key] != value:
+            raise ValueError(f"{path}: a checkpoint of a training with {key}={state[key]}, not {value}")
+    return state
+
+
 def load_checkpoint(path: Path, *, required: Collection[str], device: str = "cpu") -> dict[str, Any]:
     """Read a checkpoint that has the `required` keys; ValueError in one sentence if it is damaged or something else."""
     data = path.read_bytes()

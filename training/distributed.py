@@ -95,6 +95,13 @@ def mean_over_processes(values: Tensor) -> Tensor:
     return sum_over_processes(values) / world_size()
 
 
+def from_main(values: Tensor) -> Tensor:
+    """The main process's `values`, in all of them."""
+    if world_size() > 1:
+        dist.broadcast(values, src=0)
+    return values
+
+
 def any_process(flag: bool, device: str) -> bool:
     """Is `flag` set in one of the processes? All must ask."""
     return flag if world_size() == 1 else bool(sum_over_processes(torch.tensor(int(flag), device=device)))

@@ -10,15 +10,23 @@ import torch
 from torch import Tensor, nn
 
 from pruning.methods import Effect
-from training.checkpoint import check_same_network, last_checkpoint, save_checkpoint
+from training.checkpoint import check_same_network, save_checkpoint, training_to_continue
 from training.distributed import check_equal, is_main, sum_over_processes
+
+_KEYS = ("model", "optimizer", "scaler", "effects", "step", "seconds", "loss", "precision")
+
+
+def saved_training(path: Path, identity: Mapping[str, int | str], device: str) -> dict[str, Any] | None:
+    """What `TrainingState.save` wrote last; None: nothing. ValueError if it is of another training."""
+    return training_to_continue(path, required=_KEYS, identity=identity, device=device)
 
 
 @dataclass
 class TrainingState:
     """The parts of a training whose states are saved, and the file.
 
-    `identity`: what a checkpoint must agree with, besides the network. Times are in seconds.
+    `identity`: what a checkpoint must agree with, besides the network; `precision`: what it is made in. Times are in
+    seconds.
     """
 
     model: nn.Module
@@ -27,14 +35,15 @@ class TrainingState:
     effects: Sequence[Effect]
     path: Path
     identity: Mapping[str, int | str]
+    precision: str
     seconds: float = 0.0
     last_loss: float = float("nan")
     _since: float = field(default_factory=time.perf_counter)
     _losses: list[Tensor] = field(default_factory=list)
 
-    def restore(self, device: str) -> int:
-        """Load the last whole checkpoint if there is one; returns the step to go on with."""
-        step = self._load(device)
+    def restore(self, saved: Mapping[str, Any] | None, device: str) -> int:
+        """Take over what `saved_training` found, if anything; returns the step to go on with."""
+        step = 0 if saved is None else self._load(saved)
         check_equal(step, "the step to go on with", device)
         self._since = time.perf_counter()
         return step
@@ -61,6 +70,7 @@ class TrainingState:
             return
         state: dict[str, Any] = {
             **self.identity,
+            "precision": self.precision,
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
@@ -71,15 +81,8 @@ class TrainingState:
         }
         save_checkpoint(self.path, state)
 
-    def _load(self, device: str) -> int:
-        keys = ("model", "optimizer", "scaler", "effects", "step", "seconds", "loss", *self.identity)
-        state = last_checkpoint(self.path, required=keys, device=device)
-        if state is None:
-            return 0
+    def _load(self, state: Mapping[str, Any]) -> int:
         check_same_network(self.path, self.model, state["model"])
-        for key, value in self.identity.items():
-            if state[key] != value:
-                raise ValueError(f"{self.path}: a checkpoint of a training with {key}={state[key]}, not {value}")
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])

@@ -9,6 +9,7 @@ is A^T G B.
 import torch
 from detectron2.layers import ROIAlign
 from torch import Tensor, nn
+from torch.nn.modules.utils import _pair
 from torchvision.ops import roi_align
 
 # The products read all rows and columns of the map: on maps larger than this, gathering samples is cheaper.
@@ -19,13 +20,25 @@ class SeparableROIAlign(ROIAlign):
     """Detectron2's ROIAlign with the fast gradient where it pays: on the CPU, on small feature maps."""
 
     def forward(self, input: Tensor, rois: Tensor) -> Tensor:
-        """Feature maps (N, C, H, W) and rois (R, 5) of (image, x0, y0, x1, y1) in pixels -> (R, C, P, P)."""
+        """Feature maps (N, C, H, W) and rois (R, 5) of (image, x0, y0, x1, y1) in pixels -> (R, C, P, P).
+
+        On a GPU it is the compiled operator always: where deterministic algorithms are on, torchvision takes one in
+        Python instead, whose memory grows with regions x channels x bins x samples and is not there at a detector's
+        sizes. So the gradient of ROIAlign is then not deterministic; PyTorch warns of it, or raises unless `warn_only`.
+        """
+        if input.device.type != "cpu" and torch.are_deterministic_algorithms_enabled():
+            return self._compiled(input, rois)
         small = input.shape[-1] * input.shape[-2] <= _MAX_POSITIONS
         if input.device.type != "cpu" or not small or not input.requires_grad:
             return super().forward(input, rois)
         return _SeparableBackward.apply(
             input, rois, self.output_size, self.spatial_scale, self.sampling_ratio, self.aligned
         )
+
+    def _compiled(self, input: Tensor, rois: Tensor) -> Tensor:
+        height, width = _pair(self.output_size)
+        where = rois.to(input.dtype), self.spatial_scale, height, width, self.sampling_ratio, self.aligned
+        return torch.ops.torchvision.roi_align(input, *where)
 
 
 def use_separable_roi_align(model: nn.Module) -> None:

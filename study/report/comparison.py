@@ -14,6 +14,7 @@ from pruning.cost import measure_latency
 from pruning.plan import PruningPlan
 from study.config.schema import StudyConfig
 from study.plan.pipelines import Route, grid_fields
+from study.report.precisions import precision_of
 from study.stages.network import Network, load_model
 from study.stages.stage import Stage, device_of
 from training.files import canonical, content_hash, read_json, write_json
@@ -223,6 +224,7 @@ def _row(
         **scores.measures(route, runs),
         "latency_ms": latency.get(route.evaluation.id),
         "train_macs": sum(by_kind.values()),
+        "precision": precision_of(stage.run(runs).read_result() for stage in route.stages),
         "train_macs_by_kind": {kind: macs for kind, macs in by_kind.items() if macs},
         "seconds": round(sum(step["seconds"] for step in chain), 1),
         "chain": chain,

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from study.report import units
+from study.report.precisions import precision_warnings
 from study.report.routes import Route, describe_point, distinct_names, find_route, full_points
 from study.report.stats import t_quantile
 from study.report.task import DENSE, Task
@@ -117,7 +118,7 @@ _MIXABLE = {"versions": "sets of versions", "device": "devices", "commit": "stat
 
 
 def warnings(comparison: Mapping[str, Any]) -> list[str]:
-    """What makes the rows less comparable: mixed versions, devices, commits or data, a dirty tree, absent seeds."""
+    """What makes the rows less comparable: mixed versions, devices, precisions or data, a dirty tree, absent seeds."""
     stages = comparison.get("stages") or {}
     seen = provenance(stages)
     messages = [
@@ -131,7 +132,8 @@ def warnings(comparison: Mapping[str, Any]) -> list[str]:
             f"{dirty} of {len(stages)} stages ran on code with uncommitted changes: "
             "their commit does not identify what was run."
         )
-    messages += _changed_data(stages) + _data_notes(stages) + _notes(stages, "given_weights", "Given weights")
+    messages += precision_warnings(comparison) + _changed_data(stages) + _data_notes(stages)
+    messages += _notes(stages, "given_weights", "Given weights")
     messages += comparison.get("gaps") or ()
     if comparison.get("missing"):
         count = len(comparison["missing"])

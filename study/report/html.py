@@ -23,6 +23,7 @@ from study.report.figures import against_training_macs, along_grid, training_com
 from study.report.findings import answers, provenance, seed_warning, warnings
 from study.report.gallery import galleries
 from study.report.plots import Panel
+from study.report.precisions import named_precision, precision_provenance
 from study.report.routes import colours, describe_point, distinct_names, group_routes, point_fields
 from study.report.tables import main_table, per_class
 from study.report.task import DETECTION, task_of
@@ -81,7 +82,8 @@ def _content(comparison: Mapping[str, Any], runs: Path, out: Path) -> dict[str, 
         "classes": classes,
         "class_means": class_means,
         "chains": [(route, chain_of(route, stages, runs, out)) for route in routes],
-        "provenance": provenance(stages),
+        "precision": named_precision(comparison),
+        "provenance": provenance(stages) | {"precision": precision_provenance(comparison)},
     }
 
 

@@ -13,6 +13,7 @@ from study.report.claims.pruned_by import pruned_by
 from study.report.claims.published import published_by
 from study.report.findings import answers, provenance, seed_warning, warnings
 from study.report.plots import Panel
+from study.report.precisions import named_precision, precision_provenance
 from study.report.routes import Route, describe_point, group_routes, point_fields
 from study.report.tables import Cell, Line, main_table, per_class
 from study.report.task import DETECTION, Task, task_of
@@ -73,6 +74,7 @@ def _answer(comparison: Mapping[str, Any], routes: Sequence[Route], task: Task) 
         place = f"{evaluation.get('split', '?')} split of {evaluation.get('dataset', '?')}"
         pixels = f"{evaluation.get('image_size', '?')} px"
         basis += f" · {evaluation.get('metric', task.primary.name)} · {size}, {place}, {pixels}"
+    basis += f" · trained in {precision}" if (precision := named_precision(comparison)) else ""
     notes = [note for note in (seed_warning(routes, task), *warnings(comparison)) if note]
     scenes = ", scenes" if task is DETECTION else ""
     figures = f"Figures{scenes} and learning curves: [report.html](report.html)."
@@ -154,6 +156,7 @@ def _provenance(comparison: Mapping[str, Any]) -> str:
     lines = [f"* config: {escape(comparison['config_file'])}"]
     for key, name in (("versions", "versions"), ("device", "device"), ("commit", "git commit")):
         lines.append(f"* {name}: {escape('; '.join(seen[key]) or 'not recorded')}")
+    lines.append(f"* precision: {escape('; '.join(precision_provenance(comparison)) or 'not recorded')}")
     return "\n".join(lines)
 
 

@@ -113,7 +113,7 @@ DETECTION = Task(
     csv=(
         *("AP", "AP50", "AP75", "APs", "APm", "APl"),
         *("backbone_params", "backbone_macs", "detector_params", "detector_macs"),
-        *("latency_ms", "train_macs", "seconds"),
+        *("latency_ms", "train_macs", "seconds", "precision"),
     ),
     forward_costs=("backbone_macs",),
     answer_costs=("backbone_macs", "train_macs"),
@@ -160,7 +160,7 @@ CLASSIFICATION = Task(
     ),
     csv=(
         *("top1", "top5", "val_top1", "pruned_top1", "recalibrated_top1", "params", "macs", "dense_params"),
-        *("dense_macs", "epochs", "latency_ms", "train_macs", "seconds"),
+        *("dense_macs", "epochs", "latency_ms", "train_macs", "seconds", "precision"),
     ),
     forward_costs=("params", "macs"),
     undrawn=("pruned",),

@@ -7,11 +7,12 @@ from heapq import heapify, heappop, heappush
 from pathlib import Path
 
 from study.config.sections import Machine
+from study.precision import settle_here
 from study.run.executors import open_executor
 from study.run.monitor import Monitor
 from study.run.stage import StorageError, sentence
 from study.stages.stage import Stage, Task
-from training.device import set_threads
+from training.device import Precision, set_threads
 from training.stopping import Stopped
 
 __all__ = ["Outcome", "run_stages", "set_threads"]
@@ -30,14 +31,19 @@ class Outcome:
         return not self.failed and not self.blocked
 
 
-def run_stages(stages: Sequence[Stage], labels: dict[str, str], runs: Path, machine: Machine) -> Outcome:
+def run_stages(
+    stages: Sequence[Stage], labels: dict[str, str], runs: Path, machine: Machine, precision: Precision | None = None
+) -> Outcome:
     """Run every stage that is not done, parents first; a failure stops only what depends on it.
+
+    `precision`: what `machine.precision` was settled to; None: that is done here, once for all stages.
 
     Raises StorageError when results cannot be written any more, Stopped when a signal asks to end; the stages under
     way have then written their checkpoints.
     """
     queue = _Queue(stages, runs)
-    tasks = {stage.id: Task(stage, labels[stage.id], runs, machine) for stage in stages}
+    precision = precision or settle_here(stages, runs, machine)
+    tasks = {stage.id: Task(stage, labels[stage.id], runs, machine, precision) for stage in stages}
     with Monitor(len(stages), len(queue.outcome.done)) as monitor, open_executor(machine) as executor:
         for key, why in queue.outcome.failed.items():
             monitor.say(f"FAILED {labels[key]}  {why}")

@@ -62,7 +62,7 @@ def _run(task: Task) -> str:
     # result.json repeats it, so it need not outlive a power failure
     write_text(run.config, _yaml({**config, "settings": _plain(stage.settings)}), flush=False)
     recorder = Recorder(run, task.label)
-    context = Context(stage, task.runs, task.machine, recorder)
+    context = Context(stage, task.runs, task.machine, recorder, task.precision)
     try:
         with deterministic_algorithms(task.machine.deterministic, context.device):
             check_unchanged(stage, task.runs, task.machine)
@@ -72,9 +72,8 @@ def _run(task: Task) -> str:
         recorder.close()
     # a resumed training reports the seconds of all its processes
     seconds = max(perf_counter() - start, found.pop("train_seconds", 0.0))
-    run.write_result(
-        {**config, "settings": _plain(stage.settings), **found, "seconds": round(seconds, 3), **environment()}
-    )
+    about = {"seconds": round(seconds, 3), **environment(context.device)}
+    run.write_result({**config, "settings": _plain(stage.settings), **found, **about})
     remove_checkpoints(run.checkpoint)
     run.status.unlink(missing_ok=True)
     run.job.unlink(missing_ok=True)

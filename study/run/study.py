@@ -15,6 +15,7 @@ from study.plan.checks import check_detection_data, check_writable
 from study.plan.estimate import Budget
 from study.plan.foresee import foresee
 from study.plan.pipelines import Route, all_stages, expand, labels
+from study.precision import settle_study
 from study.report.comparison import collect
 from study.report.write import write_report
 from study.run.executors import check_executor
@@ -93,7 +94,8 @@ def _run_study(
     with _alone_in(out):
         write_json(out / STUDY_FILE, study)
         name_runs(out, stages, names, runs)
-    outcome = run_stages(stages, names, runs, config.machine)
+        precision = settle_study(stages, runs, config.machine, RunDir(out).precision)
+    outcome = run_stages(stages, names, runs, config.machine, precision)
     set_threads(config.machine.threads, jobs=1)
     report(config, str(config_file), routes, runs, {**outcome.failed, **outcome.blocked})
     return outcome

@@ -146,6 +146,7 @@ def run_train_classifier(context: Context) -> dict[str, Any]:
         **given,
         "epochs": epochs,
         "images_seen": images,
+        "precision": None if outcome.precision is None else outcome.precision.as_result(),
         "train_macs": 3 * costs["macs"] * images,
         "train_seconds": outcome.seconds,
     }
@@ -179,7 +180,7 @@ def _train_settings(context: Context, network: Network, epochs: int) -> TrainSet
         mean=network.mean,
         std=network.std,
         seed=context.stage.seed,
-        precision=machine.precision,
+        precision=context.precision,
         checkpoint_every=machine.checkpoint_every,
         snapshot_at=settings.get("snapshot_at"),
     )

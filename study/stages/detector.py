@@ -65,7 +65,7 @@ def run_train_detector(context: Context) -> dict[str, Any]:
     train_settings = TrainSettings(
         **{**settings["train"], "milestones": tuple(settings["train"]["milestones"]), "iterations": iterations},
         seed=stage.seed,
-        precision=context.machine.precision,
+        precision=context.precision,
         num_workers=context.machine.workers,
         checkpoint_every=context.machine.checkpoint_every,
     )
@@ -89,6 +89,7 @@ def run_train_detector(context: Context) -> dict[str, Any]:
         "network": network.as_result(),
         "iterations": train_settings.iterations,
         "images_seen": outcome.images_seen,
+        "precision": outcome.precision.as_result(),
         "train_macs": macs * outcome.images_seen,
         "train_seconds": outcome.seconds,
     }

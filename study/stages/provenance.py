@@ -12,14 +12,15 @@ import torch
 _PACKAGES = (
     "torch torchvision detectron2 torch-pruning fvcore pycocotools faster-coco-eval numpy scikit-learn prune-transfer"
 ).split()
+_AMPERE = (8, 0)  # the first GPUs with TF32
+
+
+def environment(device: str) -> dict[str, Any]:
+    """Versions, the device ("cpu", "cuda") that computed, git state; nothing of the environment's variables."""
+    return {"versions": _versions(), "device": _device(device), "git": _git()}
 
 
 @cache
-def environment() -> dict[str, Any]:
-    """Versions, device and git state; nothing of the environment's variables."""
-    return {"versions": _versions(), "device": _device(), "git": _git()}
-
-
 def _versions() -> dict[str, str]:
     found = {"python": platform.python_version()}
     for name in _PACKAGES:
@@ -42,13 +43,20 @@ def _detectron2_version() -> str:
     return "unknown"
 
 
-def _device() -> dict[str, Any]:
-    if torch.cuda.is_available():
-        return {"type": "cuda", "name": torch.cuda.get_device_name(), "threads": torch.get_num_threads()}
+def _device(device: str) -> dict[str, Any]:
+    """The device, and what PyTorch chooses by it: the width of vectors on a CPU, TF32 for float32 on a GPU."""
+    threads = torch.get_num_threads()
+    if device.startswith("cuda"):
+        tf32 = {"convolutions": torch.backends.cudnn.allow_tf32, "products": torch.backends.cuda.matmul.allow_tf32}
+        used = [name for name, on in tf32.items() if on and torch.cuda.get_device_capability() >= _AMPERE]
+        name = torch.cuda.get_device_name()
+        return {"type": "cuda", "name": name, "threads": threads, "tf32": " and ".join(used) or "none"}
     name = torch.cpu.get_capabilities().get("cpu_name", "") if hasattr(torch.cpu, "get_capabilities") else ""
-    return {"type": "cpu", "name": str(name) or platform.processor(), "threads": torch.get_num_threads()}
+    vectors = torch.backends.cpu.get_cpu_capability()
+    return {"type": device, "name": str(name) or platform.processor(), "vectors": vectors, "threads": threads}
 
 
+@cache
 def _git() -> dict[str, Any]:
     root = Path(__file__).parents[1]
 

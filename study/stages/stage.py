@@ -13,6 +13,7 @@ import yaml
 from study.config.sections import Machine
 from study.stages.progress import Recorder
 from study.stages.store import RunDir
+from training.device import Precision
 from training.files import content_hash
 
 
@@ -117,6 +118,7 @@ class Context:
     runs: Path
     machine: Machine
     report: Recorder
+    settled: Precision | None = None  # the study's answer to `machine.precision`
 
     @property
     def run(self) -> RunDir:
@@ -133,6 +135,11 @@ class Context:
         return self.runs / "data"
 
     @property
+    def precision(self) -> str | Precision:
+        """What this stage computes in, if it trains."""
+        return self.settled or self.machine.precision
+
+    @property
     def device(self) -> str:
         """Where this stage computes."""
         return device_of(self.machine)
@@ -147,12 +154,16 @@ def device_of(machine: Machine) -> str:
 
 @dataclass(frozen=True)
 class Task:
-    """A stage to run below `runs` on a machine; `label` is what a person calls it."""
+    """A stage to run below `runs` on a machine; `label` is what a person calls it.
+
+    `precision`: what `machine.precision` was settled to; None: that is settled where the stage runs.
+    """
 
     stage: Stage
     label: str
     runs: Path
     machine: Machine
+    precision: Precision | None = None
 
     @property
     def run(self) -> RunDir:

@@ -79,6 +79,11 @@ class RunDir:
         return self.path / ".lock"
 
     @property
+    def precision(self) -> Path:
+        """Of a study's directory: the precision that was settled when it was first run."""
+        return self.path / "precision.json"
+
+    @property
     def at_work(self) -> Path:
         """Of a study's directory: the lock that a process holds as long as it runs the study."""
         return self.path / ".at_work"

@@ -14,6 +14,8 @@ from classify.train import train_classifier
 from pruning.methods import Effect
 from training.schedule import lr_schedule
 
+pytestmark = pytest.mark.usefixtures("auto_is")
+
 
 class Momentum(Effect):
     """State that only an exact resume brings back: a running sum of the learning rates, added to the gradients."""

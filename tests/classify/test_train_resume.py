@@ -25,6 +25,7 @@ SETTINGS = TrainSettings(
     checkpoint_every=4,
     report_every=1,
 )
+pytestmark = pytest.mark.usefixtures("auto_is")
 
 
 def hold_masks(model):

@@ -12,7 +12,9 @@ from classify.step import TrainSettings
 from classify.train import train_classifier
 from training.device import autocast_dtype
 
-SETTINGS = TrainSettings(epochs=1, batch_size=17, lr=0.1, mean=(0.5,) * 3, std=(0.25,) * 3, report_every=1)
+SETTINGS = TrainSettings(
+    epochs=1, batch_size=17, lr=0.1, mean=(0.5,) * 3, std=(0.25,) * 3, report_every=1, precision="float32"
+)
 
 
 def without_norm():

@@ -15,7 +15,6 @@ from detect.data.loader import train_loader
 from detect.train import schedule_of, train_detector
 from pruning.methods import Effect
 from training.checkpoint import save_checkpoint
-from training.device import autocast_dtype
 from training.seeding import seed_generators
 
 
@@ -33,7 +32,7 @@ def test_learning_rates_written_out():
     assert [cosine(k / 4) for k in range(4)] == pytest.approx([1, 0.853553, 0.5, 0.146447], abs=1e-5)
 
 
-def test_resumed_training_equals_uninterrupted_bit_for_bit(dataset, tmp_path):
+def test_resumed_training_equals_uninterrupted_bit_for_bit(dataset, tmp_path, auto_is):
     class Killed(Exception):
         pass
 
@@ -42,10 +41,12 @@ def test_resumed_training_equals_uninterrupted_bit_for_bit(dataset, tmp_path):
             raise Killed
 
     whole, cfg = make_detector()
-    outcome = train_detector(whole, cfg, dataset=dataset, settings=settings(), checkpoint=tmp_path / "whole.pt")
+    auto = settings(precision="auto", checkpoint_every=2)
+    outcome = train_detector(whole, cfg, dataset=dataset, settings=auto, checkpoint=tmp_path / "whole.pt")
+    assert outcome.precision.name == auto_is
 
     killed, _ = make_detector()
-    arguments = {"dataset": dataset, "settings": settings(checkpoint_every=2), "checkpoint": tmp_path / "killed.pt"}
+    arguments = {"dataset": dataset, "settings": auto, "checkpoint": tmp_path / "killed.pt"}
     with pytest.raises(Killed):
         train_detector(killed, cfg, report=kill_after_two, **arguments)
     resumed, _ = make_detector()
@@ -216,12 +217,3 @@ def test_a_data_set_with_other_classes_is_refused(dataset, tmp_path):
     dataset.annotations.write_text(json.dumps(content))
     with pytest.raises(ValueError, match="has 3 categories, the detector 2 classes"):
         train_detector(detector, cfg, dataset=dataset, settings=settings(), checkpoint=tmp_path / "c.pt")
-
-
-def test_automatic_precision_is_bfloat16_only_where_the_processor_multiplies_it(monkeypatch):
-    monkeypatch.setattr("training.device.cpu_multiplies_bfloat16", lambda: True)
-    assert autocast_dtype("auto", "cpu") is torch.bfloat16
-    assert autocast_dtype("float32", "cpu") is None
-    monkeypatch.setattr("training.device.cpu_multiplies_bfloat16", lambda: False)
-    assert autocast_dtype("auto", "cpu") is None
-    assert autocast_dtype("bfloat16", "cpu") is torch.bfloat16

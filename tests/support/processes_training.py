@@ -29,6 +29,7 @@ SETTINGS = {
     "mean": (0.5,) * 3,
     "std": (0.25,) * 3,
     "augmentation": "cifar",
+    "precision": "float32",
     "report_every": 1,
     "checkpoint_every": 5,
 }

@@ -63,5 +63,8 @@ def make_detector(**changes):
 
 def settings(**changes):
     return TrainSettings(
-        **({"iterations": 4, "batch_size": 2, "lr": 0.01, "clip_norm": 5.0, "report_every": 1} | changes)
+        **(
+            {"iterations": 4, "batch_size": 2, "lr": 0.01, "clip_norm": 5.0, "report_every": 1, "precision": "float32"}
+            | changes
+        )
     )

@@ -26,10 +26,19 @@ STUDIES = {
 }
 
 
+HELD = Path(__file__).with_name("held_training.py")
+
+
 def start(name, runs, *more, **streams):
-    command = [sys.executable, str(ROOT / "tools" / "run_pipeline.py"), str(DIGITS), *TINY, *STUDIES[name]]
+    command = [sys.executable, str(HELD), str(ROOT / "tools" / "run_pipeline.py"), str(DIGITS), *TINY, *STUDIES[name]]
     variables = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "COLUMNS": "160", "LINES": "50", "TERM": "xterm"}
+    variables["HOLD_UNTIL"] = str(runs / "seen")
     return subprocess.Popen([*command, "--runs", str(runs), *more], env={**os.environ, **variables}, **streams)
+
+
+def text_of(written):
+    """What a terminal showed, without its control sequences."""
+    return re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", b"".join(written).decode(errors="replace"))
 
 
 def read_to_the_end(terminal, found):
@@ -56,14 +65,18 @@ def test_two_studies_at_once_train_what_they_share_once_and_can_be_watched(tmp_p
             time.sleep(0.05)
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
         both = {name: start(name, tmp_path, **pipes) for name in STUDIES}
+        progress = re.compile(r"classify \(2 routes\) +│ 0 +│ running +│ \d+/120 +│ \d+ (s|min) left +│ loss")
+        while not progress.search(text_of(written)):  # the training holds still until this was seen
+            assert [process.poll() for process in (watching, *both.values())] == [None] * 3, text_of(written)
+            time.sleep(0.05)
+        (tmp_path / "seen").touch()
         outcomes = [(process.communicate(timeout=900)[0], process.returncode) for process in both.values()]
         assert watching.poll() is None
     for out, code in outcomes:
         assert code == 0, out
-    assert watching.wait(60) == 0
+    assert watching.wait(900) == 0
     reader.join()
-    seen = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", b"".join(written).decode())
-    assert re.search(r"classify \(2 routes\) +│ 0 +│ running +│ \d+/120 +│ \d+ (s|min) left +│ loss", seen), seen
+    seen = text_of(written)
     assert re.search(r"evaluate \(unpruned\) +│ 0 +│ done", seen), seen
     assert seen.rstrip().endswith("No process is at work on this study.")
     routes = {name: {s.id: s for s in all_stages(tiny(*STUDIES[name])[1])} for name in STUDIES}

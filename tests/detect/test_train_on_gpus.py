@@ -1,0 +1,71 @@
+"""What training on a GPU needs, tried without one: skipped first steps, ROIAlign beside deterministic algorithms."""
+
+import sys
+from functools import partial
+
+import pytest
+import torch
+from detectron2.layers import ROIAlign
+from support.tiny_detector import make_detector, settings, two_squares
+
+from detect.cpu.roi_align import use_separable_roi_align
+from detect.train import train_detector
+from training.checkpoint import load_checkpoint
+
+
+@pytest.fixture
+def deterministic(monkeypatch):
+    """Memory that is not initialised is filled with NaN then, too."""
+    before = torch.are_deterministic_algorithms_enabled()
+    monkeypatch.setattr(torch.utils.deterministic, "fill_uninitialized_memory", True)
+    torch.use_deterministic_algorithms(True)
+    yield
+    torch.use_deterministic_algorithms(before)
+
+
+def test_a_first_step_that_a_scaler_skips_leaves_no_trace(tmp_path, monkeypatch, deterministic):
+    scaler = partial(torch.amp.GradScaler, "cpu")  # which float16 has on a GPU
+    monkeypatch.setattr("detect.train.torch.amp.GradScaler", lambda device, enabled: scaler(init_scale=2.0))
+    detector, cfg = make_detector()
+    weight = detector.roi_heads.box_predictor.cls_score.weight
+    start, seen = weight.detach().clone(), []
+
+    def overflow_once(gradient):
+        seen.append(weight.detach().clone())
+        return gradient * float("inf") if len(seen) == 1 else gradient
+
+    weight.register_hook(overflow_once)
+    checkpoint = tmp_path / "c.pt"
+    train_detector(
+        detector, cfg, dataset=two_squares(tmp_path), settings=settings(iterations=3, warmup=0.0), checkpoint=checkpoint
+    )
+    assert torch.equal(seen[1], start) and not torch.equal(seen[2], start)  # the first step was skipped, no other
+    assert all(p.isfinite().all() for p in detector.parameters())
+    state = load_checkpoint(checkpoint, required=["optimizer"])["optimizer"]["state"]
+    assert all(buffers["momentum_buffer"].isfinite().all() for buffers in state.values())
+
+
+class OnGpu(torch.Tensor):
+    """A tensor that says it is on a GPU; operators find it on the CPU."""
+
+    __torch_function__ = torch._C._disabled_torch_function_impl
+    is_cuda = property(lambda self: True)
+    device = property(lambda self: torch.device("cuda"))
+
+
+def test_deterministic_training_on_a_gpu_keeps_the_compiled_roi_align(monkeypatch, deterministic):
+    module = sys.modules["torchvision.ops.roi_align"]  # the package has a function of its name
+    monkeypatch.setattr(module, "is_compile_supported", lambda device: True)
+    monkeypatch.setattr(module, "_roi_align", lambda *arguments: pytest.fail("the version in Python was taken"))
+    features = torch.arange(128.0).view(1, 2, 8, 8).requires_grad_()
+    regions = torch.tensor([[0, 0.0, 0, 16, 16], [0, 4, 8, 30, 28]])
+    for arguments in (((3, 2), 0.25, 0), (4, 0.25, 2)):
+        plain = ROIAlign(*arguments)
+        expected = plain(features, regions)
+        ours = torch.nn.ModuleList([plain])
+        use_separable_roi_align(ours)
+        found = ours[0](features.as_subclass(OnGpu), regions)
+        assert torch.equal(found.as_subclass(torch.Tensor), expected)
+        for output in (found, expected):  # the operator has its gradient, which on a GPU warns
+            (gradient,) = torch.autograd.grad(output.as_subclass(torch.Tensor).sum(), features)
+            assert gradient.sum() == pytest.approx(expected.numel(), rel=1e-4)
