@@ -6,7 +6,6 @@ from dataclasses import replace
 import pytest
 import torch
 from detectron2.structures import Boxes, Instances
-from detectron2.utils.events import EventStorage
 from torch import fx, nn
 
 from classify.models import arch, build, rebuild
@@ -193,9 +192,8 @@ def calibration():
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_prunes_both_and_the_plan_rebuilds_it(normed, method, scope, options_of):
     """In scope `all` stage outputs narrow too; what is rebuilt loads strictly and detects the same."""
-    with EventStorage(0):
-        loss = calibration() if get_method(method).needs != "nothing" else None
-        pruned = normed.prune(Selection(0.5, scope=scope), method, loss=loss, options=options_of.get(method))
+    loss = calibration() if get_method(method).needs != "nothing" else None
+    pruned = normed.prune(Selection(0.5, scope=scope), method, loss=loss, options=options_of.get(method))
     assert pruned.difference < 1e-4
     if method in MASKING:
         assert not pruned.plan.changes_shape
