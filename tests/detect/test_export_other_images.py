@@ -16,6 +16,7 @@ from torch import nn
 from classify.export import export
 from classify.models import build
 from detect.build import build_detector
+from detect.detector_config import DetectorSettings
 from detect.export import (
     SIGNATURE,
     DetectionComparison,
@@ -25,7 +26,6 @@ from detect.export import (
     number_of_classes,
     other_images,
 )
-from detect.settings import DetectorSettings
 
 FORMATS = ("torchscript", "onnx")
 ALL_SCORES = {"MODEL.ROI_HEADS.SCORE_THRESH_TEST": 0.0}

@@ -10,7 +10,7 @@ from classify.export import Signature, export
 from classify.norm_layers import ThenChildren
 from detect.backbone import ClassifierBackbone, load_classifier, stage_after
 from detect.build import build_detector
-from detect.settings import DetectorSettings
+from detect.detector_config import DetectorSettings
 from pruning.graph.layers import scatter_outputs
 from training.synchronised_norm import synchronised_norms
 
