@@ -189,7 +189,8 @@ def test_a_class_of_the_test_images_alone_is_refused_unless_it_is_listed(tmp_pat
         ValueError, match=r"test\.txt: 1 boxes of a class that training has no box of, such as 'dog' in"
     ):
         begin(data_of(tmp_path, train="train"), tmp_path)
-    assert launch(lambda: main(make_parser(None, add_arguments).parse_args(["--voc", str(tmp_path), "train", "test"]))) == 1
+    given = make_parser(None, add_arguments).parse_args(["--voc", str(tmp_path), "train", "test"])
+    assert launch(lambda: main(given)) == 1
     assert "'dog' in b.jpg (trained on: 'cat')" in " ".join(capsys.readouterr().out.split())
     (tmp_path / "JPEGImages" / "a.jpg").write_bytes(encoded(picture(7, size=(96, 64)), "JPEG"))
     begin(data_of(tmp_path, train="train", classes=["cat", "dog"]), tmp_path)
