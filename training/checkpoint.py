@@ -86,8 +86,8 @@ def training_to_continue(
 ) -> dict[str, Any] | None:
     """The state of `last_checkpoint`, whose training must agree with `identity`: ValueError otherwise."""
     state = last_checkpoint(path, required=(*required, *identity), device=device)
-    for key, value in identity.items() if state is not None else ():
-        if state[key] != value:
+    for key, value in identity.items():
+        if state is not None and state[key] != value:
             raise ValueError(f"{path}: a checkpoint of a training with {key}={state[key]}, not {value}")
     return state
 

@@ -7,6 +7,7 @@ import hashlib
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -270,12 +271,14 @@ def test_second_installation_waits_for_the_first(tmp_path, capsys):
         install.take_lock(first, tmp_path)
         waiting = threading.Thread(target=install.take_lock, args=(second, tmp_path), daemon=True)
         waiting.start()
-        waiting.join(timeout=0.2)
+        said = ""
+        while "waiting for it" not in said:
+            assert waiting.is_alive(), said
+            said += capsys.readouterr().out
+            time.sleep(0.01)
         assert waiting.is_alive()
         fcntl.flock(first, fcntl.LOCK_UN)
-        waiting.join(timeout=10)
-        assert not waiting.is_alive()
-    assert "waiting for it" in capsys.readouterr().out
+        waiting.join()
 
 
 def test_expected_failure_is_one_line_and_exit_code_1(tmp_path):
