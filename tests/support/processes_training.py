@@ -95,7 +95,7 @@ def losses_of(name, folder, kill_at=None):
 
 
 def in_two_processes(work, *arguments):
-    """Exit codes of two connected processes that each call `work(*arguments)`, which have at most a minute."""
+    """Exit codes of two connected processes that each call `work(*arguments)`, which have at most ten minutes."""
     with socket.socket() as probe:
         probe.bind(("localhost", 0))
         port = probe.getsockname()[1]
@@ -105,7 +105,7 @@ def in_two_processes(work, *arguments):
     for process in processes:
         process.start()
     for process in processes:
-        process.join(60)
+        process.join(600)
         if process.is_alive():
             process.kill()
             process.join()
