@@ -9,6 +9,7 @@ from typing import Any
 from detect.data.open import open_detection
 from study.config.load import ConfigError
 from study.plan.estimate import Budget
+from study.rehearsal import Rehearsal
 from study.stages.stage import Stage
 from training.files import canonical
 
@@ -25,9 +26,11 @@ def check_writable(runs: Path) -> None:
 
 def check_prunable(stages: Sequence[Stage], budget: Budget, source: Path) -> None:
     """Work out every network before any is trained, so that a ratio that empties a layer is refused at once."""
+    rehearsal = Rehearsal(budget)
     for stage in stages:
         try:
             budget.network(stage)
+            rehearsal.network(stage)
         except ValueError as error:
             raise ConfigError(f"{source}: {stage.kind}: {error}") from error
 

@@ -58,7 +58,7 @@ class StageBuilder:
             settings["snapshot_at"] = self.config.classifier.rewind
         weights = self.config.classifier.weights
         if effect and method.training_effect is not None:  # which given weights have not had
-            settings["effect"] = {"method": self.config.prune.method, "options": self.config.prune.options}
+            settings["effect"] = self._effect()
         elif weights is not None:
             settings["weights"] = {"sha256": file_digest(weights), "paths": {"file": str(weights)}}
         return self.stage("train_classifier", settings)
@@ -123,8 +123,7 @@ class StageBuilder:
             settings["budget"] = {**whole, "classifier_epochs": self.config.classifier.train.epochs}
         method = get_method(self.config.prune.method)
         if phase == "before_pruning" and method.training_effect is not None:
-            effect = {"method": self.config.prune.method, "options": self.config.prune.options}
-            settings["effect"] = {**effect, **detector.scope_settings()}
+            settings["effect"] = {**self._effect(), **detector.scope_settings()}
         return self.stage("train_detector", settings, stage)
 
     def prune_detector(self, parent: Stage | None, changes: dict[str, Any]) -> Stage:
@@ -153,6 +152,13 @@ class StageBuilder:
             "cap": self.config.classifier.scratch_b_cap,
         }
 
+    def _effect(self) -> dict[str, Any]:
+        """What pruning asks of the training before it; trainings that differ in nothing that it reads are one."""
+        pruning = self._pruning({})
+        reads = get_method(pruning["method"]).effect_reads
+        selection = {"selection": {key: pruning["selection"][key] for key in reads}} if reads else {}
+        return {"method": pruning["method"], "options": pruning["options"], **selection}
+
     def _pruning(self, changes: dict[str, Any]) -> dict[str, Any]:
         data = {**self.config.prune.model_dump(mode="json", exclude_unset=True), **changes}
         complete = type(self.config.prune).model_validate(data)
@@ -162,6 +168,7 @@ class StageBuilder:
             "options": complete.options,
             "target": complete.target,
             "selection": {**selection.__dict__, "ratio": list(selection.stage_ratios())},
+            **({"allow_partial": True} if complete.allow_partial else {}),
         }
 
     def _detector(self) -> Detector:
