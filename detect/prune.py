@@ -14,6 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from detect.backbone import ClassifierBackbone
 from detect.pyramid import JoinedBackbone, join, put_back
+from pruning.achieved import Achieved
 from pruning.graph.groups import find_groups
 from pruning.graph.members import Group
 from pruning.modes import evaluation_mode
@@ -35,8 +36,9 @@ class PrunedDetector:
 
     detector: GeneralizedRCNN
     plan: PruningPlan
-    difference: float
+    difference: float | None
     masks: Mapping[str, Tensor] = field(default_factory=dict)
+    achieved: Achieved | None = None
 
 
 def backbone_groups(
@@ -62,6 +64,7 @@ def prune_detector(
     options: Any = None,
     loss: Callable[[GeneralizedRCNN], Tensor] | None = None,
     scope: Scope = "backbone",
+    allow_partial: bool = False,
 ) -> PrunedDetector:
     """Prune `scope` of `detector`, which is not changed.
 
@@ -86,10 +89,11 @@ def prune_detector(
         seed=seed,
         options=options,
         calibration=calibration if loss is not None else None,
+        allow_partial=allow_partial,
     )
     small = copy.deepcopy(detector)
     _install(pruned.model, small, scope, batch)
-    return PrunedDetector(small, pruned.plan, pruned.difference, pruned.masks)
+    return PrunedDetector(small, pruned.plan, pruned.difference, pruned.masks, pruned.achieved)
 
 
 def _prunable(detector: GeneralizedRCNN, scope: Scope) -> nn.Module:

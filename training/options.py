@@ -13,6 +13,7 @@ from pydantic import (
 )
 
 from pruning.methods import get_method
+from pruning.select import Selection
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Ratio = Annotated[float, Field(ge=0, lt=1)]
@@ -55,6 +56,18 @@ def file_options(method: str) -> list[str]:
     return [f.name for f in fields(get_method(method).options) if f.metadata.get("files")]
 
 
+_SELECTION = {f.name for f in fields(Selection)}
+
+
+def check_level(method: str, options: Any, level: str) -> None:
+    """ValueError for a stated `level` that the method, which has its own, would not follow."""
+    own = get_method(method).own_level(options)
+    if own is not None and own != level:
+        has = any(f.name == "level" for f in fields(options))
+        instead = f"; its option `level` says otherwise (options.level={level})" if has else ""
+        raise ValueError(f"level {level!r}: method {method!r} ranks at level {own!r}{instead}")
+
+
 def read_method_options(method: str, given: Mapping[str, Any]) -> Any:
     """The options of `method` with the values `given`; ValueError names the option, the value and what is known."""
     options: Any = get_method(method).options
@@ -62,6 +75,10 @@ def read_method_options(method: str, given: Mapping[str, Any]) -> Any:
     types = get_type_hints(options)
     values = {}
     for name, value in given.items():
+        if name not in known and name in _SELECTION:
+            raise ValueError(
+                f"method {method!r} has no option {name!r}: `{name}` beside `method` says it (options.{name}={value!r})"
+            )
         if name not in known:
             raise ValueError(f"method {method!r} has no option {name!r}; known: {', '.join(known) or 'none'}")
         adapter: TypeAdapter[Any] = TypeAdapter(

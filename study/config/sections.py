@@ -18,7 +18,7 @@ from classify.data.augment import AUGMENTATIONS
 from classify.models import get_model
 from pruning.select import Selection
 from pruning.targets import TARGETS
-from training.options import Fraction, Positive, Ratio, Section, changed, known, read_method_options
+from training.options import Fraction, Positive, Ratio, Section, changed, check_level, known, read_method_options
 
 Augmentation = Annotated[str, AfterValidator(lambda name: known(name, AUGMENTATIONS, "augmentation"))]
 
@@ -129,10 +129,13 @@ class Pruning(Section):
     skip: tuple[str, ...] = ()
     layers: dict[str, Ratio] = {}
     round_to: Positive = 1
+    allow_partial: bool = False  # a result where far less than asked can be removed; otherwise that is an error
 
     @model_validator(mode="after")
     def _consistent(self) -> "Pruning":
-        read_method_options(self.method, self.options)
+        options = read_method_options(self.method, self.options)
+        if "level" in self.model_fields_set:
+            check_level(self.method, options, self.level)
         if self.target is not None:
             known(self.target, TARGETS, "target")
             fixed = {"ratio", "level", "scope", "skip", "layers", "round_to"} & self.model_fields_set

@@ -15,10 +15,10 @@ from study.plan.checks import check_detection_data, check_writable
 from study.plan.estimate import Budget
 from study.plan.foresee import foresee
 from study.plan.pipelines import Route, all_stages, expand, labels
-from study.precision import settle_study
 from study.report.comparison import collect
 from study.report.write import write_report
 from study.run.executors import check_executor
+from study.run.precision import settle_study
 from study.run.scheduler import Outcome, run_stages
 from study.stages.contents import Contents, check_there
 from study.stages.stage import Stage
