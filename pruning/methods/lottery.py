@@ -126,4 +126,9 @@ def _masks_before(weights: Mapping[str, Tensor], masks: Masks | None) -> Masks:
     return Masks(beside)
 
 
-METHOD = Method(prune=prune, options=LotteryOptions, predefined=False)
+METHOD = Method(
+    prune=prune,
+    options=LotteryOptions,
+    predefined=False,
+    unstructured=lambda options: options.unit == "weights",
+)

@@ -90,7 +90,8 @@ class Method:
     `prune` must not change the model it is given. `training_effect(model, options)` is what
     the method adds to the training that comes before pruning. `needs` says what
     `Request.calibration` is used for. `predefined`: do the widths follow from the selection alone (level `layer`), so
-    that the pruned architecture is known before anything is trained?
+    that the pruned architecture is known before anything is trained? `unstructured(options)`: does it remove single
+    weights, so that it prunes networks whose channels nobody can follow (`Request.groups` may be empty)?
     """
 
     prune: Callable[[nn.Module, Request], Choice]
@@ -99,6 +100,7 @@ class Method:
     needs: Literal["nothing", "activations", "gradients"] = "nothing"
     predefined: bool = True
     by_norms: bool = False
+    unstructured: Callable[[Any], bool] = lambda options: False
 
 
 def by_score(score: Score) -> Callable[[nn.Module, Request], Choice]:
