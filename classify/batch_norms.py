@@ -13,7 +13,9 @@ def norms_of_single_values(model: nn.Module, example: Tensor) -> list[str]:
     `example`: any input (1, C, H, W) of the size that is trained on. The network is looked at, not changed.
     """
     found: list[str] = []
-    names = {module: name for name, module in model.named_modules() if isinstance(module, _BatchNorm)}
+    names: dict[nn.Module, str] = {
+        module: name for name, module in model.named_modules() if isinstance(module, _BatchNorm)
+    }
 
     def note(norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         if inputs[0].numel() == inputs[0].shape[0] * inputs[0].shape[1]:

@@ -161,7 +161,9 @@ def prune_to_shape(model: nn.Module, arch: Arch, groups: Sequence[Group], target
     """Prune `model`, which is not changed, to a published shape; what was asked is what is counted."""
     choice = choose_for_target(target, model, groups)
     request = Request(groups, target.selection or Selection(ratio=0.0), None, seed=0)
-    found = replace(achieved(model, request, choice), **({"asked": None} if target.blocks else {}))
+    found = achieved(model, request, choice)
+    if target.blocks:  # named by stage, no share is asked
+        found = replace(found, asked=None)
     return replace(prune_by_choice(model, arch, groups, choice, batch=batch), achieved=found)
 
 
