@@ -2,6 +2,7 @@
 training: chains that do not fit, options and layers that do not exist, shares that cannot be reached.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,6 +15,7 @@ from classify.models.blank import rebuild_blank
 from pruning.achieved import achieved
 from pruning.design.pattern import average
 from pruning.design.widths_and_masks import Dense, pattern_of
+from pruning.graph.members import Group
 from pruning.methods import Choice, Request, get_method
 from pruning.prune import make_plan
 from pruning.select import counts, eligible
@@ -73,8 +75,9 @@ class Rehearsal:
         if is_structural(settings["target"]):
             return self.budget.network(stage) or before
         options = after_masks(settings["method"], method_options(settings), before.masks)
+        groups: Sequence[Group] = []
         if stage.kind == "prune" and get_method(settings["method"]).unstructured(options):
-            model, groups = rebuild_blank(before.backbone().plan, before.num_classes), []
+            model = rebuild_blank(before.backbone().plan, before.num_classes)
         else:
             model, groups = self.budget._prunable(before, stage if stage.kind == "prune_detector" else None)
         if before.masks is not None:
