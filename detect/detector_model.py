@@ -21,12 +21,13 @@ class DetectorModel(Section):
     head: Literal["fpn", "cascade", "c4", "retinanet"] = "fpn"
     image_size: Positive = 800  # shorter side in pixels
     max_image_size: Positive = 1333  # longer side in pixels
-    strides: tuple[Positive, ...] = (4, 8, 16, 32)
+    strides: Annotated[tuple[Positive, ...], Field(min_length=1)] = (4, 8, 16, 32)
     norm: Literal["FrozenBN", "BN", "SyncBN", "GN"] = "FrozenBN"
     freeze_at: Annotated[int, Field(ge=0)] = 0  # 0: nothing is frozen, 1: the stem, 2: and the first stage, ...
     fpn_channels: Positive | None = None
-    anchor_sizes: tuple[float, ...] | None = None  # pixels, one a level; with c4 all on the one
-    anchor_ratios: tuple[float, ...] | None = None
+    # pixels, one a level; with c4 all on the one
+    anchor_sizes: Annotated[tuple[float, ...], Field(min_length=1)] | None = None
+    anchor_ratios: Annotated[tuple[float, ...], Field(min_length=1)] | None = None
     rpn_batch_size: Positive | None = None
     roi_batch_size: Positive | None = None
     pre_nms_topk: Positive | None = None
