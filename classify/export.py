@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -28,27 +29,54 @@ class Signature:
     outputs: Mapping[str, str]
 
 
-def export(model: nn.Module, example: Tensor, signature: Signature, file_format: str) -> tuple[bytes, float]:
-    """The file's content, and the largest relative difference of its outputs from the model's on `example`.
+Outputs = Sequence[Tensor]
+Compare = Callable[[Outputs, Outputs], float]
+"""Expected and found outputs -> how far they are apart; ValueError if too far."""
+
+
+def export(
+    model: nn.Module,
+    example: Tensor,
+    signature: Signature,
+    file_format: str,
+    *,
+    others: Sequence[Tensor] = (),
+    compare: Compare | None = None,
+) -> tuple[bytes, float]:
+    """The file's content, and the largest difference of its outputs from the model's on `example` and `others`.
 
     `model` maps one tensor to a tensor or a tuple of tensors; weights become constants and BatchNorm is folded
-    into convolutions. ValueError if the format or one of its packages is missing, if the network cannot be
-    exported, or if what was exported computes something else.
+    into convolutions. `others`: inputs of other sizes along the free axes and of other content, on which a trace that
+    took a number of its example for a constant fails. By default differences are relative and at most TOLERANCE.
+    ValueError if the format or one of its packages is missing, if the network cannot be exported, or if what was
+    exported computes something else.
     """
     if file_format not in FORMATS:
         raise ValueError(f"unknown format {file_format!r}; choose from {', '.join(FORMATS)}")
     _check_packages(file_format)
     write, read = (_write_torchscript, _read_torchscript) if file_format == "torchscript" else (_write_onnx, _read_onnx)
+    refused = f"{type(model).__name__} cannot be exported as {file_format}"
+    compare = compare or partial(_difference, names=list(signature.outputs))
     with evaluation_mode(model), torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of tracers, about what becomes constant and about themselves
-        expected = _as_tuple(model(example))
+        expected = [_as_tuple(model(x)) for x in (example, *others)]
         try:
             content = write(model, example, signature)
         except Exception as error:  # an exporter runs the network's own code on proxies: anything may be raised
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise ValueError(f"{type(model).__name__} cannot be exported as {file_format}: {reason}") from error
-        found = read(content)(example)
-    return content, _difference(expected, found, list(signature.outputs))
+            raise ValueError(f"{refused}: {_first_line(error)}") from error
+        exported, differences = read(content), []
+        for x, wanted in zip((example, *others), expected, strict=True):
+            try:
+                differences.append(compare(wanted, exported(x)))
+            except Exception as error:  # the runtimes raise errors of their own
+                raise ValueError(f"{refused}: on an input of shape {tuple(x.shape)}: {_first_line(error)}") from error
+    return content, max(differences)
+
+
+def _first_line(error: Exception) -> str:
+    """What went wrong; TorchScript says that last, after the code that it ran."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if isinstance(error, torch.jit.Error) and lines else (lines or [type(error).__name__])[0]
 
 
 def _check_packages(file_format: str) -> None:
@@ -103,7 +131,7 @@ def _as_tuple(outputs: Tensor | Sequence[Tensor]) -> tuple[Tensor, ...]:
     return (outputs,) if isinstance(outputs, Tensor) else tuple(outputs)
 
 
-def _difference(expected: tuple[Tensor, ...], found: tuple[Tensor, ...], names: Sequence[str]) -> float:
+def _difference(expected: Outputs, found: Outputs, names: Sequence[str]) -> float:
     """The largest over the outputs; ValueError if one differs in shape or by more than TOLERANCE."""
     largest = 0.0
     for name, a, b in zip(names, expected, found, strict=True):

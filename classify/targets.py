@@ -9,8 +9,8 @@ from torch import nn
 
 from classify.models import arch, build, channel_groups, example_input, trace_input
 from pruning.cost import count_macs, count_params
-from pruning.prune import Pruned, prune_by_choice
-from pruning.targets import choose_for_target, get_target, scratch_b_epochs
+from pruning.prune import Pruned
+from pruning.targets import get_target, prune_to_shape, scratch_b_epochs
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,7 @@ def prune_to_target(
     example = trace_input(target.arch, options)
     batch = torch.randn(2, *example.shape[1:], generator=torch.Generator().manual_seed(0))
     groups = channel_groups(target.arch, dense, example)
-    choice = choose_for_target(target, dense, groups)
-    return prune_by_choice(dense, arch(target.arch, options), groups, choice, batch=batch)
+    return prune_to_shape(dense, arch(target.arch, options), groups, target, batch=batch)
 
 
 def target_costs(name: str, small: nn.Module, num_classes: int, *, base_epochs: int | None = None) -> Costs:

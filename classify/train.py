@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from classify.batch_norms import check_smallest_batch
 from classify.data.images import Batch, Images, stream
 from classify.evaluate import evaluate_classifier
 from classify.step import TrainingStep, TrainSettings
@@ -58,7 +59,13 @@ def train_classifier(
     Stopped after a step and a checkpoint when a signal asks for it (`classify.stopping`).
     """
     per_epoch = settings.steps_per_epoch(len(train))
-    _check_smallest_part(model, settings, len(train))
+    check_smallest_batch(
+        model,
+        len(train),
+        image=train.shape,
+        batch_size=settings.batch_size,
+        accumulate=settings.accumulate,
+    )
     total = settings.epochs * per_epoch
     device = next(model.parameters()).device.type
     identity = _identity(settings, total)
@@ -110,16 +117,6 @@ def _plan(n: int, settings: TrainSettings, epoch: int, first: int) -> Iterator[B
     for i in range(first, settings.steps_per_epoch(n)):
         index = order[i * settings.batch_size : (i + 1) * settings.batch_size]
         yield Batch(index, (settings.seed, epoch, i), own_images())
-
-
-def _check_smallest_part(model: nn.Module, settings: TrainSettings, n: int) -> None:
-    """Refuse, before an epoch is spent, what BatchNorm of a linear layer cannot do: the variance of one image."""
-    last = n % settings.batch_size or settings.batch_size
-    if last // settings.accumulate < 2 and any(isinstance(m, nn.BatchNorm1d) for m in model.modules()):
-        raise ValueError(
-            f"batch_size={settings.batch_size} (accumulate={settings.accumulate}) leaves a single image at the end of"
-            f" {n} images, and BatchNorm1d needs two: choose another batch size"
-        )
 
 
 def _begin(model: nn.Module, effects: Sequence[Effect], settings: TrainSettings, snapshot: Path | None) -> None:

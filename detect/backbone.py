@@ -1,7 +1,7 @@
 """Any classifier as a Detectron2 backbone."""
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from itertools import pairwise
 
 from detectron2.layers import FrozenBatchNorm2d, ShapeSpec
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from classify.norm_layers import take_children
 from detect.features import cut_between, cut_off, find_cuts, select_features, trace_layers
 from pruning.graph.layers import scatters_kept
 
@@ -25,7 +26,8 @@ class ClassifierBackbone(Backbone):
 
     `norm` replaces every BatchNorm layer: "FrozenBN" by fixed statistics, scale and shift, "BN" leaves
     it, "SyncBN" by statistics over all processes, "GN" by GroupNorm in 32 groups (the largest divisor
-    of the width up to 32 if 32 does not divide it) with *fresh* scale and shift.
+    of the width up to 32 if 32 does not divide it) with *fresh* scale and shift. An activation or a dropout that
+    a BatchNorm holds stays where it is. Normalisations of other kinds are left as they are.
 
     `freeze_at` counts frozen stages as Detectron2's FREEZE_AT does: 0 none; 1 the stem, that is all
     layers up to the last activation of lower stride than `strides[0]`; 2 also the stage of `strides[0]`;
@@ -57,7 +59,8 @@ class ClassifierBackbone(Backbone):
         self._out_feature_channels = {f"s{s}": cut.channels for s, cut in features.items()}
         with scatters_kept(self.body):
             _freeze(self.body, frozen)
-            _convert_norms(self.body, norm)
+            converted = _convert_norms(self.body, norm)
+        self.fresh_keys = frozenset(f"{name}.{leaf}" for name in converted if norm == "GN" for leaf in _BATCHNORM_STATE)
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         return self.body(x)
@@ -74,7 +77,7 @@ def load_classifier(backbone: ClassifierBackbone, state: Mapping[str, Tensor]) -
     names, if a weight of the backbone is missing, has another shape, or is unknown to the classifier.
     """
     own = backbone.body.state_dict()
-    fresh = {f"{name}.{leaf}" for name in _group_norms(backbone.body) for leaf in _BATCHNORM_STATE}
+    fresh = backbone.fresh_keys
     wanted = own.keys() - fresh
     missing = sorted(wanted - state.keys())
     unknown = sorted(state.keys() - own.keys() - fresh - backbone.head_keys)
@@ -143,31 +146,39 @@ def _freeze(body: nn.Module, layers: set[str]) -> None:
     for name, parameter in body.named_parameters():
         if any(name == layer or name.startswith(f"{layer}.") for layer in layers):
             parameter.requires_grad_(False)
-    for name in layers:
+    _replace_norms(body, _frozen, layers)
+
+
+def _convert_norms(body: nn.Module, norm: str) -> list[str]:
+    """Replace the BatchNorm layers of `body`, in place; returns their names."""
+    if norm == "BN":
+        return []
+    return _replace_norms(body, {"FrozenBN": _frozen, "SyncBN": _synchronised, "GN": _group_norm}[norm])
+
+
+def _replace_norms(
+    body: nn.Module, replacement: Callable[[_BatchNorm], nn.Module], only: Collection[str] | None = None
+) -> list[str]:
+    """Put `replacement(layer)` in the place of each BatchNorm (of the names `only`); what it wraps stays behind it."""
+    modules = dict(body.named_modules(remove_duplicate=False))
+    norms = {name: m for name, m in modules.items() if isinstance(m, _BatchNorm) and (only is None or name in only)}
+    new = {id(norm): take_children(replacement(norm), norm) for norm in norms.values()}  # one of two names stays one
+    for name, norm in norms.items():
         parent, _, leaf = name.rpartition(".")
-        layer = getattr(body.get_submodule(parent), leaf, None)  # None: of the head, which is gone
-        if isinstance(layer, nn.Module):
-            setattr(body.get_submodule(parent), leaf, FusedFrozenBatchNorm2d.convert_frozen_batchnorm(layer))
+        setattr(body.get_submodule(parent), leaf, new[id(norm)])
+    return list(norms)
 
 
-def _convert_norms(body: nn.Module, norm: str) -> None:
-    if norm == "FrozenBN":
-        FusedFrozenBatchNorm2d.convert_frozen_batchnorm(body)
-    elif norm == "SyncBN":
-        nn.SyncBatchNorm.convert_sync_batchnorm(body)
-    elif norm == "GN":
-        _convert_group_norm(body)
+def _frozen(norm: _BatchNorm) -> nn.Module:
+    if norm.running_mean is None:
+        raise ValueError(f"{type(norm).__name__} keeps no running statistics, so it cannot be frozen; use norm 'BN'")
+    return FusedFrozenBatchNorm2d.convert_frozen_batchnorm(norm)
 
 
-def _convert_group_norm(module: nn.Module) -> None:
-    for name, child in module.named_children():
-        if isinstance(child, _BatchNorm):
-            width = child.num_features
-            groups = max(g for g in range(1, _GN_GROUPS + 1) if width % g == 0)
-            setattr(module, name, nn.GroupNorm(groups, width, eps=child.eps))
-        else:
-            _convert_group_norm(child)
+def _synchronised(norm: _BatchNorm) -> nn.Module:
+    return nn.SyncBatchNorm.convert_sync_batchnorm(norm)
 
 
-def _group_norms(body: nn.Module) -> list[str]:
-    return [name for name, module in body.named_modules() if isinstance(module, nn.GroupNorm)]
+def _group_norm(norm: _BatchNorm) -> nn.Module:
+    groups = max(g for g in range(1, _GN_GROUPS + 1) if norm.num_features % g == 0)
+    return nn.GroupNorm(groups, norm.num_features, eps=norm.eps)

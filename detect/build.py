@@ -10,14 +10,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-import torch
 from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY, FPN, GeneralizedRCNN, RetinaNet, build_model
 from detectron2.modeling.backbone.fpn import LastLevelMaxPool, LastLevelP6P7
-from torch import Tensor, nn
+from torch import nn
 
-from classify.export import Signature
 from detect.backbone import ClassifierBackbone, stage_after
 from detect.cpu.roi_align import use_separable_roi_align
 from detect.detector_config import BACKBONE_NAME, SINGLE_LEVEL_NAME, DetectorSettings, make_config, resolve
@@ -50,14 +48,6 @@ def build_detector(
             ) from error
     use_separable_roi_align(detector)
     return detector, cfg
-
-
-def count_classes(weights: Mapping[str, Tensor]) -> int:
-    """Number of classes of a detector with these weights."""
-    if "head.cls_score.weight" in weights:  # RetinaNet: a score for each class and 4 numbers, at each anchor
-        return 4 * len(weights["head.cls_score.weight"]) // len(weights["head.bbox_pred.weight"])
-    first = next(name for name in weights if name.endswith("cls_score.weight"))
-    return len(weights[first]) - 1  # less background
 
 
 @BACKBONE_REGISTRY.register()
@@ -107,30 +97,3 @@ def _offer(bottom_up: ClassifierBackbone) -> Iterator[None]:
 
 def _level(stride: int) -> int:
     return int(math.log2(stride))
-
-
-SIGNATURE = Signature(
-    "image", {1: "height", 2: "width"}, {"boxes": "detections", "scores": "detections", "classes": "detections"}
-)
-
-
-class ImageDetector(nn.Module):
-    """Image (3, H, W), uint8 RGB -> boxes (n, 4), scores (n,), classes (n,).
-
-    Boxes are x0, y0, x1, y1 in pixels of the image as given; scores fall from first to last within what Detectron2's
-    score threshold and suppression leave. Normalisation and padding are the detector's own, inside.
-    """
-
-    def __init__(self, detector: GeneralizedRCNN):
-        super().__init__()
-        self.detector = detector
-
-    def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        (found,) = self.detector.inference([{"image": image}], do_postprocess=False)
-        return found.pred_boxes.tensor, found.scores, found.pred_classes
-
-
-def example_image(size: tuple[int, int]) -> Tensor:
-    """An image of noise, uint8 (3, height, width), always the same."""
-    generator = torch.Generator().manual_seed(0)
-    return torch.randint(0, 256, (3, *size), dtype=torch.uint8, generator=generator)

@@ -8,15 +8,20 @@ strided depthwise convolution, the choice of MobileNetV2's SSDLite (arXiv 1801.0
 """
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import takewhile
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from classify.norm_layers import ThenChildren
 
 # Not square, and 2 : 3: the output of a fixed-size pooling, or channels-last activations (N, H, W, C),
 # can then not pass for a feature map whose height and width are both divided by one power of two.
 _PROBE_HEIGHT, _PROBE_WIDTH = 256, 384
+_APART = "differs_in_training"  # in a node's meta
 
 
 @dataclass(frozen=True)
@@ -27,20 +32,25 @@ class Cut:
     position: int  # in the order of execution
     stride: int
     channels: int
+    in_training: bool = True  # is everything up to here computed alike in training and in evaluation?
 
 
 class LayerTracer(fx.Tracer):
-    """Keeps every module without children whole, stochastic depth and channel selection included."""
+    """Keeps every module without children whole, stochastic depth and channel selection included, and normalisations.
+
+    A BatchNorm is one layer also where it holds an activation: its own code is not the same in training.
+    """
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return not any(True for _ in m.children()) or super().is_leaf_module(m, module_qualified_name)
+        whole = isinstance(m, (_BatchNorm, ThenChildren)) or not any(True for _ in m.children())
+        return whole or super().is_leaf_module(m, module_qualified_name)
 
 
 def trace_layers(classifier: nn.Module) -> fx.GraphModule:
     """The classifier's graph of layers; the module shares its weights and is in evaluation mode.
 
-    Raises ValueError if the network cannot be traced, or computes something else in training
-    than in evaluation (an auxiliary head, a functional dropout): a backbone has one graph.
+    Nodes from the first on that training computes in another way than evaluation (an auxiliary head, a functional
+    dropout) are marked. ValueError if the network cannot be traced.
     """
     graphs = {}
     for mode in (True, False):
@@ -50,11 +60,12 @@ def trace_layers(classifier: nn.Module) -> fx.GraphModule:
         except Exception as error:  # tracing runs the model's own code on proxies: anything may be raised
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise ValueError(f"{type(classifier).__name__} cannot be traced by torch.fx: {reason}") from error
-    if str(graphs[True]) != str(graphs[False]):
-        raise ValueError(
-            f"{type(classifier).__name__} computes different graphs in training and evaluation; "
-            "build it without auxiliary heads and functional dropout to use it as a backbone"
-        )
+    nodes, trained = list(graphs[False].nodes), [node.format_node() for node in graphs[True].nodes]
+    alike = sum(
+        1 for _ in takewhile(lambda k: nodes[k].format_node() == trained[k], range(min(len(nodes), len(trained))))
+    )
+    for node in nodes[alike:]:
+        node.meta[_APART] = True
     return fx.GraphModule(classifier, graphs[False])
 
 
@@ -70,18 +81,27 @@ def find_cuts(layers: fx.GraphModule) -> list[Cut]:
         furthest = max([furthest, *(order[user] for user in node.users if user in values)])
         cut = _as_cut(node.name, position, values[node])
         if passes_all and cut is not None:
-            cuts.append(cut)
+            cuts.append(replace(cut, in_training=not node.meta.get(_APART, False)))
     return cuts
 
 
 def select_features(cuts: list[Cut], strides: tuple[int, ...], name: str) -> dict[int, Cut]:
-    """The last cut of each wanted stride; ValueError names the strides that the network `name` has."""
+    """The last cut of each wanted stride; ValueError names the strides that the network `name` has.
+
+    ValueError as well where what a feature is made of differs in training: a backbone has one graph.
+    """
     last = {cut.stride: cut for cut in cuts}
     missing = [s for s in strides if s not in last]
     if missing:
         raise ValueError(
             f"{name} has no feature map of stride {', '.join(map(str, missing))}; "
             f"it has strides {', '.join(map(str, sorted(last))) or 'none'}"
+        )
+    apart = [s for s in strides if not last[s].in_training]
+    if apart:
+        raise ValueError(
+            f"{name} computes different graphs in training and evaluation before its feature of stride {apart[0]}; "
+            "build it without auxiliary heads and functional dropout to use it as a backbone"
         )
     return {s: last[s] for s in strides}
 

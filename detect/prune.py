@@ -8,10 +8,13 @@ from typing import Any, Literal
 
 import torch
 from detectron2.modeling import FPN, GeneralizedRCNN
+from detectron2.utils.events import EventStorage
 from torch import Tensor, fx, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from detect.backbone import ClassifierBackbone
 from detect.pyramid import JoinedBackbone, join, put_back
+from pruning.achieved import Achieved
 from pruning.graph.groups import find_groups
 from pruning.graph.members import Group
 from pruning.modes import evaluation_mode
@@ -33,8 +36,9 @@ class PrunedDetector:
 
     detector: GeneralizedRCNN
     plan: PruningPlan
-    difference: float
+    difference: float | None
     masks: Mapping[str, Tensor] = field(default_factory=dict)
+    achieved: Achieved | None = None
 
 
 def backbone_groups(
@@ -60,6 +64,7 @@ def prune_detector(
     options: Any = None,
     loss: Callable[[GeneralizedRCNN], Tensor] | None = None,
     scope: Scope = "backbone",
+    allow_partial: bool = False,
 ) -> PrunedDetector:
     """Prune `scope` of `detector`, which is not changed.
 
@@ -84,10 +89,11 @@ def prune_detector(
         seed=seed,
         options=options,
         calibration=calibration if loss is not None else None,
+        allow_partial=allow_partial,
     )
     small = copy.deepcopy(detector)
     _install(pruned.model, small, scope, batch)
-    return PrunedDetector(small, pruned.plan, pruned.difference, pruned.masks)
+    return PrunedDetector(small, pruned.plan, pruned.difference, pruned.masks, pruned.achieved)
 
 
 def _prunable(detector: GeneralizedRCNN, scope: Scope) -> nn.Module:
@@ -125,15 +131,33 @@ def _install(network: nn.Module, detector: GeneralizedRCNN, scope: Scope, batch:
 
 
 def detection_loss(batches: Sequence[list[dict[str, Any]]]) -> Callable[[GeneralizedRCNN], Tensor]:
-    """The mean training loss of a detector over fixed batches; gradients flow if they are enabled."""
+    """The mean training loss of a detector over fixed batches; gradients flow if they are enabled.
+
+    Normalisation and dropout are as in evaluation: running statistics neither move nor give way to a batch's own.
+    Modes and the state of the random generators are as before afterwards.
+    """
 
     def loss(detector: GeneralizedRCNN) -> Tensor:
-        training = detector.training
-        detector.train()
-        try:
+        # Detectron2's heads write to the storage that a trainer of its own would have opened
+        gpus = [detector.device] if detector.device.type == "cuda" else []
+        with _losses_asked_for(detector), EventStorage(), torch.random.fork_rng(devices=gpus):
             torch.manual_seed(0)  # the sampling of anchors and regions
             return torch.stack([sum(detector(batch).values()) for batch in batches]).mean()  # type: ignore[arg-type]
-        finally:
-            detector.train(training)
 
     return loss
+
+
+@contextmanager
+def _losses_asked_for(detector: GeneralizedRCNN) -> Iterator[None]:
+    """Training mode, in which a detector returns losses, but not for the layers that compute something else in it."""
+    modes = {m: m.training for m in detector.modules()}
+    try:
+        detector.train()
+        detector.backbone.eval()
+        for module in detector.modules():
+            if isinstance(module, _BatchNorm) or not any(True for _ in module.children()):
+                module.eval()
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode

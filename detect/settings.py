@@ -186,7 +186,7 @@ class DetectorTraining(Section):
     batch_size: Positive
     """Images per step, over all processes."""
     lr: Annotated[float, Field(gt=0)]
-    """Learning rate at the start, after the warm-up."""
+    """Learning rate of a step of `batch_size` images, after the warm-up."""
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     """Momentum of SGD."""
     weight_decay: Annotated[float, Field(ge=0)] = 1e-4
@@ -198,7 +198,7 @@ class DetectorTraining(Section):
     gamma: float = 0.1
     """Factor of the learning rate at each milestone."""
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.05
-    """Fraction of the iterations in which the learning rate rises from a thousandth to its start."""
+    """Fraction of the iterations in which the learning rate rises from a thousandth of `lr`."""
     clip_norm: Annotated[float, Field(gt=0)] | None = None
     """Largest L2 norm of the gradient over all parameters, which is cut to it; null: no limit."""
     flip: bool = False

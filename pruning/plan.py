@@ -3,8 +3,11 @@
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import count, islice
 from pathlib import Path
 from typing import Any
+
+from pruning.graph.members import Group, Side
 
 FORMAT = 1
 
@@ -60,37 +63,46 @@ class PruningPlan:
         """Channels left in each listed group."""
         return {name: len(indices) for name, indices in self.keep.items()}
 
-    def then(self, later: "PruningPlan") -> "PruningPlan":
+    def then(self, later: "PruningPlan", groups: Sequence[Group] = ()) -> "PruningPlan":
         """The plan that does this one and then `later`, whose indices count this one's survivors.
 
-        What `later` selects counts the channels that the layer reads now. A trunk that is selected from or scattered
-        into must have its dense width in both plans.
+        `groups`: the channel groups of the *dense* network, which tell what is left of a trunk that this plan narrowed
+        (see `needs_groups`). ValueError where the two do not fit, or the groups are needed and not given.
         """
         if (self.arch, dict(self.options)) != (later.arch, dict(later.options)):
             raise ValueError(f"a plan for {later.arch!r} cannot follow a plan for {self.arch!r}")
+        if self.needs_groups(later) and not groups:
+            raise ValueError("plan: behind one that narrows or drops layers the dense network's groups are needed")
         keep, widths = dict(self.keep), dict(self.widths)
-        for name, indices in later.keep.items():
-            before = keep.get(name, tuple(range(later.widths[name])))
-            if len(before) != later.widths[name]:
-                raise ValueError(f"plan: group {name!r} has {len(before)} channels, not {later.widths[name]}")
+        names = {producer: group.name for group in groups for producer in group.producers}
+        for found, indices in later.keep.items():
+            name = names.get(found, found)  # where the layer that names a group is dropped, the next one names it
+            before = keep.get(name, tuple(range(later.widths[found])))
+            if len(before) != later.widths[found]:
+                raise ValueError(f"plan: group {name!r} has {len(before)} channels, not {later.widths[found]}")
             keep[name] = tuple(before[i] for i in indices)
-            widths.setdefault(name, later.widths[name])
-        select = dict(self.select)
+            widths.setdefault(name, later.widths[found])
+        gone = removed_positions(self.keep, groups)
+        select, scatter = dict(self.select), dict(self.scatter)
         for name, indices in later.select.items():
             if name in select and indices[-1] >= len(select[name]):
                 raise ValueError(f"plan: {name!r} reads {len(select[name])} channels, there is no {indices[-1]}")
-            select[name] = tuple(select[name][i] for i in indices) if name in select else tuple(indices)
+            if name in select:
+                select[name] = tuple(select[name][i] for i in indices)
+            else:
+                select[name] = _among_survivors(indices, gone.get((name, "in"), set()))
         for name, indices in later.scatter.items():
-            if not set(indices) <= set(self.scatter.get(name, indices)):
+            dense = _among_survivors(indices, gone.get((name, "out"), set()))
+            if not set(dense) <= set(scatter.get(name, dense)):
                 raise ValueError(f"plan: {name!r} would write into trunk channels that it no longer computes")
-        return replace(
-            self,
-            keep=keep,
-            widths=widths,
-            select=select,
-            scatter={**self.scatter, **later.scatter},
-            drop=tuple(dict.fromkeys([*self.drop, *later.drop])),
-        )
+            scatter[name] = dense
+        drop = tuple(dict.fromkeys([*self.drop, *later.drop]))
+        return replace(self, keep=keep, widths=widths, select=select, scatter=scatter, drop=drop)
+
+    def needs_groups(self, later: "PruningPlan") -> bool:
+        """Do indices or names of `later` depend on what this plan narrowed or dropped?"""
+        newly_selected = later.select.keys() - self.select.keys()
+        return bool(self.keep and (newly_selected or later.scatter)) or bool(self.drop and later.keep)
 
     def to_json(self) -> str:
         """One line a layer, so that a plan can be read and compared; `select`, `scatter`, `drop` only where used."""
@@ -131,6 +143,22 @@ class PruningPlan:
     def load(cls, path: Path) -> "PruningPlan":
         """Read `plan.json`."""
         return cls.from_json(path.read_text(encoding="utf-8"), source=str(path))
+
+
+def removed_positions(keep: Mapping[str, Sequence[int]], groups: Sequence[Group]) -> dict[tuple[str, Side], set[int]]:
+    """Dense indices to remove by layer and side, over all groups: concatenations let several meet in one layer."""
+    removed: dict[tuple[str, Side], set[int]] = {}
+    for group in groups:
+        for c in sorted(set(range(group.width)) - set(keep.get(group.name, range(group.width)))):
+            for member in group.members:
+                removed.setdefault((member.layer, member.side), set()).update(member.positions[c])
+    return removed
+
+
+def _among_survivors(indices: Sequence[int], gone: set[int]) -> tuple[int, ...]:
+    """The dense numbers of channels that are numbered among those that are not `gone`."""
+    survivors = list(islice((c for c in count() if c not in gone), indices[-1] + 1))
+    return tuple(survivors[i] for i in indices)
 
 
 def _indices(table: Mapping[str, Sequence[int]]) -> dict[str, tuple[int, ...]]:

@@ -2,17 +2,21 @@
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from pruning.achieved import Achieved, achieved
 from pruning.graph.members import Group
 from pruning.methods import Calibration, Choice, Request, get_method
 from pruning.plan import PruningPlan
 from pruning.select import Selection
 from pruning.surgery import apply, check_masked_equals_small, mask
+
+# what a result says where `Pruned.difference` is None
+VOID_CHECK = "void: all outputs of the network are equal, so they would not show a wrong cut"
 
 
 @dataclass(frozen=True)
@@ -27,13 +31,16 @@ class Arch:
 class Pruned:
     """The pruned network, the plan that makes it, and how far masked and smaller network differed.
 
+    `difference` None: the check is void, the network's outputs are constant (see `check_masked_equals_small`).
     `masks`: 0/1 tensors by parameter name of a method that removes single weights; `model` has them applied.
+    `achieved`: what was removed of what was asked; None where a plan was only carried out.
     """
 
     model: nn.Module
     plan: PruningPlan
-    difference: float
+    difference: float | None
     masks: Mapping[str, Tensor] = field(default_factory=dict)
+    achieved: Achieved | None = None
 
 
 def prune(
@@ -48,17 +55,23 @@ def prune(
     options: Any = None,
     calibration: Calibration | None = None,
     finetune: Callable[[nn.Module], None] | None = None,
+    allow_partial: bool = False,
 ) -> Pruned:
     """Prune `model` by the named method; `model` itself is not changed.
 
     `batch` (N, C, H, W) is the input on which the masked dense network and the smaller one must agree; a method
     that rewrites weights is compared with its own rewritten dense network. `finetune`: see `Request`.
-    Raises ValueError for what cannot be done and RuntimeError when the two networks differ.
+    Raises ValueError for what cannot be done, also in good part (see `Achieved.check`) unless
+    `allow_partial`, and RuntimeError when the two networks differ.
     """
     chosen = get_method(method)
     settings = chosen.options() if options is None else options
-    choice = chosen.prune(model, Request(groups, selection, settings, seed, calibration, batch[:1], finetune))
-    return prune_by_choice(model, arch, groups, choice, batch=batch)
+    request = Request(groups, selection, settings, seed, calibration, batch[:1], finetune)
+    choice = chosen.prune(model, request)
+    found = achieved(model, request, choice)
+    if not allow_partial:
+        found.check(method, selection.scope)
+    return replace(prune_by_choice(model, arch, groups, choice, batch=batch), achieved=found)
 
 
 def prune_by_choice(model: nn.Module, arch: Arch, groups: Sequence[Group], choice: Choice, *, batch: Tensor) -> Pruned:

@@ -4,18 +4,19 @@ The shapes are those of the released code of Liu et al., ICLR 2019 (arXiv 1810.0
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from pruning.achieved import achieved
 from pruning.graph.blocks import branch_end
 from pruning.graph.members import Group
-from pruning.methods import Choice, l1_filter
+from pruning.methods import Choice, Request, l1_filter
 from pruning.plan import PruningPlan
-from pruning.prune import Arch, make_plan
+from pruning.prune import Arch, Pruned, make_plan, prune_by_choice
 from pruning.select import Selection, eligible, keep_indices, select
 
 
@@ -154,6 +155,16 @@ def choose_for_target(target: Target, model: nn.Module, groups: Sequence[Group])
     inputs = {layer: keep_indices(_input_norms(model, layer), n) for layer, n in target.select.items()}
     drop = [block for stage, left in target.blocks.items() for block in _dropped(model, stage, *left)]
     return Choice(keep=keep, select=inputs, drop=tuple(drop))
+
+
+def prune_to_shape(model: nn.Module, arch: Arch, groups: Sequence[Group], target: Target, *, batch: Tensor) -> Pruned:
+    """Prune `model`, which is not changed, to a published shape; what was asked is what is counted."""
+    choice = choose_for_target(target, model, groups)
+    request = Request(groups, target.selection or Selection(ratio=0.0), None, seed=0)
+    found = achieved(model, request, choice)
+    if target.blocks:
+        found = replace(found, asked=None)
+    return replace(prune_by_choice(model, arch, groups, choice, batch=batch), achieved=found)
 
 
 def plan_for_target(

@@ -1,8 +1,10 @@
 """A finished run's network as a file for elsewhere, with a JSON beside it that says how to use it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -18,20 +20,28 @@ from study.stages.prune import data_settings
 from study.stages.stage import Stage, load_stage
 from training.files import write_bytes, write_json
 
+if TYPE_CHECKING:  # Detectron2, which classification works without
+    from detect.export import DetectionComparison
+
 _CLASSIFIERS = ("train_classifier", "prune")
 _DETECTORS = ("train_detector", "prune_detector")
-_CHECKED_IMAGES = 2  # of a classifier, on which the exported network must agree
+_BATCHES = (2, 1, 5)  # of images, on which an exported classifier must agree; the first is traced
+_TRAINING_IMAGES = 3  # on which an exported detector must agree, where they are on this machine
 
 
 @dataclass(frozen=True)
 class _Subject:
-    """What is exported: one tensor in, one or several out; `description` says what they mean."""
+    """What is exported: one tensor in, one or several out; `description` says what they mean.
+
+    The first of `inputs` is traced; on all of them the file must compute what PyTorch does.
+    """
 
     task: str
     model: nn.Module
-    example: torch.Tensor
+    inputs: Sequence[torch.Tensor]
     signature: Signature
     description: dict[str, Any]
+    compare: "DetectionComparison | None" = None
 
 
 def export_run(
@@ -56,7 +66,7 @@ def export_run(
     path = out or run / f"{subject.task}{FORMATS[file_format]}"
     if path.suffix == ".json" or path.is_dir():
         raise ValueError(f"--out {path}: name the network's file; the JSON beside it gets the same name with .json")
-    content, difference = export(subject.model, subject.example, subject.signature, file_format)
+    content, difference = _export(subject, file_format)
     about = {
         "file": path.name,
         "format": file_format,
@@ -64,20 +74,41 @@ def export_run(
         "source": {"run": stage.id, "environment": environment("cpu")},
         **subject.description,
         "largest_difference_from_pytorch": difference,
+        "compared_with_pytorch": _compared(subject),
     }
     write_bytes(path, content)
     write_json(path.with_name(f"{path.name}.json"), about)
     return about
 
 
+def _export(subject: _Subject, file_format: str) -> tuple[bytes, float]:
+    """The file's content and its difference from PyTorch; of detectors also boxes are compared if none is found."""
+    first, *others = subject.inputs
+    arguments = (subject.model, first, subject.signature, file_format)
+    content, difference = export(*arguments, others=others, compare=subject.compare)
+    if subject.compare is not None and not subject.compare.detections:
+        from detect.export import every_score
+
+        with every_score(subject.model):  # the same network but for one number
+            difference = export(*arguments, others=others, compare=subject.compare)[1]
+    return content, difference
+
+
+def _compared(subject: _Subject) -> dict[str, Any]:
+    """What the file was checked on."""
+    shapes = [list(x.shape) for x in subject.inputs]
+    return {"inputs": shapes} | ({"detections": subject.compare.detections} if subject.compare else {})
+
+
 def _classifier(stage: Stage, runs: Path, image_size: tuple[int, int] | None) -> _Subject:
     network = Network.load(stage.run(runs))
     size = image_size or (network.image_size, network.image_size)
     channels = len(network.mean)
-    images = torch.randn(_CHECKED_IMAGES, channels, *size, generator=torch.Generator().manual_seed(0))
+    generator = torch.Generator().manual_seed(0)
+    batches = [torch.randn(n, channels, *size, generator=generator) for n in _BATCHES]
     model = load_model(stage.run(runs)).eval()
     try:
-        macs = count_macs(model, images[:1])
+        macs = count_macs(model, batches[0][:1])
     except RuntimeError as error:
         raise ValueError(
             f"--image-size {size[0]} {size[1]}: {network.plan.arch} does not take it: {str(error).splitlines()[0]}"
@@ -95,18 +126,26 @@ def _classifier(stage: Stage, runs: Path, image_size: tuple[int, int] | None) ->
         "arch": network.plan.arch,
         "options": dict(network.plan.options),
     }
-    return _Subject("classifier", model, images, Signature("images", {0: "batch"}, {"logits": "batch"}), description)
+    batches.append(torch.zeros(3, channels, *size))
+    return _Subject("classifier", model, batches, Signature("images", {0: "batch"}, {"logits": "batch"}), description)
 
 
 def _detector(stage: Stage, runs: Path, image_size: tuple[int, int] | None) -> _Subject:
-    from detect.build import SIGNATURE, ImageDetector, count_classes, example_image
     from detect.cost import evaluation_macs
+    from detect.export import (
+        SIGNATURE,
+        DetectionComparison,
+        ImageDetector,
+        example_image,
+        number_of_classes,
+        other_images,
+    )
     from study.stages.detector import build
 
     run = stage.run(runs)
     network, weights = Network.load(run), read_weights(run.weights)
     built_by = stage if stage.kind == "train_detector" else stage.parents[0]  # the stage that names model and data
-    names = _classes(built_by, runs, count_classes(weights))
+    names = _classes(built_by, runs, number_of_classes(weights))
     detector, cfg = build(built_by, network, network.build(), names["num_classes"], device="cpu")
     detector.load_state_dict(weights)
     size = image_size or (cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MIN_SIZE_TEST)
@@ -126,7 +165,24 @@ def _detector(stage: Stage, runs: Path, image_size: tuple[int, int] | None) -> _
         "arch": network.plan.arch,
         "options": dict(network.plan.options),
     }
-    return _Subject("detector", ImageDetector(detector), example_image(size), SIGNATURE, description)
+    images = [example_image(size), *other_images(size)]
+    if names["classes"] is not None:  # the data set is here
+        images += _training_images(built_by, runs, cfg)
+    return _Subject("detector", ImageDetector(detector), images, SIGNATURE, description, DetectionComparison())
+
+
+def _training_images(stage: Stage, runs: Path, cfg: Any) -> list[torch.Tensor]:
+    """A few images of the training split as evaluation resizes them, uint8 (3, H, W): a detector finds something there.
+
+    None where the image files are gone, though the annotations are not.
+    """
+    from detect.data.loader import test_loader
+
+    loader = test_loader(open_detection(stage.settings["data"], "train", runs / "data"), cfg)
+    try:
+        return [record["image"] for (record,) in islice(loader, _TRAINING_IMAGES)]
+    except (ValueError, OSError):
+        return []
 
 
 def _detector_interface(network: Network, cfg: Any, *, one_stage: bool) -> dict[str, Any]:

@@ -7,7 +7,9 @@ from typing import Annotated, Any, TypeVar, get_type_hints
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from pruning.methods import get_method
+from pruning.select import Selection
 from training.refusals import Refusal, misfit, refusals
+from training.type_words import did_you_mean
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Ratio = Annotated[float, Field(ge=0, lt=1)]
@@ -45,6 +47,18 @@ def file_options(method: str) -> list[str]:
     return [f.name for f in fields(get_method(method).options) if f.metadata.get("files")]
 
 
+_SELECTION = {f.name for f in fields(Selection)}
+
+
+def check_level(method: str, options: Any, level: str) -> None:
+    """ValueError for a stated `level` that the method, which has its own, would not follow."""
+    own = get_method(method).own_level(options)
+    if own is not None and own != level:
+        has = any(f.name == "level" for f in fields(options))
+        instead = f"; its option `level` says otherwise (options.level={level})" if has else ""
+        raise ValueError(f"level {level!r}: method {method!r} ranks at level {own!r}{instead}")
+
+
 def read_method_options(method: str, given: Mapping[str, Any]) -> Any:
     """The options of `method` with the values `given`; ValueError names the option, the value and what is known."""
     options: Any = get_method(method).options
@@ -52,8 +66,13 @@ def read_method_options(method: str, given: Mapping[str, Any]) -> Any:
     types = get_type_hints(options)
     values = {}
     for name, value in given.items():
+        if name not in known and name in _SELECTION:
+            raise ValueError(
+                f"method {method!r} has no option {name!r}: `{name}` beside `method` says it (options.{name}={value!r})"
+            )
         if name not in known:
-            raise ValueError(f"method {method!r} has no option {name!r}; known: {', '.join(known) or 'none'}")
+            hint = did_you_mean(name, known)
+            raise ValueError(f"method {method!r} has no option {name!r}; {hint}known: {', '.join(known) or 'none'}")
         adapter: TypeAdapter[Any] = TypeAdapter(
             types[name], config=ConfigDict(arbitrary_types_allowed=True, allow_inf_nan=False)
         )

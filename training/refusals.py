@@ -18,11 +18,10 @@ KeyPath = tuple[str | int, ...]  # the names and list positions that lead to a k
 
 @dataclass(frozen=True)
 class Refusal:
-    """One thing that is wrong, and the key it is wrong with; `absent`: the key is required and was not given."""
+    """One thing that is wrong, and the key it is wrong with."""
 
     path: KeyPath
     text: str
-    absent: bool = False
 
     def __str__(self) -> str:
         return f"{'.'.join(map(str, self.path))}: {self.text}" if self.path else self.text
@@ -81,7 +80,7 @@ def _place(section: type[BaseModel], location: KeyPath) -> tuple[KeyPath, Any, b
     for number, part in enumerate(location):
         choices = [choice for choice in alternatives(annotation) if choice is not NoneType]
         if len(choices) > 1:
-            sections = [choice for choice in choices if part == getattr(choice, "__name__", None)]
+            sections = [choice for choice in choices if _names_section(str(part), choice)]
             if not sections or number == len(location) - 1:
                 return path, annotation, False
             annotation = sections[0]
@@ -92,6 +91,12 @@ def _place(section: type[BaseModel], location: KeyPath) -> tuple[KeyPath, Any, b
         if not known:
             return path, inside, True
     return path, annotation, True
+
+
+def _names_section(part: str, annotation: Any) -> bool:
+    """Whether a part of pydantic's path stands for this section: its name, or one like "function-after[f(), Name]"."""
+    section = isinstance(annotation, type) and issubclass(annotation, BaseModel)
+    return section and part.removesuffix("]").split(" ")[-1] == annotation.__name__
 
 
 def _step(annotation: Any, part: str | int) -> tuple[bool, Any]:
@@ -110,11 +115,11 @@ def _refusal(
 ) -> Refusal:
     kind = details["type"] if whole else "union"
     if kind == "value_error":
-        return Refusal(path, details["msg"].removeprefix("Value error, "))
+        return _of_a_check(path, annotation, details["msg"].removeprefix("Value error, "))
     if kind == "extra_forbidden":
         return Refusal(path, _unknown(path, annotation, section))
     if kind == "missing" and isinstance(path[-1], str):
-        return Refusal(path, f"this key is required; expected: {in_words(annotation)}", absent=True)
+        return Refusal(path, f"this key is required; expected: {in_words(annotation)}")
     if kind == "missing":  # a list that is too short
         path = path[:-1]
         annotation = _place(section, path)[1]
@@ -122,6 +127,15 @@ def _refusal(
     if kind == "finite_number":
         return Refusal(path, f"{shown(value)} is no finite number")
     return Refusal(path, misfit(value, annotation))
+
+
+def _of_a_check(path: KeyPath, annotation: Any, message: str) -> Refusal:
+    """What a section's own check says; it may begin with a key of the section, as in "fine_tune.epochs: ..."."""
+    key, colon, text = message.partition(": ")
+    names = [name for inner in sections_in(annotation) for name in inner.model_fields]
+    if colon and key.split(".")[0] in names:
+        return Refusal((*path, *key.split(".")), text)
+    return Refusal(path, message)
 
 
 def _unknown(path: KeyPath, inside: Any, section: type[BaseModel]) -> str:

@@ -9,6 +9,7 @@ from fvcore.nn.distributed import differentiable_all_reduce
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from classify.norm_layers import take_children
 from training.distributed import sum_over_processes, world_size
 
 
@@ -72,7 +73,8 @@ def synchronised_norms(model: nn.Module, kind: type[_BatchNorm] = _BatchNorm) ->
 
 
 def _synchronised(norm: _BatchNorm, on_gpu: bool) -> nn.Module:
-    return nn.SyncBatchNorm.convert_sync_batchnorm(norm) if on_gpu else CrossProcessBatchNorm(norm)
+    over_all = nn.SyncBatchNorm.convert_sync_batchnorm(norm) if on_gpu else CrossProcessBatchNorm(norm)
+    return take_children(over_all, norm)
 
 
 def _put(model: nn.Module, name: str, module: nn.Module) -> None:

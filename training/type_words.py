@@ -119,7 +119,7 @@ def _list(parts: tuple[Any, ...], limits: Mapping[str, Any], many: bool) -> str:
 
 
 def _scalar(annotation: Any, limits: dict[str, Any], many: bool) -> str:
-    noun: str = _NOUNS.get(annotation) or getattr(annotation, "__name__", "value")
+    noun = _NOUNS.get(annotation) or str(getattr(annotation, "__name__", "value"))
     above, below = limits.get("ge", limits.get("gt", -1)), limits.get("le", limits.get("lt", 2))
     if annotation is float and above >= 0 and below <= 1:
         noun = "fraction"

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from pruning.cost import count_macs, count_params, map_areas
 from pruning.design.budget import Budget, cost_of_widths, fit
-from pruning.design.pattern import Pattern, pattern_from_plan, stages_of
+from pruning.design.pattern import Pattern, pattern_from_masks, pattern_from_plan, stages_of
 from pruning.graph.members import Group
 from pruning.graph.norm_channels import NormChannels, input_selections
 from pruning.masks import Masks
@@ -79,17 +79,29 @@ Place = tuple[str, int]
 
 @dataclass(frozen=True)
 class Dense:
-    """The network that is narrowed, its groups, and one input (1, C, H, W)."""
+    """The network that is narrowed, its groups, and one input (1, C, H, W), which flat patterns do without."""
 
     model: nn.Module
     groups: Sequence[Group]
-    example: Tensor
+    example: Tensor | None
+
+    def areas(self) -> dict[str, int]:
+        """See `map_areas`; ValueError without an example."""
+        if self.example is None:
+            raise ValueError("stages are told by the size of their feature maps, which needs an example input")
+        return map_areas(self.model, self.example)
 
 
-def pattern_of(plan: PruningPlan, dense: Dense) -> Pattern:
-    """Kept shares by stage of a plan for the network `dense`, selected inputs included."""
+# of every channel the same share: what `guided` makes of it is the network of its control, `uniform`
+FLAT = Pattern(widths=(1.0,))
+
+
+def pattern_of(plan: PruningPlan, dense: Dense, masks: Masks | None = None) -> Pattern:
+    """Kept shares by stage of a plan for the network `dense`, selected inputs included; of its `masks` if there are."""
+    if masks:
+        return pattern_from_masks(masks, dense.areas())
     selected = selected_counts(plan, dense.model, dense.groups)
-    return pattern_from_plan(plan, map_areas(dense.model, dense.example), selected)
+    return pattern_from_plan(plan, dense.areas(), selected)
 
 
 def design_widths(pattern: Pattern, dense: Dense, free: Sequence[NormChannels], goal: float | Budget) -> dict[str, int]:
@@ -99,7 +111,9 @@ def design_widths(pattern: Pattern, dense: Dense, free: Sequence[NormChannels], 
     as a common factor and whole channels allow; ValueError for a goal that the pattern cannot reach.
     """
     widths = {place.unit.name: place.unit.width for place in free}
-    shares = _by_layer(pattern.widths, pattern, stages_of(widths, map_areas(dense.model, dense.example)))
+    stages = stages_of(widths, dense.areas()) if pattern.stages > 1 else dict.fromkeys(widths, 0)
+    largest = max(pattern.widths)  # only proportions count: every flat pattern is the same
+    shares = _by_layer([share / largest for share in pattern.widths], pattern, stages)
 
     def counts_at(scale: float) -> dict[str, int]:
         return {name: max(1, min(width, round(width * shares[name] * scale))) for name, width in widths.items()}
@@ -144,7 +158,7 @@ def design_masks(
     `goal`: the fraction of these weights to remove, or what the whole network may cost when a removed
     weight counts as no param and no multiply-add.
     """
-    areas = {f"{name}.weight": area for name, area in map_areas(dense.model, dense.example).items()}
+    areas = {f"{name}.weight": area for name, area in dense.areas().items()}
     densities = _densities(pattern, weights, stages_of(weights, areas))
 
     def counts_at(scale: float) -> dict[Place, int]:
@@ -160,7 +174,7 @@ def design_masks(
     if isinstance(goal, Budget):
         macs = goal.quantity == "macs"
         price = {name: areas[name] if macs else 1 for name in weights}
-        whole = count_macs(dense.model, dense.example) if macs else count_params(dense.model)
+        whole = count_macs(dense.model, dense.example) if macs else count_params(dense.model)  # type: ignore[arg-type]
         others = whole - sum(weight.numel() * price[name] for name, weight in weights.items())
         target = goal.target(whole) - others
         counts = fit(counts_at, lambda n: sum(k * price[name] for (name, _), k in n.items()), target, 0, highest)

@@ -67,19 +67,30 @@ def _walk(graph: tp.DependencyGraph, root: tp.dependency.Node, widest: int) -> l
         for dependency in node.dependencies:
             if not dependency.is_triggered_by(handler):
                 continue
-            mapped = indices
-            for index_map in dependency.index_mapping:
-                mapped = mapped if index_map is None else index_map(mapped)
-            rootless = any(index.root_idx is None for index in mapped)  # the library loses track behind an expansion
-            mapped = indices if rootless else mapped
+            mapped, known = _mapped(dependency, indices)
             visits = seen.setdefault((dependency.target, dependency.handler), [])
             if not mapped or (dependency.target in expanded and mapped in visits):
                 continue
             visits.append(mapped)
-            lost = rootless or len(visits) > _MOST_VISITS or len(mapped) > widest
+            lost = not known or len(visits) > _MOST_VISITS or len(mapped) > widest
             reached.append(Reached(dependency.target, dependency.handler, mapped, lost))
             stack.append(reached[-1])
     return reached
+
+
+def _mapped(dependency: tp.dependency.Dependency, indices: list[Index]) -> tuple[list[Index], bool]:
+    """Where the channels are behind a dependency, or, with False, where they were: the library may lose track of them.
+
+    (Its map of an expansion has no roots; that of an LSTM's gates has no place for the channels.)
+    """
+    mapped = indices
+    try:
+        for index_map in dependency.index_mapping:
+            mapped = mapped if index_map is None else index_map(mapped)
+    except IndexError:
+        return indices, False
+    known = all(index.root_idx is not None for index in mapped)
+    return (mapped, True) if known else (indices, False)
 
 
 def _merge(reached: Sequence[Reached]) -> list[Reached]:

@@ -23,9 +23,10 @@ def broken_by(model: nn.Module, example: Tensor, groups: Sequence[Group]) -> dic
     """
     blank = _without_values(model)
     x = example.to("meta")
-    if _fault(blank, x, []) is not None:
+    groups = [group for group in groups if group.width > 1]
+    if not groups or _fault(blank, x, groups) is None or _fault(blank, x, []) is not None:
         return {}
-    return _search(blank, x, [group for group in groups if group.width > 1])
+    return _search(blank, x, groups)
 
 
 def _search(blank: nn.Module, x: Tensor, groups: Sequence[Group]) -> dict[str, str]:
@@ -46,7 +47,18 @@ def _without_values(model: nn.Module) -> nn.Module:
             for p in model.parameters()
         }
         memo |= {id(b): torch.empty(b.shape, dtype=b.dtype) for b in model.buffers()}
-    return copy.deepcopy(model, memo)
+    blank = copy.deepcopy(model, memo)
+    for module in blank.modules():
+        if type(module) is nn.BatchNorm2d and module.affine:
+            module.__class__ = _Scale
+    return blank
+
+
+class _Scale(nn.BatchNorm2d):
+    """A BatchNorm's shapes without its arithmetic, which the meta device does in slow Python."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.weight[:, None, None]
 
 
 @torch.no_grad()

@@ -58,11 +58,11 @@ def prune(model: nn.Module, request: Request) -> Choice:
         return Choice(masks=design_masks(pattern, dense, conv_weights(model, selection), goal, seed=request.seed))
     places = free_places(model, request.groups, selection)
     widths = design_widths(pattern, dense, places, goal)
-    kept = {p.unit.name: keep_indices(_score(model, p), widths[p.unit.name]) for p in places}
+    kept = {p.unit.name: keep_indices(channel_scores(model, p), widths[p.unit.name]) for p in places}
     return Choice(*keep_and_select(places, kept, model))
 
 
-def _score(model: nn.Module, place: NormChannels) -> Tensor:
+def channel_scores(model: nn.Module, place: NormChannels) -> Tensor:
     """Sum of absolute weights of each channel, shape (width,): of the filters that compute it, or of its readers'."""
     if not place.readers:
         return l1_filter.score(model, place.unit)

@@ -49,4 +49,10 @@ def prune(model: nn.Module, request: Request) -> Choice:
     return Choice(masks=keep_largest(scores, count_left(total, ratio)))
 
 
-METHOD = Method(prune=prune, options=MagnitudeOptions, predefined=False, unstructured=lambda options: True)
+METHOD = Method(
+    prune=prune,
+    options=MagnitudeOptions,
+    predefined=False,
+    unstructured=lambda options: True,
+    own_level=lambda options: options.level,
+)

@@ -43,7 +43,8 @@ class Choice:
 
     `keep`, `select`, `scatter`, `drop`: as in PruningPlan. `weights`: entries of the dense network's state that the
     method rewrote, in their dense shapes; they replace the old ones before the cut. `masks`: 0/1 tensors by
-    parameter name, for methods that remove single weights.
+    parameter name, for methods that remove single weights. `beyond`: groups that the method cannot judge, and why.
+    `takes`: the layers whose channels it is about, where its own rule and not the selection's scope says so.
     """
 
     keep: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
@@ -52,6 +53,8 @@ class Choice:
     drop: tuple[str, ...] = ()
     weights: Mapping[str, Tensor] = field(default_factory=dict)
     masks: Mapping[str, Tensor] = field(default_factory=dict)
+    beyond: Mapping[str, str] = field(default_factory=dict)
+    takes: frozenset[str] | None = None
 
 
 class Effect:
@@ -87,20 +90,24 @@ class Score(Protocol):
 class Method:
     """An entry of METHODS.
 
-    `prune` must not change the model it is given. `training_effect(model, options)` is what
-    the method adds to the training that comes before pruning. `needs` says what
-    `Request.calibration` is used for. `predefined`: do the widths follow from the selection alone (level `layer`), so
+    `prune` must not change the model it is given. `training_effect(model, request)` is what the method adds to the
+    training that comes before pruning, asked with the same request as the pruning behind it; `effect_reads` names the
+    fields of the selection that it depends on. `needs` says what
+    `Request.calibration` is used for. `own_level(options)`: the level at which the method ranks whatever the selection
+    says, None where that decides. `predefined`: do the widths follow from the selection alone (level `layer`), so
     that the pruned architecture is known before anything is trained? `unstructured(options)`: does it remove single
     weights, so that it prunes networks whose channels nobody can follow (`Request.groups` may be empty)?
     """
 
     prune: Callable[[nn.Module, Request], Choice]
     options: type = NoOptions
-    training_effect: Callable[[nn.Module, Any], Effect] | None = None
+    training_effect: Callable[[nn.Module, Request], Effect] | None = None
+    effect_reads: tuple[str, ...] = ()
     needs: Literal["nothing", "activations", "gradients"] = "nothing"
     predefined: bool = True
     by_norms: bool = False
     unstructured: Callable[[Any], bool] = lambda options: False
+    own_level: Callable[[Any], Literal["layer", "global"] | None] = lambda options: None
 
 
 def by_score(score: Score) -> Callable[[nn.Module, Request], Choice]:

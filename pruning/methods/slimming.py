@@ -18,7 +18,7 @@ and a layer keeps its largest. `Selection.level` is not used: the paper's pool i
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -74,9 +74,11 @@ def prune(model: nn.Module, request: Request) -> Choice:
     options: SlimmingOptions = request.options
     found = norm_channels(model, request.groups, linear=options.linear_norms)
     # a skipped unit is neither pruned nor in the pool
-    chosen = eligible(eligible_units(found, request.groups, method="slimming"), request.selection)
+    units = eligible_units(found, request.groups, method="slimming")
+    chosen = eligible(units, request.selection)
     scales = {item.unit.name: item.scales(model) for item in found}
-    return Choice(*keep_and_select(found, _select(scales, chosen, request.selection, options), model))
+    kept = keep_and_select(found, _select(scales, chosen, request.selection, options), model)
+    return Choice(*kept, beyond={unit.name: unit.fixed for unit in units if unit.fixed})
 
 
 def _select(
@@ -100,9 +102,16 @@ def above_threshold(scales: Mapping[str, Tensor], ratio: float) -> dict[str, tup
     return kept
 
 
-def training_effect(model: nn.Module, options: Any = None) -> Effect:
-    """The subgradient of the L1 norm of the scales."""
-    return SlimmingEffect(model, options or SlimmingOptions())
+def training_effect(model: nn.Module, request: Request) -> Effect:
+    """The subgradient of the L1 norm of all scales, whatever is selected afterwards."""
+    return SlimmingEffect(model, request.options)
 
 
-METHOD = Method(prune=prune, options=SlimmingOptions, training_effect=training_effect, predefined=False, by_norms=True)
+METHOD = Method(
+    prune=prune,
+    options=SlimmingOptions,
+    training_effect=training_effect,
+    predefined=False,
+    by_norms=True,
+    own_level=lambda options: options.level,
+)

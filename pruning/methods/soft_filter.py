@@ -17,20 +17,19 @@ The released code does not extract the small network. Here `prune` zeroes once m
 only one to compute its channels is narrowed with all that reads them; one that writes into a trunk is narrowed
 together with its BatchNorm, whose outputs go back into the trunk's channels (`scatter`). With `zero_norm=False` the
 BatchNorm stays whole behind a scattering convolution. Grouped and depthwise convolutions are left alone: their
-filters do not stand for themselves. `Selection.scope` is not used, the method takes all convolutions.
+filters do not stand for themselves. `Selection.scope` is not used, the method takes all convolutions. One selection
+says how many filters training zeroes and how many are cut.
 """
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from fnmatch import fnmatchcase
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from pruning.graph.dataflow import trace_flow
-from pruning.graph.layers import is_batch_norm
+from pruning.graph.layers import ScatterOutputs, is_batch_norm
 from pruning.graph.members import Group
 from pruning.methods.method import Choice, Effect, Method, Request
 from pruning.select import Selection, count_to_keep, eligible, keep_indices, ratio_of
@@ -44,17 +43,10 @@ _AFFINE = ("weight", "bias")
 class SoftFilterOptions:
     """Options of soft filter pruning.
 
-    `ratio`: fraction of each convolution's filters that training zeroes; prune with the same in the selection.
-    `zero_norm`: zero gamma and beta with the filter. `skip`: names or patterns of convolutions left whole in training.
+    `zero_norm`: zero gamma and beta with the filter.
     """
 
-    ratio: float = 0.3
     zero_norm: bool = True
-    skip: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.ratio < 1:
-            raise ValueError(f"ratio {self.ratio} is outside 0 <= ratio < 1 (it is the fraction removed)")
 
 
 def filters_to_keep(width: int, ratio: float, round_to: int = 1) -> int:
@@ -93,15 +85,15 @@ def zero_filters(model: nn.Module, kept: Mapping[str, Sequence[int]], norms: Map
 
 
 class SoftFilterEffect(Effect):
-    """Zeroes the weakest filters at the start and after every epoch, and lets them come back in between."""
+    """Zeroes the weakest filters at the start and after every epoch, and lets them come back in between.
 
-    def __init__(self, model: nn.Module, options: SoftFilterOptions):
+    `n_keep`: how many filters of each convolution stay.
+    """
+
+    def __init__(self, model: nn.Module, n_keep: Mapping[str, int], *, zero_norm: bool = True):
         self.model = model
-        self.ratio = options.ratio
-        skipped = [n for n, _ in model.named_modules() if any(fnmatchcase(n, pattern) for pattern in options.skip)]
-        self.norms = {name: norm for name, norm in find_filters(model).items() if name not in skipped}
-        if not options.zero_norm:
-            self.norms = dict.fromkeys(self.norms)
+        self.n_keep = dict(n_keep)
+        self.norms = {name: norm if zero_norm else None for name, norm in find_filters(model).items() if name in n_keep}
         if not self.norms:
             raise ValueError(f"{type(model).__name__} has no convolution whose filters could be zeroed")
         # gamma and beta as they were before the zeroing, until the first backward pass after it
@@ -127,7 +119,7 @@ class SoftFilterEffect(Effect):
         kept = {}
         for name in self.norms:
             weight = self.model.get_parameter(f"{name}.weight")
-            kept[name] = strongest_filters(weight, filters_to_keep(len(weight), self.ratio))
+            kept[name] = strongest_filters(weight, self.n_keep[name])
         zero_filters(self.model, kept, self.norms)
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -140,23 +132,35 @@ class SoftFilterEffect(Effect):
 def prune(model: nn.Module, request: Request) -> Choice:
     """Cut the filters with the lowest L2 norm out of every convolution whose channels stay inside the network."""
     options: SoftFilterOptions = request.options
-    computed = {producer for group in request.groups for producer in group.producers}
-    norms = {name: norm for name, norm in find_filters(model).items() if name in computed}
+    norms = find_filters(model)
     by_name = {group.name: group for group in request.groups if len(group.producers) == 1 and not group.fixed}
     keep, scatter = {}, {}
-    for unit in _units(model, norms, request):
-        indices = strongest_filters(model.get_parameter(f"{unit.name}.weight"), _count(unit, request.selection))
-        norm = norms[unit.name]
-        if len(indices) == unit.width:
+    for name, n_keep in wanted_filters(model, request).items():
+        weight, norm = model.get_parameter(f"{name}.weight"), norms[name]
+        indices = strongest_filters(weight, n_keep)
+        if n_keep == len(weight):
             continue
-        if unit.name in by_name and _emits_nothing(by_name[unit.name], model, norm if options.zero_norm else None):
-            keep[unit.name] = indices
+        if name in by_name and _emits_nothing(by_name[name], model, norm if options.zero_norm else None):
+            keep[name] = indices
         else:
-            scatter[norm if norm is not None and options.zero_norm else unit.name] = indices
-    return Choice(keep=keep, scatter=scatter)
+            last = norm if norm is not None and options.zero_norm else name
+            scatter[last] = _in_trunk(model.get_submodule(last), indices)
+    producers = (producer for group in request.groups for producer in group.producers)
+    convolutions = frozenset(name for name in producers if isinstance(model.get_submodule(name), nn.Conv2d))
+    return Choice(keep=keep, scatter=scatter, takes=convolutions)
 
 
-def _units(model: nn.Module, norms: Mapping[str, str | None], request: Request) -> list[Group]:
+def wanted_filters(model: nn.Module, request: Request) -> dict[str, int]:
+    """How many filters the selection leaves of each convolution that it covers; training and cut ask here alike.
+
+    Convolutions whose channels leave the network (features that a detector reads) are in no group and stay whole.
+    """
+    computed = {producer for group in request.groups for producer in group.producers}
+    norms = [name for name in find_filters(model) if name in computed]
+    return {unit.name: _count(unit, request.selection) for unit in _units(model, norms, request)}
+
+
+def _units(model: nn.Module, norms: Sequence[str], request: Request) -> list[Group]:
     """One stand-in for each convolution, so that the selection's `skip`, `layers` and stages apply to it."""
     staged = [group for group in request.groups if group.stage >= 0]
     stages = {name.partition(".")[0]: group.stage for group in staged for name in group.producers}
@@ -175,6 +179,11 @@ def _count(unit: Group, selection: Selection) -> int:
     return filters_to_keep(unit.width, ratio_of(unit, selection), selection.round_to)
 
 
+def _in_trunk(layer: nn.Module, filters: tuple[int, ...]) -> tuple[int, ...]:
+    """The trunk's channels that these filters of a layer compute: others than their own after a first pruning."""
+    return tuple(layer.outputs[list(filters)].tolist()) if isinstance(layer, ScatterOutputs) else filters
+
+
 def _emits_nothing(group: Group, model: nn.Module, norm: str | None) -> bool:
     """Is a zeroed channel zero wherever it is read? A BatchNorm other than `norm` would add its constant."""
     layers = {member.layer for member in group.members}
@@ -189,9 +198,14 @@ def _affine(model: nn.Module, layer: str | None) -> list[Tensor]:
     return [tensor for leaf in _AFFINE if (tensor := getattr(module, leaf, None)) is not None]
 
 
-def training_effect(model: nn.Module, options: Any = None) -> Effect:
-    """Zeroing at the start and after every epoch."""
-    return SoftFilterEffect(model, options or SoftFilterOptions())
+def training_effect(model: nn.Module, request: Request) -> Effect:
+    """Zeroing at the start and after every epoch, of as many filters as `prune` cuts for the same request."""
+    return SoftFilterEffect(model, wanted_filters(model, request), zero_norm=request.options.zero_norm)
 
 
-METHOD = Method(prune=prune, options=SoftFilterOptions, training_effect=training_effect)
+METHOD = Method(
+    prune=prune,
+    options=SoftFilterOptions,
+    training_effect=training_effect,
+    effect_reads=("ratio", "level", "skip", "layers", "round_to"),
+)

@@ -24,7 +24,7 @@ network.
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -182,17 +182,18 @@ def _prune_blocks(model: nn.Module, request: Request) -> Choice:
 
 def _prune_channels(model: nn.Module, request: Request) -> Choice:
     found = norm_channels(model, request.groups)
-    chosen = eligible(eligible_units(found, request.groups, method="structure_selection"), request.selection)
+    units = eligible_units(found, request.groups, method="structure_selection")
+    chosen, beyond = eligible(units, request.selection), {unit.name: unit.fixed for unit in units if unit.fixed}
     scales = {item.unit.name: item.scales(model) for item in found}
     if not request.options.zeros_only:
         kept = select(scales, chosen, replace(request.selection, level="global"))
-        return Choice(*keep_and_select(found, kept, model))
+        return Choice(*keep_and_select(found, kept, model), beyond=beyond)
     shifts = {item.unit.name: item.shifts(model) for item in found}
     kept = {}
     for unit in chosen:
         alive = ((scales[unit.name] != 0) | (shifts[unit.name] != 0)).nonzero().flatten().tolist()
         kept[unit.name] = tuple(alive) or keep_indices(scales[unit.name], 1)
-    return Choice(*keep_and_select(found, kept, model))
+    return Choice(*keep_and_select(found, kept, model), beyond=beyond)
 
 
 def _by_blocks(model: nn.Module, options: StructureOptions) -> bool:
@@ -226,9 +227,16 @@ def _scaled_layers(model: nn.Module, per_channel: bool) -> list[str]:
     return names
 
 
-def training_effect(model: nn.Module, options: Any = None) -> Effect:
-    """The scales and their accelerated proximal gradient."""
-    return StructureEffect(model, options or StructureOptions())
+def training_effect(model: nn.Module, request: Request) -> Effect:
+    """The scales of all structures and their accelerated proximal gradient, whatever is selected afterwards."""
+    return StructureEffect(model, request.options)
 
 
-METHOD = Method(prune=prune, options=StructureOptions, training_effect=training_effect, predefined=False, by_norms=True)
+METHOD = Method(
+    prune=prune,
+    options=StructureOptions,
+    training_effect=training_effect,
+    predefined=False,
+    by_norms=True,
+    own_level=lambda options: "global",
+)

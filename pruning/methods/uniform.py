@@ -1,21 +1,24 @@
 """The same fraction of every layer: the control that shows what a method's choice of widths is worth.
 
-Liu et al., ICLR 2019, section 5 (uniform pruning). A control must cost as much as what it is compared with, so it
-takes a budget of MACs or params instead of a ratio: the one ratio that comes nearest to it is found by bisection.
-Which channels go is the L1 criterion's choice, or random.
+Liu et al., ICLR 2019, section 5 (uniform pruning). It is the design of a flat pattern (`guided.py`): the same places
+are narrowed or select their inputs, in the same numbers. The channels left of the network are met exactly, layers
+round by largest remainders. A control must cost as much as what it is compared with, so it takes a budget of MACs or
+params instead of a ratio. Which channels go is the L1 criterion's choice, or random.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
-from torch import nn
+from torch import Tensor, nn
 
-from pruning.design.budget import cost_of_widths, fit, read_budget
-from pruning.graph.members import Group
-from pruning.methods import l1_filter, random
+from pruning.design.budget import read_budget
+from pruning.design.widths_and_masks import FLAT, Dense, design_widths, free_places
+from pruning.graph.norm_channels import NormChannels, keep_and_select
+from pruning.methods import random
+from pruning.methods.guided import channel_scores
 from pruning.methods.method import Choice, Method, Request
-from pruning.select import counts, eligible, keep_indices
+from pruning.select import counts, keep_indices
 
 
 @dataclass(frozen=True)
@@ -35,26 +38,26 @@ class UniformOptions:
 
 
 def prune(model: nn.Module, request: Request) -> Choice:
-    """Channels of every group, the same share each, to whole channels."""
+    """Channels of every place that a design may narrow, the same share each, to whole channels."""
     selection, options = request.selection, request.options
     if len(selection.stage_ratios()) > 1 or selection.layers or selection.level != "layer":
         raise ValueError("uniform: one ratio for every layer; no ratio by stage, no `layers`, no level 'global'")
-    groups = eligible(request.groups, selection)
-    widths = counts(groups, selection) if options.budget is None else _widths_within_budget(model, groups, request)
-    score = l1_filter.score if options.criterion == "l1" else random.score
-    return Choice({g.name: keep_indices(score(model, g, seed=request.seed), widths[g.name]) for g in groups})
+    places = free_places(model, request.groups, selection)
+    if selection.round_to > 1:
+        if options.budget is not None:
+            raise ValueError("uniform: a budget is met to single channels; leave out `round_to`")
+        widths = counts([place.unit for place in places], selection)
+    else:
+        goal = selection.stage_ratios()[0] if options.budget is None else read_budget(options.budget, owner="uniform")
+        widths = design_widths(FLAT, Dense(model, request.groups, request.example), places, goal)
+    kept = {p.unit.name: keep_indices(_scores(model, p, request), widths[p.unit.name]) for p in places}
+    return Choice(*keep_and_select(places, kept, model))
 
 
-def _widths_within_budget(model: nn.Module, groups: list[Group], request: Request) -> dict[str, int]:
-    budget = read_budget(request.options.budget, owner="uniform")
-    cost = cost_of_widths(budget.quantity, model, request.groups, request.example)
-    target = budget.target(cost({}))
-
-    def widths_at(share: float) -> dict[str, int]:
-        return counts(groups, replace(request.selection, ratio=1 - share))
-
-    # the narrowest layer keeps one channel at the lowest share
-    return fit(widths_at, cost, target, 1 / min(g.width for g in groups), 1.0)
+def _scores(model: nn.Module, place: NormChannels, request: Request) -> Tensor:
+    if request.options.criterion == "random":
+        return random.score(model, place.unit, seed=request.seed)
+    return channel_scores(model, place)
 
 
 METHOD = Method(prune=prune, options=UniformOptions, predefined=False)

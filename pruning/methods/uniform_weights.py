@@ -44,4 +44,10 @@ def _random_scores(name: str, weight: Tensor, seed: int) -> Tensor:
     return torch.rand(weight.shape, generator=random_stream(seed, name)).to(weight.device)
 
 
-METHOD = Method(prune=prune, options=UniformWeightsOptions, predefined=False, unstructured=lambda options: True)
+METHOD = Method(
+    prune=prune,
+    options=UniformWeightsOptions,
+    predefined=False,
+    unstructured=lambda options: True,
+    own_level=lambda options: "layer",
+)

@@ -41,7 +41,8 @@ def source_of(path: Path, overrides: Sequence[str], *keys: str) -> str:
     """Where the first of these keys that an override sets comes from: that override, or else the file."""
     for key in keys:
         for override in reversed(overrides):
-            if _leads_to(_parts(override), _parts(key)) or _leads_to(_parts(key), _parts(override)):
+            place = override.partition("=")[0].split(".")
+            if _leads_to(place, key.split(".")) or _leads_to(key.split("."), place):
                 return f"override {override!r}"
     return str(path)
 
@@ -124,7 +125,7 @@ def _blamed(
     within = [change for change in changes if _leads_to(change.key.split("."), place)]
     if within:  # the value itself was given so
         return f"override {within[-1].text!r}"
-    if problem.absent or problem in _problems(schema, data):
+    if problem in _problems(schema, data):
         return str(path)
     for change in reversed(changes):
         if problem in _problems(schema, _with(data, [change])):
@@ -139,10 +140,6 @@ def _problems(schema: type[BaseModel], data: Mapping[str, Any]) -> list[Refusal]
     except ValidationError as error:
         return refusals(error, schema, data)
     return []
-
-
-def _parts(words: str) -> list[str]:
-    return words.partition("=")[0].split(".")
 
 
 def _leads_to(start: Sequence[str], place: Sequence[str]) -> bool:

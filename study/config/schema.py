@@ -44,7 +44,7 @@ class StudyConfig(Section):
     prune: Pruning = Pruning()
     """What is removed."""
     guide: Guide | None = None
-    """Networks that give `prune.method: guided` its pattern, instead of files; null: none."""
+    """Networks that give `prune.method: guided` its pattern, instead of files."""
     detector: Detector | None = None
     """The detector around it; null: classifiers are compared."""
     evaluate: Evaluation = Evaluation()
@@ -101,7 +101,7 @@ class StudyConfig(Section):
     @classmethod
     def _pipelines_are_distinct(cls, value: Any) -> Any:
         if isinstance(value, list) and len({str(name) for name in value}) != len(value):
-            raise ValueError(f"pipelines {value} repeat themselves")
+            raise ValueError(f"{value} repeat themselves")
         return _not_empty(value)
 
     @model_validator(mode="after")
@@ -117,7 +117,7 @@ class StudyConfig(Section):
     @classmethod
     def _distinct(cls, value: tuple[int, ...]) -> tuple[int, ...]:
         if len(set(value)) != len(value):
-            raise ValueError(f"seeds {list(value)} repeat themselves")
+            raise ValueError(f"{list(value)} repeat themselves")
         return value
 
 

@@ -14,7 +14,7 @@ from classify.models import get_model
 from pruning.methods import METHODS
 from pruning.select import Selection
 from pruning.targets import TARGETS
-from training.options import Fraction, Positive, Ratio, Section, changed, read_method_options
+from training.options import Fraction, Positive, Ratio, Section, changed, check_level, read_method_options
 from training.type_words import OneOf, known
 
 Augmentation = Annotated[str, OneOf(AUGMENTATIONS, "augmentation")]
@@ -28,7 +28,7 @@ class ClassifierTraining(Section):
     batch_size: Positive
     """Images per step, over all parts (`accumulate`) and processes."""
     lr: Annotated[float, Field(gt=0)]
-    """Learning rate at the start, after the warm-up."""
+    """Learning rate of a step of `batch_size` images, after the warm-up."""
     optimizer: Literal["sgd", "adam"] = "sgd"
     """Optimiser: SGD with momentum, or Adam."""
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
@@ -48,7 +48,7 @@ class ClassifierTraining(Section):
     gamma: float = 0.1
     """Factor of the learning rate at each milestone."""
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Fraction of the schedule in which the learning rate rises from a thousandth to its start."""
+    """Fraction of the schedule in which the learning rate rises from a thousandth of `lr`."""
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of the target probability that is spread over all classes."""
     augmentation: Augmentation = "none"
@@ -163,10 +163,14 @@ class Pruning(Section):
     """Fraction removed of single layers, by name or pattern; it wins over `ratio`."""
     round_to: Positive = 1
     """The number of kept channels is rounded to the nearest multiple of this, such as 8 for fast kernels."""
+    allow_partial: bool = False
+    """Take a result where far less than asked can be removed; otherwise that is an error."""
 
     @model_validator(mode="after")
     def _consistent(self) -> "Pruning":
-        read_method_options(self.method, self.options)
+        options = read_method_options(self.method, self.options)
+        if "level" in self.model_fields_set:
+            check_level(self.method, options, self.level)
         if self.target is not None:
             fixed = {"ratio", "level", "scope", "skip", "layers", "round_to"} & self.model_fields_set
             if fixed:

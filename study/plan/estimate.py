@@ -162,8 +162,7 @@ class Budget:
         return rebuild_blank(network.backbone().plan, network.num_classes)
 
     def _smaller(self, before: Network, groups: Sequence[Group], choice: Choice) -> Network:
-        plan = before.plan.then(make_plan(before.arch, groups, choice))
-        return Network(plan, before.num_classes, before.image_size, before.mean, before.std)
+        return before.then(make_plan(before.arch, groups, choice), {})
 
     def _classifier(self, stage: Stage, network: Network) -> Estimate:
         params, macs = self._cost(network)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from study.plan.estimate import Budget
+from study.plan.rehearsal import Rehearsal
 from study.stages.stage import Stage
 from training.files import canonical
 from training.strict_yaml import ConfigError
@@ -30,9 +31,11 @@ def foresee(stages: Sequence[Stage], budget: Budget, source: Path) -> Foreseen:
     """
     start = time.perf_counter()
     tried: set[str] = set()
+    rehearsal = Rehearsal(budget)
     for stage in stages:
         try:
             budget.network(stage)
+            rehearsal.network(stage)
             if not stage.run(budget.runs).done:
                 _try_once(stage, budget, tried)
                 budget.check(stage)

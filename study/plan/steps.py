@@ -67,7 +67,7 @@ class StageBuilder:
         weights = self.config.classifier.weights
         effect = effect and method.training_effect is not None
         if effect:
-            settings["effect"] = {"method": self.config.prune.method, "options": self.config.prune.options}
+            settings["effect"] = self._effect()
         if weights is not None:  # they have not had the effect: the training goes on from them
             file = self.contents.file(weights, "classifier.weights")
             settings["weights"] = given_settings(self.config.classifier, file, effect=effect)
@@ -135,8 +135,7 @@ class StageBuilder:
             settings["budget"] = {**whole, "classifier_epochs": self.config.classifier.train.epochs}
         method = get_method(self.config.prune.method)
         if phase == "before_pruning" and method.training_effect is not None:
-            effect = {"method": self.config.prune.method, "options": self.config.prune.options}
-            settings["effect"] = {**effect, **detector.scope_settings()}
+            settings["effect"] = {**self._effect(), **detector.scope_settings()}
         return self.stage("train_detector", settings, stage)
 
     def prune_detector(self, parent: Stage | None, changes: dict[str, Any]) -> Stage:
@@ -171,6 +170,13 @@ class StageBuilder:
             "cap": self.config.classifier.scratch_b_cap,
         }
 
+    def _effect(self) -> dict[str, Any]:
+        """What pruning asks of the training before it; trainings that differ in nothing that it reads are one."""
+        pruning = self._pruning({})
+        reads = get_method(pruning["method"]).effect_reads
+        selection = {"selection": {key: pruning["selection"][key] for key in reads}} if reads else {}
+        return {"method": pruning["method"], "options": pruning["options"], **selection}
+
     def _pruning(self, changes: dict[str, Any]) -> dict[str, Any]:
         data = {**self.config.prune.model_dump(mode="json", exclude_unset=True), **changes}
         complete = validated(type(self.config.prune), data, "prune")
@@ -186,6 +192,7 @@ class StageBuilder:
             **({"files": given} if given else {}),
             "target": complete.target,
             "selection": {**selection.__dict__, "ratio": list(selection.stage_ratios())},
+            **({"allow_partial": True} if complete.allow_partial else {}),
         }
 
     def _detector(self) -> Detector:

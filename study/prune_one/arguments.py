@@ -39,6 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=("layer", "global"),
         help="the same share of each layer (default), or of the network",
     )
+    add("--allow-partial", action="store_true", help="go on where far less than asked can be removed")
     add("--round-to", type=int, metavar="N", help="kept channels become multiples of N")
     add = parser.add_argument_group("images, for methods that look at activations or gradients").add_argument
     add("--data", metavar="NAME|FOLDER", help="a data set of this project, or a folder or zip of class/image")

@@ -15,7 +15,7 @@ class PruneJob:
     """What to prune and how; None: not said, so that the target's or the network's own value holds.
 
     `target`, or `method` with its `options` and the parts of its `selection` (see `pruning.select.Selection`).
-    `cap`: Scratch-B trains at most this many times `base_epochs`.
+    `cap`: Scratch-B trains at most this many times `base_epochs`. `allow_partial`: far less than asked may go.
     """
 
     out: Path
@@ -32,6 +32,7 @@ class PruneJob:
     cap: float | None = None
     seed: int = 0
     force: bool = False
+    allow_partial: bool = False
 
     def __post_init__(self) -> None:
         if (self.target is None) == (self.method is None):

@@ -10,27 +10,27 @@ from torch import Tensor, nn
 from classify.calibration import check_fit
 from classify.models import arch, build, channel_groups, example_input, get_model, trace_input
 from classify.weights_file import load_weights, read_given_weights
-from pruning.cost import count_macs, count_params, map_areas, masked_costs
-from pruning.design.pattern import Pattern, pattern_from_masks
+from pruning.achieved import INSTEAD_OF_RATIO
+from pruning.cost import count_macs, count_params, masked_costs
+from pruning.design.pattern import Pattern
 from pruning.design.widths_and_masks import Dense, pattern_of
 from pruning.graph.members import Group
 from pruning.masks import Masks
 from pruning.methods import Calibration, get_method
-from pruning.prune import Pruned, prune, prune_by_choice
+from pruning.prune import Pruned, prune
 from pruning.select import Selection
-from pruning.targets import Target, choose_for_target, scratch_b_epochs
+from pruning.targets import Target, prune_to_shape, scratch_b_epochs
 from study.prune_one.chart import draw_channels, panels
 from study.prune_one.job import PruneJob
 from study.stages.given_weights import normalization_of, without_training_only
 from study.stages.network import save_weights
+from study.stages.prune import pruning_facts
 from study.stages.store import RunDir
 from training.files import check_output_folder, file_digest, whole_folder, write_bytes, write_text
-from training.options import read_method_options
+from training.options import check_level, read_method_options
 
 MASKS, PICTURE, PATTERN = "masks.safetensors", "channels.png", "pattern.json"
 BASE_EPOCHS = 160
-# options of methods that say how much is removed, so that no ratio is needed
-_INSTEAD_OF_RATIO = ("budget", "zeros_only")
 # of the projection on a ResNet's shortcut; the released ThiNet and regression networks have it, torchvision's do not
 _PROJECTION_BIAS = ".downsample.0.bias"
 _COUNTER = "num_batches_tracked"  # may be missing, see `load_weights`
@@ -117,8 +117,7 @@ def _prune(job: PruneJob, target: Target | None, dense: _Dense) -> Pruned:
     # masked and small network are compared on it; of full size, because budgets of MACs are counted on it, too
     batch = torch.randn(2, *dense.example.shape[1:], generator=generator)
     if target is not None:
-        choice = choose_for_target(target, dense.model, dense.groups)
-        return prune_by_choice(dense.model, name, dense.groups, choice, batch=batch)
+        return prune_to_shape(dense.model, name, dense.groups, target, batch=batch)
     assert job.method is not None
     return prune(
         dense.model,
@@ -130,6 +129,7 @@ def _prune(job: PruneJob, target: Target | None, dense: _Dense) -> Pruned:
         seed=job.seed,
         options=_options(job),
         calibration=_calibration(job, dense),
+        allow_partial=job.allow_partial,
     )
 
 
@@ -139,9 +139,11 @@ def _options(job: PruneJob) -> Any:
 
 
 def _selection(job: PruneJob) -> Selection:
+    if job.method is not None and "level" in job.selection:
+        check_level(job.method, read_method_options(job.method, job.options), job.selection["level"])
     if "ratio" in job.selection:
         return Selection(**job.selection)
-    if "layers" not in job.selection and not any(name in job.options for name in _INSTEAD_OF_RATIO):
+    if "layers" not in job.selection and not any(name in job.options for name in INSTEAD_OF_RATIO):
         raise ValueError(f"method {job.method!r} needs --ratio, the fraction to remove, or --layer, ratios by layer")
     return Selection(**{**job.selection, "ratio": 0.0})
 
@@ -175,6 +177,7 @@ def _summary(job: PruneJob, target: Target | None, dense: _Dense, pruned: Pruned
         removed["layers"] = dict(job.selection["layers"])
     params, macs = count_params(pruned.model), count_macs(pruned.model, dense.example)
     dense_params, dense_macs = _budget(target, dense)
+    dense_now = count_params(dense.model), count_macs(dense.model, dense.example)
     left = _left(dense, pruned) if pruned.masks else {}
     base_epochs = job.base_epochs or (target.base_epochs if target else BASE_EPOCHS)
     cap = job.cap or (target.cap if target else None)
@@ -193,8 +196,8 @@ def _summary(job: PruneJob, target: Target | None, dense: _Dense, pruned: Pruned
         "base_epochs": base_epochs,
         "cap": cap,
         "scratch_b_epochs": scratch_b_epochs(base_epochs, dense_macs, left.get("effective_macs", macs), cap=cap),
-        "masked_equals_small": pruned.difference,
         **({"normalization": wanted} if (wanted := _normalization(job, dense)) else {}),
+        **pruning_facts(pruned, {"params": dense_now[0], "macs": dense_now[1]}, {"params": params, "macs": macs}),
         "out": str(job.out),
     }
 
@@ -218,11 +221,9 @@ def _left(dense: _Dense, pruned: Pruned) -> dict[str, Any]:
 
 def _pattern(dense: _Dense, pruned: Pruned) -> Pattern | None:
     """What method `guided` designs other networks from; None where nothing but whole blocks is gone."""
-    if pruned.masks:
-        return pattern_from_masks(Masks(pruned.masks), map_areas(dense.model, dense.example))
-    if not (pruned.plan.keep or pruned.plan.select):
+    if not (pruned.masks or pruned.plan.keep or pruned.plan.select):
         return None
-    return pattern_of(pruned.plan, Dense(dense.model, dense.groups, dense.example))
+    return pattern_of(pruned.plan, Dense(dense.model, dense.groups, dense.example), Masks(pruned.masks))
 
 
 def _title(job: PruneJob, dense: _Dense) -> str:

@@ -52,6 +52,7 @@ def _detector_measures(route: Route, runs: Path) -> dict[str, Any]:
         **{name: result["metrics"][name] for name in _AP},
         "per_class": result["per_class"],
         **result["costs"],
+        **_removed(route.evaluation, runs),
     }
 
 
@@ -102,7 +103,20 @@ def _classifier_measures(route: Route, runs: Path) -> dict[str, Any]:
         "dense_macs": dense["macs"],
         "epochs": result.get("epochs", 0),
         **_after_pruning(route.evaluation, runs),
+        **_removed(route.evaluation, runs),
     }
+
+
+def _removed(stage: Stage, runs: Path) -> dict[str, Any]:
+    """What the last pruning of a route removed: percent of all channels (weights, blocks), and of what was asked."""
+    pruning = [s for s in stage.with_ancestors() if s.kind in ("prune", "prune_detector")]
+    found = pruning[-1].run(runs).read_result().get("achieved") if pruning else None
+    if not found:
+        return {}
+    share = {"removed_percent": 100 * found["removed"] / found["total"] if found["total"] else 0.0}
+    if found["asked"]:
+        share["removed_of_asked_percent"] = 100 * found["removed"] / found["asked"]
+    return share
 
 
 def _after_pruning(stage: Stage, runs: Path) -> dict[str, float]:

@@ -62,7 +62,7 @@ class Task:
     answer_costs: tuple[str, ...]
     cost_caption: str
     curves: Mapping[str, str]
-    after_pruning: tuple[Measure, ...] = ()
+    after_pruning: tuple[Measure, ...] = ()  # with what the last pruning removed
     undrawn: tuple[str, ...] = ()  # routes far below the others, which would flatten the figures; tables have them
 
     @property
@@ -75,6 +75,10 @@ class Task:
         return next(cost for cost in self.costs if cost.key == key)
 
 
+_REMOVED = (
+    Measure("removed_percent", "last pruning removed (% of all)"),
+    Measure("removed_of_asked_percent", "of what was asked (%)"),
+)
 _TRAINING = (Cost("train_macs", "training MACs"), Cost("seconds", "time", "seconds", relative=False))
 _LATENCY = Cost("latency_ms", "latency", "milliseconds", relative=False)
 
@@ -91,6 +95,7 @@ DETECTION = Task(
         _LATENCY,
         *_TRAINING,
     ),
+    after_pruning=_REMOVED,
     references=(DENSE, "prune_then_transfer"),
     notes={
         DENSE: RouteNote("dense", "dense classifier, transferred to the detector"),
@@ -114,6 +119,7 @@ DETECTION = Task(
         *("AP", "AP50", "AP75", "APs", "APm", "APl"),
         *("backbone_params", "backbone_macs", "detector_params", "detector_macs"),
         *("latency_ms", "train_macs", "seconds", "precision"),
+        *(measure.key for measure in _REMOVED),
     ),
     forward_costs=("backbone_macs",),
     answer_costs=("backbone_macs", "train_macs"),
@@ -131,6 +137,7 @@ CLASSIFICATION = Task(
         Measure("top5", "top-5 (%)"),
     ),
     after_pruning=(
+        *_REMOVED,
         Measure("pruned_top1", "right after pruning (%)"),
         Measure("recalibrated_top1", "then recalibrated (%)"),
     ),
@@ -161,6 +168,7 @@ CLASSIFICATION = Task(
     csv=(
         *("top1", "top5", "val_top1", "pruned_top1", "recalibrated_top1", "params", "macs", "dense_params"),
         *("dense_macs", "epochs", "latency_ms", "train_macs", "seconds", "precision"),
+        *(measure.key for measure in _REMOVED),
     ),
     forward_costs=("params", "macs"),
     undrawn=("pruned",),

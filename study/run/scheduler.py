@@ -7,9 +7,9 @@ from heapq import heapify, heappop, heappush
 from pathlib import Path
 
 from study.config.sections import Machine
-from study.precision import settle_here
 from study.run.executors import open_executor
 from study.run.monitor import Monitor
+from study.run.precision import settle_here
 from study.run.stage import StorageError, sentence
 from study.stages.stage import Stage, Task
 from training.device import Precision, set_threads

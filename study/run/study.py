@@ -9,16 +9,16 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from study.config.load import load_config
+from study.config.load import load_config, source_of
 from study.config.schema import StudyConfig
 from study.plan.checks import check_detection_data, check_writable
 from study.plan.estimate import Budget
 from study.plan.foresee import foresee
 from study.plan.pipelines import Route, all_stages, expand, labels
-from study.precision import settle_study
 from study.report.comparison import collect
 from study.report.write import write_report
 from study.run.executors import check_executor
+from study.run.precision import settle_study
 from study.run.scheduler import Outcome, run_stages
 from study.stages.contents import Contents, check_there
 from study.stages.stage import Stage
@@ -54,11 +54,12 @@ def load_study(
     """The config and its routes; ConfigError in one sentence if anything does not fit."""
     config = load_config(StudyConfig, path, overrides)
     try:
-        return config, expand(config, source=str(path), contents=contents)
+        return config, expand(config, source=source_of(path, overrides, "grid", "variants"), contents=contents)
     except ConfigError:
         raise
     except ValueError as error:
-        raise ConfigError(f"{path}: {error}") from error
+        key = str(error).partition(":")[0]
+        raise ConfigError(f"{source_of(path, overrides, key)}: {error}") from error
 
 
 def run_study(

@@ -24,7 +24,7 @@ from study.stages.network import (
     Network,
     dense_groups,
     dense_network,
-    method_options,
+    effect_request,
     read_weights,
     save_weights,
 )
@@ -168,7 +168,7 @@ def _train(context: Context, model: nn.Module, data: Splits, network: Network, e
         checkpoint=context.run.checkpoint,
         validation=data.val,
         report=context.report,
-        effects=_effects(context.stage.settings, network, model),
+        effects=_effects(context.stage, network, model),
         snapshot=context.run.snapshot,
     )
 
@@ -186,12 +186,13 @@ def _train_settings(context: Context, network: Network, epochs: int) -> TrainSet
     )
 
 
-def _effects(settings: Mapping[str, Any], network: Network, model: nn.Module) -> list[Effect]:
+def _effects(stage: Stage, network: Network, model: nn.Module) -> list[Effect]:
     """Masks that are held, and what the pruning method adds to the training that comes before it."""
     effects: list[Effect] = [] if network.masks is None else [HoldMasks(model, network.masks)]
-    wanted = settings.get("effect")
+    wanted = stage.settings.get("effect")
     if wanted:
-        effect = get_method(wanted["method"]).training_effect
-        assert effect is not None
-        effects.append(effect(model, method_options(wanted)))
+        method = get_method(wanted["method"])
+        assert method.training_effect is not None
+        groups = dense_groups(network, network.build()) if method.effect_reads else []
+        effects.append(method.training_effect(model, effect_request(wanted, groups, stage.seed)))
     return effects

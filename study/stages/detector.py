@@ -30,6 +30,7 @@ from study.stages.data import classification_info
 from study.stages.length import detector_iterations
 from study.stages.network import (
     Network,
+    effect_request,
     is_structural,
     load_model,
     method_options,
@@ -37,6 +38,7 @@ from study.stages.network import (
     save_weights,
     selection_of,
 )
+from study.stages.prune import pruning_facts
 from study.stages.stage import Context, Stage
 from training.distributed import is_main
 
@@ -77,7 +79,7 @@ def run_train_detector(context: Context) -> dict[str, Any]:
         settings=train_settings,
         checkpoint=context.run.checkpoint,
         report=context.report,
-        effects=_effects(settings, network, detector),
+        effects=_effects(stage, network, detector),
     )
     if not is_main():  # of several processes that trained together one writes
         return {}
@@ -134,6 +136,7 @@ def run_prune_detector(context: Context) -> dict[str, Any]:
         options=method_options(settings),
         loss=detection_loss(batches) if get_method(settings["method"]).needs != "nothing" else None,
         scope=settings.get("scope", "backbone"),
+        allow_partial=settings.get("allow_partial", False),
     )
     small = network.then(pruned.plan, pruned.masks)
     small.save(context.run)
@@ -142,21 +145,26 @@ def run_prune_detector(context: Context) -> dict[str, Any]:
         "metrics": {},
         "network": small.as_result() | small.costs(),
         "dense": network.dense().costs(),
-        "masked_equals_small": pruned.difference,
+        **pruning_facts(pruned, network.costs(), small.costs()),
         "train_macs": 0,
     }
 
 
 def prunable_groups(stage: Stage, network: Network, classifier: nn.Module, fpn: Any) -> list[Group]:
     """What a pruning stage may narrow of the detector before it: of its backbone, or of that and `fpn`."""
-    before = stage.parents[0].settings["model"]
-    strides, stages = before["strides"], stages_of(network.plan.arch)
-    if "scope" not in stage.settings:
+    return _groups_inside(stage.parents[0].settings["model"], "scope" in stage.settings, network, classifier, fpn)
+
+
+def _groups_inside(
+    model: Mapping[str, Any], with_pyramid: bool, network: Network, classifier: nn.Module, fpn: Any
+) -> list[Group]:
+    strides, stages = model["strides"], stages_of(network.plan.arch)
+    if not with_pyramid:
         return backbone_groups(classifier, network.example(), strides=strides, stages=stages)
     return pyramid_groups(fpn, classifier, network.example(), strides=strides, stages=stages)
 
 
-def _effects(settings: Mapping[str, Any], network: Network, detector: Any) -> list[Effect]:
+def _effects(stage: Stage, network: Network, detector: Any) -> list[Effect]:
     """Masks held on the parts they cover, and what pruning inside the detector asks of the training before."""
     effects: list[Effect] = []
     if network.masks is not None:
@@ -164,12 +172,16 @@ def _effects(settings: Mapping[str, Any], network: Network, detector: Any) -> li
             here = {name: mask for name, mask in network.masks.items() if name in dict(part.named_parameters())}
             if here:
                 effects.append(HoldMasks(part, Masks(here)))
-    wanted = settings.get("effect")
+    wanted = stage.settings.get("effect")
     if wanted:
-        effect = get_method(wanted["method"]).training_effect
-        assert effect is not None
-        trained = join(detector.backbone) if "scope" in wanted else detector.backbone.bottom_up.body
-        effects.append(effect(trained, method_options(wanted)))
+        method = get_method(wanted["method"])
+        assert method.training_effect is not None
+        whole = "scope" in wanted
+        trained = join(detector.backbone) if whole else detector.backbone.bottom_up.body
+        groups: list[Group] = []
+        if method.effect_reads:
+            groups = _groups_inside(stage.settings["model"], whole, network, network.build(), detector.backbone)
+        effects.append(method.training_effect(trained, effect_request(wanted, groups, stage.seed)))
     return effects
 
 

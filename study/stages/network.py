@@ -1,6 +1,6 @@
 """The network of a stage: its plan, its input, its weights; from a run directory or, ahead of it, from a config."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,9 @@ from torch import Tensor, nn
 
 from classify.models import arch, channel_groups, in_channels, rebuild
 from pruning.cost import count_macs, count_params, masked_costs
+from pruning.graph.groups import Group
 from pruning.masks import Masks
+from pruning.methods import Request
 from pruning.plan import PruningPlan
 from pruning.prune import Arch
 from pruning.select import Selection
@@ -73,7 +75,16 @@ class Network:
         """This network after one more pruning: channels removed by `plan`, or weights left by `masks`."""
         if self.masks is not None and plan.changes_shape:
             raise ValueError("channels cannot be removed from a network that single weights were removed from")
-        return replace(self, plan=self.plan.then(plan), masks=Masks(masks) if masks else self.masks)
+        return replace(self, plan=self.plan.then(plan, self._groups(plan)), masks=Masks(masks) if masks else self.masks)
+
+    def _groups(self, later: PruningPlan) -> Sequence[Group]:
+        """The dense network's groups, where a later plan cannot be put behind this network's without them."""
+        if not self.plan.needs_groups(later):
+            return ()
+        if any(name.startswith(_PYRAMID) for name in (*self.plan.keep, *later.select, *later.scatter)):
+            raise ValueError("an FPN that was pruned once, and is cut inside its trunk now, cannot be pruned again")
+        dense = self.dense()
+        return dense_groups(dense, dense.build())
 
     def costs(self) -> dict[str, Any]:
         """`params` and `macs` of the classifier at its input size; weights that masks remove do not count."""
@@ -140,9 +151,21 @@ def method_options(settings: Mapping[str, Any]) -> Any:
 
 def selection_of(settings: Mapping[str, Any]) -> Selection:
     """The selection of a pruning stage."""
-    data = dict(settings["selection"])
-    ratios = data.pop("ratio")
-    return Selection(**{**data, "ratio": ratios[0] if len(ratios) == 1 else tuple(ratios), "skip": tuple(data["skip"])})
+    return _selection(settings["selection"])
+
+
+def effect_request(wanted: Mapping[str, Any], groups: Sequence[Group], seed: int) -> Request:
+    """What a training effect is asked: its method's options, and of the selection what it depends on."""
+    return Request(groups, _selection(wanted.get("selection", {})), method_options(wanted), seed)
+
+
+def _selection(given: Mapping[str, Any]) -> Selection:
+    data = dict(given)
+    if "ratio" in data:
+        data["ratio"] = data["ratio"][0] if len(data["ratio"]) == 1 else tuple(data["ratio"])
+    if "skip" in data:
+        data["skip"] = tuple(data["skip"])
+    return Selection(**data)
 
 
 def is_structural(target: str | None) -> bool:

@@ -2,22 +2,25 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from classify.batch_norms import norms_of_single_values
 from classify.data import Splits
 from classify.data.augment import normalize
 from classify.data.images import balanced_indices
-from pruning.cost import map_areas
-from pruning.design.pattern import average, pattern_from_masks, pattern_from_plan
+from pruning.achieved import Achieved
+from pruning.design.pattern import average
+from pruning.design.widths_and_masks import Dense, pattern_of
+from pruning.masks import Masks
 from pruning.methods import Calibration, get_method
 from pruning.modes import evaluation_mode
-from pruning.prune import Pruned, prune, prune_by_choice
+from pruning.prune import VOID_CHECK, Pruned, prune
 from pruning.recalibrate import recalibrate
-from pruning.targets import choose_for_target, get_target
+from pruning.targets import get_target, prune_to_shape
 from study.stages.classifier import accuracy
 from study.stages.data import open_classification
 from study.stages.network import (
@@ -63,9 +66,30 @@ def run_prune(context: Context) -> dict[str, Any]:
         "metrics": _metrics(pruned.model.to(context.device), before) if trained else {},
         "network": small.as_result() | small.costs(),
         "dense": before.network.dense().costs(),
-        "masked_equals_small": pruned.difference,
+        **pruning_facts(pruned, before.network.costs(), small.costs()),
         "train_macs": 0,
     }
+
+
+class _Facts(Protocol):
+    """What of a pruned classifier or detector is told."""
+
+    @property
+    def achieved(self) -> Achieved | None: ...
+
+    @property
+    def difference(self) -> float | None: ...
+
+
+def pruning_facts(pruned: _Facts, before: Mapping[str, int], after: Mapping[str, int]) -> dict[str, Any]:
+    """What a result says of a pruning: asked against achieved, what it saved, how far the check's networks differed.
+
+    `before`, `after`: params and macs.
+    """
+    assert pruned.achieved is not None
+    saved = {key: before[key] - after[key] for key in ("params", "macs")}
+    void = {"check": VOID_CHECK} if pruned.difference is None else {}
+    return {"achieved": pruned.achieved.as_result() | saved, "masked_equals_small": pruned.difference, **void}
 
 
 def data_settings(stage: Stage) -> dict[str, Any]:
@@ -90,15 +114,22 @@ def _options(context: Context, before: _Before) -> Any:
     """The method's options, with what earlier stages left for it: masks of the round before, patterns to follow."""
     settings, stage = context.stage.settings, context.stage
     options = method_options(settings)
-    if before.network.masks is not None:
-        if "masks" not in {option.name for option in fields(options)}:
-            raise ValueError(
-                f"{settings['method']} cannot prune a network that single weights were removed from; lottery can"
-            )
-        options = replace(options, masks=before.network.masks)
+    options = after_masks(settings["method"], options, before.network.masks)
     if starts_dense(stage) and stage.parents:
         _write_pattern([parent.run(context.runs) for parent in stage.parents], context.run)
         options = replace(options, patterns=(str(context.run.pattern),))
+    return options
+
+
+def after_masks(method: str, options: Any, masks: Masks | None) -> Any:
+    """The options of a method for a network that masks were held on, or that has lost no single weight.
+
+    ValueError where the method cannot go on from masks.
+    """
+    if "masks" in {option.name for option in fields(options)}:
+        return replace(options, masks=Masks({}) if masks is None else masks)
+    if masks is not None:
+        raise ValueError(f"{method} cannot prune a network that single weights were removed from; lottery can")
     return options
 
 
@@ -107,9 +138,9 @@ def _write_pattern(guides: list[RunDir], run: RunDir) -> None:
     patterns = []
     for guide in guides:
         network = Network.load(guide)
-        areas = map_areas(network.dense().build(), network.example())
-        masks = network.masks
-        patterns.append(pattern_from_plan(network.plan, areas) if masks is None else pattern_from_masks(masks, areas))
+        model = network.dense().build()
+        groups = [] if network.masks is not None else dense_groups(network, model)
+        patterns.append(pattern_of(network.plan, Dense(model, groups, network.example()), network.masks))
     write_text(run.pattern, average(patterns).to_json())
 
 
@@ -120,8 +151,7 @@ def _prune(before: _Before, settings: Mapping[str, Any], options: Any, *, seed: 
     unstructured = not structural and get_method(settings["method"]).unstructured(options)
     groups = [] if unstructured else dense_groups(network, model)
     if structural:
-        choice = choose_for_target(get_target(settings["target"]), model, groups)
-        return prune_by_choice(model, network.arch, groups, choice, batch=batch)
+        return prune_to_shape(model, network.arch, groups, get_target(settings["target"]), batch=batch)
     return prune(
         model,
         network.arch,
@@ -132,6 +162,7 @@ def _prune(before: _Before, settings: Mapping[str, Any], options: Any, *, seed: 
         seed=seed,
         options=options,
         calibration=_calibration(before) if get_method(settings["method"]).needs != "nothing" else None,
+        allow_partial=settings.get("allow_partial", False),
     )
 
 
@@ -139,9 +170,11 @@ def _metrics(model: nn.Module, before: _Before) -> dict[str, Any]:
     """Accuracy right after pruning; on the test split also with BatchNorm's statistics estimated anew."""
     network, data = before.network, before.data
     found = accuracy(model, data, network)
-    index = torch.randperm(len(data.train), generator=torch.Generator().manual_seed(0))
-    batches = index[: _RECALIBRATION_BATCHES * _RECALIBRATION_BATCH_SIZE].split(_RECALIBRATION_BATCH_SIZE)
     device = next(model.parameters()).device
+    index = torch.randperm(len(data.train), generator=torch.Generator().manual_seed(0))
+    batches = list(index[: _RECALIBRATION_BATCHES * _RECALIBRATION_BATCH_SIZE].split(_RECALIBRATION_BATCH_SIZE))
+    if len(batches) > 1 and len(batches[-1]) == 1 and norms_of_single_values(model, network.example().to(device)):
+        batches[-2:] = [torch.cat(batches[-2:])]  # such a norm cannot take one image
     recalibrate(model, (_inputs(before, batch).to(device) for batch in batches))
     return found | {"recalibrated_top1": accuracy(model, data, network, splits=("test",))["test_top1"]}
 

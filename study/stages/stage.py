@@ -1,20 +1,35 @@
 """A stage: a pure function of its settings, its parents' artifacts and a seed."""
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
 
 import torch
 import yaml
+from pydantic import BaseModel
+from pydantic_core import to_jsonable_python
 
-from study.config.sections import Machine
+from detect.detector_model import DetectorModel
+from detect.settings import DetectorTraining, Scenes
+from pruning.select import Selection
+from study.config.sections import ClassifierData, ClassifierTraining, Machine
 from study.stages.progress import Recorder
 from study.stages.store import RunDir
 from training.device import Precision
 from training.files import content_hash
+
+# the declarations of what stages' settings hold under these names; by kind where kinds differ
+_SECTIONS: dict[str, type] = {
+    "dataset": ClassifierData,
+    "digits": Scenes,
+    "model": DetectorModel,
+    "selection": Selection,
+}
+_TRAINING: dict[str, type] = {"train_classifier": ClassifierTraining, "train_detector": DetectorTraining}
 
 
 @dataclass(frozen=True)
@@ -36,11 +51,11 @@ class Kind:
 
 # To add a kind: a module with its function, and a line here.
 KINDS: dict[str, Kind] = {
-    "train_classifier": Kind(1, "study.stages.classifier:run_train_classifier"),
-    "prune": Kind(2, "study.stages.prune:run_prune"),
-    "train_detector": Kind(1, "study.stages.detector:run_train_detector"),
-    "prune_detector": Kind(2, "study.stages.detector:run_prune_detector"),
-    "evaluate": Kind(1, "study.stages.evaluate:run_evaluate"),
+    "train_classifier": Kind(2, "study.stages.classifier:run_train_classifier"),
+    "prune": Kind(3, "study.stages.prune:run_prune"),
+    "train_detector": Kind(2, "study.stages.detector:run_train_detector"),
+    "prune_detector": Kind(3, "study.stages.detector:run_prune_detector"),
+    "evaluate": Kind(2, "study.stages.evaluate:run_evaluate"),
 }
 
 
@@ -55,9 +70,14 @@ class Stage:
 
     @cached_property
     def hash(self) -> str:
-        """Content hash over kind, version, settings and the parents' hashes; the seed stands beside it."""
+        """Content hash over kind, version, identity and the parents' hashes; the seed stands beside it."""
         parents = [f"{p.kind}-{p.hash}" for p in self.parents]
-        return content_hash([self.kind, KINDS[self.kind].version, _without_places(self.settings), parents])
+        return content_hash([self.kind, KINDS[self.kind].version, self.identity(), parents])
+
+    def identity(self) -> dict[str, Any]:
+        """The settings that differ from their defaults, places aside: a new one that is off changes no hash."""
+        found: dict[str, Any] = what_differs(_without_places(self.settings), {**_SECTIONS, **_training(self.kind)})
+        return found
 
     @property
     def id(self) -> str:
@@ -99,6 +119,40 @@ def load_stage(run: Path) -> Stage:
             f"{run}: its config.yaml belongs to {stage.id}; it was moved, changed, or is of another version"
         )
     return stage
+
+
+def what_differs(settings: Any, sections: Mapping[str, type]) -> Any:
+    """JSON data of settings without what is off (null, false, empty), and of sections what differs from its default."""
+    if not isinstance(settings, Mapping):
+        return settings
+    found = {}
+    for name, value in settings.items():
+        if name in sections and isinstance(value, Mapping):
+            default = defaults(sections[name])
+            value = {key: own for key, own in value.items() if key not in default or own != default[key]}
+        elif isinstance(value, Mapping):
+            value = what_differs(value, sections)
+        if value is not None and value is not False and value != {} and value != []:
+            found[name] = value
+    return found
+
+
+@cache
+def defaults(section: type) -> dict[str, Any]:
+    """The defaults of a section of a config or of a dataclass, as JSON."""
+    if issubclass(section, BaseModel):
+        fields = section.model_fields
+        values = {name: field.get_default(call_default_factory=True) for name, field in fields.items()}
+        optional = [name for name, field in fields.items() if not field.is_required()]
+    else:
+        values = {field.name: field.default for field in dataclasses.fields(section)}  # type: ignore[arg-type]
+        optional = [name for name, value in values.items() if value is not dataclasses.MISSING]
+    found: dict[str, Any] = to_jsonable_python({name: values[name] for name in optional})
+    return found
+
+
+def _training(kind: str) -> dict[str, type]:
+    return {"train": _TRAINING[kind]} if kind in _TRAINING else {}
 
 
 def _without_places(settings: Any) -> Any:

@@ -93,6 +93,22 @@ def test_what_does_not_compute_the_same_is_refused():
         export(Forgetful(), torch.ones(2, 3), LOGITS, "torchscript")
 
 
+class OneBatch(nn.Module):
+    """A trace keeps how many images there were; with the traced number all is well."""
+
+    def forward(self, x):
+        return x * float(len(x))
+
+
+@pytest.mark.parametrize("file_format", ["torchscript", "onnx"])
+def test_what_holds_for_one_batch_alone_is_refused(file_format):
+    two, three = torch.ones(2, 3), torch.ones(3, 3)
+    export(OneBatch(), two, LOGITS, file_format)
+    message = rf"OneBatch cannot be exported as {file_format}: on an input of shape \(3, 3\): .* differ from PyTorch's"
+    with pytest.raises(ValueError, match=message):
+        export(OneBatch(), two, LOGITS, file_format, others=[three])
+
+
 def test_an_operator_that_cannot_be_exported_is_one_sentence():
     with pytest.raises(ValueError, match="Odd cannot be exported as onnx: ") as caught:
         export(Odd(), torch.randn(1, 3, 3), LOGITS, "onnx")

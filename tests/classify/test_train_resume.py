@@ -12,7 +12,7 @@ from classify.train import train_classifier
 from pruning.masked_training import HoldMasks
 from pruning.masks import Masks
 from pruning.methods.slimming import SlimmingEffect, SlimmingOptions
-from pruning.methods.soft_filter import SoftFilterEffect, SoftFilterOptions
+from pruning.methods.soft_filter import SoftFilterEffect, filters_to_keep, find_filters
 
 # 17 images in batches of 4: five steps an epoch
 SETTINGS = TrainSettings(
@@ -34,12 +34,17 @@ def hold_masks(model):
     return HoldMasks(model, Masks({"4.weight": mask}))
 
 
+def soft_filters(model, ratio):
+    widths = {name: len(model.get_parameter(f"{name}.weight")) for name in find_filters(model)}
+    return SoftFilterEffect(model, {name: filters_to_keep(width, ratio) for name, width in widths.items()})
+
+
 CASES = {
     "plain": (SETTINGS, None),
     "adam in parts": (replace(SETTINGS, optimizer="adam", lr=0.01, accumulate=2), None),
     "masked": (SETTINGS, hold_masks),
     "slimming": (SETTINGS, lambda model: SlimmingEffect(model, SlimmingOptions(s=0.01))),
-    "soft filter": (SETTINGS, lambda model: SoftFilterEffect(model, SoftFilterOptions(ratio=0.3))),
+    "soft filter": (SETTINGS, lambda model: soft_filters(model, 0.3)),
 }
 
 

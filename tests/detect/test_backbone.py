@@ -177,6 +177,36 @@ def test_weights_that_do_not_fit_are_listed():
         load_classifier(backbone, state | {"conv1.weight": torch.zeros(63, 3, 7, 7)})
 
 
+class DropsInItsHead(nn.Module):
+    """Functional dropout behind the last feature map, as GhostNet has it in timm."""
+
+    def __init__(self, early):
+        super().__init__()
+        self.early, self.body, self.fc = early, tiny(), nn.Linear(512, 2)
+
+    def forward(self, x):
+        body = self.body
+        x = body.maxpool(body.relu(body.bn1(body.conv1(x))))
+        if self.early:
+            x = nn.functional.dropout(x, 0.2, training=self.training)
+        x = body.layer4(body.layer3(body.layer2(body.layer1(x))))
+        x = nn.functional.dropout(x.mean((2, 3)), 0.2, training=self.training)
+        return self.fc(x)
+
+
+def test_only_what_features_are_made_of_must_be_alike_in_training():
+    model = DropsInItsHead(early=False)
+    backbone = ClassifierBackbone(model)
+    assert {name: shape.channels for name, shape in backbone.output_shape().items()} == {
+        "s4": 64,
+        "s8": 128,
+        "s16": 256,
+        "s32": 512,
+    }
+    with pytest.raises(ValueError, match="different graphs in training and evaluation before its feature of stride 4;"):
+        ClassifierBackbone(DropsInItsHead(early=True))
+
+
 class Branching(nn.Module):
     """Cannot be traced: the forward pass depends on values."""
 

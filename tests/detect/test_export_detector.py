@@ -8,8 +8,9 @@ import torch
 
 from classify.export import export
 from classify.models import build
-from detect.build import SIGNATURE, ImageDetector, build_detector, example_image
+from detect.build import build_detector
 from detect.detector_config import DetectorSettings
+from detect.export import SIGNATURE, ImageDetector, example_image
 
 SETTINGS = DetectorSettings(
     num_classes=3,

@@ -10,10 +10,11 @@ from support.tiny_detector import SMALL, make_detector, settings, two_squares
 
 from classify.export import export
 from classify.models import arch, build
-from detect.build import SIGNATURE, ImageDetector, build_detector, count_classes, example_image
+from detect.build import build_detector
 from detect.cost import detector_params, evaluation_macs, training_macs
 from detect.detector_config import DetectorSettings
 from detect.evaluate import METRICS, evaluate_detector
+from detect.export import SIGNATURE, ImageDetector, example_image, number_of_classes
 from detect.heads import IDLE
 from detect.prune import backbone_groups, prune_detector
 from detect.train import train_detector
@@ -77,7 +78,7 @@ def test_the_structure_is_detectron2s():
     first = cfg.MODEL.ANCHOR_GENERATOR.SIZES[0]  # Base-RetinaNet.yaml: 32 at p3, three to an octave
     assert first == pytest.approx([32, 32 * 2 ** (1 / 3), 32 * 2 ** (2 / 3)])
     assert one.backbone.top_block.p6.in_channels == 512  # reads the last stage, as Detectron2's does
-    assert {head: count_classes(make_detector(**HEADS[head])[0].state_dict()) for head in HEADS} == {
+    assert {head: number_of_classes(make_detector(**HEADS[head])[0].state_dict()) for head in HEADS} == {
         "cascade": 2,
         "retinanet": 2,
     }

@@ -5,7 +5,6 @@ from dataclasses import replace
 import pytest
 import torch
 from detectron2.structures import Boxes, Instances
-from detectron2.utils.events import EventStorage
 from torch import nn
 
 from classify.models import arch, build, rebuild
@@ -124,15 +123,32 @@ def test_every_method_prunes_inside_a_detector(dense, method, options_of):
     """With trainable BatchNorm and the detector's own loss for calibration."""
     classifier, groups, _ = dense
     trainable, _ = build_detector(classifier, settings=replace(SETTINGS, norm="BN"))
-    with EventStorage(0):
-        loss = detection_loss(calibration_batches())
-        half = (classifier, groups, trainable), Selection(0.5), method
-        pruned = prune(*half, loss=loss, options=options_of.get(method))
+    loss = detection_loss(calibration_batches())
+    half = (classifier, groups, trainable), Selection(0.5), method
+    pruned = prune(*half, loss=loss, options=options_of.get(method))
     assert pruned.difference < 1e-4
     if method not in MASKING:
         assert sum(len(keep) for keep in pruned.plan.keep.values()) == 120  # half of 16 + 32 + 64 + 128
         assert not pruned.masks
     assert pruned.detector.backbone.output_shape().keys() == trainable.backbone.output_shape().keys()
+
+
+def test_calibration_leaves_the_detector_and_the_generators_as_they_were(dense):
+    """Also normalisation outside of the backbone: statistics stay, and are used, so that a batch of two is enough."""
+    overrides = {"MODEL.FPN.NORM": "BN"}
+    detector, _ = build_detector(dense[0], settings=replace(SETTINGS, norm="BN", overrides=overrides))
+    detector.eval().proposal_generator.train()
+    modes = {name: m.training for name, m in detector.named_modules()}
+    before = {name: tensor.clone() for name, tensor in detector.state_dict().items()}
+    torch.manual_seed(7)
+    expected = torch.rand(3)
+    torch.manual_seed(7)
+    loss = detection_loss(calibration_batches())
+    assert loss(detector) == loss(detector)
+    assert torch.equal(torch.rand(3), expected)
+    assert {name: m.training for name, m in detector.named_modules()} == modes
+    for name, tensor in detector.state_dict().items():
+        assert torch.equal(tensor, before[name]), name
 
 
 @pytest.mark.parametrize("method", MASKING)

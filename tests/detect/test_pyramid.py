@@ -6,7 +6,6 @@ from dataclasses import replace
 import pytest
 import torch
 from detectron2.structures import Boxes, Instances
-from detectron2.utils.events import EventStorage
 from torch import fx, nn
 
 from classify.models import arch, build, rebuild
@@ -16,7 +15,7 @@ from detect.prune import detection_loss, prune_detector
 from detect.pyramid import join, narrow_pyramid, put_back, pyramid_groups
 from pruning.cost import count_params
 from pruning.design.pattern import Pattern
-from pruning.methods import METHODS, get_method
+from pruning.methods import METHODS, Request, get_method
 from pruning.methods.guided import GuidedOptions
 from pruning.methods.soft_filter import SoftFilterOptions
 from pruning.plan import PruningPlan
@@ -193,9 +192,8 @@ def calibration():
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_prunes_both_and_the_plan_rebuilds_it(normed, method, scope, options_of):
     """In scope `all` stage outputs narrow too; what is rebuilt loads strictly and detects the same."""
-    with EventStorage(0):
-        loss = calibration() if get_method(method).needs != "nothing" else None
-        pruned = normed.prune(Selection(0.5, scope=scope), method, loss=loss, options=options_of.get(method))
+    loss = calibration() if get_method(method).needs != "nothing" else None
+    pruned = normed.prune(Selection(0.5, scope=scope), method, loss=loss, options=options_of.get(method))
     assert pruned.difference < 1e-4
     if method in MASKING:
         assert not pruned.plan.changes_shape
@@ -214,7 +212,7 @@ def test_every_method_prunes_both_and_the_plan_rebuilds_it(normed, method, scope
 
 def test_filters_of_a_pyramid_without_normalisation_are_scattered(plain):
     """Soft pruning takes each lateral's own filters: 7 of 10, put back among the 10 that the sum has."""
-    pruned = plain.prune(Selection(0.3), "soft_filter", options=SoftFilterOptions(ratio=0.3))
+    pruned = plain.prune(Selection(0.3), "soft_filter", options=SoftFilterOptions())
     assert {name: len(kept) for name, kept in pruned.plan.scatter.items() if "fpn" in name} == dict.fromkeys(
         LATERALS, 7
     )
@@ -227,7 +225,9 @@ def test_filters_of_a_pyramid_without_normalisation_are_scattered(plain):
 def test_what_a_method_adds_to_training_reaches_the_pyramid(normed):
     """Slimming's subgradient, s * sign(gamma), on a lateral's BatchNorm as on the body's."""
     method = get_method("slimming")
-    effect = method.training_effect(join(normed.detector.backbone), method.options(s=0.25))
+    effect = method.training_effect(
+        join(normed.detector.backbone), Request(normed.groups, Selection(0.5), method.options(s=0.25), seed=0)
+    )
     norms = [
         normed.detector.backbone.fpn_lateral2.norm,
         normed.detector.backbone.bottom_up.body.layer2.get_submodule("0.bn1"),
@@ -268,4 +268,4 @@ def test_detectors_that_have_no_pyramid_to_prune_are_refused(plain):
 
 def test_a_scattering_convolution_in_front_of_a_norm_is_refused(normed):
     with pytest.raises(ValueError, match=r"fpn_lateral2: a normalisation of its own follows, so it cannot scatter"):
-        normed.prune(Selection(0.3), "soft_filter", options=SoftFilterOptions(ratio=0.3, zero_norm=False))
+        normed.prune(Selection(0.3), "soft_filter", options=SoftFilterOptions(zero_norm=False))

@@ -47,7 +47,7 @@ def runs(tmp_path_factory):
     for process in processes:
         process.start()
     for process in processes:
-        process.join(150)
+        process.join(600)
         if process.is_alive():
             process.kill()
             process.join()

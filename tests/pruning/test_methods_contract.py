@@ -197,6 +197,7 @@ def asked_of_filters(case, pruned):
 
 ASKED = {
     "guided": asked_of_places,
+    "uniform": asked_of_places,
     "magnitude": asked_of_weights,
     "lottery": asked_of_weights,
     "uniform_weights": asked_of_each_layers_weights,

@@ -76,6 +76,20 @@ MIXING = {
     "product of channels": Between(lambda m, x: (x.flatten(2) @ x.flatten(2).mT).flatten(1), nn.Linear(64, 2)),
     "chunk": Between(lambda m, x: torch.cat(x.chunk(2, 1)[::-1], 1), conv(8)),
     "split": Between(lambda m, x: x.split([3, 5], 1)[1], conv(5)),
+    "sorted": Between(lambda m, x: x.sort(1).values, conv(8)),
+    "repeated": Between(lambda m, x: x.repeat_interleave(2, 1), conv(16)),
+    "permuted": Between(lambda m, x: x[:, [3, 1, 2, 0, 7, 6, 5, 4]], conv(8)),
+    "pooled over channels": Between(lambda m, x: F.avg_pool3d(x.unsqueeze(1), (2, 1, 1)).squeeze(1), conv(4)),
+    "attention": Between(
+        lambda m, x: m.attend(*(3 * [x.flatten(2).transpose(1, 2)]))[0].transpose(1, 2).unflatten(2, (4, 4)),
+        conv(8),
+        attend=nn.MultiheadAttention(8, 2, batch_first=True),
+    ),
+    "recurrence": Between(
+        lambda m, x: m.cell(x.flatten(2).transpose(1, 2))[0].mean(1),
+        nn.Linear(5, 2),
+        cell=nn.LSTM(8, 5, batch_first=True),
+    ),
     "group norm": Between(lambda m, x: m.norm(x), conv(8), norm=nn.GroupNorm(4, 8)),
     "standardised reader": Between(lambda m, x: x, Standardised(8, 2, 1)),
     "parameter of pixels": Between(lambda m, x: m.scale(x), conv(8), scale=Scaled(1, 8, 4, 4)),
@@ -97,11 +111,16 @@ APART = {
     "pooled and flattened": Between(lambda m, x: F.adaptive_avg_pool2d(x, 2).flatten(1), nn.Linear(32, 2)),
     "softmax over pixels": Between(lambda m, x: x.flatten(2).softmax(-1).unflatten(2, (4, 4)), conv(8)),
     "own padding": Between(lambda m, x: x, Padded(8, 2, 3)),
+    "pooled": Between(lambda m, x: F.max_pool2d(x, 2), conv(8)),
+    "normalised over pixels": Between(lambda m, x: F.instance_norm(x), conv(8)),
+    "twice": Between(lambda m, x: torch.cat([x, x], 1), conv(16)),
+    "tokens": Between(lambda m, x: x.flatten(2).transpose(1, 2), nn.Linear(8, 2)),
     "resized": Between(lambda m, x: F.interpolate(x, scale_factor=2), conv(8)),
 }
 
 
 def group_of(model):
+    model.eval()
     return {g.name: g for g in find_groups(model, torch.zeros(2, 3, 4, 4))}["first"]
 
 

@@ -13,7 +13,14 @@ from torch import nn
 from classify.models import build
 from pruning.cost import count_macs
 from pruning.graph.groups import find_groups
-from pruning.methods.soft_filter import SoftFilterEffect, SoftFilterOptions, filters_to_keep, find_filters
+from pruning.methods import Request
+from pruning.methods.soft_filter import (
+    SoftFilterEffect,
+    SoftFilterOptions,
+    filters_to_keep,
+    find_filters,
+    training_effect,
+)
 from pruning.prune import Arch, prune
 from pruning.select import Selection
 
@@ -24,14 +31,20 @@ SHORT = [[1, 16, 1, 1], [6, 24, 2, 2]]
 def soften(model, x, ratio, *, selection=None, stages=(), **options):
     groups = find_groups(model, x[:1], stages=stages)
     selection = selection or Selection(ratio=ratio)
-    options = SoftFilterOptions(ratio=ratio, **options)
+    options = SoftFilterOptions(**options)
     return prune(model, Arch("test", {}), groups, "soft_filter", selection, batch=x, seed=0, options=options)
+
+
+def effect_on(model, ratio, *, skip=(), **options):
+    """The effect that zeroes this share of every convolution but those skipped."""
+    widths = {name: len(model.get_parameter(f"{name}.weight")) for name in find_filters(model) if name not in skip}
+    return SoftFilterEffect(model, {n: filters_to_keep(width, ratio) for n, width in widths.items()}, **options)
 
 
 def zeroed(model, **options):
     """A copy of `model` after the zeroing of a training effect."""
     copied = copy.deepcopy(model)
-    SoftFilterEffect(copied, SoftFilterOptions(**options)).at_start()
+    effect_on(copied, **options).at_start()
     return copied
 
 
@@ -60,7 +73,7 @@ def test_what_is_zeroed_is_rounded_down(width, ratio, kept):
 
 def test_zeroing_by_hand():
     model = four_filters()
-    effect = SoftFilterEffect(model, SoftFilterOptions(ratio=0.5))
+    effect = effect_on(model, 0.5)
     effect.at_start()
     assert model[0].weight.flatten(1).tolist() == [[3, -4], [0, 0], [0, 4], [0, 0]]
     assert model[1].weight.tolist() == [1, 0, 3, 0]
@@ -75,7 +88,7 @@ def test_zeroing_by_hand():
 
 def test_the_released_form_leaves_the_norm_alone():
     model = four_filters()
-    SoftFilterEffect(model, SoftFilterOptions(ratio=0.5, zero_norm=False)).at_start()
+    effect_on(model, 0.5, zero_norm=False).at_start()
     assert model[0].weight.flatten(1).tolist() == [[3, -4], [0, 0], [0, 4], [0, 0]]
     assert model[1].weight.tolist() == [1, 2, 3, 4]
 
@@ -89,14 +102,14 @@ def test_filters_that_compute_the_output_are_classes():
 
 def test_skipped_convolutions_stay_whole():
     model = four_filters()
-    SoftFilterEffect(model, SoftFilterOptions(ratio=0.5, skip=("0",))).at_start()
+    effect_on(model, 0.5, skip=("0",)).at_start()
     assert zero_filters_of(model)["0"] == []
     assert len(zero_filters_of(model)["3"]) == 1
 
 
 def test_filters_come_back_and_the_choice_is_made_anew():
     model = four_filters()
-    effect = SoftFilterEffect(model, SoftFilterOptions(ratio=0.5, skip=("3",)))
+    effect = effect_on(model, 0.5, skip=("3",))
     effect.at_start()
     assert zero_filters_of(model)["0"] == [1, 3]
     optimizer = torch.optim.SGD(model.parameters(), 0.1)
@@ -118,7 +131,7 @@ def test_filters_come_back_and_the_choice_is_made_anew():
 
 def test_the_norm_that_waits_for_the_next_epoch_is_part_of_the_state():
     model, resumed = four_filters(), four_filters()
-    effect, again = (SoftFilterEffect(m, SoftFilterOptions(ratio=0.5)) for m in (model, resumed))
+    effect, again = (effect_on(m, 0.5) for m in (model, resumed))
     effect.at_start()
     resumed.load_state_dict(model.state_dict())
     again.load_state_dict(effect.state_dict())
@@ -177,17 +190,38 @@ def test_layers_stages_and_skip_of_the_selection():
 
 def test_a_trained_network_shrinks_without_a_change(tmp_path):
     model = small_vgg()
-    train_on_digits(model, [SoftFilterEffect(model, SoftFilterOptions(ratio=0.25))], tmp_path, epochs=5)
+    train_on_digits(model, [effect_on(model, 0.25)], tmp_path, epochs=5)
     pruned = soften(model, torch.randn(2, 3, 8, 8), 0.25)
     assert pruned.plan.kept_counts() == {"0": 12, "4": 24}
     assert accuracy(pruned.model) == accuracy(model) > 80
 
 
-def test_bad_ratios_and_networks_are_refused():
-    with pytest.raises(ValueError, match="it is the fraction removed"):
-        SoftFilterOptions(ratio=1.0)
+def test_networks_without_filters_are_refused():
     with pytest.raises(ValueError, match="no convolution"):
-        SoftFilterEffect(nn.Sequential(nn.Linear(2, 2)), SoftFilterOptions())
+        SoftFilterEffect(nn.Sequential(nn.Linear(2, 2)), {})
+
+
+@pytest.mark.parametrize("scope", ["inner", "all"])
+def test_training_zeroes_exactly_what_the_same_request_cuts(scope):
+    """Ratios by stage and by layer, skipped layers: of no convolution is a living filter cut or a zeroed one kept."""
+    torch.manual_seed(0)
+    x = torch.randn(2, 3, 16, 16)
+    model = randomise(residual_network(), x)
+    groups = find_groups(model, x[:1], stages=("layer1", "layer2", "layer3"))
+    ratios = {"ratio": (0.25, 0.5, 0.6), "layers": {"layer2.0.conv1": 0.75}, "skip": ("conv1", "layer3.0.conv1")}
+    request = Request(groups, Selection(**ratios, scope=scope), SoftFilterOptions(), seed=0)
+    training_effect(model, request).at_start()
+    gone = {name: len(zeros) for name, zeros in zero_filters_of(model).items() if zeros}
+    small = prune(model, Arch("test", {}), groups, "soft_filter", request.selection, batch=x, seed=0)
+    cut = {
+        name: len(m.weight) - len(small.model.get_parameter(f"{name}.weight"))
+        for name, m in model.named_modules()
+        if isinstance(m, nn.Conv2d)
+    }
+    assert gone == {name: n for name, n in cut.items() if n}
+    assert gone["layer2.0.conv1"] == 12
+    with torch.no_grad():
+        assert torch.allclose(small.model.eval()(x), model.eval()(x), rtol=1e-4, atol=1e-5)
 
 
 def test_released_masks_and_logits_are_met():

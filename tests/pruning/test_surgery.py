@@ -1,16 +1,19 @@
 """Surgery: by hand, and the smaller network against the zeroed one on the architectures of the study."""
 
+import copy
+
 import pytest
 import torch
 from support.reference import state_hash
 from support.small_networks import Plain, ThreeConvs, randomise, residual_network
+from torch import nn
 
 from classify.models import arch, build, channel_groups, rebuild
 from pruning.cost import count_macs, count_params
 from pruning.graph.groups import find_groups
 from pruning.methods import Choice
 from pruning.plan import PruningPlan
-from pruning.prune import make_plan, prune
+from pruning.prune import Arch, make_plan, prune
 from pruning.select import Selection, counts, eligible
 from pruning.surgery import apply, check_masked_equals_small, largest_difference, mask
 
@@ -194,6 +197,52 @@ def test_wrong_surgery_is_caught(residual):
     small.fc.bias.data[0] = float("nan")
     with pytest.raises(RuntimeError, match=r"nan .* nothing was saved"):
         check_masked_equals_small(zeroed, small, x)
+
+
+class Amplifying(nn.Module):
+    """The outputs are differences of nearly equal numbers, of which float32 leaves two or three digits."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Conv2d(3, 500, 1)
+        self.last, self.other = nn.Linear(500, 3), nn.Linear(500, 3)
+        self.other.weight.data = self.last.weight.data + 1e-6 * torch.randn(3, 500)
+        self.other.bias.data = self.last.bias.data.clone()
+
+    def forward(self, x):
+        y = self.first(x).mean((2, 3))
+        return self.last(y) - self.other(y)
+
+
+def test_right_surgery_is_right_where_float32_rounding_is_amplified():
+    torch.manual_seed(0)
+    x = torch.randn(2, 3, 4, 4)
+    model = Amplifying().eval()
+    groups = find_groups(model, x[:1])
+    pruned = prune(model, Arch("net", {}), groups, "l1_filter", Selection(0.5), batch=x, seed=0)
+    assert pruned.difference < 1e-6
+    masked = mask(model, pruned.plan, groups)
+    assert largest_difference(masked, pruned.model, x) > 1e-3  # float32 alone would call it wrong
+
+
+@pytest.mark.parametrize("weight", ["last", "all"])
+def test_a_check_on_constant_outputs_is_void(residual, weight):
+    model, groups, x = residual
+    dead = copy.deepcopy(model)
+    dead.fc.weight.data.zero_()
+    dead.fc.bias.data.fill_(0.25 if weight == "all" else 0.0)
+    if weight == "last":
+        dead.fc.bias.data[:] = torch.arange(5.0)  # the same for every image, not for every class
+    assert prune(dead, RESNET8, groups, "l1_filter", Selection(), batch=x, seed=0).difference is None
+    assert prune(model, RESNET8, groups, "l1_filter", Selection(), batch=x, seed=0).difference is not None
+
+
+def test_outputs_that_are_not_finite_are_not_called_wrong_surgery(residual):
+    model, groups, x = residual
+    broken = copy.deepcopy(model)
+    broken.fc.bias.data[0] = float("nan")
+    with pytest.raises(RuntimeError, match="own outputs are not finite"):
+        prune(broken, RESNET8, groups, "l1_filter", Selection(), batch=x, seed=0)
 
 
 def test_permuted_channels_permute_the_choice_of_l1(residual):

@@ -158,6 +158,19 @@ def test_a_later_round_needs_the_masks_of_the_one_before():
         masks_by("lottery", model, Selection(0.5, skip=("conv3",)), LotteryOptions(masks=first))
 
 
+def test_chance_zeros_are_weights_like_others():
+    """Exact zeros among normal draws: few go unnoticed, and empty masks say outright that nothing was removed."""
+    model = torch.nn.Sequential(torch.nn.Conv2d(20, 50, 3, padding=1), torch.nn.Conv2d(50, 4, 1))
+    model[0].weight.data[0, 0, 0, :2] = 0
+    total = 50 * 20 * 9 + 200
+    assert masks_by("lottery", model, Selection(0.2)).kept() == total - total // 5
+    model[0].weight.data[:25] = 0
+    with pytest.raises(ValueError, match="4500 weights are zero"):
+        masks_by("lottery", model, Selection(0.2))
+    explicit = masks_by("lottery", model, Selection(0.2), LotteryOptions(masks=Masks({})))
+    assert explicit.kept() == total - total // 5
+
+
 def test_rewinding_puts_back_batchnorm_and_keeps_the_mask():
     model = Plain()
     original = {name: t.clone() for name, t in model.state_dict().items()}

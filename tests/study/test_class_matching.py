@@ -13,11 +13,11 @@ from detect.data.open import detection_data, open_detection
 from detect.evaluate import precision_recall, score_detections
 from detect.settings import DetectorData
 from study.plan.checks import check_detection_data
-from study.run.launch import launch
+from study.run.launch import launch, make_parser
 from study.run.study import load_study, run_study
 from study.stages.network import read_weights
 from study.stages.stage import Stage
-from tools.check_data import main, make_parser
+from tools.check_data import add_arguments, main
 
 CATEGORIES = [{"id": 1, "name": "red"}, {"id": 2, "name": "blue"}]
 
@@ -49,7 +49,7 @@ def opened(folder):
 
 def check(folder):
     files = [str(word) for side in ("train", "test") for word in ("--coco", folder / f"{side}.json", folder)]
-    return launch(lambda: main(make_parser().parse_args(files)))
+    return launch(lambda: main(make_parser(None, add_arguments).parse_args(files)))
 
 
 def begin(folder):

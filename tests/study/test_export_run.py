@@ -84,6 +84,7 @@ def test_a_classifier_and_the_json_that_tells_how_to_use_it(runs, tmp_path):
     assert normalisation["unit"] == "of pixel values in 0..1"
     assert about["classes"] == list("0123456789") and about["num_classes"] == 10
     assert {k: about["costs"][k] for k in ("params", "macs")} == NETWORK.costs()
+    assert {shape[0] for shape in about["compared_with_pytorch"]["inputs"]} == {1, 2, 3, 5}  # images in a batch
     images = torch.rand(3, 3, 32, 32)
     session = onnxruntime.InferenceSession(str(out), providers=["CPUExecutionProvider"])
     with torch.no_grad():
@@ -99,6 +100,10 @@ def test_a_detector_finds_the_boxes_of_its_run(runs, tmp_path, stage):
     dataset = open_detection(DETECTOR.settings["data"], "train", runs / "data")
     assert about["classes"] == list(class_names(dataset))
     assert about["input"]["dtype"] == "uint8" and "shorter side 64" in about["input"]["resize"]
+    compared = about["compared_with_pytorch"]
+    assert compared["detections"] > 20
+    noise, training_images = [[64, 64], [86, 32], [32, 69], [16, 24], [64, 64]], [[64, 64], [64, 64]]
+    assert [shape[1:] for shape in compared["inputs"]] == noise + training_images
     detector, _ = build(DETECTOR, NETWORK, NETWORK.build(), 10, device="cpu")
     detector.load_state_dict(read_weights(stage.run(runs).weights))
     image = torch.randint(0, 256, (3, 64, 80), dtype=torch.uint8)
@@ -107,6 +112,24 @@ def test_a_detector_finds_the_boxes_of_its_run(runs, tmp_path, stage):
     boxes, _, classes = torch.jit.load(tmp_path / "net.pt")(image)
     torch.testing.assert_close(boxes, found.pred_boxes.tensor, rtol=0, atol=1e-3)
     assert len(boxes) > 0 and torch.equal(classes, found.pred_classes)
+
+
+def test_boxes_are_compared_also_where_none_passes_the_threshold(runs, monkeypatch, tmp_path):
+    """Without data and with a threshold of 0.9: the file finds nothing, and yet its boxes were compared."""
+
+    def absent(*_):
+        raise ValueError("data/x: there is no such folder")
+
+    monkeypatch.setattr("study.export.open_detection", absent)
+    model = MODEL.model_copy(update={"overrides": {"MODEL.ROI_HEADS.SCORE_THRESH_TEST": 0.9}})
+    strict = Stage("train_detector", {**DETECTOR.settings, "model": model.model_dump(mode="json")}, (CLASSIFIER,), 0)
+    torch.manual_seed(0)
+    write_run(strict, runs, build(strict, NETWORK, NETWORK.build(), 10, device="cpu")[0])
+    about = export_run(strict.run(runs).path, "torchscript", out=tmp_path / "net.pt")
+    assert about["score_threshold"] == 0.9 and about["classes"] is None
+    assert about["compared_with_pytorch"]["detections"] > 20
+    boxes, scores, _ = torch.jit.load(tmp_path / "net.pt")(torch.zeros(3, 64, 64, dtype=torch.uint8))
+    assert boxes.shape == (0, 4) and scores.shape == (0,)
 
 
 def test_class_names_are_left_out_where_the_data_are_not(runs, monkeypatch, tmp_path):

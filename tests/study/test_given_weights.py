@@ -3,18 +3,18 @@
 import json
 
 import pytest
-import study.stages.stage.classifier
 import torch
-from study.stages.stage.network import read_weights
 from support.given_files import CLASSIFIER, given
 from support.tiny_classification import run, tiny
 from support.tiny_study import tiny as tiny_detection
 
+import study.stages.classifier
 from classify.train import TrainOutcome
 from pruning.methods import METHODS
 from study.plan.estimate import Budget
 from study.run.single import train_classifier_alone
 from study.run.study import run_study
+from study.stages.network import read_weights
 from training.files import file_digest
 from training.strict_yaml import ConfigError
 
@@ -30,7 +30,7 @@ def first_states(monkeypatch):
         seen.append({name: tensor.clone() for name, tensor in model.state_dict().items()})
         return TrainOutcome(settings.epochs * len(images), seconds=0.0, final_loss=0.0)
 
-    monkeypatch.setattr(study.stages.stage.classifier, "train_classifier", spy)
+    monkeypatch.setattr(study.stages.classifier, "train_classifier", spy)
     return seen
 
 

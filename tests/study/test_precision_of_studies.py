@@ -7,10 +7,10 @@ from support.tiny_classification import tiny
 
 from study.config.sections import Machine
 from study.plan.pipelines import all_stages
-from study.precision import settle_here
 from study.report.findings import warnings
 from study.report.html import render_html
 from study.report.markdown import render_markdown
+from study.run.precision import settle_here
 from study.run.study import run_study
 from study.stages.stage import Stage
 from study.stages.store import RunDir

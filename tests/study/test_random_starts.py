@@ -3,16 +3,16 @@
 import math
 
 import pytest
-import study.stages.stage.detector
 import torch
-from study.stages.stage.classifier import random_start
-from study.stages.stage.network import Network
-from study.stages.stage.stage import Context
 from support.tiny_study import tiny
 
+import study.stages.detector
 from classify.models import build
 from pruning.masks import Masks
 from pruning.plan import PruningPlan
+from study.stages.classifier import random_start
+from study.stages.network import Network
+from study.stages.stage import Context
 
 
 def spread(tensor):
@@ -75,11 +75,11 @@ def test_a_detector_without_pretraining_starts_by_the_rule_of_the_backbones_clas
     def stop(stage, network, classifier, *_, **__):
         raise Built(classifier)
 
-    monkeypatch.setattr(study.stages.stage.detector, "build", stop)
-    monkeypatch.setattr(study.stages.stage.detector.Network, "load", classmethod(lambda cls, run: network))
+    monkeypatch.setattr(study.stages.detector, "build", stop)
+    monkeypatch.setattr(study.stages.detector.Network, "load", classmethod(lambda cls, run: network))
     context = Context(stage, tmp_path, tiny()[0].machine, None)
     with pytest.raises(Built) as caught:
-        study.stages.stage.detector.run_train_detector(context)
+        study.stages.detector.run_train_detector(context)
     conv = caught.value.args[0].get_submodule("inception5b.branch2.1.conv")
     assert conv.in_channels == 96
     assert spread(conv.weight) == pytest.approx(0.01, rel=0.02)

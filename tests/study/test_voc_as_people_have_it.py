@@ -11,9 +11,9 @@ from detect.data.open import detection_data, open_detection
 from detect.data.problems import by_kind
 from detect.settings import DetectorData
 from study.plan.checks import check_detection_data
-from study.run.launch import launch
+from study.run.launch import launch, make_parser
 from study.stages.stage import Stage
-from tools.check_data import main, make_parser
+from tools.check_data import add_arguments, main
 
 CAT = [voc_object("cat", (1, 1, 9, 9))]
 DOG = [voc_object("dog", (1, 1, 9, 9))]
@@ -189,7 +189,8 @@ def test_a_class_of_the_test_images_alone_is_refused_unless_it_is_listed(tmp_pat
         ValueError, match=r"test\.txt: 1 boxes of a class that training has no box of, such as 'dog' in"
     ):
         begin(data_of(tmp_path, train="train"), tmp_path)
-    assert launch(lambda: main(make_parser().parse_args(["--voc", str(tmp_path), "train", "test"]))) == 1
+    given = make_parser(None, add_arguments).parse_args(["--voc", str(tmp_path), "train", "test"])
+    assert launch(lambda: main(given)) == 1
     assert "'dog' in b.jpg (trained on: 'cat')" in " ".join(capsys.readouterr().out.split())
     (tmp_path / "JPEGImages" / "a.jpg").write_bytes(encoded(picture(7, size=(96, 64)), "JPEG"))
     begin(data_of(tmp_path, train="train", classes=["cat", "dog"]), tmp_path)
@@ -233,7 +234,7 @@ def test_broken_files_of_a_detection_set_are_skipped_where_that_is_asked_for(tmp
     hashes = [Stage("evaluate", {"data": each}, (), 0).hash for each in (data, skipping)]
     assert hashes[0] != hashes[1]
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump({"detector": {"dataset": {"voc": voc, "skip_broken": True}}}))
-    assert launch(lambda: main(make_parser().parse_args([str(tmp_path / "mine.yaml")]))) == 0
+    assert launch(lambda: main(make_parser(None, add_arguments).parse_args([str(tmp_path / "mine.yaml")]))) == 0
     assert "4 of 5 images are broken and left out" in " ".join(capsys.readouterr().out.split())
 
 

@@ -6,9 +6,9 @@ import signal
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
-import study.stages.stage.detector  # noqa: F401  (imported once for all processes)
 import torch
 
+import study.stages.detector  # noqa: F401  (imported once for all processes)
 from study.run.study import run_study
 from support import tiny_classification, tiny_study
 from training import checkpoint

@@ -9,9 +9,8 @@ import sys
 import time
 from pathlib import Path
 
-import study.stages.stage.progress
-from study.stages.stage.progress import Recorder
-
+import study.stages.progress
+from study.stages.progress import Recorder
 from training.stopping import stop_asked
 
 record = Recorder.__call__
@@ -26,7 +25,7 @@ def record_and_hold(self, step, total, metrics):
 
 # also in the processes that the tool starts: they load this file, by another name
 Recorder.__call__ = record_and_hold
-study.stages.stage.progress._STATUS_SECONDS = 0.0  # every report can be seen
+study.stages.progress._STATUS_SECONDS = 0.0  # every report can be seen
 
 if __name__ == "__main__":
     sys.argv.pop(0)

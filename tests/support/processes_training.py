@@ -16,7 +16,7 @@ from pruning.masked_training import HoldMasks
 from pruning.masks import Masks
 from pruning.methods import Effect
 from pruning.methods.slimming import SlimmingEffect, SlimmingOptions
-from pruning.methods.soft_filter import SoftFilterEffect, SoftFilterOptions
+from pruning.methods.soft_filter import SoftFilterEffect, filters_to_keep, find_filters
 from training.checkpoint import save_snapshot
 from training.distributed import process_group, rank
 from training.stopping import Stopped, stop_on_signals
@@ -58,6 +58,11 @@ def network():
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 3))
 
 
+def soft_filters(model, ratio):
+    widths = {name: len(model.get_parameter(f"{name}.weight")) for name in find_filters(model)}
+    return SoftFilterEffect(model, {name: filters_to_keep(width, ratio) for name, width in widths.items()})
+
+
 def effects_of(model, name):
     if name != "effects":
         return []
@@ -66,7 +71,7 @@ def effects_of(model, name):
     return [
         HoldMasks(model, Masks({"4.weight": mask})),
         SlimmingEffect(model, SlimmingOptions(s=0.01)),
-        SoftFilterEffect(model, SoftFilterOptions(ratio=0.3)),
+        soft_filters(model, 0.3),
     ]
 
 
@@ -95,7 +100,7 @@ def losses_of(name, folder, kill_at=None):
 
 
 def in_two_processes(work, *arguments):
-    """Exit codes of two connected processes that each call `work(*arguments)`, which have at most a minute."""
+    """Exit codes of two connected processes that each call `work(*arguments)`, which have at most ten minutes."""
     with socket.socket() as probe:
         probe.bind(("localhost", 0))
         port = probe.getsockname()[1]
@@ -105,7 +110,7 @@ def in_two_processes(work, *arguments):
     for process in processes:
         process.start()
     for process in processes:
-        process.join(60)
+        process.join(600)
         if process.is_alive():
             process.kill()
             process.join()

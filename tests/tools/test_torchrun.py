@@ -11,16 +11,19 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
+HELD = Path(__file__).with_name("held_training.py")
 
 
-def torchrun(runs, *overrides):
-    """The launcher with two processes, started."""
+def torchrun(runs, *overrides, held=False):
+    """The launcher with two processes, started; `held`: the training waits for a signal after its second report."""
     config = ROOT / "configs" / "classify" / "digits_resnet10.yaml"
     small = ["classifier.train.epochs=1", "classifier.options.width=0.125", "classifier.dataset.options.n_train=400"]
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    tool = [*([str(HELD)] if held else []), str(ROOT / "tools" / "train_cls.py")]
+    variables = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     return subprocess.Popen(
-        [*launcher, str(ROOT / "tools" / "train_cls.py"), str(config), *small, *overrides, "--runs", str(runs)],
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+        [*launcher, *tool, str(config), *small, *overrides, "--runs", str(runs)],
+        env={**os.environ, **variables, "HOLD_UNTIL": str(runs / "never")},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -49,7 +52,7 @@ def test_two_processes_leave_one_run(tmp_path):
 @pytest.mark.slow
 def test_a_signal_to_the_launcher_stops_all_processes_and_the_same_command_goes_on_to_the_same_bits(tmp_path):
     longer = ["classifier.train.epochs=12", "machine.checkpoint_every=10"]
-    process = torchrun(tmp_path / "stopped", *longer)
+    process = torchrun(tmp_path / "stopped", *longer, held=True)
     while not list((tmp_path / "stopped").rglob("checkpoint.pt")):
         assert process.poll() is None, process.communicate()
         time.sleep(0.02)

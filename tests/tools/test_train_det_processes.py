@@ -18,6 +18,9 @@ DETECTOR = [o for o in TINY if o.startswith(("detector.", "evaluate", "machine.t
 SMALL = [*DETECTOR, f"detector.train.iterations={ITERATIONS}", "machine.checkpoint_every=1000"]
 
 
+HELD = Path(__file__).with_name("held_training.py")
+
+
 def command(tool, config, *arguments):
     return [sys.executable, str(ROOT / "tools" / tool), str(ROOT / "configs" / config), *map(str, arguments)]
 
@@ -28,7 +31,7 @@ def options():
 
 
 def run(*arguments):
-    done = subprocess.run(command(*arguments), timeout=280, check=False, **options())
+    done = subprocess.run(command(*arguments), timeout=900, check=False, **options())
     assert done.returncode == 0, done.stderr
     return Path(done.stdout.splitlines()[-1].removeprefix("run directory: "))
 
@@ -39,12 +42,15 @@ def test_two_processes_leave_one_run_and_stop_together(tmp_path):
     dense = run("train_cls.py", "classify/digits_resnet10.yaml", *classifier, "--runs", tmp_path)
     training = ("train_det.py", "detect/digits_fpn.yaml", *SMALL, "--backbone", dense, "--runs", tmp_path)
 
-    process = subprocess.Popen(command(*training, "--num-gpus", 2), **options())
-    until = time.time() + 200
-    while not list(tmp_path.glob("train_detector-*/seed0/metrics.jsonl")) and time.time() < until:
+    held = options()
+    held["env"]["HOLD_UNTIL"] = str(tmp_path / "never")  # but by a signal
+    python, *tool = command(*training, "--num-gpus", 2)
+    process = subprocess.Popen([python, str(HELD), *tool], **held)
+    while not list(tmp_path.glob("train_detector-*/seed0/metrics.jsonl")):
+        assert process.poll() is None, process.communicate()
         time.sleep(0.2)
     process.send_signal(signal.SIGTERM)
-    _, stderr = process.communicate(timeout=200)
+    _, stderr = process.communicate(timeout=900)
     assert process.returncode == 128 + signal.SIGTERM, stderr
     assert "Traceback" not in stderr
     assert list(tmp_path.glob("train_detector-*/seed0/checkpoint.pt"))  # none was due: the signal's
@@ -73,6 +79,6 @@ def test_torchrun_and_impossible_processes_are_refused_in_one_sentence(tmp_path)
     ):
         known = options()
         known["env"] |= variables
-        done = subprocess.run([*training, *arguments], timeout=120, check=False, **known)
+        done = subprocess.run([*training, *arguments], timeout=900, check=False, **known)
         assert done.returncode == 2 and message in done.stderr
         assert "Traceback" not in done.stderr

@@ -11,6 +11,7 @@ from pruning.design.pattern import Pattern
 from pruning.design.widths_and_masks import Dense, free_places, pattern_of, selected_counts, share_out
 from pruning.graph.groups import find_groups
 from pruning.methods.guided import GuidedOptions
+from pruning.methods.uniform import UniformOptions
 from pruning.plan import PruningPlan
 from pruning.prune import Arch, prune
 from pruning.select import Selection
@@ -138,6 +139,19 @@ def test_guided_meets_a_budget_with_selected_inputs(network, quantity, request, 
     small = guided(dense, tmp_path, Pattern(widths=(1.0, 0.6, 0.4)), budget={quantity: 0.5})
     assert cost(small.model) == pytest.approx(0.5 * cost(dense.model), rel=0.02)
     assert small.plan.select
+
+
+@pytest.mark.parametrize("goal", [{"ratio": 0.35}, {"budget": {"macs": 0.4}}, {"budget": {"params": 0.6}}])
+@pytest.mark.parametrize("network", ["densenet", "preresnet", "vgg"])
+@pytest.mark.parametrize("scope", ["inner", "all"])
+def test_a_flat_pattern_is_the_uniform_network(network, scope, goal, request, tmp_path):
+    """Widths, selections and what is kept, whatever the level and the number of stages of the flat pattern."""
+    dense = make("vgg16_slim") if network == "vgg" else request.getfixturevalue(network)
+    budget, ratio = goal.get("budget"), goal.get("ratio", 0.0)
+    control = pruned(dense, "uniform", Selection(ratio, scope=scope), UniformOptions(budget)).plan
+    for shares in ((0.3,), (0.5, 0.5, 0.5)):
+        assert guided(dense, tmp_path, Pattern(widths=shares), ratio, scope, budget=budget).plan == control
+    assert bool(control.select) == (network != "vgg" and scope == "inner")
 
 
 def test_plan_of_slimming_guides_the_same_network_to_its_own_shares(densenet, tmp_path):

@@ -124,7 +124,7 @@ def test_the_lock_of_a_killed_process_is_free_and_that_of_a_live_one_is_waited_f
     """flock belongs to the process: the system releases it with a SIGKILL."""
     done, actions = work
     target = stage(0)
-    actions[0] = lambda _: time.sleep(60)
+    actions[0] = lambda _: signal.pause()  # until it is killed
     context = multiprocessing.get_context("fork")
     task = Task(target, "number 0", tmp_path, Machine(threads=1))
     killed = context.Process(target=run_stage, args=(task,))

@@ -1,0 +1,145 @@
+"""A detector as a function of one image, for export, and what tells whether an exported file computes the same."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from detectron2.modeling import GeneralizedRCNN
+from detectron2.modeling.meta_arch.dense_detector import DenseDetector
+from detectron2.structures import Instances
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from classify.export import Signature
+
+SIGNATURE = Signature(
+    "image", {1: "height", 2: "width"}, {"boxes": "detections", "scores": "detections", "classes": "detections"}
+)
+_PIXELS, _SCORE = 0.5, 1e-3  # how far a box's sides, taken together, may move and a score for it to be the same
+_LEAST_SHARE = 0.9  # of the detections that must be found again
+
+
+class ImageDetector(nn.Module):
+    """Image (3, H, W), uint8 RGB -> boxes (n, 4), scores (n,), classes (n,).
+
+    Boxes are x0, y0, x1, y1 in pixels of the image as given; scores fall from first to last within what Detectron2's
+    score threshold and suppression leave. Normalisation and padding are the detector's own, inside. ValueError for a
+    meta-architecture that is not in `_INFERENCE`.
+    """
+
+    def __init__(self, detector: nn.Module):
+        super().__init__()
+        self.detector = detector
+        kinds = [kind for kind in _INFERENCE if isinstance(detector, kind)]
+        if not kinds:
+            known = ", ".join(kind.__name__ for kind in _INFERENCE)
+            raise ValueError(f"a detector of kind {type(detector).__name__} cannot be exported; those of {known} can")
+        self._infer = _INFERENCE[kinds[0]]
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        with _OneImage():
+            found = self._infer(self.detector, image)
+        return found.pred_boxes.tensor, found.scores, found.pred_classes
+
+
+class _OneImage(TorchFunctionMode):
+    """Splitting by image leaves the tensor as it is: a trace would keep how many proposals its example image had.
+
+    Detectron2's heads (box, cascade, mask) concatenate the regions of all images and split their outputs by
+    `[len(p) for p in proposals]`, numbers that a trace records as constants.
+    """
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        if func in (Tensor.split, torch.split) and len(args) == 2 and isinstance(args[1], list) and len(args[1]) == 1:
+            return (args[0],)
+        return func(*args, **(kwargs or {}))
+
+
+def _infer_by_regions(detector: GeneralizedRCNN, image: Tensor) -> Instances:
+    return detector.inference([{"image": image}], do_postprocess=False)[0]
+
+
+def _infer_densely(detector: DenseDetector, image: Tensor) -> Instances:
+    """As DenseDetector's own forward pass, without the rescaling to another image size."""
+    images = detector.preprocess_image([{"image": image}])
+    levels = detector.backbone(images.tensor)
+    features = [levels[name] for name in detector.head_in_features]
+    return detector.forward_inference(images, features, detector.head(features))[0]
+
+
+_INFERENCE: dict[type, Callable[..., Instances]] = {GeneralizedRCNN: _infer_by_regions, DenseDetector: _infer_densely}
+
+
+def example_image(size: tuple[int, int]) -> Tensor:
+    """An image of noise, uint8 (3, height, width), always the same."""
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(0, 256, (3, *size), dtype=torch.uint8, generator=generator)
+
+
+def other_images(size: tuple[int, int]) -> list[Tensor]:
+    """What an export must also read as PyTorch does: other sizes and contents than the example, and almost nothing.
+
+    Upright and lying, of odd sides; so small that there are few proposals; a blank one, of almost one grey: in one of a
+    single grey all anchors of a level score alike, and which of them are proposed is no answer that could be compared.
+    """
+    height, width = size
+    sizes = [(height + height // 3 + 1, max(width // 2, 1)), (max(height // 2, 1), width + 5), (16, 24)]
+    return [*map(example_image, sizes), example_image(size) // 32 + 112]
+
+
+def number_of_classes(weights: Mapping[str, Tensor]) -> int:
+    """How many classes a detector of these weights tells apart: Faster R-CNN, with or without a cascade, or RetinaNet.
+
+    ValueError where neither's predictor is among them.
+    """
+    scores = next((name for name in weights if name.endswith("cls_score.weight")), None)
+    if scores is None:
+        raise ValueError("the weights are of no Faster R-CNN and no RetinaNet: none is named cls_score.weight")
+    if scores.startswith("roi_heads."):
+        return len(weights[scores]) - 1  # less the background
+    anchors = len(weights[scores.replace("cls_score", "bbox_pred")]) // 4
+    return len(weights[scores]) // anchors
+
+
+@contextmanager
+def every_score(detector: nn.Module) -> Iterator[None]:
+    """While the block runs, Detectron2's score thresholds are 0: then a detector finds something in any image."""
+    thresholds = {m: m.test_score_thresh for m in detector.modules() if hasattr(m, "test_score_thresh")}
+    try:
+        for module in thresholds:
+            module.test_score_thresh = 0.0  # type: ignore[assignment]  # a number, not a layer
+        yield
+    finally:
+        for module, threshold in thresholds.items():
+            module.test_score_thresh = threshold
+
+
+@dataclass
+class DetectionComparison:
+    """Compares detections, each (boxes (n, 4), scores (n,), classes (n,)), and counts those that it compared."""
+
+    detections: int = 0
+
+    def __call__(self, expected: Sequence[Tensor], found: Sequence[Tensor]) -> float:
+        """The largest difference in score between detections that are the same; 0.0 without any.
+
+        Suppression may turn on the last digit of a score, so a few may be missing on either side. ValueError where
+        more than those few are: then something else was computed.
+        """
+        (boxes, scores, classes), (boxes_, scores_, classes_) = expected, found
+        if boxes_.shape != (len(scores_), 4) or scores_.shape != classes_.shape:
+            shapes = ", ".join(str(tuple(t.shape)) for t in found)
+            raise ValueError(f"the exported network gives boxes, scores and classes of shapes {shapes}")
+        apart = (scores[:, None] - scores_[None]).abs()  # (n, n_)
+        moved = (boxes[:, None] - boxes_[None]).abs().flatten(2).sum(2)
+        same = (moved <= _PIXELS) & (apart <= _SCORE) & (classes[:, None] == classes_[None])
+        again = min(int(same.any(1).sum()), int(same.any(0).sum()))
+        if again < _LEAST_SHARE * max(same.shape) - 1:
+            few = f"finds {len(scores_)} objects, {again} of them among the {len(scores)} that PyTorch finds"
+            raise ValueError(f"the exported network {few}")
+        self.detections += again
+        return float(apart[same].max()) if again else 0.0

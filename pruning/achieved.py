@@ -1,0 +1,184 @@
+"""What a pruning was asked to remove and what it removed, counted alike for every method.
+
+Asked is the selection's share of all that its scope names and `skip` does not leave out, whether it can be cut or not:
+a grouped convolution in scope counts. By the rule of the literature scope `inner` names only what no shortcut shares.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from fnmatch import fnmatchcase
+from math import floor
+from typing import Any, Literal
+
+from torch import nn
+
+from pruning.design.widths_and_masks import selected_counts
+from pruning.graph.blocks import residual_blocks
+from pruning.graph.layers import ScatterOutputs
+from pruning.graph.members import Group
+from pruning.graph.norm_channels import input_selections
+from pruning.masks import Masks
+from pruning.methods import Choice, Request
+from pruning.plan import PruningPlan
+from pruning.select import count_to_keep, ratio_of
+from pruning.surgery import producer_of
+
+# options of methods that say how much is removed, so that the ratio asks for nothing
+INSTEAD_OF_RATIO = ("budget", "zeros_only")
+_TOLERANCE = 1e-6  # 0.29 * 100 is 28.999...
+_FAR_BELOW = 2 / 3  # of the asked count: shares of narrow layers round, whole kinds of layers out of reach do not
+_SHOWN = 3  # reasons in an error, and layers in a reason
+
+
+@dataclass(frozen=True)
+class Beyond:
+    """Channels in scope that cannot be removed: why, how many, computed by which layers."""
+
+    why: str
+    channels: int
+    layers: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Achieved:
+    """Counts of `unit`s: `asked` to go and `removed`; `eligible` to go, of those `named` by the selection, of `total`.
+
+    `asked` None: a budget, or what training brought to zero, decides. Channels are those that convolutions and linear
+    layers compute inside the network, or that a BatchNorm hands to layers which select from it; depthwise ones go with
+    those they carry.
+    """
+
+    unit: Literal["channels", "weights", "blocks"]
+    asked: int | None
+    removed: int
+    eligible: int
+    named: int
+    total: int
+    beyond: tuple[Beyond, ...] = ()
+
+    @property
+    def far_below(self) -> bool:
+        """Less than two thirds of what was asked."""
+        return self.asked is not None and self.removed < _FAR_BELOW * self.asked
+
+    def as_result(self) -> dict[str, Any]:
+        """Plain data for a result."""
+        return {**asdict(self), "beyond": [{**asdict(b), "layers": list(b.layers)} for b in self.beyond]}
+
+    def check(self, method: str, scope: str) -> None:
+        """ValueError where far less was removed than asked."""
+        if not self.far_below:
+            return
+        parts = [
+            f"{b.channels:,} {self.unit} of {len(b.layers)} layers ({', '.join(b.layers[:_SHOWN])}"
+            f"{', ...' if len(b.layers) > _SHOWN else ''}) are out of its reach: {b.why}"
+            for b in self.beyond[:_SHOWN]
+        ]
+        raise ValueError(
+            f"{method} was asked to remove {self.asked:,} of the {self.named:,} {self.unit} that scope {scope!r} names"
+            f" and removes {self.removed:,}: {'; '.join(parts) or 'its shares round to none'}; choose another method,"
+            " name these layers in `skip`, or allow it with prune.allow_partial=true (tools/prune.py: --allow-partial)"
+        )
+
+
+def achieved(model: nn.Module, request: Request, choice: Choice) -> Achieved:
+    """The counts of what was chosen of `model`, which is not pruned yet, by this request."""
+    by_ratio = not any(getattr(request.options, name, None) for name in INSTEAD_OF_RATIO)
+    if choice.masks:
+        found = _of_weights(model, request, choice)
+    elif choice.drop:
+        found = _of_blocks(model, request, choice)
+    else:
+        found = _of_channels(model, request, choice)
+    return found if by_ratio else replace(found, asked=None)
+
+
+def _of_weights(model: nn.Module, request: Request, choice: Choice) -> Achieved:
+    masks, selection = Masks(choice.masks), request.selection
+    named = sum(mask.numel() for mask in masks.values())
+    before = getattr(request.options, "masks", None)  # of rounds before this one, which takes a share of what is left
+    gone = named - before.kept() if before else 0
+    if selection.layers:
+        layers = [Group(name.removesuffix(".weight"), mask.numel(), (), ()) for name, mask in masks.items()]
+        asked = sum(group.width - count_to_keep(group.width, ratio_of(group, selection)) for group in layers)
+    else:
+        asked = gone + floor((named - gone) * selection.stage_ratios()[0] + _TOLERANCE)
+    total = sum(m.weight.numel() for m in model.modules() if isinstance(m, nn.Conv2d | nn.Linear))
+    return Achieved("weights", asked, named - masks.kept(), named, named, total)
+
+
+def _of_blocks(model: nn.Module, request: Request, choice: Choice) -> Achieved:
+    blocks = residual_blocks(model)
+    named = [name for name in blocks if not _matches(name, request.selection.skip)]
+    asked = len(named) - count_to_keep(len(named), request.selection.stage_ratios()[0])
+    return Achieved("blocks", asked, len(choice.drop), len(named), len(named), len(blocks))
+
+
+@dataclass(frozen=True)
+class _Unit:
+    """Channels that one layer computes, or that a BatchNorm hands on."""
+
+    group: Group
+    removed: int
+    named: bool
+    why: str | None = None
+
+
+def _of_channels(model: nn.Module, request: Request, choice: Choice) -> Achieved:
+    units = list(_units(model, request, choice))
+    named = [unit for unit in units if unit.named]
+    asked = sum(unit.group.width * ratio_of(unit.group, request.selection) for unit in named)
+    beyond: dict[str, list[Group]] = {}
+    for unit in named:
+        if unit.why is not None:
+            beyond.setdefault(_without_names(unit.why, model), []).append(unit.group)
+    reasons = [Beyond(why, sum(g.width for g in gs), tuple(g.name for g in gs)) for why, gs in beyond.items()]
+    width, out_of_reach = sum(unit.group.width for unit in named), sum(reason.channels for reason in reasons)
+    return Achieved(
+        unit="channels",
+        asked=floor(asked + _TOLERANCE),
+        removed=sum(unit.removed for unit in units),
+        eligible=width - out_of_reach,
+        named=width,
+        total=sum(unit.group.width for unit in units),
+        beyond=tuple(sorted(reasons, key=lambda reason: -reason.channels)),
+    )
+
+
+def _units(model: nn.Module, request: Request, choice: Choice) -> Iterator[_Unit]:
+    selection = request.selection
+    places = input_selections(model, request.groups) if choice.select or choice.beyond else []
+    norms = {place.unit.name for place in places}
+    modules = dict(model.named_modules())
+    scattered = {producer_of(name, request.groups, model): kept for name, kept in choice.scatter.items()}
+    for group in request.groups:
+        layers = {member.layer for member in group.members}
+        if layers & norms:
+            continue  # its channels are counted where they are selected
+        trunk = not group.inner or any(isinstance(modules.get(name), ScatterOutputs) for name in layers)
+        for producer in group.producers:
+            width = len(model.get_parameter(f"{producer}.weight"))  # not the group's where a shortcut pads
+            own = replace(group, name=producer, width=width)
+            skipped = _matches(group.name, selection.skip) or _matches(producer, selection.skip)
+            in_scope = selection.scope == "all" or not trunk
+            named = not skipped and (in_scope if choice.takes is None else producer in choice.takes)
+            kept = choice.keep.get(group.name, range(width))
+            kept = scattered.get(producer, kept)
+            removed = width - len(kept)
+            why = None if removed else group.fixed or choice.beyond.get(group.name)
+            yield _Unit(own, removed, named, why)
+    plan = PruningPlan("", select=choice.select)
+    left = selected_counts(plan, model, request.groups)
+    for place in places:
+        kept_here, width = left.get(place.unit.name, (place.unit.width, place.unit.width))
+        yield _Unit(place.unit, width - kept_here, not _matches(place.unit.name, selection.skip))
+
+
+def _without_names(why: str, model: nn.Module) -> str:
+    """A reason that several layers share, whatever layer it names."""
+    names = {name for name, _ in model.named_modules() if name}
+    return " ".join("one of its layers" if word in names else word for word in why.split())
+
+
+def _matches(name: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in patterns)

@@ -1,0 +1,109 @@
+"""Every pruning of a study done once on networks without weights, so that what a method refuses is refused before any
+training: chains that do not fit, options and layers that do not exist, shares that cannot be reached.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from torch import nn
+
+from classify.batch_norms import check_smallest_batch
+from pruning.achieved import achieved
+from pruning.design.pattern import average
+from pruning.design.widths_and_masks import Dense, pattern_of
+from pruning.methods import Choice, Request, get_method
+from pruning.prune import make_plan
+from pruning.select import counts, eligible
+from study.plan.estimate import Budget
+from study.stages.network import (
+    Network,
+    dense_groups,
+    effect_request,
+    is_structural,
+    method_options,
+    selection_of,
+    starts_dense,
+)
+from study.stages.prune import after_masks
+from study.stages.stage import Stage
+
+
+class Rehearsal:
+    """Networks such as the stages will leave: shapes are true, which channels stay is not."""
+
+    def __init__(self, budget: Budget):
+        self.budget = budget
+        self._networks: dict[str, Network] = {}
+
+    def network(self, stage: Stage) -> Network:
+        """The network behind a stage; ValueError for what the stage would refuse."""
+        if stage.hash not in self._networks:
+            self._networks[stage.hash] = self._find(stage)
+        return self._networks[stage.hash]
+
+    def _find(self, stage: Stage) -> Network:
+        if stage.kind != "evaluate" and stage.run(self.budget.runs).done:
+            return Network.load(stage.run(self.budget.runs))
+        parents = [self.network(parent) for parent in stage.parents]
+        before = self.budget._dense(stage) if starts_dense(stage) else parents[0]
+        if stage.kind == "train_classifier":
+            self._check_training(stage, before)
+        if stage.kind not in ("prune", "prune_detector"):
+            return before
+        return self._pruned(stage, before, parents)
+
+    def _check_training(self, stage: Stage, network: Network) -> None:
+        settings = stage.settings
+        model, groups = self.budget._prunable(network)
+        if "effect" in settings:
+            effect = get_method(settings["effect"]["method"]).training_effect
+            assert effect is not None
+            effect(model, effect_request(settings["effect"], groups, stage.seed))
+        info, train = self.budget._data(stage), settings["train"]
+        check_smallest_batch(
+            model, info.n_train, image=info.shape, batch_size=train["batch_size"], accumulate=train["accumulate"]
+        )
+
+    def _pruned(self, stage: Stage, before: Network, parents: list[Network]) -> Network:
+        settings = stage.settings
+        model, groups = self.budget._prunable(before, stage if stage.kind == "prune_detector" else None)
+        if is_structural(settings["target"]):
+            return self.budget.network(stage) or before
+        options = after_masks(settings["method"], method_options(settings), before.masks)
+        if before.masks is not None:
+            before.masks.apply(model)
+        with TemporaryDirectory() as folder:
+            if starts_dense(stage) and parents:
+                options = replace(options, patterns=(_write_pattern(parents, Path(folder)),))
+            request = Request(groups, selection_of(settings), options, stage.seed, example=before.example())
+            choice = _choice(settings["method"], model, request)
+        if settings["target"] is None and not settings.get("allow_partial"):
+            achieved(model, request, choice).check(settings["method"], request.selection.scope)
+        return before.then(make_plan(before.arch, groups, choice), choice.masks)
+
+
+def _choice(name: str, model: nn.Module, request: Request) -> Choice:
+    """What the method chooses, or where it must look at data or trained weights, any choice of the asked counts."""
+    method = get_method(name)
+    if getattr(request.options, "zeros_only", False):
+        return Choice()
+    if method.needs == "nothing":
+        return method.prune(model, request)
+    if request.selection.level != "layer":
+        raise ValueError(f"{name} takes each layer's share from the user: level 'layer', not 'global'")
+    wanted = counts(eligible(request.groups, request.selection), request.selection)
+    return Choice({group: tuple(range(n)) for group, n in wanted.items()})
+
+
+def _write_pattern(guides: list[Network], folder: Path) -> str:
+    patterns: list[Any] = []
+    for guide in guides:
+        dense = guide.dense()
+        model = dense.build()
+        groups = [] if guide.masks is not None else dense_groups(dense, model)
+        patterns.append(pattern_of(guide.plan, Dense(model, groups, guide.example()), guide.masks))
+    file = folder / "pattern.json"
+    file.write_text(average(patterns).to_json(), encoding="utf-8")
+    return str(file)

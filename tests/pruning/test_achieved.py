@@ -1,0 +1,83 @@
+"""Asked against achieved: counted by hand, far below is an error, published rules are as asked."""
+
+import pytest
+import torch
+from support.small_networks import Plain, randomise, residual_network
+from torch import nn
+
+from classify.models import build
+from pruning.graph.groups import find_groups
+from pruning.methods.structure_selection import StructureOptions
+from pruning.methods.uniform import UniformOptions
+from pruning.prune import Arch, prune
+from pruning.select import Selection
+
+
+class Grouped(nn.Module):
+    """A stem of 8, then 32 channels into a grouped convolution and 32 out of it: 8 of 72 can be narrowed."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.bn0 = nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8)
+        self.wide, self.bn1 = nn.Conv2d(8, 32, 1), nn.BatchNorm2d(32)
+        self.middle, self.bn2 = nn.Conv2d(32, 32, 3, padding=1, groups=4), nn.BatchNorm2d(32)
+        self.fc = nn.Linear(32, 5)
+
+    def forward(self, x):
+        x = self.bn1(self.wide(self.bn0(self.stem(x)).relu())).relu()
+        return self.fc(self.bn2(self.middle(x)).relu().mean((2, 3)))
+
+
+def cut(model, method, selection, options=None, side=16, **more):
+    torch.manual_seed(0)
+    x = torch.randn(2, 3, side, side)
+    model = randomise(model, x).eval()
+    groups = find_groups(model, x[:1])
+    return prune(model, Arch("net", {}), groups, method, selection, batch=x, seed=0, options=options, **more)
+
+
+def test_far_below_what_was_asked_is_an_error_that_says_why():
+    words = (
+        "l1_filter was asked to remove 36 of the 72 .* removes 4: 64 channels of 2 layers .* grouped .*allow_partial"
+    )
+    with pytest.raises(ValueError, match=words):
+        cut(Grouped(), "l1_filter", Selection(0.5))
+    found = cut(Grouped(), "l1_filter", Selection(0.5), allow_partial=True).achieved
+    assert (found.asked, found.removed, found.eligible, found.named, found.total) == (36, 4, 8, 72, 72)
+    assert [(b.channels, b.layers) for b in found.beyond] == [(64, ("wide", "middle"))]
+    named = cut(Grouped(), "l1_filter", Selection(0.5, skip=("wide", "middle"))).achieved
+    assert (named.asked, named.removed, named.named, named.total) == (4, 4, 8, 72)
+
+
+@pytest.mark.parametrize("method", ["slimming", "uniform"])
+def test_inputs_that_a_layer_selects_count_as_channels(method):
+    """The linear layer behind the grouped convolution reads half of its 32 channels."""
+    with pytest.raises(ValueError, match=f"{method} was asked to remove 36 of the 72 .* removes 20: 32 channels"):
+        cut(Grouped(), method, Selection(0.5))
+    found = cut(Grouped(), method, Selection(0.5), allow_partial=True).achieved
+    assert (found.asked, found.removed, found.eligible, found.named, found.total) == (36, 20, 40, 72, 72)
+
+
+@pytest.mark.parametrize("method", ["l1_filter", "slimming", "uniform", "soft_filter", "structure_selection"])
+@pytest.mark.parametrize("arch", [("cifar_resnet", {"depth": 14}), ("cifar_preresnet", {"depth": 11})])
+def test_scopes_of_the_literature_are_met_exactly(arch, method):
+    found = cut(build(arch[0], 5, arch[1]), method, Selection(0.5)).achieved
+    assert found.removed == found.asked and not found.beyond
+    assert found.eligible == found.named <= found.total
+
+
+def test_shares_that_round_to_nothing_are_an_error():
+    with pytest.raises(ValueError, match="removes 0: its shares round to none"):
+        cut(Plain(), "l1_filter", Selection(0.3, round_to=64), side=8)
+
+
+def test_where_no_ratio_is_asked_nothing_is_compared():
+    found = cut(residual_network(), "uniform", Selection(0.0), UniformOptions({"params": 0.5})).achieved
+    assert found.asked is None and found.removed > 0
+    none = cut(residual_network(), "structure_selection", Selection(0.0), StructureOptions(zeros_only=True)).achieved
+    assert (none.asked, none.removed) == (None, 0)
+
+
+def test_weights_are_counted_by_their_masks():
+    found = cut(residual_network(), "magnitude", Selection(0.25)).achieved
+    assert (found.unit, found.removed) == ("weights", found.asked) and found.asked == found.named // 4

@@ -1,0 +1,90 @@
+"""What a stage is named after: the settings that differ from their defaults, and nothing that says where things are."""
+
+from pathlib import Path
+
+import pytest
+
+from detect.detector_model import DetectorModel
+from detect.settings import DetectorTraining, Scenes
+from pruning.select import Selection
+from study.config.sections import ClassifierData, ClassifierTraining
+from study.plan.pipelines import all_stages
+from study.run.study import load_study
+from study.stages import stage as module
+from study.stages.stage import KINDS, Stage, defaults, what_differs
+from training.files import content_hash
+
+DIGITS = Path(__file__).parents[3] / "configs" / "pipelines" / "digits.yaml"
+# the demo's stages; the same for every seed
+DEMO = {
+    "db8c9ad1a1d9": "train_classifier",
+    "177941981b02": "train_detector",
+    "c3604df2aaec": "evaluate",
+    "52791e900830": "prune",
+    "4d0bbb0f511e": "train_classifier",
+    "58a6a87d2c9b": "train_detector",
+    "42056e436dbf": "evaluate",
+    "105eee3a9032": "train_detector",
+    "98318e0740fe": "prune_detector",
+    "b74e54ac0604": "train_detector",
+    "de4306a52e5e": "evaluate",
+    "0f725469f02e": "prune",
+    "12330932ae21": "train_classifier",
+    "bb8d8055b6f0": "train_detector",
+    "8a2e7f05f6f3": "evaluate",
+    "4040f026d5b7": "train_classifier",
+    "23ab2d30e2de": "train_detector",
+    "a677a1fa11a0": "evaluate",
+    "6ce828be0797": "train_detector",
+    "a976382e6636": "evaluate",
+}
+SECTIONS = {
+    ClassifierTraining: "9e2501d6b30c",
+    ClassifierData: "7b0e8e34dd65",
+    DetectorTraining: "cb7775df94c9",
+    DetectorModel: "c5b286ea1425",
+    Scenes: "d1e33c1f43e7",
+    Selection: "7c03370cccd6",
+}
+
+
+@pytest.fixture(scope="module")
+def stages():
+    return all_stages(load_study(DIGITS)[1])
+
+
+def test_the_demos_hashes_are_pinned(stages):
+    """A changed hash makes every finished run of users worthless: change it on purpose, with the version of a kind."""
+    assert {stage.hash: stage.kind for stage in stages} == DEMO
+
+
+@pytest.mark.parametrize("section", SECTIONS, ids=lambda s: s.__name__)
+def test_defaults_are_pinned(section):
+    """Hashes do not hold them: who changes a default has to raise the version of every kind of stage that reads it."""
+    assert content_hash(defaults(section)) == SECTIONS[section]
+
+
+@pytest.mark.parametrize(("name", "section"), [("train", DetectorTraining), ("model", DetectorModel)])
+def test_a_new_key_that_is_off_changes_no_hash(stages, monkeypatch, name, section):
+    class More(section):
+        new_key: float | None = None
+        another: bool = False
+
+    changed = module._TRAINING if name == "train" else module._SECTIONS
+    monkeypatch.setitem(changed, "train_detector" if name == "train" else name, More)
+    before = next(stage for stage in stages if stage.kind == "train_detector")
+    settings = {**before.settings, name: {**before.settings[name], "new_key": None, "another": False}}
+    assert Stage(before.kind, settings, before.parents, 0).hash == before.hash
+    settings[name]["new_key"] = 0.5
+    assert Stage(before.kind, settings, before.parents, 0).hash != before.hash
+
+
+def test_what_differs_from_a_default_is_named_and_what_is_off_is_not():
+    settings = {"train": {"epochs": 3, "batch_size": 8, "lr": 0.1, "momentum": 0.9, "gamma": 0.5}, "cap": None, "n": 0}
+    found = what_differs(settings, {"train": ClassifierTraining})
+    assert found == {"train": {"epochs": 3, "batch_size": 8, "lr": 0.1, "gamma": 0.5}, "n": 0}
+
+
+def test_a_kind_names_its_version_and_a_function_that_is_there():
+    assert KINDS.keys() == {"train_classifier", "prune", "train_detector", "prune_detector", "evaluate"}
+    assert all(module.resolve_name(kind.place) for kind in KINDS.values())
