@@ -7,7 +7,7 @@ RUN := $(VENV)/bin/python
 # One process a core, at most four; a file's tests stay together, since they share what is expensive to make.
 PARALLEL := --numprocesses=auto --maxprocesses=4 --dist=loadfile
 
-.PHONY: help install demo test test-slurm lint clean clean-runs
+.PHONY: help install demo test test-all test-slurm lint clean clean-runs
 
 help:  ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' Makefile | expand -t 20
@@ -24,8 +24,10 @@ $(INSTALLED): pyproject.toml tools/install.py
 demo: install  ## compare six routes to a pruned detector; results in runs/digits
 	$(RUN) tools/run_pipeline.py configs/pipelines/digits.yaml --jobs 2
 
-test: lint  ## style, types, the default tests, then the slow ones
-	$(RUN) -m pytest -m "not slow" $(PARALLEL)
+test: lint  ## style, types and the default tests
+	$(RUN) -m pytest -m "not slow" -rs $(PARALLEL)
+
+test-all: test  ## these, then the slow end-to-end tests
 	$(RUN) -m pytest -m slow -rs
 
 # By the distribution's own packages; without them the test is skipped and says so.

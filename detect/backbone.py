@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from classify.norm_layers import take_children
 from detect.features import cut_between, cut_off, find_cuts, select_features, trace_layers
 from pruning.graph.layers import scatters_kept
+from training.norm_layers import take_children
 
 NORMS = ("FrozenBN", "BN", "SyncBN", "GN")
 _GN_GROUPS = 32  # Wu & He, Group Normalization, ECCV 2018, section 4: the default G

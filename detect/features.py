@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from classify.norm_layers import ThenChildren
+from training.norm_layers import ThenChildren
 
 # Not square, and 2 : 3: the output of a fixed-size pooling, or channels-last activations (N, H, W, C),
 # can then not pass for a feature map whose height and width are both divided by one power of two.

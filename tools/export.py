@@ -3,7 +3,8 @@
     python tools/export.py runs/prune-<hash>/seed0 --format onnx
     python tools/export.py runs/train_detector-<hash>/seed0 --format torchscript --out detector.pt
 
-The file is checked against PyTorch's output before it is written. ONNX needs onnx and onnxruntime.
+Before it is written, the file is checked against PyTorch on other images, sizes and batches than the one traced. ONNX
+needs onnx and onnxruntime.
 The last line printed is the JSON.
 """
 

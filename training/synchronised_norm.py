@@ -9,8 +9,8 @@ from fvcore.nn.distributed import differentiable_all_reduce
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from classify.norm_layers import take_children
 from training.distributed import sum_over_processes, world_size
+from training.norm_layers import take_children
 
 
 class CrossProcessBatchNorm(_BatchNorm):

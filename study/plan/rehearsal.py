@@ -2,6 +2,7 @@
 training: chains that do not fit, options and layers that do not exist, shares that cannot be reached.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -10,9 +11,11 @@ from typing import Any
 from torch import nn
 
 from classify.batch_norms import check_smallest_batch
+from classify.models.blank import rebuild_blank
 from pruning.achieved import achieved
 from pruning.design.pattern import average
 from pruning.design.widths_and_masks import Dense, pattern_of
+from pruning.graph.members import Group
 from pruning.methods import Choice, Request, get_method
 from pruning.prune import make_plan
 from pruning.select import counts, eligible
@@ -56,8 +59,9 @@ class Rehearsal:
 
     def _check_training(self, stage: Stage, network: Network) -> None:
         settings = stage.settings
-        model, groups = self.budget._prunable(network)
+        model = rebuild_blank(network.backbone().plan, network.num_classes)
         if "effect" in settings:
+            model, groups = self.budget._prunable(network)
             effect = get_method(settings["effect"]["method"]).training_effect
             assert effect is not None
             effect(model, effect_request(settings["effect"], groups, stage.seed))
@@ -68,10 +72,14 @@ class Rehearsal:
 
     def _pruned(self, stage: Stage, before: Network, parents: list[Network]) -> Network:
         settings = stage.settings
-        model, groups = self.budget._prunable(before, stage if stage.kind == "prune_detector" else None)
         if is_structural(settings["target"]):
             return self.budget.network(stage) or before
         options = after_masks(settings["method"], method_options(settings), before.masks)
+        groups: Sequence[Group] = []
+        if stage.kind == "prune" and get_method(settings["method"]).unstructured(options):
+            model = rebuild_blank(before.backbone().plan, before.num_classes)
+        else:
+            model, groups = self.budget._prunable(before, stage if stage.kind == "prune_detector" else None)
         if before.masks is not None:
             before.masks.apply(model)
         with TemporaryDirectory() as folder:

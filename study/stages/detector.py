@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from classify.models import stages_of
 from detect.build import build_detector
@@ -151,8 +152,14 @@ def run_prune_detector(context: Context) -> dict[str, Any]:
 
 
 def prunable_groups(stage: Stage, network: Network, classifier: nn.Module, fpn: Any) -> list[Group]:
-    """What a pruning stage may narrow of the detector before it: of its backbone, or of that and `fpn`."""
-    return _groups_inside(stage.parents[0].settings["model"], "scope" in stage.settings, network, classifier, fpn)
+    """What a pruning stage may narrow of the detector before it: of its backbone, or of that and `fpn`.
+
+    ValueError where the stage's method cannot prune a backbone with the detector's normalisation.
+    """
+    before = stage.parents[0].settings["model"]
+    if any(isinstance(layer, _BatchNorm) for layer in classifier.modules()):
+        _check_norm(stage.settings, before["norm"])
+    return _groups_inside(before, "scope" in stage.settings, network, classifier, fpn)
 
 
 def _groups_inside(
@@ -162,6 +169,16 @@ def _groups_inside(
     if not with_pyramid:
         return backbone_groups(classifier, network.example(), strides=strides, stages=stages)
     return pyramid_groups(fpn, classifier, network.example(), strides=strides, stages=stages)
+
+
+def _check_norm(settings: Mapping[str, Any], norm: str) -> None:
+    """ValueError where the settings' method cannot prune a network whose BatchNorm has become `norm`."""
+    name, method = settings["method"], get_method(settings["method"])
+    ways = "set detector.model.norm to BN or SyncBN, or leave out pruning inside the detector"
+    if norm == "FrozenBN" and method.by_norms:
+        raise ValueError(f"detector.model.norm: FrozenBN: {name} needs scales of BatchNorm that training moves; {ways}")
+    if norm == "GN" and not method.unstructured(method_options(settings)):
+        raise ValueError(f"detector.model.norm: GN: GroupNorm mixes the channels that {name} removes; {ways}")
 
 
 def _effects(stage: Stage, network: Network, detector: Any) -> list[Effect]:

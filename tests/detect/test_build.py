@@ -100,8 +100,8 @@ def test_wrong_settings_are_refused(changes, message):
     ("text", "message"),
     [
         ("MODEL:\n  RPX: 3\n", r"mine\.yaml: MODEL\.RPX is not a key of Detectron2"),
-        ("MODEL: [\n", r"mine\.yaml: not a config of Detectron2: while parsing"),
-        ("MODEL:\n  WEIGHTS: !!python/object/apply:os.getcwd []\n", r"mine\.yaml: not a config .*could not determine"),
+        ("MODEL: [\n", r"mine\.yaml: not valid YAML: while parsing"),
+        ("MODEL:\n  WEIGHTS: !!python/object/apply:os.getcwd []\n", r"mine\.yaml: not valid YAML: could not determine"),
         (None, r"mine\.yaml: no such Detectron2 config file"),
     ],
 )

@@ -7,11 +7,11 @@ from detectron2.layers import FrozenBatchNorm2d
 from torch import nn
 
 from classify.export import Signature, export
-from classify.norm_layers import ThenChildren
 from detect.backbone import ClassifierBackbone, load_classifier, stage_after
 from detect.build import build_detector
 from detect.detector_config import DetectorSettings
 from pruning.graph.layers import scatter_outputs
+from training.norm_layers import ThenChildren
 from training.synchronised_norm import synchronised_norms
 
 X = torch.randn(2, 3, 64, 96, generator=torch.Generator().manual_seed(0))

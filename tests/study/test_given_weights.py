@@ -69,7 +69,8 @@ def test_every_method_begins_with_the_weights_wherever_a_route_trains_the_dense_
     given(tmp_path / "mine.pt")
     prune = {"method": method, "ratio": 0.5}
     if method == "guided":
-        prune["options"] = {"patterns": ["any.json"]}
+        (tmp_path / "any.json").write_text("{}")
+        prune["options"] = {"patterns": [str(tmp_path / "any.json")]}
     pipelines = ["unpruned", "pruned", "fine_tune", "scratch_e", "scratch_b", "scratch_b_fair"]
     _, routes = tiny({"classifier.weights": str(tmp_path / "mine.pt"), "prune": prune, "pipelines": pipelines})
     for route in routes:

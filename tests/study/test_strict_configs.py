@@ -6,6 +6,7 @@ import pytest
 from filelock import FileLock
 from support.tiny_study import DIGITS
 
+from detect.detector_model import DetectorModel
 from study.config.load import load_config, read_yaml
 from study.config.schema import StudyConfig
 from study.prune_one.arguments import add_arguments
@@ -13,7 +14,6 @@ from study.prune_one.job import job_from_words
 from study.run.launch import make_parser
 from study.run.study import load_study
 from study.run.watch import check_begun
-from study.stages.contents import Contents
 from study.stages.store import RunDir
 from training.strict_yaml import ConfigError, parse_yaml
 
@@ -65,7 +65,7 @@ def test_yaml_without_end_is_one_sentence():
 def test_equal_keys_in_a_detectron2_file_are_refused(tmp_path):
     path = write(tmp_path / "mine.yaml", "MODEL:\n  MASK_ON: true\n  MASK_ON: false\n")
     with pytest.raises(ValueError, match=r"mine\.yaml: MODEL\.MASK_ON: .* in lines 2 and 3"):
-        Contents().yaml_file(path, "detector.model.config_file")
+        DetectorModel(config_file=path)
 
 
 def test_equal_keys_in_an_option_of_the_pruner_are_refused(tmp_path):

@@ -1,17 +1,18 @@
 """Worker processes: the same bits as in one process; one that dies takes only its stage with it."""
 
+import multiprocessing
 import os
-import re
 import signal
-import threading
-import time
+import sys
 
 import pytest
 import torch
 from support.tiny_classification import tiny
 
 from study.plan.pipelines import all_stages
+from study.run.executors.workers import visible_devices
 from study.run.study import run_study
+from study.stages.progress import Recorder
 from training.device import deterministic_algorithms
 
 
@@ -24,22 +25,24 @@ def run(runs, **machine):
 
 
 @pytest.mark.slow
-def test_workers_give_the_same_bits_and_one_that_is_killed_takes_only_its_stage(tmp_path):
+def test_workers_give_the_same_bits_and_one_that_is_killed_takes_only_its_stage(tmp_path, monkeypatch):
     alone, together = tmp_path / "alone", tmp_path / "together"
     stages, outcome = run(alone)
     assert outcome.complete
     victim = stages[0].run(together)
 
-    def kill_when_it_trains():
-        while not victim.checkpoint.is_file():
-            time.sleep(0.01)
-        (process,) = re.findall(r"started by process (\d+)", victim.log.read_text())
-        os.kill(int(process), signal.SIGKILL)
+    record = Recorder.__call__
 
-    killer = threading.Thread(target=kill_when_it_trains)
-    killer.start()
-    _, outcome = run(together, jobs=2)
-    killer.join()
+    def killed_when_it_trains(self, *report):
+        if self.run == victim and victim.checkpoint.is_file():
+            os.kill(os.getpid(), signal.SIGKILL)
+        record(self, *report)
+
+    with monkeypatch.context() as patched:  # which forked processes keep
+        patched.setattr(Recorder, "__call__", killed_when_it_trains)
+        fork = multiprocessing.get_context("fork")
+        patched.setattr(sys.modules[visible_devices.__module__], "get_context", lambda _: fork)
+        _, outcome = run(together, jobs=2)
     assert list(outcome.failed) == [stages[0].id]
     assert "its process died" in outcome.failed[stages[0].id]
     seeds = {stage.id: stage.seed for stage in stages}
