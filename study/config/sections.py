@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from classify.data import DATASETS, dataset_options
+from classify.data import DATASETS, dataset_options, read_dataset_options
 from classify.data.augment import AUGMENTATIONS
 from classify.models import get_model
 from pruning.methods import METHODS
@@ -66,9 +66,10 @@ class ClassifierData(Section):
     """Seed of generated images; not the seed of a run, so all runs see the same data."""
 
     @model_validator(mode="after")
-    def _known_names(self) -> "ClassifierData":
+    def _valid_options(self) -> "ClassifierData":
         for option in self.options:
             known(option, dataset_options(self.name), f"option of data set {self.name!r}")
+        read_dataset_options(self.name, self.options)
         return self
 
 

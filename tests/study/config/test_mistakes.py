@@ -45,6 +45,8 @@ MISTAKES = {
     "classifier.fine_tune.epoch=3": "classifier.fine_tune.epoch: unknown key; did you mean 'epochs'? known",
     "classifier.fine_tune.lr=fast": "classifier.fine_tune.lr: 'fast' does not fit; expected: number (greater than 0)",
     "classifier.dataset.name=mnits": "classifier.dataset.name: unknown data set 'mnits'; did you mean 'mnist'?",
+    "classifier.dataset.options.n_val=few": "classifier.dataset: option 'n_val' of data set 'digits': 'few' does not",
+    "classifier.arch=resnet81": "classifier.arch: unknown architecture 'resnet81'; did you mean 'resnet18'? known:",
     "classifier.normalization=datset": (
         "classifier.normalization: 'datset' does not fit; did you mean 'dataset'? expected: section, or 'dataset', or"
     ),
