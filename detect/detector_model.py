@@ -8,10 +8,12 @@ from pydantic import Field, field_validator, model_validator
 from detect.detectron2_keys import OURS
 from detect.heads import IDLE, default_strides
 from training.options import Positive, Section, changed
+from training.type_words import InWords
 
 
 class DetectorModel(Section):
-    """The detector around the classifier. A key that is left out: as `config_file` or `overrides` say, or the default.
+    """The detector around the classifier. A key that is null or left out is as `config_file`,
+    `overrides` or the default say.
 
     `head`: `fpn`, a Faster R-CNN on a feature pyramid over `strides`; `cascade`, the same with the three box heads of
     Cascade R-CNN; `c4`, a Faster R-CNN on a single level, the last of `strides` ([16]), with the classifier's next
@@ -19,23 +21,39 @@ class DetectorModel(Section):
     """
 
     head: Literal["fpn", "cascade", "c4", "retinanet"] = "fpn"
-    image_size: Positive = 800  # shorter side in pixels
-    max_image_size: Positive = 1333  # longer side in pixels
+    """Kind of detector around the backbone; fpn, cascade and c4 are Faster R-CNNs, retinanet has one stage."""
+    image_size: Positive = 800
+    """Shorter side to which images are scaled, in pixels."""
+    max_image_size: Positive = 1333
+    """Longest that the longer side may become, in pixels."""
     strides: Annotated[tuple[Positive, ...], Field(min_length=1)] = (4, 8, 16, 32)
+    """Levels of the backbone that are read, by their stride in pixels; retinanet: [8, 16, 32] if left out."""
     norm: Literal["FrozenBN", "BN", "SyncBN", "GN"] = "FrozenBN"
-    freeze_at: Annotated[int, Field(ge=0)] = 0  # 0: nothing is frozen, 1: the stem, 2: and the first stage, ...
+    """Normalisation of the backbone; FrozenBN keeps the classifier's statistics."""
+    freeze_at: Annotated[int, Field(ge=0)] = 0
+    """How much of the backbone is not trained: 0 nothing, 1 the stem, 2 and the first stage, and so on."""
     fpn_channels: Positive | None = None
-    # pixels, one a level; with c4 all on the one
+    """Channels of every level of the FPN; null: 256."""
     anchor_sizes: Annotated[tuple[float, ...], Field(min_length=1)] | None = None
+    """Sides of the anchor boxes in pixels, one for each level (c4: all on its one); null: Detectron2's."""
     anchor_ratios: Annotated[tuple[float, ...], Field(min_length=1)] | None = None
+    """Height over width of the anchor boxes; null: 0.5, 1 and 2."""
     rpn_batch_size: Positive | None = None
+    """Anchors per image in the loss of the proposals (RPN); null: 256."""
     roi_batch_size: Positive | None = None
+    """Regions per image in the loss of the box head; null: 512."""
     pre_nms_topk: Positive | None = None
+    """Best proposals of each level kept for suppression; null: 2000, in evaluation 1000 (c4: 12000, 6000)."""
     train_proposals: Positive | None = None
+    """Proposals per image that training keeps after suppression; null: 1000 (c4: 2000)."""
     test_proposals: Positive | None = None
+    """Proposals per image that evaluation keeps after suppression; null: 1000."""
     box_head_dim: Positive | None = None
-    overrides: dict[str, Any] = {}  # Detectron2's keys, such as MODEL.RPN.NMS_THRESH
-    config_file: Path | dict[str, Any] | None = None  # a Detectron2 YAML, whose content is kept; overrides win over it
+    """Width of the fully connected layers of the box head; null: 1024."""
+    overrides: dict[str, Any] = {}
+    """Single keys of Detectron2, such as {MODEL.RPN.NMS_THRESH: 0.6}."""
+    config_file: Annotated[Path | dict[str, Any], InWords("path")] | None = None
+    """A Detectron2 YAML whose keys are taken; `overrides` win over it."""
 
     @field_validator("config_file")
     @classmethod

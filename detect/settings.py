@@ -39,26 +39,37 @@ class Scenes(Section):
     """The embedded detection data: scenes of several digits on photographs (detect/scenes.py)."""
 
     image_size: Annotated[int, Field(ge=32)] = 128
+    """Side of the square scenes in pixels."""
     train: Positive = 600
+    """Number of training scenes."""
     val: Positive = 60
+    """Number of validation scenes."""
     test: Positive = 300
+    """Number of test scenes."""
     digits_per_scene: tuple[Positive, Positive] = (2, 6)
+    """Fewest and most digits in a scene."""
     digit_size: tuple[Positive, Positive] = (16, 44)
+    """Smallest and largest side of a digit in pixels."""
     seed: int = 0
+    """Seed of the scenes; not the seed of a run, so all runs see the same data."""
 
 
 class CocoFiles(Section):
     """An annotation file in COCO's format and the folder of its images; relative to the working directory."""
 
     annotations: Path
+    """JSON file of boxes in COCO's format, relative to the working directory."""
     images: Path
+    """Folder of its images, relative to the working directory."""
 
 
 class CocoData(Section):
     """A detection data set of the user's own."""
 
     train: CocoFiles
+    """Training images."""
     test: CocoFiles
+    """Test images."""
 
 
 class VocPart(Section):
@@ -69,13 +80,16 @@ class VocPart(Section):
     `all`, which is every XML file.
     """
 
-    root: Path | None = None  # has Annotations/, JPEGImages/ and ImageSets/; relative to the working directory
-    annotations: Path | None = (
-        None  # folder of the XML files in `root`; None: Annotations/ or the like, or `root` itself
-    )
-    images: Path | None = None  # folder of the images in `root`; None: JPEGImages/, images/ or beside the XML files
+    root: Path | None = None
+    """Folder of the data set, relative to the working directory; null: where Detectron2 has Pascal VOC."""
+    annotations: Path | None = None
+    """Folder of the XML files in `root`; null: Annotations/ or the like, or `root` itself."""
+    images: Path | None = None
+    """Folder of the images in `root`; null: JPEGImages/, images/ or beside the XML files."""
     train: str = "trainval"
-    year: Literal[2007, 2012] = 2012  # whose metric comes first: at 11 points, or continuous
+    """Training images: a name in ImageSets/Main, a file with a list, a folder, or `all` XML files."""
+    year: Literal[2007, 2012] = 2012
+    """Year of Pascal VOC, which also says whose mAP comes first: at 11 points (2007), or continuous."""
 
     def folder(self) -> Path:
         """Where the data set is."""
@@ -88,8 +102,11 @@ class VocSplit(Section):
     """A random share of the images is the test split, always the same one for a seed; the rest is trained on."""
 
     test: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    """Fraction of the images that becomes the test split."""
     seed: int = 0
-    of: str = "all"  # what is drawn from: as `train` names it
+    """Seed of the draw; not the seed of a run, so all runs have the same split."""
+    of: str = "all"
+    """Images to draw from, named as by `train`."""
 
 
 class VocData(VocPart):
@@ -100,9 +117,13 @@ class VocData(VocPart):
     """
 
     test: str = "test"
-    split: VocSplit | None = None  # instead of `train` and `test`
-    classes: Annotated[tuple[str, ...], Field(min_length=1)] | None = None  # None: those of the annotations, sorted
+    """Test images, named as by `train`."""
+    split: VocSplit | None = None
+    """Draw training and test images at random from all, instead of `train` and `test`."""
+    classes: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    """Names of the classes to detect; null: those of the annotations, in alphabetical order."""
     also: tuple[VocPart, ...] = ()
+    """Further folders whose images join the training images, such as {year: 2012}."""
 
     @model_validator(mode="after")
     def _drawn(self) -> "VocData":
@@ -131,10 +152,15 @@ class DetectorData(Section):
     """
 
     digits: Scenes | None = None
+    """Generated scenes of handwritten digits, which need no download."""
     coco: CocoData | None = None
+    """A data set of your own in COCO's format."""
     voc: VocData | None = None
+    """Pascal VOC, or a data set of your own in its layout."""
     allow_shared: bool = False
+    """Go on although test images are among the training images; the report says how many."""
     skip_broken: bool = False
+    """Go on without images or annotations that cannot be read; the report names them."""
 
     @model_validator(mode="after")
     def _one(self) -> "DetectorData":
@@ -156,14 +182,26 @@ class DetectorTraining(Section):
     """The detection budget, the same for every route; durations are fractions of `iterations`."""
 
     iterations: Positive
+    """Training steps of a detector."""
     batch_size: Positive
+    """Images per step, over all processes."""
     lr: Annotated[float, Field(gt=0)]
+    """Learning rate of a step of `batch_size` images, after the warm-up."""
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    """Momentum of SGD."""
     weight_decay: Annotated[float, Field(ge=0)] = 1e-4
+    """L2 penalty on the weights (factor of the gradient term); normalisation layers have none."""
     schedule: Literal["step", "cosine"] = "step"
+    """Course of the learning rate: down by `gamma` at `milestones`, or along a cosine to 0."""
     milestones: tuple[Fraction, ...] = (2 / 3, 8 / 9)
+    """Where the rate is multiplied by `gamma` (schedule `step`), as fractions of the iterations, ascending."""
     gamma: float = 0.1
+    """Factor of the learning rate at each milestone."""
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    """Fraction of the iterations in which the learning rate rises from a thousandth of `lr`."""
     clip_norm: Annotated[float, Field(gt=0)] | None = None
+    """Largest L2 norm of the gradient over all parameters, which is cut to it; null: no limit."""
     flip: bool = False
+    """Mirror training images left to right at random."""
     group_by_aspect: bool = False
+    """Make batches of images that are all wide or all tall, which saves padding."""

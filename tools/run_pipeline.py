@@ -4,6 +4,7 @@
     python tools/run_pipeline.py configs/pipelines/digits.yaml --dry-run
     python tools/run_pipeline.py configs/pipelines/digits.yaml --executor slurm machine.slurm.partition=gpu
     python tools/run_pipeline.py configs/pipelines/digits.yaml --watch
+    python tools/run_pipeline.py --keys detector.model
     python tools/run_pipeline.py configs/pipelines/digits.yaml 'seeds=[0, 1, 2]' prune.ratio=0.7
 
 Finished stages are not run again; after a kill the same command goes on where it was.
@@ -13,7 +14,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from study.run.launch import command, finish
+from study.run.launch import add_keys, command, finish
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -52,6 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command line."""
     parser.add_argument("config", type=Path, help="a pipeline file, such as configs/pipelines/digits.yaml")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="changes of the file, by key path")
+    add_keys(parser, "study")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of run directories (default: runs)")
     parser.add_argument("--dry-run", action="store_true", help="show stages and their costs, train nothing")
     parser.add_argument("--jobs", type=int, help="stages at a time, in processes of their own (default: machine.jobs)")

@@ -9,7 +9,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from study.run.launch import command, finish
+from study.run.launch import add_keys, command, finish
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -26,6 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "config", type=Path, help="a classification config, such as configs/classify/digits_resnet10.yaml"
     )
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="changes of the file, by key path")
+    add_keys(parser, "classifier")
     parser.add_argument(
         "--pruned", type=Path, metavar="RUN", help="run directory of a pruned network (regimes but base)"
     )

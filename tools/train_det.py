@@ -11,7 +11,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from study.run.launch import command, finish
+from study.run.launch import add_keys, command, finish
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -43,6 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command line."""
     parser.add_argument("config", type=Path, help="a detection config, such as configs/detect/digits_fpn.yaml")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="changes of the file, by key path")
+    add_keys(parser, "detector")
     parser.add_argument("--backbone", type=Path, required=True, metavar="RUN", help="run directory of a classifier")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of run directories (default: runs)")
     add_processes(parser)

@@ -1,19 +1,15 @@
-"""Options of a pruning method from what a user wrote: names checked, values typed."""
+"""Sections of a config, and options of a pruning method, from what a user wrote: names checked, values typed."""
 
 from collections.abc import Mapping
 from dataclasses import fields
 from typing import Annotated, Any, TypeVar, get_type_hints
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    TypeAdapter,
-    ValidationError,
-)
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from pruning.methods import get_method
 from pruning.select import Selection
+from training.refusals import Refusal, misfit, refusals
+from training.type_words import did_you_mean
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Ratio = Annotated[float, Field(ge=0, lt=1)]
@@ -21,18 +17,15 @@ Positive = Annotated[int, Field(ge=1)]
 
 
 class Section(BaseModel):
-    """Unknown keys and numbers that are not finite are errors, values are not changed after validation."""
+    """Unknown keys and numbers that are not finite are errors, values are not changed after validation.
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    The text below a key is its meaning: one line, which `--keys` and docs/configuration.md show.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
 
 
 SectionT = TypeVar("SectionT", bound=Section)
-
-
-def known(value: str, choices: Any, what: str) -> str:
-    if value not in choices:
-        raise ValueError(f"unknown {what} {value!r}; choose from {', '.join(choices) or 'none'}")
-    return value
 
 
 def validated(section: type[SectionT], data: dict[str, Any], name: str) -> SectionT:
@@ -40,10 +33,8 @@ def validated(section: type[SectionT], data: dict[str, Any], name: str) -> Secti
     try:
         return section.model_validate(data)
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join([name, *map(str, first["loc"])])
-        known = f"; known keys: {', '.join(section.model_fields)}" if first["type"] == "extra_forbidden" else ""
-        raise ValueError(f"{key}: {first['msg']}{known}") from error
+        first = refusals(error, section, data)[0]
+        raise ValueError(str(Refusal((name, *first.path), first.text))) from error
 
 
 def changed(section: SectionT, changes: dict[str, Any], name: str) -> SectionT:
@@ -80,13 +71,13 @@ def read_method_options(method: str, given: Mapping[str, Any]) -> Any:
                 f"method {method!r} has no option {name!r}: `{name}` beside `method` says it (options.{name}={value!r})"
             )
         if name not in known:
-            raise ValueError(f"method {method!r} has no option {name!r}; known: {', '.join(known) or 'none'}")
+            hint = did_you_mean(name, known)
+            raise ValueError(f"method {method!r} has no option {name!r}; {hint}known: {', '.join(known) or 'none'}")
         adapter: TypeAdapter[Any] = TypeAdapter(
             types[name], config=ConfigDict(arbitrary_types_allowed=True, allow_inf_nan=False)
         )
         try:
             values[name] = adapter.validate_python(value)
         except ValidationError as error:
-            what = error.errors()[0]["msg"]
-            raise ValueError(f"option {name!r} of method {method!r}: {what} (got {value!r})") from error
+            raise ValueError(f"option {name!r} of method {method!r}: {misfit(value, types[name])}") from error
     return options(**values)

@@ -24,6 +24,7 @@ from classify.data.folder import FolderOptions, folder_pieces, folder_splits
 from classify.data.imagenet import ImageNetOptions, imagenet_pieces, imagenet_splits
 from classify.data.mnist import CLASSES, FILES, MnistOptions, mnist_pieces, mnist_splits
 from classify.data.splits import Location, Splits
+from training.refusals import misfit
 
 __all__ = ["DATASETS", "Splits", "data_pieces", "dataset_options", "open_splits", "read_dataset_options"]
 
@@ -85,8 +86,7 @@ def read_dataset_options(name: str, given: Mapping[str, Any]) -> Any:
         try:
             values[option] = adapter.validate_python(value, strict=True)
         except ValidationError as error:
-            what = error.errors()[0]["msg"]
-            raise ValueError(f"option {option!r} of data set {name!r}: {what} (got {value!r})") from error
+            raise ValueError(f"option {option!r} of data set {name!r}: {misfit(value, types[option])}") from error
     return DATASETS[name].options(**values)
 
 

@@ -29,6 +29,7 @@ from pruning.graph.members import Group
 from pruning.plan import PruningPlan
 from pruning.prune import Arch
 from pruning.surgery import apply
+from training.type_words import did_you_mean
 
 
 @dataclass(frozen=True)
@@ -93,8 +94,9 @@ def get_model(name: str) -> Model:
     if name not in list_models():
         found = find_timm(name)
         if found is None:
-            known = ", ".join(list_models())
-            raise ValueError(f"unknown architecture {name!r}; known: {known}; and timm's where timm is installed")
+            known = list_models()
+            hint, names = did_you_mean(name, known), ", ".join(known)
+            raise ValueError(f"unknown architecture {name!r}; {hint}known: {names}; and timm's where timm is installed")
         return Model(*found, init=None)
     return Model(partial(_build_torchvision, name), 299 if name == "inception_v3" else 224, init=None)
 

@@ -18,15 +18,23 @@ class Detector(Section):
     """The detection half of every route."""
 
     dataset: DetectorData
+    """Data to train and test on: exactly one of `digits`, `coco` and `voc`."""
     model: DetectorModel = DetectorModel()
+    """The detector around the classifier."""
     train: DetectorTraining
-    budget: Literal["same_iterations", "same_compute", "same_total"] = "same_iterations"  # see study/stages/length.py
+    """How the detector is trained."""
+    budget: Literal["same_iterations", "same_compute", "same_total"] = "same_iterations"
+    """What routes have in common: iterations, detector-training compute, or the compute of all stages."""
     # what `transfer_then_prune` prunes: the backbone, as in the paper, or also its FPN (see detect/pyramid.py),
     # one more stage to ratios by stage; with `prune.scope: all` the outputs of the backbone's stages narrow as well
     prune_scope: Literal["backbone", "backbone+fpn"] = "backbone"
-    fine_tune: dict[str, Any] = {}  # what training after pruning inside the detector changes of `train`
-    fine_tune_share: Annotated[float, Field(gt=0, lt=1)] = 0.3  # of the iterations: the budget stays equal
-    from_scratch: dict[str, Any] = {"norm": "BN", "freeze_at": 0}  # what no pretraining changes of `model`
+    """What pruning inside the detector prunes: the backbone, as in the paper, or its FPN as well."""
+    fine_tune: dict[str, Any] = {}
+    """Keys of `detector.train` that training after pruning inside the detector changes."""
+    fine_tune_share: Annotated[float, Field(gt=0, lt=1)] = 0.3
+    """Fraction of the iterations that come after pruning inside the detector; the total stays."""
+    from_scratch: dict[str, Any] = {"norm": "BN", "freeze_at": 0}
+    """Keys of `detector.model` that a detector without pretraining changes."""
 
     @model_validator(mode="after")
     def _valid_changes(self) -> "Detector":

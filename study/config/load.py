@@ -1,12 +1,14 @@
 """YAML files into the typed schema: inheritance, overrides, and errors in one sentence."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from difflib import get_close_matches
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from training.refusals import Refusal, refusals
 from training.strict_yaml import ConfigError, parse_yaml, parse_yaml_file
 
 Schema = TypeVar("Schema", bound=BaseModel)
@@ -15,12 +17,16 @@ Schema = TypeVar("Schema", bound=BaseModel)
 def load_config(schema: type[Schema], path: Path, overrides: Sequence[str] = ()) -> Schema:
     """Read `path`, inherit from its `_base_`, apply `key.path=value` overrides, validate.
 
-    Raises ConfigError with one line per problem.
+    Raises ConfigError with one line per problem, which names the override that it comes from, or else the file.
     """
     data = read_yaml(path)
-    for override in overrides:
-        _apply_override(data, override)
-    return validate(schema, data, source=str(path))
+    changes = [_read_override(override) for override in overrides]
+    whole = _with(data, changes)
+    try:
+        return schema.model_validate(whole)
+    except ValidationError as error:
+        found = refusals(error, schema, whole)
+    raise ConfigError("\n".join(f"{_blamed(problem, schema, path, data, changes)}: {problem}" for problem in found))
 
 
 def validate(schema: type[Schema], data: Mapping[str, Any], *, source: str) -> Schema:
@@ -28,7 +34,17 @@ def validate(schema: type[Schema], data: Mapping[str, Any], *, source: str) -> S
     try:
         return schema.model_validate(data)
     except ValidationError as error:
-        raise ConfigError("\n".join(_sentence(source, dict(e), schema) for e in error.errors())) from error
+        raise ConfigError("\n".join(f"{source}: {problem}" for problem in refusals(error, schema, data))) from error
+
+
+def source_of(path: Path, overrides: Sequence[str], *keys: str) -> str:
+    """Where the first of these keys that an override sets comes from: that override, or else the file."""
+    for key in keys:
+        for override in reversed(overrides):
+            place = override.partition("=")[0].split(".")
+            if _leads_to(place, key.split(".")) or _leads_to(key.split("."), place):
+                return f"override {override!r}"
+    return str(path)
 
 
 def read_yaml(path: Path, _inheriting: tuple[Path, ...] = ()) -> dict[str, Any]:
@@ -75,44 +91,56 @@ def set_key(data: dict[str, Any], key: str, value: Any) -> None:
     data[last] = value
 
 
-def _apply_override(data: dict[str, Any], override: str) -> None:
+@dataclass(frozen=True)
+class _Change:
+    """An override, read."""
+
+    text: str
+    key: str
+    value: Any
+
+
+def _read_override(override: str) -> _Change:
     key, equals, text = override.partition("=")
     if not equals or not all(key.split(".")):
         raise ConfigError(f"override {override!r} is not of the form key.path=value")
-    set_key(data, key, parse_value(text, source=f"override {override!r}"))
+    return _Change(override, key, parse_value(text, source=f"override {override!r}"))
 
 
-def _sentence(source: str, error: dict[str, Any], schema: type[BaseModel]) -> str:
-    key = ".".join(str(part) for part in error["loc"]) or "(whole file)"
-    if error["type"] == "extra_forbidden":
-        known = _known_keys(schema, error["loc"][:-1])
-        near = get_close_matches(str(error["loc"][-1]), known, n=1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        return f"{source}: {key}: unknown key; {hint}known keys: {', '.join(known)}"
-    message = error["msg"].removeprefix("Value error, ")
-    if error["type"] == "missing":
-        return f"{source}: {key}: this key is required"
-    value = error.get("input")
-    shown = "" if isinstance(value, dict) or error["type"] == "value_error" else f" (got {value!r})"
-    return f"{source}: {key}: {message}{shown}"
+def _with(data: Mapping[str, Any], changes: Sequence[_Change]) -> dict[str, Any]:
+    changed = deepcopy(dict(data))
+    for change in changes:
+        set_key(changed, change.key, deepcopy(change.value))
+    return changed
 
 
-def _known_keys(schema: type[BaseModel], location: Sequence[Any]) -> list[str]:
-    model: Any = schema
-    for part in location:
-        if isinstance(part, int):  # an item of a list, whose items the field before has named
-            continue
-        field = getattr(model, "model_fields", {}).get(part)
-        models = [] if field is None else list(_models_in(field.annotation))
-        if not models:
-            return []
-        model = models[0]
-    return list(model.model_fields)
+def _blamed(
+    problem: Refusal, schema: type[BaseModel], path: Path, data: Mapping[str, Any], changes: Sequence[_Change]
+) -> str:
+    """Where a problem comes from: the file if it has it alone, else the override that brings it to the file.
+
+    What only several overrides together bring is said of all of them that touch its key.
+    """
+    place = [str(part) for part in problem.path]
+    within = [change for change in changes if _leads_to(change.key.split("."), place)]
+    if within:  # the value itself was given so
+        return f"override {within[-1].text!r}"
+    if problem in _problems(schema, data):
+        return str(path)
+    for change in reversed(changes):
+        if problem in _problems(schema, _with(data, [change])):
+            return f"override {change.text!r}"
+    touching = [repr(change.text) for change in changes if _leads_to(place, change.key.split("."))]
+    return f"overrides {', '.join(touching)}" if touching else str(path)
 
 
-def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
-    """The sections that a type is made of: itself, the items of a tuple, what may be absent."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        yield annotation
-    for part in getattr(annotation, "__args__", ()):
-        yield from _models_in(part)
+def _problems(schema: type[BaseModel], data: Mapping[str, Any]) -> list[Refusal]:
+    try:
+        schema.model_validate(data)
+    except ValidationError as error:
+        return refusals(error, schema, data)
+    return []
+
+
+def _leads_to(start: Sequence[str], place: Sequence[str]) -> bool:
+    return list(place[: len(start)]) == list(start)

@@ -2,14 +2,18 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from classify.regimes import REGIMES
 from pruning.targets import TARGETS
 from study.config.detector import Detector
 from study.config.load import merge
 from study.config.sections import Classifier, Evaluation, Machine, Pruning
-from training.options import Section, known
+from training.options import Section, validated
+from training.type_words import InWords, OneOf
+
+_NAME = InWords("text of letters, digits, `_`, `.` and `-`, beginning with a letter or digit")
+_ROUTES = InWords("list of names, or mapping of names to lists of steps")
 
 
 class Guide(Section):
@@ -19,25 +23,40 @@ class Guide(Section):
     """
 
     prune: Pruning
+    """How the networks whose pattern is taken are pruned."""
     classifier: dict[str, Any] = {}
+    """Keys of the study's `classifier` that differ for the guide: another architecture or data set."""
     seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] = (0,)
+    """Seeds of the networks whose pattern is taken, one network each."""
 
 
 class StudyConfig(Section):
     """A whole study: what is trained, which routes are compared, on which seeds."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"), _NAME]
+    """Name of the study and of its folder of results."""
     title: str = ""
+    """Title of the report; empty: the name."""
     seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]
+    """Seeds on which every route is run; results are means over them."""
     classifier: Classifier
+    """The network to prune and its training."""
     prune: Pruning = Pruning()
-    guide: Guide | None = None  # for `prune.method: guided`, instead of files of patterns
-    detector: Detector | None = None  # without it classifiers are compared
+    """What is removed."""
+    guide: Guide | None = None
+    """Networks that give `prune.method: guided` its pattern, instead of files."""
+    detector: Detector | None = None
+    """The detector around it; null: classifiers are compared."""
     evaluate: Evaluation = Evaluation()
-    pipelines: list[str] | dict[str, list[str | dict[str, dict[str, Any]]]]
-    grid: dict[str, list[Any]] = {}  # key path -> values; every combination is run
-    variants: dict[str, dict[str, Any]] = {}  # name -> changes of this config, such as a method; `prune` is replaced
+    """What is done with a finished network."""
+    pipelines: Annotated[list[str] | dict[str, list[str | dict[str, dict[str, Any]]]], _ROUTES]
+    """Routes that are compared: names of known ones, or your own as {name: [steps]}; the README lists both."""
+    grid: Annotated[dict[str, list[Any]], InWords("mapping of key paths to lists of values")] = {}
+    """Key paths with the values to try, such as {prune.ratio: [0.3, 0.5]}; every combination is run."""
+    variants: Annotated[dict[str, dict[str, Any]], InWords("mapping of names to changes")] = {}
+    """Named changes of this config, such as {random: {prune: {method: random}}}; `prune` is replaced whole."""
     machine: Machine = Machine()
+    """Where and how the study runs."""
 
     @model_validator(mode="after")
     def _target_fits(self) -> "StudyConfig":
@@ -70,7 +89,7 @@ class StudyConfig(Section):
         changes = {} if self.guide is None else self.guide.classifier
         if "weights" in changes:  # what was said of the study's weights is not said of these
             changes = {"replace_head": False, **changes}
-        return Classifier.model_validate(merge(self.classifier.model_dump(), changes))
+        return validated(Classifier, merge(self.classifier.model_dump(), changes), "guide.classifier")
 
     @field_validator("grid", "variants", mode="before")
     @classmethod
@@ -82,7 +101,7 @@ class StudyConfig(Section):
     @classmethod
     def _pipelines_are_distinct(cls, value: Any) -> Any:
         if isinstance(value, list) and len({str(name) for name in value}) != len(value):
-            raise ValueError(f"pipelines {value} repeat themselves")
+            raise ValueError(f"{value} repeat themselves")
         return _not_empty(value)
 
     @model_validator(mode="after")
@@ -98,7 +117,7 @@ class StudyConfig(Section):
     @classmethod
     def _distinct(cls, value: tuple[int, ...]) -> tuple[int, ...]:
         if len(set(value)) != len(value):
-            raise ValueError(f"seeds {list(value)} repeat themselves")
+            raise ValueError(f"{list(value)} repeat themselves")
         return value
 
 
@@ -112,16 +131,25 @@ class ClassifyConfig(Section):
     """One classifier training alone: `tools/train_cls.py`."""
 
     seed: Annotated[int, Field(ge=0)] = 0
+    """Seed of the weights, the order of images and the augmentation."""
     classifier: Classifier
-    regime: Annotated[str, AfterValidator(lambda name: known(name, REGIMES, "regime"))] = "base"  # or of a pruned run
+    """The network and its training."""
+    regime: Annotated[str, OneOf(REGIMES, "regime")] = "base"
+    """How it is trained: base from random weights; the others need a pruned network (--pruned)."""
     machine: Machine = Machine()
+    """Where and how it runs."""
 
 
 class DetectConfig(Section):
     """One detector training and its evaluation alone: `tools/train_det.py`."""
 
     seed: Annotated[int, Field(ge=0)] = 0
+    """Seed of the new weights and the order of images."""
     detector: Detector
-    init: Literal["inherited", "random"] = "inherited"  # random: the backbone's architecture without its weights
+    """The detector and its training."""
+    init: Literal["inherited", "random"] = "inherited"
+    """Start the backbone from the classifier's weights, or from random ones."""
     evaluate: Evaluation = Evaluation()
+    """What is done with the finished detector."""
     machine: Machine = Machine()
+    """Where and how it runs."""

@@ -6,55 +6,70 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    Field,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, field_validator, model_validator
 
-from classify.data import DATASETS, dataset_options
+from classify.data import DATASETS, dataset_options, read_dataset_options
 from classify.data.augment import AUGMENTATIONS
 from classify.models import get_model
+from pruning.methods import METHODS
 from pruning.select import Selection
 from pruning.targets import TARGETS
-from training.options import Fraction, Positive, Ratio, Section, changed, check_level, known, read_method_options
+from training.options import Fraction, Positive, Ratio, Section, changed, check_level, read_method_options
+from training.type_words import OneOf, known
 
-Augmentation = Annotated[str, AfterValidator(lambda name: known(name, AUGMENTATIONS, "augmentation"))]
+Augmentation = Annotated[str, OneOf(AUGMENTATIONS, "augmentation")]
 
 
 class ClassifierTraining(Section):
     """How a classifier is trained; durations other than `epochs` are fractions of the schedule."""
 
     epochs: Positive
+    """Passes over the training images."""
     batch_size: Positive
+    """Images per step, over all parts (`accumulate`) and processes."""
     lr: Annotated[float, Field(gt=0)]
+    """Learning rate of a step of `batch_size` images, after the warm-up."""
     optimizer: Literal["sgd", "adam"] = "sgd"
+    """Optimiser: SGD with momentum, or Adam."""
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    """Momentum of SGD; Adam does not read it."""
     nesterov: bool = False
+    """Nesterov's form of SGD's momentum."""
     weight_decay: Annotated[float, Field(ge=0)] = 1e-4
-    norm_weight_decay: bool = True  # as in the study; False: normalisation and biases do not decay
-    accumulate: Positive = 1  # parts of a batch that are computed one after the other; BatchNorm sees the parts
+    """L2 penalty on the weights (factor of the gradient term)."""
+    norm_weight_decay: bool = True
+    """Whether normalisation layers and biases decay as well, as in the study."""
+    accumulate: Positive = 1
+    """Parts of a batch computed one after the other, to save memory; BatchNorm sees one part at a time."""
     schedule: Literal["step", "cosine", "constant"] = "step"
+    """Course of the learning rate: down by `gamma` at `milestones`, along a cosine to 0, or constant."""
     milestones: tuple[Fraction, ...] = (0.5, 0.75)
+    """Where the rate is multiplied by `gamma` (schedule `step`), as fractions of the schedule, ascending."""
     gamma: float = 0.1
+    """Factor of the learning rate at each milestone."""
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Fraction of the schedule in which the learning rate rises from a thousandth of `lr`."""
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of the target probability that is spread over all classes."""
     augmentation: Augmentation = "none"
+    """Random changes of the training images."""
 
 
 class ClassifierData(Section):
     """A classification data set of `classify.data.DATASETS` and its options."""
 
-    name: str
+    name: Annotated[str, OneOf(DATASETS, "data set")]
+    """Data set to train and test the classifier on."""
     options: dict[str, Any] = {}
-    seed: int = 0  # of generated data; not the seed of a run
+    """Options of the data set, such as `image_size` of digits; a wrong name lists those there are."""
+    seed: int = 0
+    """Seed of generated images; not the seed of a run, so all runs see the same data."""
 
     @model_validator(mode="after")
-    def _known_names(self) -> "ClassifierData":
-        known(self.name, DATASETS, "data set")
+    def _valid_options(self) -> "ClassifierData":
         for option in self.options:
             known(option, dataset_options(self.name), f"option of data set {self.name!r}")
+        read_dataset_options(self.name, self.options)
         return self
 
 
@@ -62,7 +77,9 @@ class Normalization(Section):
     """What the network subtracts from and divides pixels in 0..1 by, for each channel."""
 
     mean: Annotated[tuple[float, ...], Field(min_length=1)]
+    """Mean of each channel, subtracted from pixels in 0..1."""
     std: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)]
+    """Standard deviation of each channel, by which pixels are then divided."""
 
     @model_validator(mode="after")
     def _of_the_same_channels(self) -> "Normalization":
@@ -75,23 +92,32 @@ class Classifier(Section):
     """The network to prune and how it is trained before and after."""
 
     arch: str
+    """Architecture's name: ours, torchvision's or timm's; `python tools/prune.py --list` prints them."""
     options: dict[str, Any] = {}
+    """Options of the architecture, such as {width: 0.5}."""
     dataset: ClassifierData
+    """Data set of the classifier."""
     train: ClassifierTraining
-    fine_tune: dict[str, Any] = {}  # what fine-tuning changes of `train`
-    scratch: dict[str, Any] = {}  # what training from scratch changes of `train`; its epochs follow from the budget
-    scratch_b_cap: Annotated[float, Field(gt=1)] | None = (
-        None  # Scratch-B trains at most this many times `train.epochs`
-    )
+    """How the unpruned network is trained."""
+    fine_tune: dict[str, Any] = {}
+    """Keys of `classifier.train` that fine-tuning after pruning changes, such as {epochs: 20, lr: 0.001}."""
+    scratch: dict[str, Any] = {}
+    """Keys of `classifier.train` that training from scratch changes; all but `epochs`, which the budget sets."""
+    scratch_b_cap: Annotated[float, Field(gt=1)] | None = None
+    """Scratch-B trains at most this many times `classifier.train.epochs`; null: no limit."""
     # a trained unpruned network's, instead of training it, counted as if it had been; where a method changes the
     # training before it prunes, that training starts from them and is counted on top
     weights: Path | None = None
+    """File of a trained unpruned network's weights, used instead of training it; null: it is trained."""
     # the head of `weights` is not taken but drawn anew, and the network is trained on the data set, from the others;
     # that training is counted, the one that made the weights is not
     replace_head: bool = False
+    """Draw the last layer of `weights` anew and train on the data set, starting from the other layers."""
     # None: that which `weights` of torchvision's and timm's networks were trained with, else the data set's
     normalization: Normalization | Literal["dataset"] | None = None
-    rewind: Annotated[int, Field(ge=0)] = 0  # iterations of the dense training after which tickets take their weights
+    """How pixels are normalised; null: as `weights` of torchvision or timm were trained, else as the data set."""
+    rewind: Annotated[int, Field(ge=0)] = 0
+    """Iteration of the dense training whose weights lottery tickets go back to; 0: the random start."""
 
     @field_validator("arch")
     @classmethod
@@ -120,16 +146,26 @@ class Classifier(Section):
 class Pruning(Section):
     """What is removed: a published `target`, or a `method` and how far it goes (see pruning.select.Selection)."""
 
-    method: str = "l1_filter"
+    method: Annotated[str, OneOf(METHODS, "pruning method")] = "l1_filter"
+    """Pruning method; `python tools/prune.py --list` prints each with its options."""
     options: dict[str, Any] = {}
-    target: str | None = None
+    """Options of the method; a wrong name lists those there are."""
+    target: Annotated[str, OneOf(TARGETS, "target")] | None = None
+    """Published pruned shape to cut to, instead of `ratio`, `level`, `scope`, `skip`, `layers` and `round_to`."""
     ratio: Ratio | tuple[Ratio, ...] = 0.5
+    """Fraction of channels (or weights) removed: one for the whole network, or a list with one for each stage."""
     level: Literal["layer", "global"] = "layer"
+    """Remove this share of every layer, or the lowest scores of the network as a whole."""
     scope: Literal["inner", "all"] = "inner"
+    """Prune only channels that a single layer computes, or also those coupled by residual connections."""
     skip: tuple[str, ...] = ()
+    """Layers left whole, by name or pattern such as layer4.*"""
     layers: dict[str, Ratio] = {}
+    """Fraction removed of single layers, by name or pattern; it wins over `ratio`."""
     round_to: Positive = 1
-    allow_partial: bool = False  # a result where far less than asked can be removed; otherwise that is an error
+    """The number of kept channels is rounded to the nearest multiple of this, such as 8 for fast kernels."""
+    allow_partial: bool = False
+    """Take a result where far less than asked can be removed; otherwise that is an error."""
 
     @model_validator(mode="after")
     def _consistent(self) -> "Pruning":
@@ -137,7 +173,6 @@ class Pruning(Section):
         if "level" in self.model_fields_set:
             check_level(self.method, options, self.level)
         if self.target is not None:
-            known(self.target, TARGETS, "target")
             fixed = {"ratio", "level", "scope", "skip", "layers", "round_to"} & self.model_fields_set
             if fixed:
                 raise ValueError(
@@ -163,35 +198,57 @@ class Pruning(Section):
 class Evaluation(Section):
     """What is done with a finished network."""
 
-    scenes: Annotated[int, Field(ge=0)] = 6  # images drawn with each route's detections, of a detector
+    scenes: Annotated[int, Field(ge=0)] = 6
+    """Test images drawn into the report with the detections of each route; of detectors only."""
     latency_rounds: Positive = 20
+    """Forward passes timed for the latency."""
 
 
 class Slurm(Section):
     """What each job of a study asks a Slurm cluster for: one job a stage."""
 
-    partition: str | None = None  # None: the cluster's default
-    time_minutes: Positive = 240  # a stage that needs longer is stopped, queued again, and goes on where it was
+    partition: str | None = None
+    """Partition of the cluster; null: its default."""
+    time_minutes: Positive = 240
+    """Time limit of a job in minutes; a longer stage is queued again and goes on where it was."""
     gpus: Annotated[int, Field(ge=0)] = 0
+    """GPUs of a job."""
     cpus: Positive = 1
-    memory_gb: Annotated[float, Field(gt=0)] | None = None  # None: the cluster's default
-    jobs: Positive = 100  # in the queue at a time
-    retries: Annotated[int, Field(ge=0)] = 3  # of a job that ended without a result or an error and got no further
+    """CPU cores of a job."""
+    memory_gb: Annotated[float, Field(gt=0)] | None = None
+    """Main memory of a job in GB; null: the cluster's default."""
+    jobs: Positive = 100
+    """Jobs in the queue at a time."""
+    retries: Annotated[int, Field(ge=0)] = 3
+    """How often a job is queued again that ended without a result or an error and made no progress."""
     poll_seconds: Annotated[float, Field(gt=0)] = 15.0
-    signal_seconds: Positive = 120  # before the end of its time a job is told, to write its checkpoint
-    extra: dict[str, str | int] = {}  # any other option of sbatch: account, qos, constraint
+    """Seconds between looks at the queue."""
+    signal_seconds: Positive = 120
+    """Seconds before its time limit at which a job is told to write its checkpoint."""
+    extra: dict[str, str | int] = {}
+    """Other options of sbatch, such as {account: mine, qos: high}."""
 
 
 class Machine(Section):
     """Where and how it runs; not part of what defines a result."""
 
     executor: Literal["local", "slurm"] = "local"
+    """Where stages run: on this machine, or as jobs of a Slurm cluster."""
     slurm: Slurm = Slurm()
-    jobs: Positive = 1  # stages at a time on this machine, in processes of their own when more than one
-    deterministic: bool | None = None  # only operations that repeat themselves bit for bit; None: on the CPU yes
-    threads: Annotated[int, Field(ge=0)] = 0  # of PyTorch in each stage; 0: the cores shared among the jobs
-    device: str = "auto"  # auto, cpu, cuda
+    """What a job asks the cluster for, with executor: slurm."""
+    jobs: Positive = 1
+    """Stages at a time on this machine; with more than one, each in a process of its own."""
+    deterministic: bool | None = None
+    """Use only operations that repeat themselves bit for bit; null: yes on the CPU, no on a GPU."""
+    threads: Annotated[int, Field(ge=0)] = 0
+    """CPU threads of PyTorch in each stage; 0: the cores are shared among the jobs."""
+    device: str = "auto"
+    """Device to compute on: auto (a GPU if there is one), cpu, or cuda."""
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    workers: Annotated[int, Field(ge=0)] = 0  # data loading processes of a training that reads images from disk
+    """Arithmetic of training; auto: what is measured to be fast and safe on this device."""
+    workers: Annotated[int, Field(ge=0)] = 0
+    """Processes that load data, of a training that reads images from disk; 0: the training process does."""
     data_root: Path = Path("data")
-    checkpoint_every: Positive = 100  # steps
+    """Folder of the classification data sets, relative to the working directory."""
+    checkpoint_every: Positive = 100
+    """Steps between checkpoints, from which a killed training goes on."""

@@ -10,7 +10,7 @@ import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from study.stages.store import RunDir
 from training.stopping import Stopped, stop_on_signals
@@ -27,6 +27,30 @@ def make_parser(description: str | None, add: Callable[[argparse.ArgumentParser]
     parser.add_argument("--version", action="version", version=f"prune-transfer {version}")
     parser.add_argument("--debug", action="store_true", default=False, help="show where an error comes from")
     return parser
+
+
+def add_keys(parser: argparse.ArgumentParser, schema: str) -> None:
+    """`--keys [PART]`, which prints the keys of a config and ends, as `--help` does; `schema`: of SCHEMAS."""
+
+    class PrintKeys(argparse.Action):
+        def __call__(self, parser: Any, namespace: Any, values: Any, option_string: Any = None) -> None:
+            warnings.filterwarnings("ignore", category=FutureWarning)  # of libraries, about themselves
+            from study.config.keys import in_lines, keys_at  # late: the schema loads PyTorch
+
+            try:
+                print(in_lines(keys_at(schema, values)))
+            except ValueError as error:
+                parser.exit(2, f"error: {error}\n")
+            parser.exit()
+
+    parser.add_argument(
+        "--keys",
+        nargs="?",
+        const="",
+        action=PrintKeys,
+        metavar="PART",
+        help="print every key of a config, or those of a part such as classifier.train, with its meaning",
+    )
 
 
 def command(

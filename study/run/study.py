@@ -9,7 +9,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from study.config.load import load_config
+from study.config.load import load_config, source_of
 from study.config.schema import StudyConfig
 from study.plan.checks import check_detection_data, check_writable
 from study.plan.estimate import Budget
@@ -54,11 +54,12 @@ def load_study(
     """The config and its routes; ConfigError in one sentence if anything does not fit."""
     config = load_config(StudyConfig, path, overrides)
     try:
-        return config, expand(config, source=str(path), contents=contents)
+        return config, expand(config, source=source_of(path, overrides, "grid", "variants"), contents=contents)
     except ConfigError:
         raise
     except ValueError as error:
-        raise ConfigError(f"{path}: {error}") from error
+        key = str(error).partition(":")[0]
+        raise ConfigError(f"{source_of(path, overrides, key)}: {error}") from error
 
 
 def run_study(

@@ -22,7 +22,7 @@ def test_values_get_their_types():
     [
         ("slimming", {"sigma": 1}, "'slimming' has no option 'sigma'; known: s, exact, level, linear_norms"),
         ("l1_filter", {"p": 1}, "'l1_filter' has no option 'p'; known: none"),
-        ("thinet", {"positions_per_image": "many"}, r"valid integer.* \(got 'many'\)"),
+        ("thinet", {"positions_per_image": "many"}, "'many' does not fit; expected: whole number"),
         ("thinet", {"positions_per_image": 0}, "positions_per_image=0 must be at least 1"),
         ("lottery", {"masks": "file"}, "option 'masks' of method 'lottery'"),
         ("soft_filter", {"ratio": 0.3}, "'soft_filter' has no option 'ratio': `ratio` beside `method` says it"),

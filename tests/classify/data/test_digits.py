@@ -189,7 +189,7 @@ def test_unknown_split_is_refused():
     [
         ("emnist", {}, f"unknown data set 'emnist'; choose from {', '.join(DATASETS)}"),
         ("digits", {"size": 3}, "no option 'size'; choose from image_size, n_train, n_val, n_test"),
-        ("digits", {"n_val": "few"}, r"option 'n_val' of data set 'digits': .*integer \(got 'few'\)"),
+        ("digits", {"n_val": "few"}, "option 'n_val' of data set 'digits': 'few' does not fit; expected: whole number"),
         ("digits", {"n_train": 1, "n_val": 0}, "n_images must be at least 1, got 0"),
         ("digits", {"image_size": 8}, "at least 16 pixels"),
         ("digits", {"seed": -1}, "seed must be at least 0, got -1"),

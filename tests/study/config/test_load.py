@@ -65,7 +65,7 @@ def test_the_demo_is_valid_and_overrides_change_it():
         ("prune.method=l3", ["unknown pruning method 'l3'", "l1_filter"]),
         ("prune.target=resnet99-A", ["unknown target 'resnet99-A'", "resnet56-A"]),
         ("prune.target=resnet56-A", ["already says what is removed", "ratio"]),
-        ("classifier.train.epochs=many", ["classifier.train.epochs", "integer", "many"]),
+        ("classifier.train.epochs=many", ["classifier.train.epochs", "whole number (at least 1)", "many"]),
         ("classifier.train.lr=-1", ["classifier.train.lr", "greater than 0"]),
         ("classifier.dataset.name=mnistt", ["unknown data set 'mnistt'", "digits"]),
         ("classifier.dataset.options.size=3", ["unknown option", "'size'", "image_size"]),
@@ -76,13 +76,13 @@ def test_the_demo_is_valid_and_overrides_change_it():
         ("detector.dataset.coco.train.annotations=x.json", ["detector.dataset"]),
         ("seeds=[]", ["seeds", "at least 1"]),
         ("seeds=[1, 1]", ["seeds", "repeat"]),
-        ("name=../evil", ["name", "pattern"]),
+        ("name=../evil", ["name", "letters, digits"]),
     ],
 )
-def test_a_value_that_does_not_fit_is_one_sentence_with_file_key_and_choices(override, parts):
+def test_a_value_that_does_not_fit_is_one_sentence_with_override_key_and_choices(override, parts):
     with pytest.raises(ConfigError) as error:
         load_config(StudyConfig, DIGITS, [override])
-    for part in ["digits.yaml", *parts]:
+    for part in [f"override {override!r}: ", *parts]:
         assert part in str(error.value)
 
 

@@ -56,7 +56,7 @@ def test_what_a_method_adds_to_training_is_told_the_scope():
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["detector.prune_scope=fpn"], "prune_scope: Input should be 'backbone' or 'backbone+fpn' (got 'fpn')"),
+        (["detector.prune_scope=fpn"], "prune_scope: 'fpn' does not fit; expected: one of backbone, backbone+fpn"),
         (
             [WITH_FPN, "detector.model={head: c4, strides: [8]}"],
             "prune_scope: backbone+fpn needs model.head: fpn or cascade; c4 has no FPN",
