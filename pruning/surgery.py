@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from pruning.graph.blocks import branch_end, drop_branch
 from pruning.graph.layers import ScatterOutputs, channel_axis, is_depthwise, scatter_outputs, select_inputs
 from pruning.graph.members import Group, Side
+from pruning.modes import evaluation_mode
 from pruning.plan import PruningPlan
 
 
@@ -77,12 +78,8 @@ def check_masked_equals_small(masked: nn.Module, small: nn.Module, batch: Tensor
 
 
 def _evaluate(model: nn.Module, batch: Tensor) -> Tensor:
-    modes = {m: m.training for m in model.modules()}
-    try:
-        out = model.eval()(batch)
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
+    with evaluation_mode(model):
+        out = model(batch)
     outputs = out.values() if isinstance(out, Mapping) else [out]
     return torch.cat([o.flatten() for o in outputs])
 

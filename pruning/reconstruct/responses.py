@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pruning.graph.layers import SelectInputs
+from pruning.modes import evaluation_mode
 
 Calibration = Callable[[nn.Module], Tensor]  # as in methods.method, which imports this module
 Hook = Callable[[nn.Module, Tensor, Tensor], None]
@@ -88,7 +89,6 @@ def observe(model: nn.Module, calibration: Calibration, hooks: Mapping[str, Hook
 @contextmanager
 def hooked(model: nn.Module, hooks: Mapping[str, Hook]) -> Iterator[set[str]]:
     """Evaluation mode and a hook on each named layer; yields the set of those that were passed through so far."""
-    modes = {m: m.training for m in model.modules()}
     seen: set[str] = set()
     handles = []
 
@@ -99,15 +99,13 @@ def hooked(model: nn.Module, hooks: Mapping[str, Hook]) -> Iterator[set[str]]:
 
         handles.append(model.get_submodule(name).register_forward_hook(call))
 
-    try:
-        for name, hook in hooks.items():
-            register(name, hook)
-        model.eval()
-        vars(model)["train"] = lambda mode=True: model
-        yield seen
-    finally:
-        vars(model).pop("train", None)
-        for handle in handles:
-            handle.remove()
-        for module, mode in modes.items():
-            module.training = mode
+    with evaluation_mode(model):
+        try:
+            for name, hook in hooks.items():
+                register(name, hook)
+            vars(model)["train"] = lambda mode=True: model
+            yield seen
+        finally:
+            vars(model).pop("train", None)
+            for handle in handles:
+                handle.remove()
