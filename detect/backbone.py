@@ -1,7 +1,6 @@
 """Any classifier as a Detectron2 backbone."""
 
 import copy
-from collections.abc import Mapping
 from itertools import pairwise
 
 from detectron2.layers import FrozenBatchNorm2d, ShapeSpec
@@ -51,7 +50,6 @@ class ClassifierBackbone(Backbone):
         frozen = _layers_until(layers, ends[freeze_at - 1]) if freeze_at else set()
 
         self.body = cut_off(layers, {f"s{s}": cut for s, cut in features.items()}).train()
-        self.head_keys = frozenset(classifier.state_dict()) - frozenset(self.body.state_dict())
         self._out_features = [f"s{s}" for s in strides]
         self._out_feature_strides = {f"s{s}": s for s in strides}
         self._out_feature_channels = {f"s{s}": cut.channels for s, cut in features.items()}
@@ -65,29 +63,6 @@ class ClassifierBackbone(Backbone):
     def output_shape(self) -> dict[str, ShapeSpec]:
         """Width and stride of each feature, as found in the network."""
         return super().output_shape()
-
-
-def load_classifier(backbone: ClassifierBackbone, state: Mapping[str, Tensor]) -> None:
-    """Load a classifier's weights into the backbone; only the head's may be left over.
-
-    GroupNorm layers that replaced BatchNorm keep their fresh weights. Raises ValueError, listing the
-    names, if a weight of the backbone is missing, has another shape, or is unknown to the classifier.
-    """
-    own = backbone.body.state_dict()
-    fresh = {f"{name}.{leaf}" for name in _group_norms(backbone.body) for leaf in _BATCHNORM_STATE}
-    wanted = own.keys() - fresh
-    missing = sorted(wanted - state.keys())
-    unknown = sorted(state.keys() - own.keys() - fresh - backbone.head_keys)
-    odd = sorted(k for k in wanted & state.keys() if own[k].shape != state[k].shape)
-    for names, problem in (
-        (missing, "are missing from the classifier's weights"),
-        (unknown, "are not weights of the backbone or of the head left off"),
-        (odd, "differ in shape from the backbone's"),
-    ):
-        if names:
-            more = f" and {len(names) - 10} more" if len(names) > 10 else ""
-            raise ValueError(f"{len(names)} names {problem}: {', '.join(names[:10])}{more}")
-    backbone.body.load_state_dict({k: state[k] for k in wanted} | {k: own[k] for k in fresh & own.keys()})
 
 
 def stage_after(classifier: nn.Module, stride: int, *, norm: str = "FrozenBN") -> tuple[nn.Module, int]:
@@ -115,9 +90,6 @@ class FusedFrozenBatchNorm2d(FrozenBatchNorm2d):
 
     def forward(self, x: Tensor) -> Tensor:
         return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
-
-
-_BATCHNORM_STATE = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
 
 
 def _check_arguments(strides: tuple[int, ...], norm: str, freeze_at: int) -> None:
@@ -167,7 +139,3 @@ def _convert_group_norm(module: nn.Module) -> None:
             setattr(module, name, nn.GroupNorm(groups, width, eps=child.eps))
         else:
             _convert_group_norm(child)
-
-
-def _group_norms(body: nn.Module) -> list[str]:
-    return [name for name, module in body.named_modules() if isinstance(module, nn.GroupNorm)]
