@@ -14,8 +14,6 @@ from torch import Tensor, nn
 from pruning.graph.blocks import branch_end
 from pruning.graph.members import Group
 from pruning.methods import Choice, l1_filter
-from pruning.plan import PruningPlan
-from pruning.prune import Arch, make_plan
 from pruning.select import Selection, eligible, keep_indices, select
 
 
@@ -154,18 +152,6 @@ def choose_for_target(target: Target, model: nn.Module, groups: Sequence[Group])
     inputs = {layer: keep_indices(_input_norms(model, layer), n) for layer, n in target.select.items()}
     drop = [block for stage, left in target.blocks.items() for block in _dropped(model, stage, *left)]
     return Choice(keep=keep, select=inputs, drop=tuple(drop))
-
-
-def plan_for_target(
-    name: str, model: nn.Module, groups: Sequence[Group], *, options: Mapping[str, Any] | None = None
-) -> PruningPlan:
-    """The plan of the published shape of this name, with what is kept of `model` chosen by L1 norms.
-
-    `model` and `groups` are the dense network of the target's `arch`, built with `options` (by default the target's).
-    """
-    target = get_target(name)
-    arch = Arch(target.arch, target.options if options is None else options)
-    return make_plan(arch, groups, choose_for_target(target, model, groups))
 
 
 def _input_norms(model: nn.Module, layer: str) -> Tensor:
