@@ -33,6 +33,7 @@ def draw_places(output: Tensor, per_image: int, generator: torch.Generator) -> P
     """`per_image` different positions of each image of (N, O, H, W) or (N, ..., O), all if it has no more."""
     n = output.shape[0]
     rows, columns = output.shape[2:] if output.ndim == 4 else (output[0].numel() // output.shape[-1], 1)
+    # drawn on the CPU whatever the device, so that a seed means the same positions everywhere; (N, rows * columns)
     order = torch.rand(n, rows * columns, generator=generator).argsort(1)[:, :per_image]
     image = torch.arange(n)[:, None].expand_as(order)
     index = [t.flatten().to(output.device) for t in (image, order // columns, order % columns)]
@@ -52,6 +53,7 @@ def patches(layer: nn.Module, x: Tensor, places: Places, positions: Tensor) -> T
         return read.reshape(len(read), *positions.shape)
     assert isinstance(layer, nn.Conv2d)
     mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
+    # Gathered by hand, not by `unfold`: of all positions only the sampled ones are formed.
     padded = F.pad(x[:, channels], layer._reversed_padding_repeated_twice, mode=mode)
     kernel_rows, kernel_columns = (torch.arange(k, device=x.device) for k in layer.kernel_size)
     row = places.row[:, None] * layer.stride[0] + kernel_rows * layer.dilation[0]  # (S, kh)
@@ -103,6 +105,7 @@ def hooked(model: nn.Module, hooks: Mapping[str, Hook]) -> Iterator[set[str]]:
         try:
             for name, hook in hooks.items():
                 register(name, hook)
+            # an instance's attribute comes before the class's method: a network around calls it, and nothing happens
             vars(model)["train"] = lambda mode=True: model
             yield seen
         finally:
