@@ -33,11 +33,6 @@ class GivenWeights:
     notes: tuple[str, ...]
 
 
-def read_weights_file(path: Path) -> dict[str, Tensor]:
-    """Tensors by name, as `read_given_weights`."""
-    return read_given_weights(path).tensors
-
-
 def read_given_weights(path: Path) -> GivenWeights:
     """The weights in a file, without what is around them.
 

@@ -1,1 +1,58 @@
-"""Any classifier as a Detectron2 detector."""
+"""Any classifier as a Detectron2 detector.
+
+`Backbone` is a Detectron2 backbone made of a classifier, for a project of your own; here a pruned one in Faster R-CNN:
+
+    import torch, torchvision, pruning, detect
+    from detectron2.config import get_cfg
+    from detectron2.modeling import BACKBONE_REGISTRY, FPN, build_model
+    from detectron2.modeling.backbone.fpn import LastLevelMaxPool
+
+    classifier, image = torchvision.models.resnet50(weights="DEFAULT"), torch.randn(1, 3, 224, 224)
+    groups = pruning.find_groups(classifier, image)
+    small = pruning.prune(classifier, groups, "l1_filter", pruning.Selection(ratio=0.5), batch=image).model
+
+    @BACKBONE_REGISTRY.register()
+    def small_resnet_fpn(cfg, input_shape):
+        features = detect.Backbone(small, norm="FrozenBN", freeze_at=2)
+        return FPN(features, list(features.output_shape()), cfg.MODEL.FPN.OUT_CHANNELS, top_block=LastLevelMaxPool())
+
+    cfg = get_cfg()
+    cfg.merge_from_file("Base-RCNN-FPN.yaml")
+    cfg.MODEL.BACKBONE.NAME = "small_resnet_fpn"
+    cfg.MODEL.WEIGHTS = ""  # those of the classifier are in it
+    cfg.INPUT.FORMAT = "RGB"  # pixels as torchvision's classifiers expect them
+    cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]
+    detector = build_model(cfg)
+
+`build_detector` does all that from one `DetectorSettings`:
+
+    detector, cfg = detect.build_detector(small, settings=detect.DetectorSettings(num_classes=80, freeze_at=2))
+
+Detectron2 is imported when one of these names is first used; training classifiers does without it.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from detect.backbone import ClassifierBackbone as Backbone
+    from detect.build import build_detector
+    from detect.detector_config import DetectorSettings
+
+__all__ = ["Backbone", "DetectorSettings", "build_detector"]
+
+
+def __getattr__(name: str) -> Any:
+    """The names above, imported late (PEP 562)."""
+    if name == "Backbone":
+        from detect.backbone import ClassifierBackbone
+
+        return ClassifierBackbone
+    if name == "build_detector":
+        from detect.build import build_detector
+
+        return build_detector
+    if name == "DetectorSettings":
+        from detect.detector_config import DetectorSettings
+
+        return DetectorSettings
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,7 +1,7 @@
 """Any classifier as a Detectron2 backbone."""
 
 import copy
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from itertools import pairwise
 
 from detectron2.layers import FrozenBatchNorm2d, ShapeSpec
@@ -53,14 +53,12 @@ class ClassifierBackbone(Backbone):
         frozen = _layers_until(layers, ends[freeze_at - 1]) if freeze_at else set()
 
         self.body = cut_off(layers, {f"s{s}": cut for s, cut in features.items()}).train()
-        self.head_keys = frozenset(classifier.state_dict()) - frozenset(self.body.state_dict())
         self._out_features = [f"s{s}" for s in strides]
         self._out_feature_strides = {f"s{s}": s for s in strides}
         self._out_feature_channels = {f"s{s}": cut.channels for s, cut in features.items()}
         with scatters_kept(self.body):
             _freeze(self.body, frozen)
-            converted = _convert_norms(self.body, norm)
-        self.fresh_keys = frozenset(f"{name}.{leaf}" for name in converted if norm == "GN" for leaf in _BATCHNORM_STATE)
+            _convert_norms(self.body, norm)
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         return self.body(x)
@@ -68,29 +66,6 @@ class ClassifierBackbone(Backbone):
     def output_shape(self) -> dict[str, ShapeSpec]:
         """Width and stride of each feature, as found in the network."""
         return super().output_shape()
-
-
-def load_classifier(backbone: ClassifierBackbone, state: Mapping[str, Tensor]) -> None:
-    """Load a classifier's weights into the backbone; only the head's may be left over.
-
-    GroupNorm layers that replaced BatchNorm keep their fresh weights. Raises ValueError, listing the
-    names, if a weight of the backbone is missing, has another shape, or is unknown to the classifier.
-    """
-    own = backbone.body.state_dict()
-    fresh = backbone.fresh_keys
-    wanted = own.keys() - fresh
-    missing = sorted(wanted - state.keys())
-    unknown = sorted(state.keys() - own.keys() - fresh - backbone.head_keys)
-    odd = sorted(k for k in wanted & state.keys() if own[k].shape != state[k].shape)
-    for names, problem in (
-        (missing, "are missing from the classifier's weights"),
-        (unknown, "are not weights of the backbone or of the head left off"),
-        (odd, "differ in shape from the backbone's"),
-    ):
-        if names:
-            more = f" and {len(names) - 10} more" if len(names) > 10 else ""
-            raise ValueError(f"{len(names)} names {problem}: {', '.join(names[:10])}{more}")
-    backbone.body.load_state_dict({k: state[k] for k in wanted} | {k: own[k] for k in fresh & own.keys()})
 
 
 def stage_after(classifier: nn.Module, stride: int, *, norm: str = "FrozenBN") -> tuple[nn.Module, int]:
@@ -120,9 +95,6 @@ class FusedFrozenBatchNorm2d(FrozenBatchNorm2d):
         return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
 
 
-_BATCHNORM_STATE = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
-
-
 def _check_arguments(strides: tuple[int, ...], norm: str, freeze_at: int) -> None:
     if not strides or any(b != 2 * a for a, b in pairwise(strides)):
         raise ValueError(f"strides={strides} must double from one to the next, such as (4, 8, 16, 32)")
@@ -149,16 +121,15 @@ def _freeze(body: nn.Module, layers: set[str]) -> None:
     _replace_norms(body, _frozen, layers)
 
 
-def _convert_norms(body: nn.Module, norm: str) -> list[str]:
-    """Replace the BatchNorm layers of `body`, in place; returns their names."""
-    if norm == "BN":
-        return []
-    return _replace_norms(body, {"FrozenBN": _frozen, "SyncBN": _synchronised, "GN": _group_norm}[norm])
+def _convert_norms(body: nn.Module, norm: str) -> None:
+    """Replace the BatchNorm layers of `body`, in place."""
+    if norm != "BN":
+        _replace_norms(body, {"FrozenBN": _frozen, "SyncBN": _synchronised, "GN": _group_norm}[norm])
 
 
 def _replace_norms(
     body: nn.Module, replacement: Callable[[_BatchNorm], nn.Module], only: Collection[str] | None = None
-) -> list[str]:
+) -> None:
     """Put `replacement(layer)` in the place of each BatchNorm (of the names `only`); what it wraps stays behind it."""
     modules = dict(body.named_modules(remove_duplicate=False))
     norms = {name: m for name, m in modules.items() if isinstance(m, _BatchNorm) and (only is None or name in only)}
@@ -166,7 +137,6 @@ def _replace_norms(
     for name, norm in norms.items():
         parent, _, leaf = name.rpartition(".")
         setattr(body.get_submodule(parent), leaf, new[id(norm)])
-    return list(norms)
 
 
 def _frozen(norm: _BatchNorm) -> nn.Module:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from pruning.modes import evaluation_mode
 from training.norm_layers import ThenChildren
 
 # Not square, and 2 : 3: the output of a fixed-size pooling, or channels-last activations (N, H, W, C),
@@ -139,18 +140,14 @@ def cut_between(layers: fx.GraphModule, start: Cut, end: Cut) -> fx.GraphModule:
 def _propagate(layers: fx.GraphModule) -> dict[fx.Node, Tensor | tuple]:
     """The activations that depend on the image by data flow (not through a shape), by node."""
     recorder = _Recorder(layers)
-    was_training = layers.training
-    layers.eval()
     try:
-        with torch.no_grad():
+        with evaluation_mode(layers), torch.no_grad():
             recorder.run(torch.zeros(1, 3, _PROBE_HEIGHT, _PROBE_WIDTH))
     except (AssertionError, RuntimeError) as error:  # a transformer's fixed image size, for one
         raise ValueError(
             f"the network cannot take a {_PROBE_WIDTH} x {_PROBE_HEIGHT} image, so it cannot be a backbone: "
             + str(error).splitlines()[0]
         ) from error
-    finally:
-        layers.train(was_training)
     return recorder.activations
 
 

@@ -76,31 +76,37 @@ def _curve(
     split: Split, label: int, found: list[tuple[int, tuple[float, ...]]]
 ) -> tuple[np.ndarray, np.ndarray] | None:
     """Recall and precision after each detection of a class, best score first; None if no box is to be found."""
+    # by image: the boxes of this class; recall is over those that are not difficult
     truth = [[box for box in image.boxes if box.label == label] for image in split.images]
     wanted = sum(not box.difficult for boxes in truth for box in boxes)
     if wanted == 0:
         return None
     images = np.array([image for image, _ in found], dtype=np.int64)
-    rows = np.array([row for _, row in found], dtype=np.float64).reshape(-1, 5)
+    rows = np.array([row for _, row in found], dtype=np.float64).reshape(-1, 5)  # score, x0, y0, x1, y1
     matched = np.full(len(rows), -1)  # which box, numbered over all images; -1: none
     ignored = np.zeros(len(rows), dtype=bool)
-    first = np.cumsum([0, *map(len, truth)])
+    first = np.cumsum([0, *map(len, truth)])  # the number of each image's first box
     by_image = np.argsort(images, kind="stable")
+    # Image by image: only boxes of the same picture can match. Which of them a detection is for follows from overlap
+    # alone, taken or not, so it does not depend on the order of the detections; VOC's development kit does the same.
     for here in np.split(by_image, np.flatnonzero(np.diff(images[by_image])) + 1):
         image = images[here[0]] if len(here) else -1
         if image < 0 or not truth[image]:
             continue
         corners = np.array([_annotated(box.xywh) for box in truth[image]])
-        shared = overlaps(rows[here, 1:], corners)
+        shared = overlaps(rows[here, 1:], corners)  # (detections, boxes)
         best = shared.argmax(axis=1)
         hit = shared[np.arange(len(here)), best] > _IOU
         ignored[here] = hit & np.array([box.difficult for box in truth[image]])[best]
         matched[here] = np.where(hit, first[image] + best, -1)
     order = np.argsort(-rows[:, 0])  # Detectron2's sort: with another, ties would fall otherwise
     matched, ignored = matched[order], ignored[order]
+    # From here on by falling score. `unique` gives the first place of each box number: the best detection on that box.
+    # The others on it are misses, as are those on none (-1, whose first place is taken out again below).
     right = np.zeros(len(rows), dtype=bool)
-    right[np.unique(matched, return_index=True)[1]] = True  # of several on one box, the best score
+    right[np.unique(matched, return_index=True)[1]] = True
     right &= (matched >= 0) & ~ignored
+    # a detection on a difficult box is neither hit nor miss: the curve stays where it is
     hits, misses = np.cumsum(right), np.cumsum(~right & ~ignored)
     return hits / wanted, hits / np.maximum(hits + misses, np.finfo(np.float64).eps)
 

@@ -6,7 +6,7 @@ import re
 import time
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -17,6 +17,7 @@ from torch._C import Value
 
 from pruning.graph.layers import is_batch_norm
 from pruning.masks import Masks
+from pruning.modes import evaluation_mode
 
 # Operators that multiply and add up: one of these that the counter has no formula for is an error, any other is free.
 _PRODUCT = re.compile(
@@ -105,7 +106,7 @@ def measure_latency(
 ) -> dict[str, float]:
     """Median milliseconds of one forward pass of each model, taken in turn so that they share the machine's drift."""
     seconds: dict[str, list[float]] = {name: [] for name in models}
-    with _evaluating(models.values()), torch.inference_mode():
+    with evaluation_mode(*models.values()), torch.inference_mode():
         for i in range(warmup + rounds):
             for name, model in models.items():
                 start = time.perf_counter()
@@ -118,19 +119,6 @@ def measure_latency(
 
 
 @contextmanager
-def _evaluating(models: Iterable[nn.Module]) -> Iterator[None]:
-    """Evaluation mode; the modes are restored."""
-    modes = {m: m.training for model in models for m in model.modules()}
-    try:
-        for module in modes:
-            module.training = False
-        yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
-
-
-@contextmanager
 def _quiet(model: nn.Module) -> Iterator[None]:
     """Evaluation mode without fvcore's and the tracer's log lines; the modes are restored."""
     logger = logging.getLogger("fvcore")
@@ -139,7 +127,7 @@ def _quiet(model: nn.Module) -> Iterator[None]:
     try:
         torch.backends.mha.set_fastpath_enabled(False)  # one opaque operator otherwise
         logger.setLevel(logging.ERROR)
-        with _evaluating([model]):
+        with evaluation_mode(model):
             yield
     finally:
         logger.setLevel(level)
@@ -156,16 +144,13 @@ def map_areas(model: nn.Module, example: Tensor) -> dict[str, int]:
     names: dict[nn.Module, str] = {
         m: name for name, m in model.named_modules() if isinstance(m, nn.Conv2d | nn.Linear) or is_batch_norm(m)
     }
-    modes = {m: m.training for m in model.modules()}
     hooks = [layer.register_forward_hook(note) for layer in names]
     try:
-        with torch.no_grad():
-            model.eval()(example)
+        with evaluation_mode(model), torch.no_grad():
+            model(example)
     finally:
         for hook in hooks:
             hook.remove()
-        for module, mode in modes.items():
-            module.training = mode
     return areas
 
 

@@ -8,6 +8,8 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from pruning.modes import evaluation_mode
+
 
 def recalibrate(model: nn.Module, batches: Iterable[Any]) -> int:
     """Replace running means and variances by their plain averages over `batches`; returns the number of batches.
@@ -30,16 +32,15 @@ def recalibrate(model: nn.Module, batches: Iterable[Any]) -> int:
 @contextmanager
 def _estimating(model: nn.Module, norms: list[_BatchNorm]) -> Iterator[None]:
     """BatchNorm in training mode with a cumulative average, all else in evaluation mode; modes are restored."""
-    modes = {m: m.training for m in model.modules()}
     momenta = {norm: norm.momentum for norm in norms}
     before = {norm: {key: t.clone() for key, t in norm.named_buffers()} for norm in norms}
     try:
-        model.eval()
-        for norm in norms:
-            norm.reset_running_stats()
-            norm.momentum = None  # type: ignore[assignment]  # None is PyTorch's word for a cumulative average
-            norm.train()
-        yield
+        with evaluation_mode(model):
+            for norm in norms:
+                norm.reset_running_stats()
+                norm.momentum = None  # type: ignore[assignment]  # None is PyTorch's word for a cumulative average
+                norm.train()
+            yield
     except BaseException:
         for norm in norms:
             for key, tensor in norm.named_buffers():
@@ -48,5 +49,3 @@ def _estimating(model: nn.Module, norms: list[_BatchNorm]) -> Iterator[None]:
     finally:
         for norm in norms:
             norm.momentum = momenta[norm]
-        for module, mode in modes.items():
-            module.training = mode

@@ -40,6 +40,7 @@ def keep_largest(scores: Mapping[str, Tensor], n_keep: int) -> Masks:
         raise ValueError(f"{n_keep} weights cannot be kept: there are {pooled.numel()} in {len(sizes)} layers")
     for part in pooled.split(sizes):
         part[part.argmax()] = torch.inf  # argmax is the first of equals
+    # the score of the last that stays; of those that share it, as many of the first as there is room for
     cut = pooled.kthvalue(pooled.numel() - n_keep + 1).values
     kept = pooled > cut
     ties = (pooled == cut).nonzero().flatten()
@@ -68,7 +69,7 @@ def keep_per_layer(scores: Mapping[str, Tensor], selection: Selection) -> Masks:
 
 
 def ratio_of(parameter: str, selection: Selection) -> float:
-    """The fraction that `selection` removes from the weight of a layer."""
+    """The fraction that `selection` removes from the weight of a layer: of the patterns that fit, the first counts."""
     layer = parameter.removesuffix(".weight")
     by_pattern = (r for pattern, r in (selection.layers or {}).items() if fnmatchcase(layer, pattern))
     return next(by_pattern, selection.stage_ratios()[0])

@@ -10,6 +10,7 @@ from pruning.graph.blocks import branch_end, drop_branch
 from pruning.graph.dataflow import trace_flow
 from pruning.graph.layers import ScatterOutputs, channel_axis, is_depthwise, scatter_outputs, select_inputs
 from pruning.graph.members import Group, Side
+from pruning.modes import evaluation_mode
 from pruning.plan import PruningPlan, removed_positions
 
 _NO_DOUBT = 1e-5  # a relative difference that float32 rounding explains without amplification
@@ -110,12 +111,8 @@ def _tells_nothing(outputs: Tensor, n_images: int) -> bool:
 
 
 def _evaluate(model: nn.Module, batch: Tensor) -> Tensor:
-    modes = {m: m.training for m in model.modules()}
-    try:
-        out = model.eval()(batch)
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
+    with evaluation_mode(model):
+        out = model(batch)
     outputs = out.values() if isinstance(out, Mapping) else [out]
     return torch.cat([o.flatten() for o in outputs])
 

@@ -15,8 +15,7 @@ from pruning.achieved import achieved
 from pruning.graph.blocks import branch_end
 from pruning.graph.members import Group
 from pruning.methods import Choice, Request, l1_filter
-from pruning.plan import PruningPlan
-from pruning.prune import Arch, Pruned, make_plan, prune_by_choice
+from pruning.prune import Arch, Pruned, prune_by_choice
 from pruning.select import Selection, eligible, keep_indices, select
 
 
@@ -165,18 +164,6 @@ def prune_to_shape(model: nn.Module, arch: Arch, groups: Sequence[Group], target
     if target.blocks:
         found = replace(found, asked=None)
     return replace(prune_by_choice(model, arch, groups, choice, batch=batch), achieved=found)
-
-
-def plan_for_target(
-    name: str, model: nn.Module, groups: Sequence[Group], *, options: Mapping[str, Any] | None = None
-) -> PruningPlan:
-    """The plan of the published shape of this name, with what is kept of `model` chosen by L1 norms.
-
-    `model` and `groups` are the dense network of the target's `arch`, built with `options` (by default the target's).
-    """
-    target = get_target(name)
-    arch = Arch(target.arch, target.options if options is None else options)
-    return make_plan(arch, groups, choose_for_target(target, model, groups))
 
 
 def _input_norms(model: nn.Module, layer: str) -> Tensor:

@@ -1,7 +1,9 @@
 """The rules that a program can check: where imports point, what is never called, how long files get."""
 
 import ast
+import re
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -9,10 +11,12 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("pruning", "training", "classify", "detect", "study", "tools")  # each may import those before it
 MODULES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
+FACES = ("pruning", "classify", "detect")  # whose `__all__` is what users import
 ROOMS = ("config", "stages", "plan", "report", "run")  # of study/, each may import those before it
 MODULE_LINES = 300
 LAUNCHER_LINES = 70
 INSTALLER = ROOT / "tools" / "install.py"
+CALLERS = sorted([*MODULES, *(ROOT / "benchmarks").rglob("*.py")])
 
 
 def name_of(path):
@@ -124,6 +128,61 @@ def test_rooms_of_the_study_follow_time():
     assert list(imports_of_later_rooms(import_graph())) == []
     later = imports_of_later_rooms({"study.config.load": {"study.plan.steps"}, "study.run.study": {"study.config"}})
     assert list(later) == ["study.config.load imports study.plan.steps"]
+
+
+def public_definitions(tree):
+    """Names of a module's public functions and classes, but for those that a decorator hands to a registry."""
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
+            registered = any(".register" in ast.unparse(decorator) for decorator in node.decorator_list)
+            yield from () if registered else (node.name,)
+
+
+def names_used(tree):
+    """Every name that the code of a module reads, and those of "module:function" in its strings.
+
+    An import alone is no use: `__init__` may offer a name that nobody takes. What a package offers to users is.
+    """
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name):
+            yield node.id
+        elif isinstance(node, ast.Attribute):
+            yield node.attr
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield from re.findall(r"^[\w.]+:(\w+)$", node.value)
+
+
+def offered(tree):
+    """The names in a module's `__all__`."""
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
+            yield from ast.literal_eval(node.value)
+
+
+def uncalled(trees, defined_in, faces):
+    """Path and name of each public function or class in `defined_in` that no code uses and no face offers."""
+    used = Counter(name for tree in trees.values() for name in names_used(tree))
+    used.update(name for path in faces for name in offered(trees[path]))
+    for path in defined_in:
+        yield from (f"{path}: {name}" for name in public_definitions(trees[path]) if not used[name])
+
+
+def test_every_public_function_has_a_caller_outside_the_tests():
+    """Or is part of the face of a package, which is for users. What only a test calls is no part of the program."""
+    trees = {name_of(path): ast.parse(path.read_text(encoding="utf-8")) for path in CALLERS}
+    defined_in = [name for name in trees if not name.startswith(("tools/", "benchmarks/"))]
+    assert list(uncalled(trees, defined_in, [f"{package}/__init__.py" for package in FACES])) == []
+
+
+def test_function_without_a_caller_is_found():
+    code = {
+        "a": "def dead(): ...\ndef used(): ...\ndef late(): ...\nclass Offered: ...\n@R.register()\ndef given(): ...",
+        "b": "from a import dead, used\nused()\nKIND = 'a:late'\ndef _private(): ...",
+        "face": "from a import Offered\n__all__ = ['Offered']",
+    }
+    trees = {name: ast.parse(text) for name, text in code.items()}
+    assert list(uncalled(trees, ["a", "b"], ["face"])) == ["a: dead"]
+    assert list(uncalled(trees, ["a"], [])) == ["a: dead", "a: Offered"]
 
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)

@@ -1,7 +1,7 @@
 """Detection data sets: read once into memory and checked, without Detectron2; loader.py hands them out to it."""
 
 from detect.data.check import check_apart, check_classes, check_dataset
-from detect.data.classes import MatchedDataset, with_boxes_only
+from detect.data.classes import MatchedDataset
 from detect.data.coco import CocoDataset
 from detect.data.records import DetectionDataset, class_names
 from detect.data.voc import JoinedDataset, VocDataset
@@ -18,5 +18,4 @@ __all__ = [
     "check_classes",
     "check_dataset",
     "class_names",
-    "with_boxes_only",
 ]

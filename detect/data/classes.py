@@ -51,11 +51,6 @@ def match_classes(train: Split, test: Split) -> tuple[Split, Split]:
     )
 
 
-def with_boxes_only(split: Split) -> Split:
-    """A split alone without the classes that have no box, which its notes name."""
-    return match_classes(split, replace(split, images=(), notes=()))[0]
-
-
 def _notes_on_train(train: Split, test: Split, classes: tuple[str, ...]) -> Iterator[str]:
     trained, tested = _boxes_by_name(train), _boxes_by_name(test)
     for name in train.classes:

@@ -65,7 +65,7 @@ def cost_of_widths(
     selecting = [place for place in places if place.readers]
 
     def cost(widths: Widths) -> int:
-        kept = {name: tuple(range(width)) for name, width in widths.items()}
+        kept = {name: tuple(range(width)) for name, width in widths.items()}  # which ones does not matter for the cost
         _, select = keep_and_select(selecting, kept, model)
         keep = {name: kept[name] for name in kept.keys() & dense.keys()}
         plan = PruningPlan(type(model).__name__, {}, keep, {name: dense[name] for name in keep}, select)
@@ -87,6 +87,7 @@ def fit(
     Neither `counts_at` nor `cost` may fall as its argument grows. Of two equally near counts the cheaper are taken.
     Raises ValueError for a target that the two ends do not bracket.
     """
+    # `below` costs at most the target and `above` at least that, from here to the end
     below, above = dict(counts_at(low)), dict(counts_at(high))
     lowest, highest = cost(below), cost(above)
     if not lowest <= target <= highest:
@@ -94,6 +95,7 @@ def fit(
     for _ in range(_HALVINGS):
         middle = (low + high) / 2
         counts = dict(counts_at(middle))
+        # counting a network takes a forward pass, and most of the late halvings give counts that are known
         if counts == below or (counts != above and cost(counts) <= target):
             low, below = middle, counts
         else:

@@ -92,6 +92,7 @@ def pattern_from_plan(
     if not counts:
         raise ValueError(f"the plan for {plan.arch!r} narrows and selects no channels, so it has no pattern of widths")
     stages = stages_of(counts, areas)
+    # channels are added up before dividing, so that wide layers count for more than narrow ones of their stage
     kept = [0] * (max(stages.values()) + 1)
     dense = list(kept)
     for name, stage in stages.items():
@@ -108,6 +109,7 @@ def pattern_from_masks(masks: Masks, areas: Mapping[str, int]) -> Pattern:
         members = [masks[name] for name, s in stages.items() if s == stage]
         small = [mask.flatten(0, 1).flatten(1) for mask in members if mask.shape[2:] == (3, 3)]  # (out * in, 9)
         rest = [mask.flatten() for mask in members if mask.shape[2:] != (3, 3)]
+        # over all 3x3 kernels of the stage, (9,); a stage that has none of a sort takes the mean of the other sort
         kernel = torch.cat(small).double().mean(0).tolist() if small else None
         other = float(torch.cat(rest).double().mean()) if rest else sum(kernel or ()) / 9
         kernels.append(tuple(kernel or [other] * 9))

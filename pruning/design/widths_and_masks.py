@@ -115,6 +115,8 @@ def design_widths(pattern: Pattern, dense: Dense, free: Sequence[NormChannels], 
     largest = max(pattern.widths)  # only proportions count: every flat pattern is the same
     shares = _by_layer([share / largest for share in pattern.widths], pattern, stages)
 
+    # The pattern gives proportions only, and one factor, the scale, makes widths of them. At scale 0 every layer has
+    # one channel, at 1 / (smallest share) each is whole, and no width falls as the scale grows, which `fit` relies on.
     def counts_at(scale: float) -> dict[str, int]:
         return {name: max(1, min(width, round(width * shares[name] * scale))) for name, width in widths.items()}
 
@@ -137,11 +139,14 @@ def share_out(total: int, amounts: Mapping[str, float], limits: Mapping[str, int
     def exact_at(scale: float) -> dict[str, float]:
         return {name: max(1.0, min(limit, amounts[name] * scale)) for name, limit in limits.items()}
 
+    # Whole numbers first leave out what rounding will do: the scale at which the fractions add up to the total. The sum
+    # grows with the scale from ones (0) to limits (the largest of these quotients).
     low, high = 0.0, max(limit / amounts[name] for name, limit in limits.items())
     for _ in range(_HALVINGS):
         middle = (low + high) / 2
         low, high = (middle, high) if sum(exact_at(middle).values()) < total else (low, middle)
     exact = exact_at(high)
+    # less than one each is missing now, fewer in all than there are names; bisection may leave 2.9999999 for 3
     counts = {name: int(amount + _TOLERANCE) for name, amount in exact.items()}
     # rounded, so that equal remainders are equal in floating point, too
     by_remainder = sorted(counts, key=lambda name: round(counts[name] - exact[name], 6))
@@ -164,9 +169,9 @@ def design_masks(
     def counts_at(scale: float) -> dict[Place, int]:
         counts: dict[Place, int] = {}
         for name, weight in weights.items():
-            slices = weight.shape[0] * weight.shape[1]
+            slices = weight.shape[0] * weight.shape[1]  # (O, I, kh, kw): so many weights at each kernel position
             row = [min(slices, round(slices * density * scale)) for density in densities[name]]
-            row[row.index(max(row))] = max(1, *row)
+            row[row.index(max(row))] = max(1, *row)  # a layer without any weight would cut the network in two
             counts |= {(name, position): n for position, n in enumerate(row)}
         return counts
 
@@ -176,7 +181,7 @@ def design_masks(
         price = {name: areas[name] if macs else 1 for name in weights}
         whole = count_macs(dense.model, dense.example) if macs else count_params(dense.model)  # type: ignore[arg-type]
         others = whole - sum(weight.numel() * price[name] for name, weight in weights.items())
-        target = goal.target(whole) - others
+        target = goal.target(whole) - others  # what is not masked (BatchNorm, linear layers, ...) is paid for in full
         counts = fit(counts_at, lambda n: sum(k * price[name] for (name, _), k in n.items()), target, 0, highest)
     else:
         total = sum(weight.numel() for weight in weights.values())

@@ -22,11 +22,12 @@ Kept = dict[str, tuple[int, ...]]
 
 @dataclass(frozen=True)
 class NormChannels:
-    """Channels that are kept or removed by the scales of `norms`; several only where a shortcut adds them up, none
-    where something else decides.
+    """Channels that are kept or removed together, and the BatchNorms whose scales say how much they matter.
 
-    `unit` carries name, width and stage to the selection: the group itself, or, where `readers` (layers that select
-    their inputs) is not empty, a stand-in named as the BatchNorm. `channels` are those of the BatchNorm that count.
+    `norms`: one as a rule; several where a shortcut adds up what they scale; none where scales have no say, as in a
+    design. `unit` carries name, width and stage to the selection: the group itself, or, where `readers` (layers that
+    select their inputs) is not empty, a stand-in named as the BatchNorm. `channels` are those of the BatchNorm that
+    count.
     """
 
     unit: Group
@@ -82,8 +83,10 @@ def input_selections(model: nn.Module, groups: Sequence[Group]) -> list[NormChan
 
 def _decided(model: nn.Module, groups: Sequence[Group], norms: Sequence[str]) -> list[NormChannels]:
     flow = trace_flow(model)
+    # groups first: a BatchNorm that scales a group alone narrows it, and only the others may select
     found = [made for group in groups if (made := _narrowed(group, model, norms, flow)) is not None]
     decided = {member.layer for item in found for member in item.unit.members}
+    # a stand-in is in no group, so its stage is that of the groups in the same top-level module (layer1, layer2, ...)
     stages = {group.name.partition(".")[0]: group.stage for group in groups if group.stage >= 0}
     for name in norms:
         if name not in decided and (made := _selected(name, model, flow, stages)) is not None:
@@ -135,10 +138,13 @@ def _narrowed(group: Group, model: nn.Module, norms: Sequence[str], flow: Flow) 
     if group.fixed:
         return None
     inside = {member.layer for member in group.members if member.side == "out"}
+    # on a trunk several layers add up into the same channels, and each must be scaled before the sum
     chains = [_scales_behind(producer, inside, model, norms, flow) for producer in group.producers]
     if not all(chains):
         return None
     layers = {name: module for name, module in model.named_modules() if name in inside}
+    # A BatchNorm of the group in no chain stands behind a sum or a concatenation, or is not asked. As wide as the
+    # group it sees these channels alone, and its scale is left out of account; a wider one ranks them among others.
     for name in layers.keys() - {name for chain in chains for name in chain}:
         if is_batch_norm(layers[name]) and len(layers[name].state_dict()["weight"]) != group.width:
             return None
@@ -149,6 +155,8 @@ def _scales_behind(
     producer: str, inside: Collection[str], model: nn.Module, norms: Sequence[str], flow: Flow
 ) -> list[str]:
     """The BatchNorms that scale a layer's channels one after the other, through depthwise convolutions in between."""
+    # Follow the one layer that reads what was reached and nothing else; a fork, a sum or a dense layer ends the chain.
+    # A depthwise convolution has one kernel a channel, so what it computes is the same channel still.
     found: list[str] = []
     layer = producer
     while True:
@@ -172,6 +180,7 @@ def _selected(name: str, model: nn.Module, flow: Flow, stages: Mapping[str, int]
     if not all(isinstance(layer, nn.Linear) or _is_plain_conv(layer) for layer in layers):
         return None
     width = len(model.get_submodule(name).state_dict()["weight"])  # a frozen BatchNorm's is a buffer
+    # None: reads all. In a network that was pruned before, readers have a selection, and choose among that from now on.
     selected = {tuple(layer.inputs.tolist()) if isinstance(layer, SelectInputs) else None for layer in layers}
     channels = selected.pop()
     if selected or (channels is not None and max(channels) >= width):

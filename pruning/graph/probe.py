@@ -36,6 +36,8 @@ def leaks(model: nn.Module, example: Tensor, groups: Sequence[Group]) -> dict[st
         return {}
     if len(groups) == 1:
         return {groups[0].name: found}
+    # All groups at once first: most networks are clean, and one forward pass says so. Else the guilty ones are looked
+    # for by halves. If each half is clean alone, only their meeting leaks, and none of them is to be trusted.
     half = len(groups) // 2
     parts = leaks(model, example, groups[:half]) | leaks(model, example, groups[half:])
     return parts or {group.name: found for group in groups}
@@ -57,6 +59,7 @@ def _draw(groups: Sequence[Group]) -> _Marks:
         for member in group.members:
             places = marks.outputs if member.side == "out" else marks.inputs
             marked = places.setdefault(member.layer, set())
+            # not all of them: a shuffle among a group's own channels would go unseen
             for channel in order[: max(1, group.width // 2)]:
                 marked.update(member.positions[channel])
     return marks
@@ -89,6 +92,7 @@ def _watched(name: str, layer: nn.Module, marks: _Marks) -> Iterator[None]:
         if not bool(nan.any()):
             return None
         axis = _axis(layer, args[0])
+        # channels first, all else flat: (C, ...) -> indices of the channels with a NaN anywhere
         seen = set(nan.transpose(0, axis).flatten(1).any(1).nonzero().flatten().tolist())
         if not seen <= expected:
             marks.leaks.append(name)

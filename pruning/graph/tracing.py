@@ -10,6 +10,8 @@ import torch_pruning as tp
 from torch import Tensor, nn
 from torch_pruning.dependency import index_mapping
 
+from pruning.modes import evaluation_mode
+
 
 def trace(model: nn.Module, example: Tensor) -> tp.DependencyGraph:
     """The graph of `model` on the input batch `example`; ValueError for a network that cannot be traced.
@@ -39,19 +41,15 @@ def _outputs(out: object) -> list[Tensor]:
 @contextmanager
 def traceable(model: nn.Module) -> Iterator[None]:
     """Evaluation mode and gradients for all parameters while tracing; both restored."""
-    training = {m: m.training for m in model.modules()}
     frozen = [p for p in model.parameters() if not p.requires_grad]
     try:
-        with remembers_nothing(model), torch.enable_grad():
-            model.eval()
+        with evaluation_mode(model), remembers_nothing(model), torch.enable_grad():
             for p in frozen:
                 p.requires_grad_(True)
             yield
     finally:
         for p in frozen:
             p.requires_grad_(False)
-        for m, mode in training.items():
-            m.training = mode
 
 
 @contextmanager

@@ -51,20 +51,6 @@ class LotteryOptions:
             )
 
 
-def ticket_schedule(rate: float, rounds: int) -> tuple[float, ...]:
-    """Kept share after each round that removes `rate` of what is left: (1 - rate)^1, ..., (1 - rate)^rounds."""
-    if not 0 < rate < 1 or rounds < 1:
-        raise ValueError(f"a ticket needs 0 < rate < 1 and at least one round, not rate={rate}, rounds={rounds}")
-    return tuple((1 - rate) ** i for i in range(1, rounds + 1))
-
-
-def round_rate(ratio: float, rounds: int) -> float:
-    """The fraction of the remaining weights to remove in each of `rounds` rounds, so that `ratio` of all is gone."""
-    if not 0 < ratio < 1 or rounds < 1:
-        raise ValueError(f"a ticket needs 0 < ratio < 1 and at least one round, not ratio={ratio}, rounds={rounds}")
-    return 1 - (1 - ratio) ** (1 / rounds)
-
-
 def rewind(model: nn.Module, original: Mapping[str, Tensor], masks: Masks) -> None:
     """Make `model` the ticket, in place: the whole `original` state (BatchNorm's statistics too), then the masks.
 

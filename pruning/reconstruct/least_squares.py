@@ -70,6 +70,8 @@ class PatchSums:
             self.cross.addmm_(columns.T, error.to(self.gram))
 
     def contributions(self) -> tuple[Tensor, Tensor]:
+        # G[c, d] = sum_s,o x[s,o,c] x[s,o,d] is the sum over the (K, K) block (c, d) of P * V: P holds the products of
+        # inputs, V = W^T W those of weights. Rows are taken in chunks, because V is as large as P.
         _, channels, size = self.slices.shape
         step = max(1, _CHUNK // (size * len(self.gram)))
         parts = []
@@ -78,6 +80,7 @@ class PatchSums:
             block = self.gram[rows] * (self.scaled[:, rows].T @ self.scaled)
             parts.append(block.reshape(-1, size, channels, size).sum((1, 3)).double())
         gram = torch.cat(parts)
+        # the target is the present output, sum_d x_d, and what the error adds: b_c = sum_d G[c, d] + sum x_c error
         error = (self.cross * self.error_scale * self.scaled.T).reshape(channels, -1).double().sum(1)
         return gram, gram.sum(1) + error
 
@@ -86,6 +89,7 @@ class PatchSums:
         kept[list(keep)] = True
         inside, outside = kept.flatten().nonzero()[:, 0], (~kept).flatten().nonzero()[:, 0]
         weights = self.slices.flatten(1)
+        # to be explained by a change of the kept weights: the error, and all that the removed inputs contributed
         missing = self.cross[inside] + self.gram[inside][:, outside] @ weights[:, outside].T
         fitted = torch.zeros_like(weights)
         gram = self.gram[inside][:, inside].double()

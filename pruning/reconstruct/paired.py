@@ -65,8 +65,10 @@ def observe_pair(
     all_sums: list[Sums] = []
     hooks_of_original: dict[str, Hook] = {}
     hooks_of_work: dict[str, Hook] = {}
+    # Of each batch the original is asked first, where it draws the positions; the pruned network is compared there.
     for consumer in consumers:
         branch = branch_of(original, consumer.layer)
+        # What ends a branch is scaled before the sum: there an error of one output counts by that scale.
         sums = make_sums(kernel_slices(work, consumer), None if branch is None else branch.scale.abs())
         ask, compare = _questions(consumer, branch, sums, positions_per_image, generator)
         hooks_of_original |= _hooks(consumer.layer, branch, ask)
@@ -86,6 +88,7 @@ def branch_of(model: nn.Module, layer: str) -> Branch | None:
     if getattr(block, "se", None) is not None:
         return None  # timm's gate behind the branch scales it by a factor that depends on the image
     children = list(dict(block.named_children()))
+    # the convolution right before the branch's last normalisation, or the last layer itself where none follows
     before = children[: children.index(end.removeprefix(f"{name}.").partition(".")[0]) + 1]
     if [leaf] != [child for child in before if isinstance(block.get_submodule(child), nn.Conv2d)][-1:]:
         return None
@@ -113,6 +116,8 @@ def _questions(
             raise ValueError("the calibration must call the network it is given, not a part of it")
         places, wanted, wanted_shortcut = answers.popleft()
         output, shortcut = seen.answer(places)
+        # Wanted is branch * scale + shortcut as in the original. What the shortcut lost is asked of the branch, divided
+        # by the scale because it is asked before the normalisation.
         error = wanted - output
         if branch is not None and shortcut is not None and wanted_shortcut is not None:
             heard = branch.scale.abs() > _SMALLEST_SCALE * branch.scale.abs().max()
@@ -135,6 +140,7 @@ def _hooks(name: str, branch: Branch | None, act: Callable[[Pass], None]) -> dic
         seen["shortcut"] = output
 
     def at_block(block: nn.Module, x: Tensor, output: Tensor) -> None:
+        # a shortcut without layers hands on the block's own input
         act(Pass(seen.pop("layer"), seen.pop("x"), seen.pop("output"), seen.pop("shortcut", x)))
 
     hooks: dict[str, Hook] = {name: at_layer, branch.block: at_block}

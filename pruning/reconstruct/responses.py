@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pruning.graph.layers import SelectInputs
+from pruning.modes import evaluation_mode
 
 Calibration = Callable[[nn.Module], Tensor]  # as in methods.method, which imports this module
 Hook = Callable[[nn.Module, Tensor, Tensor], None]
@@ -32,6 +33,7 @@ def draw_places(output: Tensor, per_image: int, generator: torch.Generator) -> P
     """`per_image` different positions of each image of (N, O, H, W) or (N, ..., O), all if it has no more."""
     n = output.shape[0]
     rows, columns = output.shape[2:] if output.ndim == 4 else (output[0].numel() // output.shape[-1], 1)
+    # drawn on the CPU whatever the device, so that a seed means the same positions everywhere; (N, rows * columns)
     order = torch.rand(n, rows * columns, generator=generator).argsort(1)[:, :per_image]
     image = torch.arange(n)[:, None].expand_as(order)
     index = [t.flatten().to(output.device) for t in (image, order // columns, order % columns)]
@@ -51,6 +53,7 @@ def patches(layer: nn.Module, x: Tensor, places: Places, positions: Tensor) -> T
         return read.reshape(len(read), *positions.shape)
     assert isinstance(layer, nn.Conv2d)
     mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
+    # Gathered by hand, not by `unfold`: of all positions only the sampled ones are formed.
     padded = F.pad(x[:, channels], layer._reversed_padding_repeated_twice, mode=mode)
     kernel_rows, kernel_columns = (torch.arange(k, device=x.device) for k in layer.kernel_size)
     row = places.row[:, None] * layer.stride[0] + kernel_rows * layer.dilation[0]  # (S, kh)
@@ -88,7 +91,6 @@ def observe(model: nn.Module, calibration: Calibration, hooks: Mapping[str, Hook
 @contextmanager
 def hooked(model: nn.Module, hooks: Mapping[str, Hook]) -> Iterator[set[str]]:
     """Evaluation mode and a hook on each named layer; yields the set of those that were passed through so far."""
-    modes = {m: m.training for m in model.modules()}
     seen: set[str] = set()
     handles = []
 
@@ -99,15 +101,14 @@ def hooked(model: nn.Module, hooks: Mapping[str, Hook]) -> Iterator[set[str]]:
 
         handles.append(model.get_submodule(name).register_forward_hook(call))
 
-    try:
-        for name, hook in hooks.items():
-            register(name, hook)
-        model.eval()
-        vars(model)["train"] = lambda mode=True: model
-        yield seen
-    finally:
-        vars(model).pop("train", None)
-        for handle in handles:
-            handle.remove()
-        for module, mode in modes.items():
-            module.training = mode
+    with evaluation_mode(model):
+        try:
+            for name, hook in hooks.items():
+                register(name, hook)
+            # an instance's attribute comes before the class's method: a network around calls it, and nothing happens
+            vars(model)["train"] = lambda mode=True: model
+            yield seen
+        finally:
+            vars(model).pop("train", None)
+            for handle in handles:
+                handle.remove()

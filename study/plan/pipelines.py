@@ -110,16 +110,21 @@ def _without_idle_fields(routes: Sequence[Route]) -> list[Route]:
                 else route
                 for route in left
             ]
+    # what now has the same name, point and seed ends in the same stage, and is one row
     once = {(route.pipeline, canonical(dict(route.point)), route.seed): route for route in left}
     return list(once.values())
 
 
 def _equal_values(field: str, routes: Sequence[Route]) -> set[str]:
     """The largest set of values of a field under which these routes end in the same stages; empty if all differ."""
+    # Where each value leads: the stage that a route ends in, at each point of the other fields and each seed. A stage's
+    # id covers all stages before it, so an equal end means that all the work is equal.
     ends: dict[str, set[tuple[str, int, str]]] = {}
     for route in routes:
         rest = canonical(dict(_without(field, route).point))
         ends.setdefault(canonical(route.point[field]), set()).add((rest, route.seed, route.evaluation.id))
+    # Values that lead to the same ends everywhere are one class. Only one class may lose the field: the rows of two
+    # would have the same point and different results. The largest saves most rows, and of equal ones the first counts.
     classes: dict[frozenset[tuple[str, int, str]], set[str]] = {}
     for value, found in ends.items():
         classes.setdefault(frozenset(found), set()).add(value)
@@ -149,6 +154,7 @@ def _at_point(config: StudyConfig, point: Mapping[str, Any], source: str) -> Stu
     for key, value in point.items():
         if key == "variant":
             changes = config.variants[value]
+            # these two sections are replaced, not merged: options of one method mean nothing to another
             data = merge({k: v for k, v in data.items() if k not in {"prune", "guide"} & changes.keys()}, changes)
         else:
             set_key(data, key, value)
@@ -169,7 +175,7 @@ def _route(
     known: dict[tuple[str, int], Stage],
     contents: Contents,
 ) -> Route:
-    builder = StageBuilder(config, seed, known, contents)
+    builder = StageBuilder(config, seed, known, contents)  # `known` is all routes': what they share is made once
     steps: list[tuple[str, Stage]] = []
     last: Stage | None = None
     for step, changes in chain:
@@ -179,6 +185,7 @@ def _route(
             raise ValueError(f"pipelines.{name}: {step}: {error}") from error
         steps.append((step, last))
     _check_end(name, last, config)
+    # a chain of detectors is scored by a stage of its own; a classifier's training and a pruning score themselves
     if last is not None and last.kind == "train_detector":
         steps.append(("evaluate", builder.evaluate(last)))
     return Route(name, point, seed, tuple(steps))

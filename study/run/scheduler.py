@@ -49,6 +49,7 @@ def run_stages(
             monitor.say(f"FAILED {labels[key]}  {why}")
         running: dict[Future[str], Task] = {}
         while running or queue.ready:
+            # no more than there are slots: who is submitted late is chosen late, the first in the study's order
             while queue.ready and len(running) < executor.slots:
                 task = tasks[queue.take().id]
                 monitor.start(task.label, task.run)
@@ -72,12 +73,14 @@ class _Queue:
             if stage.run(runs).done:
                 self._take_over(stage, runs)
                 continue
+            # a parent with a damaged result counts as missing: it is in `failed` and blocks what is behind it
             waits_for = {p.id for p in stage.parents if not p.run(runs).done or p.id in self.outcome.failed}
             for parent in waits_for:
                 self._children.setdefault(parent, []).append(i)
             self._missing[i] = len(waits_for)
         self.ready = [i for i, missing in self._missing.items() if missing == 0]
         heapify(self.ready)
+        # parents that failed already, or that are neither done nor among the stages to run
         for lost in {p for p in self._children if p in self.outcome.failed or p not in self._position}:
             self._block_behind(lost)
 
@@ -121,6 +124,7 @@ def _collect(future: Future[str], task: Task, queue: _Queue, monitor: Monitor) -
         queue.done(task.stage)
         monitor.finish(task.label, task.run, future.result())
         return
+    # what ends one stage is its failure, a signal to its process included; an unwritable disk ends the study
     if isinstance(error, StorageError) or not isinstance(error, Exception | Stopped):
         raise error
     queue.failed(task.stage, sentence(error))

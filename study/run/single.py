@@ -96,6 +96,7 @@ def train_classifier_alone(
         config.seed,
         contents=Contents(runs, fetch=True),
     )
+    # "base" is the training of the dense network, and every other regime is of a pruned one
     if (config.regime == "base") != (pruned is None):
         need = (
             "starts from nothing; leave out --pruned" if pruned else "starts from a pruned network; give --pruned RUN"

@@ -43,6 +43,7 @@ def run_stage(task: Task) -> str:
         with _locked(run), _logged(run):
             if run.done:
                 return "done already"
+            # under the lock, so these are left by a process that died, not in use by one that runs
             remove_partial(run.path)
             run.failure.unlink(missing_ok=True)
             return _run(task)
@@ -73,6 +74,7 @@ def _run(task: Task) -> str:
     # a resumed training reports the seconds of all its processes
     seconds = max(perf_counter() - start, found.pop("train_seconds", 0.0))
     about = {"seconds": round(seconds, 3), **environment(context.device)}
+    # the mark of a finished run; what is only of use to an unfinished one goes after it, never before
     run.write_result({**config, "settings": _plain(stage.settings), **found, **about})
     remove_checkpoints(run.checkpoint)
     run.status.unlink(missing_ok=True)

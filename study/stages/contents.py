@@ -63,8 +63,10 @@ class Contents:
 
     def _classification(self, asked: dict[str, Any], root: Path) -> dict[str, Any]:
         name, options = asked["name"], dict(asked["options"])
+        # without the option nothing is downloaded: planning a study changes nothing on the disk
         if not self.fetch:
             options.pop("download", None)
+        # the place is no part of what a stage is: it stands in `paths`, which hashes leave out
         found = {**asked, "options": {k: v for k, v in asked["options"].items() if k != "path"}}
         places = {k: v for k, v in asked["options"].items() if k == "path"}
         try:
@@ -108,6 +110,7 @@ def check_unchanged(stage: Stage, runs: Path, machine: Machine) -> None:
     """ValueError if a file that a stage reads does not hold what it held when the stage got its name."""
     before = stage.with_ancestors()
     kind = "data" if stage.kind in _DETECTION else "dataset"
+    # of the nearest stage that names any: a pruning has its images from the classifier's training before it
     data: Mapping[str, Any] = next((s.settings[kind] for s in reversed(before) if kind in s.settings), {})
     if "content" in data:
         options = with_paths(data)["options"]

@@ -6,7 +6,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from classify.models import MODELS, build
-from classify.weights_file import _without_prefixes, load_weights, read_given_weights, read_weights_file
+from classify.weights_file import _without_prefixes, load_weights, read_given_weights
 
 
 def network(width=4):
@@ -49,7 +49,7 @@ NOTES = {
 def test_checkpoints_are_unwrapped(tmp_path, form):
     state = network().state_dict()
     torch.save(FORMS[form](state), tmp_path / "w.pth")
-    found = read_weights_file(tmp_path / "w.pth")
+    found = read_given_weights(tmp_path / "w.pth").tensors
     assert found.keys() == state.keys()
     assert all(torch.equal(found[name], tensor) for name, tensor in state.items())
 
@@ -64,7 +64,7 @@ def test_two_networks_in_one_file_are_refused(tmp_path):
     state = network().state_dict()
     torch.save({"model": state, "net": state}, tmp_path / "w.pth")
     with pytest.raises(ValueError, match=r"w\.pth: weights are in it as 'model' and 'net': which are meant"):
-        read_weights_file(tmp_path / "w.pth")
+        read_given_weights(tmp_path / "w.pth")
 
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf"), -float("inf")])
@@ -74,7 +74,7 @@ def test_numbers_that_are_not_finite_are_refused(tmp_path, number, dtype):
     state["1.running_var"][2] = number
     torch.save({"state_dict": state}, tmp_path / "w.pth")
     with pytest.raises(ValueError, match=r"w\.pth: numbers that are not finite .* in 1 tensors: 1\.running_var"):
-        read_weights_file(tmp_path / "w.pth")
+        read_given_weights(tmp_path / "w.pth")
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
@@ -88,7 +88,7 @@ def test_other_precisions_are_converted_and_said(tmp_path, dtype):
 def test_a_double_beyond_float32_is_refused(tmp_path):
     torch.save({"a": torch.tensor([1e300], dtype=torch.float64)}, tmp_path / "w.pth")
     with pytest.raises(ValueError, match="not finite"):
-        read_weights_file(tmp_path / "w.pth")
+        read_given_weights(tmp_path / "w.pth")
 
 
 def test_weights_in_integers_are_refused(tmp_path):
@@ -101,24 +101,24 @@ def test_weights_in_integers_are_refused(tmp_path):
 def test_a_sparse_tensor_is_refused(tmp_path):
     torch.save({"a": torch.eye(3).to_sparse()}, tmp_path / "w.pth")
     with pytest.raises(ValueError, match="a: not a dense tensor"):
-        read_weights_file(tmp_path / "w.pth")
+        read_given_weights(tmp_path / "w.pth")
 
 
 @pytest.mark.parametrize("name", ["w.safetensors", "w.bin"])
 def test_safetensors_are_known_by_their_content(tmp_path, name):
     save_file(prefixed(network().state_dict()), tmp_path / name)
-    assert read_weights_file(tmp_path / name).keys() == network().state_dict().keys()
+    assert read_given_weights(tmp_path / name).tensors.keys() == network().state_dict().keys()
 
 
 def test_prefix_of_some_names_only_is_left(tmp_path):
     torch.save({"module.a": torch.zeros(1), "b": torch.zeros(1)}, tmp_path / "w.pth")
-    assert set(read_weights_file(tmp_path / "w.pth")) == {"module.a", "b"}
+    assert set(read_given_weights(tmp_path / "w.pth").tensors) == {"module.a", "b"}
 
 
 def test_pickled_module_is_refused_in_one_sentence(tmp_path):
     torch.save(network(), tmp_path / "w.pth")
     with pytest.raises(ValueError, match="holds more than tensors and plain values") as caught:
-        read_weights_file(tmp_path / "w.pth")
+        read_given_weights(tmp_path / "w.pth")
     assert "\n" not in str(caught.value)
 
 
@@ -126,7 +126,7 @@ def test_pickled_module_is_refused_in_one_sentence(tmp_path):
 def test_damaged_files_are_refused_in_one_sentence(tmp_path, name, content):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(ValueError, match="not readable as") as caught:
-        read_weights_file(tmp_path / name)
+        read_given_weights(tmp_path / name)
     assert "\n" not in str(caught.value)
 
 
@@ -142,12 +142,12 @@ def test_damaged_files_are_refused_in_one_sentence(tmp_path, name, content):
 def test_files_without_weights_are_refused(tmp_path, data, words):
     torch.save(data, tmp_path / "w.pth")
     with pytest.raises(ValueError, match=words):
-        read_weights_file(tmp_path / "w.pth")
+        read_given_weights(tmp_path / "w.pth")
 
 
 def test_missing_file_is_named(tmp_path):
     with pytest.raises(ValueError, match=r"w\.pth: there is no such file of weights"):
-        read_weights_file(tmp_path / "w.pth")
+        read_given_weights(tmp_path / "w.pth")
 
 
 def test_weights_that_fit_are_loaded():

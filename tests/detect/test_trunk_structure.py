@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from classify.models import arch, build, channel_groups
-from detect.backbone import ClassifierBackbone, load_classifier
+from detect.backbone import ClassifierBackbone
 from detect.build import build_detector
 from detect.detector_config import DetectorSettings
 from pruning.graph.layers import ScatterOutputs, SelectInputs
@@ -32,7 +32,6 @@ def classifier():
 @pytest.mark.parametrize("norm", ["FrozenBN", "BN", "SyncBN"])
 def test_backbone_computes_the_classifiers_features(classifier, norm):
     backbone = ClassifierBackbone(classifier, norm=norm, freeze_at=0).eval()
-    load_classifier(backbone, classifier.state_dict())
     body = torch.nn.Sequential(*list(classifier.children())[:-2])
     with torch.no_grad():
         assert torch.allclose(backbone(X)["s32"], body(X), atol=1e-5)

@@ -7,7 +7,7 @@ from detectron2.layers import FrozenBatchNorm2d
 from torch import nn
 
 from classify.export import Signature, export
-from detect.backbone import ClassifierBackbone, load_classifier, stage_after
+from detect.backbone import ClassifierBackbone, stage_after
 from detect.build import build_detector
 from detect.detector_config import DetectorSettings
 from pruning.graph.layers import scatter_outputs
@@ -62,7 +62,6 @@ def test_frozen_or_synchronised_it_computes_the_same(classifier, norm, freeze_at
     backbone = ClassifierBackbone(classifier, norm=norm, freeze_at=freeze_at)
     for name, value in features(backbone).items():
         torch.testing.assert_close(value, expected[name], rtol=1e-4, atol=1e-5)
-    load_classifier(backbone, classifier.state_dict())
 
 
 def test_group_norm_keeps_every_activation(classifier):
@@ -133,11 +132,10 @@ def network(norm):
 
 
 @pytest.mark.parametrize("norm", ["FrozenBN", "GN", "SyncBN"])
-def test_the_activations_own_parameters_are_kept_and_loaded(norm):
+def test_the_activations_own_parameters_are_kept(norm):
     model = lively(network(NormAct(6)))
     nn.init.uniform_(model[1].act.weight, 0.1, 0.9)
-    backbone = ClassifierBackbone(lively(network(NormAct(6))), strides=(2, 4), norm=norm)
-    load_classifier(backbone, model.state_dict())
+    backbone = ClassifierBackbone(model, strides=(2, 4), norm=norm)
     assert torch.equal(backbone.body.get_parameter("1.act.weight"), model[1].act.weight)
     if norm == "FrozenBN":
         assert isinstance(backbone.body.get_submodule("1"), FrozenBatchNorm2d)
@@ -160,13 +158,12 @@ def test_one_that_writes_into_a_wider_trunk_is_frozen_too():
         torch.testing.assert_close(value, expected[name])
 
 
-def test_group_norm_of_the_classifier_itself_is_loaded():
+def test_group_norm_of_the_classifier_itself_is_kept():
     """Only what replaced a BatchNorm has fresh weights."""
     model = network(nn.GroupNorm(2, 6))
     nn.init.constant_(model[1].weight, 7.0)
     for norm in ("BN", "GN"):
-        backbone = ClassifierBackbone(network(nn.GroupNorm(2, 6)), strides=(2, 4), norm=norm)
-        load_classifier(backbone, model.state_dict())
+        backbone = ClassifierBackbone(model, strides=(2, 4), norm=norm)
         assert bool((backbone.body.get_parameter("1.weight") == 7).all())
 
 

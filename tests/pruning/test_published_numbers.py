@@ -9,10 +9,10 @@ from support import published
 from support.published import CIFAR10, IMAGENET
 from support.reference import fixed_input, input_state, load_state, load_vector
 
-from classify.models import build, example_input, rebuild
-from classify.targets import prune_to_target, target_costs
+from classify.models import arch, build, channel_groups, example_input, rebuild, trace_input
 from pruning.cost import count_macs, count_params
-from pruning.targets import TARGETS, get_target, plan_for_target, scratch_b_epochs
+from pruning.prune import prune_by_choice
+from pruning.targets import TARGETS, choose_for_target, get_target, scratch_b_epochs
 
 
 def shape_only(name, classes, options=None):
@@ -25,6 +25,18 @@ def shape_only(name, classes, options=None):
         for key, tensor in model.state_dict().items():
             tensor.normal_(std=0.05, generator=generator) if tensor.ndim == 4 else tensor.fill_("var" in key)
     return model
+
+
+def prune_to_target(name, model, options=None):
+    """`model` cut to the published shape, and compared with the masked one; `options`: the target's if None."""
+    target = get_target(name)
+    options = target.options if options is None else options
+    example = trace_input(target.arch, options)
+    batch = torch.randn(2, *example.shape[1:], generator=torch.Generator().manual_seed(0))
+    groups = channel_groups(target.arch, model, example)
+    return prune_by_choice(
+        model, arch(target.arch, options), groups, choose_for_target(target, model, groups), batch=batch
+    )
 
 
 def cost(model, name):
@@ -46,7 +58,7 @@ def test_dense_resnet50_with_biased_projections():
 def test_pruned_networks(name):
     target = get_target(name)
     classes = 10 if target.arch in CIFAR10 else 1000
-    pruned = prune_to_target(name, classes, model=shape_only(target.arch, classes, target.options))
+    pruned = prune_to_target(name, shape_only(target.arch, classes, target.options))
     params, macs = cost(pruned.model, target.arch)
     dense_macs = {**CIFAR10, **IMAGENET}[target.arch][1]
     epochs = scratch_b_epochs(target.base_epochs, dense_macs, macs, cap=target.cap)
@@ -57,20 +69,14 @@ def test_every_target_has_its_numbers():
     assert set(TARGETS) == set(published.TARGETS)
 
 
-def test_costs_name_the_dense_network_and_the_epochs():
-    costs = target_costs("vgg16-A", prune_to_target("vgg16-A", 10).model, 10)
-    assert (costs.dense_params, costs.dense_macs) == CIFAR10["vgg16_l1"]
-    assert (costs.params, costs.macs, costs.scratch_b_epochs) == published.TARGETS["vgg16-A"]
-
-
 def test_biases_of_the_projections_are_the_difference_to_torchvision():
-    pruned = prune_to_target("thinet-resnet50-50", 1000, options={})
+    pruned = prune_to_target("thinet-resnet50-50", shape_only("resnet50", 1000), options={})
     assert count_params(pruned.model) == published.TARGETS["thinet-resnet50-50"][0] - published.PROJECTION_BIASES
     assert pruned.plan.options == {}
 
 
 def test_dropped_blocks_rebuild_from_the_plan():
-    plan = prune_to_target("sss-resnet26", 1000, model=shape_only("preresnet50", 1000)).plan
+    plan = prune_to_target("sss-resnet26", shape_only("preresnet50", 1000)).plan
     assert len(plan.drop) == 16 - 8
     assert count_params(rebuild(plan, 1000)) == published.TARGETS["sss-resnet26"][0]
 
@@ -80,7 +86,7 @@ def test_blocks_with_the_largest_last_layer_stay():
     with torch.no_grad():
         for block in (1, 3):
             model.layer2[block].conv3.weight.mul_(2)
-    plan = prune_to_target("sss-resnet26", 1000, model=model).plan
+    plan = prune_to_target("sss-resnet26", model).plan
     assert [name for name in plan.drop if name.startswith("layer2")] == ["layer2.0", "layer2.2"]
 
 
@@ -88,7 +94,7 @@ def test_selected_inputs_are_those_with_the_largest_kernels():
     model = shape_only("resnet50", 1000, {"projection_bias": True})
     with torch.no_grad():
         model.layer1[0].conv1.weight[:, 20:].mul_(10)
-    plan = prune_to_target("resnet50-2x", 1000, model=model).plan
+    plan = prune_to_target("resnet50-2x", model).plan
     assert len(plan.select["layer1.0.conv1"]) == 35
     assert min(plan.select["layer1.0.conv1"]) >= 20
 
@@ -100,7 +106,7 @@ def test_unknown_target_is_refused():
 
 def test_target_of_another_network_is_refused():
     with pytest.raises(ValueError, match="no layer matches"):
-        plan_for_target("vgg16-A", build("resnet20", 10), [])
+        choose_for_target(get_target("vgg16-A"), build("resnet20", 10), [])
 
 
 def conv_widths(model):
@@ -115,7 +121,7 @@ def block_widths(model):
 
 @pytest.mark.parametrize("name", published.TARGETS_CIFAR100)
 def test_pruned_networks_for_a_hundred_classes(name):
-    pruned = prune_to_target(name, 100, model=shape_only(get_target(name).arch, 100))
+    pruned = prune_to_target(name, shape_only(get_target(name).arch, 100))
     assert cost(pruned.model, get_target(name).arch) == published.TARGETS_CIFAR100[name]
 
 
@@ -129,7 +135,7 @@ def test_pruned_networks_for_a_hundred_classes(name):
 def test_widths_of_the_released_code(name, widths, expected):
     target = get_target(name)
     classes = 10 if target.arch in CIFAR10 else 1000
-    pruned = prune_to_target(name, classes, model=shape_only(target.arch, classes, target.options))
+    pruned = prune_to_target(name, shape_only(target.arch, classes, target.options))
     assert widths(pruned.model) == expected
 
 
@@ -149,7 +155,7 @@ def relative(actual, expected):
 
 def test_thinet_tiny_computes_the_released_logits():
     vector, options = load_vector("in_thinet_vgg16_tiny"), {"head": "gap"}
-    pruned = prune_to_target("thinet-vgg16-tiny", 1000, model=shape_only("vgg16", 1000, options))
+    pruned = prune_to_target("thinet-vgg16-tiny", shape_only("vgg16", 1000, options))
     model = pruned.model.eval()
     load_state(model, input_state(vector))
     with torch.no_grad():

@@ -8,7 +8,7 @@ from classify.models import build
 from pruning.graph.groups import find_groups
 from pruning.masks import Masks
 from pruning.methods import Request, get_method
-from pruning.methods.lottery import LotteryOptions, rewind, rewound_filters, round_rate, ticket_schedule
+from pruning.methods.lottery import LotteryOptions, rewind, rewound_filters
 from pruning.methods.magnitude import MagnitudeOptions
 from pruning.methods.uniform_weights import UniformWeightsOptions
 from pruning.plan import PruningPlan
@@ -124,13 +124,6 @@ def test_a_weight_that_is_not_finite_is_named():
     model.conv2.weight.data[0, 0] = torch.nan
     with pytest.raises(ValueError, match=r"conv2\.weight is not finite"):
         masks_by("magnitude", model, Selection(0.5))
-
-
-def test_schedule_of_a_ticket():
-    assert ticket_schedule(0.2, 3) == pytest.approx((0.8, 0.64, 0.512))
-    assert round_rate(0.488, 3) == pytest.approx(0.2)
-    with pytest.raises(ValueError, match="0 < rate < 1"):
-        ticket_schedule(1.0, 3)
 
 
 def test_second_round_prunes_what_is_left():

@@ -68,6 +68,7 @@ def _pairs(
     for better in _sides(statement.better, statement, routes, pruned, extremes):
         for worse in _sides(statement.worse, statement, routes, pruned, extremes):
             free = _set_apart(statement, better, worse, pruned)
+            # a field that makes no difference to a route is not in its point, and agrees with any value
             shared = (better.point.keys() & worse.point.keys()) - free
             agree = all(better.point[key] == worse.point[key] for key in shared)
             if agree and _equal_cost(better, worse, statement.equal_cost):
@@ -77,11 +78,16 @@ def _pairs(
 def _set_apart(statement: Statement, better: Route, worse: Route, pruned: Mapping[str, PrunedBy]) -> set[str]:
     """The grid fields in which the two sides may differ."""
     free = set()
+    # "At the smallest rate more than at the largest": such sides never agree in the rate.
     if statement.better.extreme != statement.worse.extreme:
         free.add(statement.field)
+        # Where no grid field is the rate, variants give it, and the sides are of two variants. But a variant may change
+        # the method or its ratio as well, and then the difference would not be the rate's: apart from the rate, which
+        # is taken out here, both must prune alike.
         ways = [replace(pruned.get(route.label, PrunedBy()), lr=None) for route in (better, worse)]
         if statement.field not in {*better.point, *worse.point} and ways[0] == ways[1]:
-            free.add("variant")  # it is what changes the field, and not how the networks are pruned
+            free.add("variant")
+    # "Guided designs above uniform ones": the method comes from the grid or from the variant.
     if statement.better.methods != statement.worse.methods:
         free |= {"variant", "prune.method"}
     return free

@@ -130,6 +130,7 @@ class _Jobs:
     def _again(self, job: _Job) -> None:
         """A job that was cancelled or killed: submit it again, unless that helped nothing several times."""
         checkpoint = job.task.run.checkpoint
+        # a job that saved a checkpoint was preempted or ran out of time, and goes on; no count of retries bounds that
         got_further = checkpoint.is_file() and checkpoint.stat().st_mtime > job.submitted
         job.attempts = 0 if got_further else job.attempts + 1
         if job.attempts > self.settings.retries:

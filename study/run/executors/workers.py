@@ -49,6 +49,7 @@ class _Workers:
         slot = self.free.pop()
         outcome: Future[str] = Future()
         running = self._pool(slot).submit(_work, task)
+        # The scheduler waits for `outcome`, not for `running`: when it hears of the end, the slot must be free again.
 
         def hand_over(done: Future[str]) -> None:
             self.free.append(slot)

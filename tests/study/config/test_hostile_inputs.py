@@ -6,7 +6,7 @@ import pickle
 import pytest
 import torch
 
-from classify.weights_file import read_weights_file
+from classify.weights_file import read_given_weights
 from study.config.load import load_config
 from study.config.schema import StudyConfig
 from study.stages.network import read_weights
@@ -30,7 +30,7 @@ def test_a_pickle_given_as_weights_is_refused_and_not_run(tmp_path, save):
     file = tmp_path / "weights.pth"
     save({"state_dict": Evil(tmp_path / "evil")}, file)
     with pytest.raises(ValueError, match="holds more than tensors"):
-        read_weights_file(file)
+        read_given_weights(file)
     assert not (tmp_path / "evil").exists()
 
 
