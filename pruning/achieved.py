@@ -26,7 +26,7 @@ from pruning.surgery import producer_of
 # options of methods that say how much is removed, so that the ratio asks for nothing
 INSTEAD_OF_RATIO = ("budget", "zeros_only")
 _TOLERANCE = 1e-6  # 0.29 * 100 is 28.999...
-_FAR_BELOW = 2 / 3  # of the asked count: shares of narrow layers round, whole kinds of layers out of reach do not
+_FAR_BELOW = 0.6  # of the asked count: shares of narrow layers round, whole kinds of layers out of reach do not
 _SHOWN = 3  # reasons in an error, and layers in a reason
 
 
@@ -58,7 +58,7 @@ class Achieved:
 
     @property
     def far_below(self) -> bool:
-        """Less than two thirds of what was asked."""
+        """Less than six tenths of what was asked."""
         return self.asked is not None and self.removed < _FAR_BELOW * self.asked
 
     def as_result(self) -> dict[str, Any]:

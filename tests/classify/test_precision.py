@@ -67,7 +67,7 @@ def test_a_gpu_is_asked_what_it_multiplies(monkeypatch):
 def test_a_training_says_in_what_it_computed(tmp_path, auto_is):
     dtypes = []
     model = network()
-    model[0].register_forward_hook(lambda module, inputs, output: dtypes.append(output.dtype))
+    model[0].register_forward_hook(lambda m, inputs, output: dtypes.append(output.dtype) if m.training else None)
     outcome = train_classifier(model, images(), settings=AUTO, checkpoint=tmp_path / "c.pt")
     assert (outcome.precision.name, outcome.precision.asked) == (auto_is, "auto")
     assert outcome.precision.bfloat16_speedup == {"float32": 0.5, "bfloat16": 2.0}[auto_is]

@@ -64,7 +64,7 @@ def test_slimming_and_soft_pruning_see_the_scale(wrapped):
     slimmed = prune(model, Arch("t", {}), groups, "slimming", Selection(0.5), batch=x, seed=0)
     assert slimmed.plan.keep == {"0": (1, 3, 5)}
     assert type(slimmed.model[1]) is type(norm) and slimmed.model[1].num_features == 3
-    effect = get_method("soft_filter").training_effect(model, SoftFilterOptions(ratio=0.5))
+    effect = get_method("soft_filter").training_effect(model, Request(groups, Selection(0.5), SoftFilterOptions(), 0))
     effect.at_start()
     assert int((norm.weight == 0).sum()) == int((norm.bias == 0).sum()) == 3
     kept = [c for c in range(6) if norm.weight[c] != 0]
@@ -105,7 +105,11 @@ def test_a_standardised_convolution_is_refused():
     model = build("timm/nfnet_l0", 3)
     groups = find_groups(model, torch.zeros(1, 3, 64, 64))
     assert any("gain besides weight and bias" in (g.fixed or "") for g in groups)
-    pruned = prune(model, Arch("t", {}), groups, "l1_filter", Selection(0.5), batch=torch.randn(1, 3, 64, 64), seed=0)
+    options = {"batch": torch.randn(1, 3, 64, 64), "seed": 0}
+    with pytest.raises(ValueError, match="out of its reach"):
+        prune(model, Arch("t", {}), groups, "l1_filter", Selection(0.5), **options)
+    options["allow_partial"] = True
+    pruned = prune(model, Arch("t", {}), groups, "l1_filter", Selection(0.5), **options)
     assert pruned.difference < 1e-3
 
 
@@ -150,10 +154,14 @@ def test_timms_residual_blocks_lose_their_branch(name, blocks, end):
 def test_timms_networks_with_other_shortcuts_must_say_channels():
     model = build("timm/mobilenetv3_small_050", 3)
     options = get_method("structure_selection").options
+
+    def request(given):
+        return Request([], Selection(0.5), given, 0)
+
     with pytest.raises(ValueError, match=r"has shortcuts, but no residual block of a class that can lose its branch"):
-        get_method("structure_selection").training_effect(model, options())
-    assert get_method("structure_selection").training_effect(model, options(structures="channels")).per_channel
-    assert get_method("slimming").training_effect(model, SlimmingOptions()).gammas
+        get_method("structure_selection").training_effect(model, request(options()))
+    assert get_method("structure_selection").training_effect(model, request(options(structures="channels"))).per_channel
+    assert get_method("slimming").training_effect(model, request(SlimmingOptions())).gammas
 
 
 def test_reconstruction_reads_groups_that_cannot_go():

@@ -81,6 +81,6 @@ def test_two_prunings_in_a_chain_run(method, chain, tmp_path):
         result = stage.run(tmp_path / "runs").read_result()
         sizes.append(result["network"]["params"])
         if stage.kind == "prune":
-            assert result["achieved"]["removed"] >= result["achieved"]["asked"] * 2 / 3
+            assert result["achieved"]["removed"] >= result["achieved"]["asked"] * 0.6
     assert sizes[0] > sizes[-1]
     load_model(route.evaluation.run(tmp_path / "runs"))
