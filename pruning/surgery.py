@@ -65,12 +65,6 @@ def mask(model: nn.Module, plan: PruningPlan, groups: Sequence[Group]) -> nn.Mod
     return masked
 
 
-def largest_difference(a: nn.Module, b: nn.Module, batch: Tensor) -> float:
-    """max |a(x) - b(x)| relative to max |a(x)|, in evaluation mode on `batch`; modes are restored."""
-    with torch.no_grad():
-        return _relative(_evaluate(a, batch), _evaluate(b, batch))
-
-
 def check_masked_equals_small(
     masked: nn.Module, small: nn.Module, batch: Tensor, *, tolerance: float = 1e-3
 ) -> float | None:

@@ -107,11 +107,6 @@ def settle_together(precision: str | Precision, device: str) -> Precision:
     return Precision(PRECISIONS[int(name)], asked, _REASONS[int(by)], None if math.isnan(speedup) else speedup)
 
 
-def autocast_dtype(precision: str | Precision, device: str) -> torch.dtype | None:
-    """The type for torch.autocast on a device type; None for plain float32. See `settle`."""
-    return settle(precision, device).dtype
-
-
 @cache
 def bfloat16_speedup() -> float:
     """Seconds of a convolution and a product, forward and backward, in float32 over those in bfloat16, on this CPU.

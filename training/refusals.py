@@ -77,6 +77,8 @@ def _place(section: type[BaseModel], location: KeyPath) -> tuple[KeyPath, Any, b
     """
     path: KeyPath = ()
     annotation: Any = section
+    if location[-1:] == ("[key]",):  # a key of a mapping that is no text: said of the mapping
+        location = location[:-2]
     for number, part in enumerate(location):
         choices = [choice for choice in alternatives(annotation) if choice is not NoneType]
         if len(choices) > 1:
@@ -104,7 +106,7 @@ def _step(annotation: Any, part: str | int) -> tuple[bool, Any]:
     inner, _ = unwrapped(annotation)
     fields, arguments = getattr(inner, "model_fields", {}), get_args(inner)
     if part in fields:
-        return True, field_type(fields[part])
+        return True, field_type(fields[str(part)])
     if isinstance(part, int):
         return bool(arguments), arguments[0] if arguments else None
     return len(arguments) > 1, arguments[1] if len(arguments) > 1 else None
@@ -116,7 +118,7 @@ def _refusal(
     kind = details["type"] if whole else "union"
     if kind == "value_error":
         return _of_a_check(path, annotation, details["msg"].removeprefix("Value error, "))
-    if kind == "extra_forbidden":
+    if kind in ("extra_forbidden", "invalid_key"):
         return Refusal(path, _unknown(path, annotation, section))
     if kind == "missing" and isinstance(path[-1], str):
         return Refusal(path, f"this key is required; expected: {in_words(annotation)}")

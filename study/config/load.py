@@ -26,7 +26,8 @@ def load_config(schema: type[Schema], path: Path, overrides: Sequence[str] = ())
         return schema.model_validate(whole)
     except ValidationError as error:
         found = refusals(error, schema, whole)
-    raise ConfigError("\n".join(f"{_blamed(problem, schema, path, data, changes)}: {problem}" for problem in found))
+        lines = [f"{_blamed(problem, schema, path, data, changes)}: {problem}" for problem in found]
+        raise ConfigError("\n".join(lines)) from error
 
 
 def validate(schema: type[Schema], data: Mapping[str, Any], *, source: str) -> Schema:

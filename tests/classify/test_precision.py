@@ -15,7 +15,7 @@ from classify.step import TrainSettings
 from classify.train import train_classifier
 from training import device as precision
 from training.checkpoint import load_checkpoint, save_snapshot
-from training.device import Precision, autocast_dtype, settle
+from training.device import Precision, settle
 from training.distributed import rank
 
 AUTO = TrainSettings(**{**SETTINGS, "precision": "auto", "epochs": 2})
@@ -38,9 +38,9 @@ def test_the_measurement_decides_and_not_the_processors_flags(monkeypatch, speed
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda flags=flags: flags, raising=False)
         answer(monkeypatch, speedup)
         assert settle("auto", "cpu") == Precision(chosen, "auto", "measuring", speedup)
-        assert autocast_dtype("auto", "cpu") is {"float32": None, "bfloat16": torch.bfloat16}[chosen]
-        assert autocast_dtype("float32", "cpu") is None
-        assert autocast_dtype("bfloat16", "cpu") is torch.bfloat16
+        assert settle("auto", "cpu").dtype is {"float32": None, "bfloat16": torch.bfloat16}[chosen]
+        assert settle("float32", "cpu").dtype is None
+        assert settle("bfloat16", "cpu").dtype is torch.bfloat16
 
 
 def test_what_is_measured_is_a_ratio_of_seconds(monkeypatch):

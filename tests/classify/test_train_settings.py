@@ -10,7 +10,7 @@ from torch import nn
 from classify.optimizers import make_optimizer, parameter_groups
 from classify.step import TrainSettings
 from classify.train import train_classifier
-from training.device import autocast_dtype
+from training.device import settle
 
 SETTINGS = TrainSettings(
     epochs=1, batch_size=17, lr=0.1, mean=(0.5,) * 3, std=(0.25,) * 3, report_every=1, precision="float32"
@@ -103,7 +103,7 @@ def test_settings_that_make_no_sense_are_refused(change, message):
 
 
 def test_float16_is_for_gpus(tmp_path):
-    assert autocast_dtype("float16", "cuda") is torch.float16
+    assert settle("float16", "cuda").dtype is torch.float16
     with pytest.raises(ValueError, match="float16"):
         train_classifier(
             network(), images(), settings=replace(SETTINGS, precision="float16"), checkpoint=tmp_path / "c"

@@ -5,11 +5,12 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
+from support.comparing import largest_difference
 from torch import nn
 
 from pruning.graph.groups import find_groups
 from pruning.plan import PruningPlan
-from pruning.surgery import apply, largest_difference, mask
+from pruning.surgery import apply, mask
 
 
 class Between(nn.Module):

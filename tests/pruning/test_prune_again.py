@@ -3,6 +3,7 @@
 import pytest
 import torch
 import torchvision
+from support.comparing import largest_difference
 from support.small_networks import randomise
 
 from classify.models import build
@@ -10,7 +11,7 @@ from pruning.graph.groups import find_groups
 from pruning.plan import PruningPlan
 from pruning.prune import Arch, prune
 from pruning.select import Selection
-from pruning.surgery import apply, largest_difference
+from pruning.surgery import apply
 
 SHORT = [[1, 16, 1, 1], [6, 24, 2, 2]]  # of MobileNetV2: expansion, channels, blocks, stride
 NETWORKS = {

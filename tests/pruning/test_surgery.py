@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from support.comparing import largest_difference
 from support.reference import state_hash
 from support.small_networks import Plain, ThreeConvs, randomise, residual_network
 from torch import nn
@@ -15,7 +16,7 @@ from pruning.methods import Choice
 from pruning.plan import PruningPlan
 from pruning.prune import Arch, make_plan, prune
 from pruning.select import Selection, counts, eligible
-from pruning.surgery import apply, check_masked_equals_small, largest_difference, mask
+from pruning.surgery import apply, check_masked_equals_small, mask
 
 NET = arch("net")
 
