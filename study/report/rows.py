@@ -77,6 +77,22 @@ class Row:
             found[step.kind] = found.get(step.kind, 0) + step.train_macs
         return {kind: macs for kind, macs in found.items() if macs}
 
+    @property
+    def train_macs(self) -> int:
+        """Multiply-adds of all trainings of the chain."""
+        return sum(step.train_macs for step in self.chain)
+
+    @property
+    def seconds(self) -> float:
+        """What all stages of the chain took."""
+        return round(sum(step.seconds for step in self.chain), 1)
+
+    def number(self, column: str) -> float | None:
+        """A number by the name that it has in comparison.json; None where the row has none."""
+        own = {"latency_ms": self.latency_ms, "train_macs": self.train_macs, "seconds": self.seconds}
+        found = self.measured
+        return {**found.scores, **found.costs, **(found.after_pruning or {}), **own}.get(column)
+
     def to_json(self) -> dict[str, Any]:
         """The row of comparison.json."""
         return {
@@ -85,10 +101,10 @@ class Row:
             "seed": self.seed,
             **self.measured.to_json(),
             "latency_ms": self.latency_ms,
-            "train_macs": sum(step.train_macs for step in self.chain),
+            "train_macs": self.train_macs,
             "precision": self.precision,
             "train_macs_by_kind": self.train_macs_by_kind,
-            "seconds": round(sum(step.seconds for step in self.chain), 1),
+            "seconds": self.seconds,
             "chain": [asdict(step) for step in self.chain],
         }
 
