@@ -24,11 +24,11 @@ def main(arguments: argparse.Namespace) -> int:
     from study.plan.dry_run import print_plan
     from study.plan.pipelines import all_stages, labels
     from study.report.comparison import summary
+    from study.report.rows import load_comparison
     from study.run.study import load_study, run_study
     from study.run.watch import check_begun, watch
     from study.stages.contents import Contents
     from study.stages.store import RunDir
-    from training.files import read_json
 
     flags = {"jobs": arguments.jobs, "executor": arguments.executor}
     machine = [f"machine.{key}={value}" for key, value in flags.items() if value is not None]
@@ -44,7 +44,7 @@ def main(arguments: argparse.Namespace) -> int:
         print_plan(config, routes, arguments.runs, console, arguments.config)
         return 0
     out, outcome = run_study(config, arguments.config, routes, arguments.runs, contents)
-    print("\n".join(summary(read_json(out / "comparison.json"))))
+    print("\n".join(summary(load_comparison(out / "comparison.json"))))
     print(f"report: {out / 'report.html'}")
     return finish(out, outcome)
 

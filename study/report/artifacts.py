@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from torch import Tensor
 from pruning.masks import Masks
 from pruning.plan import PruningPlan
 from study.report.routes import Route
+from study.report.rows import Step
 from study.report.stats import is_number
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -105,15 +106,15 @@ class RunFiles:
         return count
 
 
-User = tuple[Route, int, Mapping[str, Any]]  # route, seed, step of its chain
+User = tuple[Route, int, Step]  # route, seed, step of its chain
 
 
-def steps(route: Route, *kinds: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
+def steps(route: Route, *kinds: str) -> Iterator[tuple[int, Step]]:
     """(seed, step of the chain) of a route, in order, limited to `kinds`."""
     for row in route.rows:
-        for step in row.get("chain") or ():
-            if step.get("kind") in kinds:
-                yield row["seed"], step
+        for step in row.chain:
+            if step.kind in kinds:
+                yield row.seed, step
 
 
 def users_of_runs(routes: Iterable[Route], *kinds: str) -> dict[str, list[User]]:
@@ -121,7 +122,7 @@ def users_of_runs(routes: Iterable[Route], *kinds: str) -> dict[str, list[User]]
     users: dict[str, list[User]] = {}
     for route in routes:
         for seed, step in steps(route, *kinds):
-            users.setdefault(step["run"], []).append((route, seed, step))
+            users.setdefault(step.run, []).append((route, seed, step))
     return users
 
 

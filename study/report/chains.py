@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 from study.report import units
 from study.report.routes import Route
+from study.report.rows import Step
 from study.report.stats import is_number, summarize
 
 _MAX_METRICS = 6
@@ -31,24 +32,24 @@ class ChainStep:
 
 def chain_of(route: Route, stages: Mapping[str, Any], runs: Path, out: Path) -> list[ChainStep]:
     """The stages of a route in order; costs are means over seeds."""
-    by_step: dict[str, list[tuple[int, Mapping[str, Any]]]] = {}
+    by_step: dict[str, list[tuple[int, Step]]] = {}
     for row in route.rows:
-        for step in row.get("chain") or ():
-            by_step.setdefault(step["step"], []).append((row["seed"], step))
+        for step in row.chain:
+            by_step.setdefault(step.step, []).append((row.seed, step))
     return [_chain_step(name, used, stages, runs, out) for name, used in by_step.items()]
 
 
 def _chain_step(
-    name: str, used: Sequence[tuple[int, Mapping[str, Any]]], stages: Mapping[str, Any], runs: Path, out: Path
+    name: str, used: Sequence[tuple[int, Step]], stages: Mapping[str, Any], runs: Path, out: Path
 ) -> ChainStep:
-    macs = summarize(step.get("train_macs") for _, step in used)
-    seconds = summarize(step.get("seconds") for _, step in used)
-    results = [(stages.get(step["run"]) or {}).get("result") or {} for _, step in used]
+    macs = summarize(step.train_macs for _, step in used)
+    seconds = summarize(step.seconds for _, step in used)
+    results = [(stages.get(step.run) or {}).get("result") or {} for _, step in used]
     return ChainStep(
         name,
-        used[0][1].get("kind", ""),
-        tuple((seed, step["run"], _link(runs / step["run"], out)) for seed, step in used),
-        any(step.get("shared") for _, step in used),
+        used[0][1].kind,
+        tuple((seed, step.run, _link(runs / step.run, out)) for seed, step in used),
+        any(step.shared for _, step in used),
         units.si(macs.mean if macs and macs.mean else None),
         units.seconds(seconds.mean if seconds else None),
         _metrics([result.get("metrics") or {} for result in results]),

@@ -1,4 +1,4 @@
-"""Results on disk into the comparison: one row a route, one dictionary that every report is made from."""
+"""Results on disk into the comparison: one row a route, all that a report is made from."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -15,19 +15,26 @@ from pruning.plan import PruningPlan
 from study.config.schema import StudyConfig
 from study.plan.pipelines import Route, grid_fields
 from study.report.precisions import precision_of
+from study.report.rows import Comparison, Measured, Missing, Row, StageResult, Step
+from study.report.stats import summarize
 from study.stages.network import Network, load_model
 from study.stages.stage import Stage, device_of
 from training.files import canonical, content_hash, read_json, write_json
 
 
-def summary(comparison: dict[str, Any]) -> list[str]:
+def summary(comparison: Comparison) -> list[str]:
     """One line a route: its mean score over the seeds, for the end of a log."""
-    score = "AP" if comparison["task"] == "detection" else "top1"
-    means: dict[str, list[float]] = {}
-    for row in comparison["rows"]:
-        point = ", ".join(f"{k}={v}" for k, v in row["point"].items())
-        means.setdefault(f"{row['pipeline']}{f' ({point})' if point else ''}", []).append(row[score])
-    return [f"{name:40s} {score} {sum(v) / len(v):5.1f}  (n = {len(v)})" for name, v in means.items()]
+    score = "AP" if comparison.task == "detection" else "top1"
+    found: dict[str, list[float | None]] = {}
+    for row in comparison.rows:
+        point = ", ".join(f"{k}={v}" for k, v in row.point.items())
+        name = f"{row.pipeline}{f' ({point})' if point else ''}"
+        found.setdefault(name, []).append(row.measured.scores[score])
+    means = {name: summarize(values) for name, values in found.items()}
+    return [
+        f"{name:40s} {score} {mean.mean:5.1f}  (n = {mean.n})" if mean else f"{name:40s} no {score}"
+        for name, mean in means.items()
+    ]
 
 
 _AP = ("AP", "AP50", "AP75", "APs", "APm", "APl")
@@ -40,20 +47,16 @@ class Task:
     measured of, a function of one image.
     """
 
-    measures: Callable[[Route, Path], dict[str, Any]]
+    measures: Callable[[Route, Path], Measured]
     evaluation: Callable[[StudyConfig, Mapping[str, Any] | None], dict[str, Any]]
     network: Callable[[Route, Path, str], nn.Module]
     example: Callable[[Route, Path], Tensor]
 
 
-def _detector_measures(route: Route, runs: Path) -> dict[str, Any]:
+def _detector_measures(route: Route, runs: Path) -> Measured:
     result = route.evaluation.run(runs).read_result()
-    return {
-        **{name: result["metrics"][name] for name in _AP},
-        "per_class": result["per_class"],
-        **result["costs"],
-        **_removed(route.evaluation, runs),
-    }
+    costs = {**result["costs"], **_removed(route.evaluation, runs)}
+    return Measured({name: result["metrics"][name] for name in _AP}, costs, result["per_class"])
 
 
 def _detector_evaluation(config: StudyConfig, first: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -89,22 +92,20 @@ class _OneImage(nn.Module):
         return self.detector([{"image": image}])
 
 
-def _classifier_measures(route: Route, runs: Path) -> dict[str, Any]:
+def _classifier_measures(route: Route, runs: Path) -> Measured:
     result = route.evaluation.run(runs).read_result()
     metrics, network = result["metrics"], result["network"]
     dense = _dense(route, result).costs()
-    return {
-        "top1": metrics["test_top1"],
-        "top5": metrics["test_top5"],
-        "val_top1": metrics["val_top1"],
+    costs = {
         "params": network["params"],
         "macs": network["macs"],
         "dense_params": dense["params"],
         "dense_macs": dense["macs"],
         "epochs": result.get("epochs", 0),
-        **_after_pruning(route.evaluation, runs),
         **_removed(route.evaluation, runs),
     }
+    scores = {"top1": metrics["test_top1"], "top5": metrics["test_top5"], "val_top1": metrics["val_top1"]}
+    return Measured(scores, costs, after_pruning=_after_pruning(route.evaluation, runs))
 
 
 def _removed(stage: Stage, runs: Path) -> dict[str, Any]:
@@ -164,8 +165,8 @@ _SHOWN_GAPS = 3  # the others are counted
 
 def collect(
     config: StudyConfig, config_file: str, routes: Sequence[Route], runs: Path, why: Mapping[str, str]
-) -> dict[str, Any]:
-    """The content of comparison.json. `why`: sentences by stage id for what is not there."""
+) -> Comparison:
+    """What is on disk of these routes. `why`: sentences by stage id for what is not there."""
     stages = {s.id: s for route in routes for s in route.stages}
     why = {**_damaged(stages.values(), runs), **why}
     finished = [r for r in routes if all(s.run(runs).done and s.id not in why for s in r.stages)]
@@ -177,28 +178,26 @@ def collect(
     for route in routes:
         for stage in route.stages:
             users.setdefault(stage.id, set()).add((route.pipeline, canonical(dict(route.point))))
-    rows = [_row(scores, route, runs, latency, users) for route in finished]
-    missing = [_missing(route, runs, why) for route in routes if route not in finished]
+    rows = tuple(_row(scores, route, runs, latency, users) for route in finished)
+    missing = tuple(_missing(route, runs, why) for route in routes if route not in finished)
     used = {s.id: s for route in finished for s in route.stages}
     first = next((r.evaluation.run(runs).read_result() for r in finished), None)
-    return {
-        "study": config.name,
-        "task": task,
-        "title": config.title or config.name,
-        "config_file": config_file,
-        "config": config.model_dump(mode="json", exclude_unset=True),
-        "config_yaml": yaml.safe_dump(config.model_dump(mode="json", exclude_unset=True), sort_keys=False),
-        "seeds": list(config.seeds),
-        "evaluation": scores.evaluation(config, first),
-        "grid": grid_fields(config),
-        "rows": rows,
-        "missing": missing,
-        "gaps": gaps,
-        "stages": {
-            key: {"kind": s.kind, "step": _step_of(key, routes), "result": s.run(runs).read_result()}
-            for key, s in used.items()
-        },
-    }
+    written = config.model_dump(mode="json", exclude_unset=True)
+    return Comparison(
+        study=config.name,
+        task=task,
+        title=config.title or config.name,
+        config_file=config_file,
+        config=written,
+        config_yaml=yaml.safe_dump(written, sort_keys=False),
+        seeds=tuple(config.seeds),
+        evaluation=scores.evaluation(config, first),
+        grid=grid_fields(config),
+        rows=rows,
+        missing=missing,
+        gaps=tuple(gaps),
+        stages={key: StageResult(s.kind, _step_of(key, routes), s.run(runs).read_result()) for key, s in used.items()},
+    )
 
 
 def _damaged(stages: Iterable[Stage], runs: Path) -> dict[str, str]:
@@ -215,40 +214,34 @@ def _damaged(stages: Iterable[Stage], runs: Path) -> dict[str, str]:
 
 def _row(
     scores: Task, route: Route, runs: Path, latency: Mapping[str, float], users: Mapping[str, set[tuple[str, str]]]
-) -> dict[str, Any]:
-    chain: list[dict[str, Any]] = []
-    by_kind: dict[str, int] = {}
-    for stage in route.stages:
-        found = stage.run(runs).read_result()
-        by_kind[stage.kind] = by_kind.get(stage.kind, 0) + found["train_macs"]
-        chain.append(
-            {
-                "step": _name(route, stage),
-                "kind": stage.kind,
-                "run": stage.id,
-                "train_macs": found["train_macs"],
-                "seconds": found["seconds"],
-                "shared": len(users[stage.id]) > 1,
-            }
+) -> Row:
+    results = {stage.id: stage.run(runs).read_result() for stage in route.stages}
+    chain = (
+        Step(
+            step=_name(route, stage),
+            kind=stage.kind,
+            run=stage.id,
+            train_macs=results[stage.id]["train_macs"],
+            seconds=results[stage.id]["seconds"],
+            shared=len(users[stage.id]) > 1,
         )
-    return {
-        "pipeline": route.pipeline,
-        "point": dict(route.point),
-        "seed": route.seed,
-        **scores.measures(route, runs),
-        "latency_ms": latency.get(route.evaluation.id),
-        "train_macs": sum(by_kind.values()),
-        "precision": precision_of(stage.run(runs).read_result() for stage in route.stages),
-        "train_macs_by_kind": {kind: macs for kind, macs in by_kind.items() if macs},
-        "seconds": round(sum(step["seconds"] for step in chain), 1),
-        "chain": chain,
-    }
+        for stage in route.stages
+    )
+    return Row(
+        pipeline=route.pipeline,
+        point=dict(route.point),
+        seed=route.seed,
+        measured=scores.measures(route, runs),
+        latency_ms=latency.get(route.evaluation.id),
+        precision=precision_of(results.values()),
+        chain=tuple(chain),
+    )
 
 
-def _missing(route: Route, runs: Path, why: Mapping[str, str]) -> dict[str, Any]:
+def _missing(route: Route, runs: Path, why: Mapping[str, str]) -> Missing:
     lost = [s for s in route.stages if s.id in why or not s.run(runs).done]
     reason = next((f"{s.kind} failed: {why[s.id]}" for s in lost if s.id in why), f"{lost[0].id} has not run")
-    return {"pipeline": route.pipeline, "seed": route.seed, "point": dict(route.point), "why": reason}
+    return Missing(route.pipeline, route.seed, dict(route.point), reason)
 
 
 def _latencies(

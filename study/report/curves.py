@@ -10,6 +10,7 @@ import plotly.graph_objects as go
 from study.report.artifacts import RunFiles, User, users_of_runs
 from study.report.plots import Panel, base_figure, plain, thin
 from study.report.routes import Route
+from study.report.rows import Step
 from study.report.stats import is_number
 
 _DASHES = ("solid", "dash", "dot", "dashdot")
@@ -65,15 +66,15 @@ def _figure(
         x, y = thin([p[0] for p in points], [p[1] for p in points])
         dash = _DASHES[_order_in_chain(route, seed, step) % len(_DASHES)]
         names = list(dict.fromkeys(plain(other.label) for other, _, _ in used))
-        hover = f"{plain(step['step'])}, seed {seed}<br>{', '.join(names)}"
+        hover = f"{plain(step.step)}, seed {seed}<br>{', '.join(names)}"
         figure.add_scatter(
             x=x,
             y=y,
             mode="lines",
             line={"color": colours[route.name], "width": 1.8, "dash": dash},
             opacity=1.0 if seed == first_seed else 0.4,
-            name=f"{plain(step['step'])}: {names[0]}{f' + {len(names) - 1} more' if names[1:] else ''}",
-            legendgroup=plain(f"{step['step']} {route.label}"),
+            name=f"{plain(step.step)}: {names[0]}{f' + {len(names) - 1} more' if names[1:] else ''}",
+            legendgroup=plain(f"{step.step} {route.label}"),
             showlegend=seed == first_seed,
             hovertext=[f"{hover}<br>step {a:.0f}: {b:.3f}" for a, b in zip(x, y, strict=True)],
             hoverinfo="text",
@@ -81,8 +82,8 @@ def _figure(
     return figure if figure.data else None
 
 
-def _order_in_chain(route: Route, seed: int, step: Mapping[str, Any]) -> int:
+def _order_in_chain(route: Route, seed: int, step: Step) -> int:
     """How many stages of the same kind come before `step` in its chain."""
-    chain = next(row["chain"] for row in route.rows if row["seed"] == seed)
-    same_kind = [other["run"] for other in chain if other.get("kind") == step["kind"]]
-    return same_kind.index(step["run"])
+    chain = next(row.chain for row in route.rows if row.seed == seed)
+    same_kind = [other.run for other in chain if other.kind == step.kind]
+    return same_kind.index(step.run)

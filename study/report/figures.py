@@ -10,6 +10,7 @@ import plotly.graph_objects as go
 from study.report import units
 from study.report.plots import Panel, base_figure, plain
 from study.report.routes import Route, distinct_names, is_numeric_field, short_place
+from study.report.rows import Row
 from study.report.stats import Summary
 from study.report.task import Task
 
@@ -137,7 +138,8 @@ def _add_series(
         name=plain(name),
         **common,
     )
-    dots = [(x, row[key], _hover(r, row, task)) for x, r in placed for row in r.rows if row.get(key) is not None]
+    seeds = [(x, route, row) for x, route in placed for row in route.rows]
+    dots = [(x, v, _hover(route, row, task)) for x, route, row in seeds if (v := row.number(key)) is not None]
     figure.add_scatter(  # after the means, so that no dot hides behind its own mean
         x=[x for x, _, _ in dots],
         y=[value for _, value, _ in dots],
@@ -149,9 +151,9 @@ def _add_series(
     )
 
 
-def _hover(route: Route, row: Mapping[str, float], task: Task) -> str:
-    value = units.score(row[task.primary.key], task.decimals)
-    return f"{plain(route.label)}<br>seed {row['seed']}: {task.primary.name} {value}"
+def _hover(route: Route, row: Row, task: Task) -> str:
+    value = units.score(row.number(task.primary.key), task.decimals)
+    return f"{plain(route.label)}<br>seed {row.seed}: {task.primary.name} {value}"
 
 
 def _hover_mean(route: Route, summary: Summary, task: Task) -> str:
@@ -209,12 +211,11 @@ def _stage_macs(route: Route) -> dict[str, tuple[str, float, bool]]:
     """Step -> (kind, mean training MACs over seeds, shared), for the steps that train."""
     found: dict[str, tuple[str, float, bool]] = {}
     for row in route.rows:
-        for step in row.get("chain") or ():
-            macs = step.get("train_macs") or 0
-            if macs:
-                kind, before, shared = found.get(step["step"], (step["kind"], 0.0, False))
-                mean = before + macs / len(route.rows)
-                found[step["step"]] = (kind, mean, shared or bool(step.get("shared")))
+        for step in row.chain:
+            if step.train_macs:
+                kind, before, shared = found.get(step.step, (step.kind, 0.0, False))
+                mean = before + step.train_macs / len(route.rows)
+                found[step.step] = (kind, mean, shared or step.shared)
     return found
 
 

@@ -35,7 +35,7 @@ def _gallery(routes: Sequence[Route], root: RunFiles, point: Mapping[str, Any]) 
     files = RunFiles(root.root)
     names = dict.fromkeys(route.name for route in routes)
     here = [route for name in names if (route := find_route(routes, name, point)) is not None]
-    seeds = [row["seed"] for route in here for row in route.rows]
+    seeds = [row.seed for route in here for row in route.rows]
     seed = min(seeds, default=None)
     runs = {route.name: _evaluation(route, seed) for route in here}
     scenes = max((files.scene_count(run) for run in runs.values() if run), default=0)
@@ -51,7 +51,7 @@ def _gallery(routes: Sequence[Route], root: RunFiles, point: Mapping[str, Any]) 
 
 
 def _evaluation(route: Route, seed: int | None) -> str | None:
-    return next((step["run"] for step_seed, step in steps(route, "evaluate") if step_seed == seed), None)
+    return next((step.run for step_seed, step in steps(route, "evaluate") if step_seed == seed), None)
 
 
 def _ground_truth(files: RunFiles, runs: Iterable[str | None], k: int) -> str | None:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from study.report.rows import Row
 from study.report.stats import Difference, Summary, is_number, paired_difference, summarize
 
 _PRUNING_KINDS = frozenset({"prune", "prune_detector"})
@@ -33,7 +34,7 @@ class Route:
 
     name: str
     point: Mapping[str, Any]
-    rows: tuple[Mapping[str, Any], ...]
+    rows: tuple[Row, ...]
 
     @property
     def label(self) -> str:
@@ -48,11 +49,11 @@ class Route:
     @property
     def is_pruned(self) -> bool:
         """Whether any stage of its chain prunes; Scratch routes prune too, to find their architecture."""
-        return any(step.get("kind") in _PRUNING_KINDS for row in self.rows for step in row.get("chain") or ())
+        return any(step.kind in _PRUNING_KINDS for row in self.rows for step in row.chain)
 
     def by_seed(self, key: str) -> dict[int, float | None]:
         """The column `key`, seed -> value."""
-        return {row["seed"]: row.get(key) for row in self.rows}
+        return {row.seed: row.number(key) for row in self.rows}
 
     def summary(self, key: str) -> Summary | None:
         """Mean, deviation and n of the column `key` over seeds."""
@@ -69,11 +70,11 @@ class Route:
 
 
 def group_routes(rows: Iterable[Mapping[str, Any]]) -> list[Route]:
-    """One Route per (pipeline, grid point), in the order of their first rows."""
-    groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
-    for row in rows:
-        groups.setdefault((row["pipeline"], point_key(row.get("point") or {})), []).append(row)
-    return [Route(name, rows[0].get("point") or {}, tuple(rows)) for (name, _), rows in groups.items()]
+    """One Route per (pipeline, grid point), in the order of their first rows; `rows`: those of comparison.json."""
+    groups: dict[tuple[str, str], list[Row]] = {}
+    for row in map(Row.from_json, rows):
+        groups.setdefault((row.pipeline, point_key(row.point)), []).append(row)
+    return [Route(name, rows[0].point, tuple(rows)) for (name, _), rows in groups.items()]
 
 
 def find_route(routes: Iterable[Route], name: str, point: Mapping[str, Any]) -> Route | None:

@@ -137,11 +137,11 @@ def _cost(route: Route, dense: Route | None, cost: Cost) -> Cell:
 
 def per_class(routes: Sequence[Route]) -> tuple[list[str], dict[str, list[float | None]]]:
     """Class names in order, and route label -> mean AP of each class over seeds."""
-    tables = [row.get("per_class") or {} for route in routes for row in route.rows]
+    tables = [row.measured.per_class or {} for route in routes for row in route.rows]
     classes = list(dict.fromkeys(name for table in tables for name in table))
     means = {}
     for route in routes:
-        here = [row.get("per_class") or {} for row in route.rows]
+        here = [row.measured.per_class or {} for row in route.rows]
         by_class = [summarize(table.get(name) for table in here) for name in classes]
         means[route.label] = [None if s is None else s.mean for s in by_class]
     return classes, means

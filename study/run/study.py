@@ -108,7 +108,8 @@ def report(
     """Write comparison.csv, comparison.json, report.md and report.html from what is on disk."""
     out = runs / config.name
     with _alone_in(out):
-        return write_report(collect(config, config_file, routes, runs, why or {}), runs, out)
+        comparison = collect(config, config_file, routes, runs, why or {})
+        return write_report(comparison.to_json(), runs, out)
 
 
 def report_again(out: Path) -> Path:

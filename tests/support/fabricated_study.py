@@ -9,6 +9,8 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 
+from study.report.rows import Row, Step
+
 # pipeline -> (chain of (step, kind, run kind-and-hash, shared), AP of seed 0, 1, 2)
 CHAINS = {
     "unpruned": [
@@ -88,6 +90,17 @@ def fabricate(runs: Path, *, seeds: tuple[int, ...] = (0, 1), files: bool = True
         "missing": [],
         "stages": stages,
     }
+
+
+def a_row(pipeline: str, seed: int, chain: list[dict], point: dict | None = None, **measured) -> dict:
+    """A row of comparison.json that has nothing but what it is given."""
+    row = {"pipeline": pipeline, "point": point or {}, "seed": seed, **measured, "latency_ms": None, "chain": chain}
+    return Row.from_json(row).to_json()
+
+
+def a_step(kind: str, run: str) -> dict:
+    """A step of a chain that cost nothing, named after its kind."""
+    return vars(Step(kind, kind, run, 0, 0.0, False))
 
 
 def with_grid(comparison: dict, ratios: tuple[float, ...] = (0.5, 0.7), loss: float = 4.0) -> dict:

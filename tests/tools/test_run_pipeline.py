@@ -26,7 +26,7 @@ STUDIES = {
 }
 
 
-HELD = Path(__file__).with_name("held_training.py")
+HELD = ROOT / "tests" / "support" / "held_training.py"
 
 
 def start(name, runs, *more, **streams):

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-HELD = Path(__file__).with_name("held_training.py")
+HELD = ROOT / "tests" / "support" / "held_training.py"
 
 
 def torchrun(runs, *overrides, held=False):

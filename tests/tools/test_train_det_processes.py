@@ -18,7 +18,7 @@ DETECTOR = [o for o in TINY if o.startswith(("detector.", "evaluate", "machine.t
 SMALL = [*DETECTOR, f"detector.train.iterations={ITERATIONS}", "machine.checkpoint_every=1000"]
 
 
-HELD = Path(__file__).with_name("held_training.py")
+HELD = ROOT / "tests" / "support" / "held_training.py"
 
 
 def command(tool, config, *arguments):

@@ -51,7 +51,7 @@ def _gain(route: Route, routes: Sequence[Route]) -> _Gain | None:
     dense = find_route(routes, DENSE, route.point)
     if dense is None or dense is route:
         return None
-    names = dict.fromkeys(name for row in route.rows for name in row.get("per_class") or {})
+    names = dict.fromkeys(name for row in route.rows for name in row.measured.per_class or {})
     differences = {name: paired_difference(_of(route, name), _of(dense, name)) for name in names}
     found = {name: difference for name, difference in differences.items() if difference is not None}
     return _Gain(route, found) if found else None
@@ -59,7 +59,7 @@ def _gain(route: Route, routes: Sequence[Route]) -> _Gain | None:
 
 def _of(route: Route, name: str) -> dict[int, float | None]:
     """Seed -> AP of a class."""
-    return {row["seed"]: (row.get("per_class") or {}).get(name) for row in route.rows}
+    return {row.seed: (row.measured.per_class or {}).get(name) for row in route.rows}
 
 
 def _ranked(gains: Sequence[_Gain]) -> list[str]:

@@ -89,12 +89,12 @@ def _read(comparison: Mapping[str, Any], runs: Path) -> tuple[RunFiles, Curve, d
     for route in material.routes:
         for _, step in steps(route, "evaluate"):
             here = found.setdefault(route.label, [])
-            content = material.files.json(step["run"], PR)
+            content = material.files.json(step.run, PR)
             if content is None:
                 continue
             read = _curves(content)
             if read is None or (recall and read[0] != recall):
-                material.files.gaps.append(f"{step['run']}/{PR}: not the precision at the recalls of COCO")
+                material.files.gaps.append(f"{step.run}/{PR}: not the precision at the recalls of COCO")
                 continue
             recall = read[0]
             here.append(read[1])

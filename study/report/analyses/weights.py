@@ -75,8 +75,7 @@ def conv_weights(files: RunFiles, run: str) -> Tensor | None:
 
 def _last_run(route: Route) -> str | None:
     """The run of the route's first seed that left its last classifier."""
-    chain = route.rows[0].get("chain") or ()
-    runs = [step["run"] for step in chain if step.get("kind") in ("train_classifier", "prune")]
+    runs = [step.run for step in route.rows[0].chain if step.kind in ("train_classifier", "prune")]
     return runs[-1] if runs else None
 
 
@@ -122,5 +121,5 @@ def _rows(place: str, weights: _Weights) -> list[tuple[Value, ...]]:
     for route, w in weights:
         deviation = float(w.std()) if len(w) > 1 else 0.0
         small = 100 * float((w.abs() < 0.1 * deviation).double().mean())
-        found.append((place, route.name, route.rows[0]["seed"], len(w), float(w.abs().mean()), deviation, small))
+        found.append((place, route.name, route.rows[0].seed, len(w), float(w.abs().mean()), deviation, small))
     return found

@@ -40,11 +40,11 @@ def _pruned_by(route: Route, stages: Mapping[str, Any], runs: Path) -> PrunedBy:
     settings: Mapping[str, Any] = {}
     run = ""
     for _, step in steps(route, "train_classifier", *_PRUNING):
-        here = ((stages.get(step["run"]) or {}).get("result") or {}).get("settings") or {}
+        here = ((stages.get(step.run) or {}).get("result") or {}).get("settings") or {}
         arch = here.get("arch") or arch
         lr = lr or (here.get("train") or {}).get("lr")
-        if step["kind"] in _PRUNING:  # the last one counts: guided designs prune the networks they follow first
-            settings, run = here, step["run"]
+        if step.kind in _PRUNING:  # the last one counts: guided designs prune the networks they follow first
+            settings, run = here, step.run
     if not settings:
         return PrunedBy(arch=arch, lr=lr)
     method, selection = settings.get("method", ""), settings.get("selection") or {}

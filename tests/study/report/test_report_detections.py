@@ -5,7 +5,7 @@ import math
 
 import pytest
 from support.fabricated_classification import fabricate_classification
-from support.fabricated_study import fabricate, with_grid
+from support.fabricated_study import a_row, a_step, fabricate, with_grid
 
 from study.report.analyses import class_differences, object_sizes, precision_recall
 from study.report.html import figure_json
@@ -21,8 +21,7 @@ def comparison_of(pipelines, **columns):
     for name in pipelines:
         for seed in (0, 1):
             run = f"evaluate-{name}/seed{seed}"
-            step = {"step": "evaluate", "kind": "evaluate", "run": run}
-            row = {"pipeline": name, "point": {}, "seed": seed, "AP": 50.0, "chain": [step]}
+            row = a_row(name, seed, [a_step("evaluate", run)], AP=50.0)
             rows.append(row | {key: values[name][seed] for key, values in columns.items()})
     return {"rows": rows, "stages": {}, "grid": {}}
 

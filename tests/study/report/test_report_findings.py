@@ -1,7 +1,7 @@
 """The answer in words, the verdicts on the literature, and the warnings."""
 
 import pytest
-from support.fabricated_study import fabricate, with_grid
+from support.fabricated_study import a_row, a_step, fabricate, with_grid
 
 from study.report.claims.judge import findings, verdict
 from study.report.findings import answers, seed_warning, warnings
@@ -12,9 +12,9 @@ from study.report.task import DETECTION
 
 def routes_of(scores: dict[str, list[float | None]], point: dict | None = None):
     """Routes with the given AP of seeds 0, 1, ...; all but `unpruned` have a pruning stage."""
-    chains = {name: [] if name == "unpruned" else [{"step": "prune", "kind": "prune"}] for name in scores}
+    chains = {name: [] if name == "unpruned" else [a_step("prune", "prune-a")] for name in scores}
     return group_routes(
-        {"pipeline": name, "point": point or {}, "seed": seed, "AP": value, "chain": chains[name]}
+        a_row(name, seed, chains[name], point, AP=value)
         for name, values in scores.items()
         for seed, value in enumerate(values)
     )

@@ -1,0 +1,199 @@
+"""A comparison as dataclasses: what the collector reads from the run directories, and comparison.json of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from training.files import read_json
+
+_SCORES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "top1", "top5", "val_top1")
+_AFTER_PRUNING = ("pruned_top1", "recalibrated_top1")
+# What a row of comparison.json holds beside the numbers that its task measures.
+_OTHER = frozenset(
+    "pipeline point seed per_class latency_ms train_macs precision train_macs_by_kind seconds chain".split()
+)
+
+Numbers = Mapping[str, float | None]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One stage in the chain of a row; `shared`: other pipelines or grid points use its run too."""
+
+    step: str
+    kind: str
+    run: str
+    train_macs: int
+    seconds: float
+    shared: bool
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a task measures of a finished route.
+
+    `scores` in percent, `per_class` AP by class name (None: the task has none), `costs` of the network and its
+    training, `after_pruning`: test accuracy before any further training.
+    """
+
+    scores: Numbers
+    costs: Numbers
+    per_class: Numbers | None = None
+    after_pruning: Numbers | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """One flat mapping; what the task does not have has no key."""
+        classes = {} if self.per_class is None else {"per_class": self.per_class}
+        return {**self.scores, **classes, **self.costs, **(self.after_pruning or {})}
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> Measured:
+        """From a row of comparison.json, whose numbers are flat."""
+        costs = {k: v for k, v in row.items() if k not in _OTHER and k not in _SCORES and k not in _AFTER_PRUNING}
+        after = {name: row[name] for name in _AFTER_PRUNING if name in row}
+        return cls({name: row[name] for name in _SCORES if name in row}, costs, row.get("per_class"), after)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One pipeline at one grid point with one seed; `latency_ms` None where the network could not be timed."""
+
+    pipeline: str
+    point: Mapping[str, Any]  # grid field -> its value, of any type that a config holds
+    seed: int
+    measured: Measured
+    latency_ms: float | None
+    precision: str
+    chain: tuple[Step, ...]
+
+    @property
+    def train_macs_by_kind(self) -> dict[str, int]:
+        """Multiply-adds of the trainings by kind of stage; a kind that has none is left out."""
+        found: dict[str, int] = {}
+        for step in self.chain:
+            found[step.kind] = found.get(step.kind, 0) + step.train_macs
+        return {kind: macs for kind, macs in found.items() if macs}
+
+    @property
+    def train_macs(self) -> int:
+        """Multiply-adds of all trainings of the chain."""
+        return sum(step.train_macs for step in self.chain)
+
+    @property
+    def seconds(self) -> float:
+        """What all stages of the chain took."""
+        return round(sum(step.seconds for step in self.chain), 1)
+
+    def number(self, column: str) -> float | None:
+        """A number by the name that it has in comparison.json; None where the row has none."""
+        own = {"latency_ms": self.latency_ms, "train_macs": self.train_macs, "seconds": self.seconds}
+        found = self.measured
+        return {**found.scores, **found.costs, **(found.after_pruning or {}), **own}.get(column)
+
+    def to_json(self) -> dict[str, Any]:
+        """The row of comparison.json."""
+        return {
+            "pipeline": self.pipeline,
+            "point": dict(self.point),
+            "seed": self.seed,
+            **self.measured.to_json(),
+            "latency_ms": self.latency_ms,
+            "train_macs": self.train_macs,
+            "precision": self.precision,
+            "train_macs_by_kind": self.train_macs_by_kind,
+            "seconds": self.seconds,
+            "chain": [asdict(step) for step in self.chain],
+        }
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> Row:
+        """A row of comparison.json; a report of an earlier version has no precision."""
+        return cls(
+            pipeline=row["pipeline"],
+            point=row["point"],
+            seed=row["seed"],
+            measured=Measured.from_json(row),
+            latency_ms=row["latency_ms"],
+            precision=row.get("precision", ""),
+            chain=tuple(Step(**step) for step in row["chain"]),
+        )
+
+
+@dataclass(frozen=True)
+class Missing:
+    """A route that is not finished, and the sentence that says why."""
+
+    pipeline: str
+    seed: int
+    point: Mapping[str, Any]
+    why: str
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """One stage that rows rest on: its kind, the step that made it, its result.json."""
+
+    kind: str
+    step: str
+    result: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All that a report is made from.
+
+    `config`: what the user set, `config_yaml` the same as text; `evaluation`: what was measured on what; `grid`: field
+    -> its values; `stages`: by run, relative to the runs' folder; `gaps`: sentences about what could not be measured.
+    """
+
+    study: str
+    task: str
+    title: str
+    config_file: str
+    config: Mapping[str, Any]
+    config_yaml: str
+    seeds: tuple[int, ...]
+    evaluation: Mapping[str, Any]
+    grid: Mapping[str, Any]
+    rows: tuple[Row, ...]
+    missing: tuple[Missing, ...]
+    gaps: tuple[str, ...]
+    stages: Mapping[str, StageResult]
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of comparison.json."""
+        return {
+            "study": self.study,
+            "task": self.task,
+            "title": self.title,
+            "config_file": self.config_file,
+            "config": self.config,
+            "config_yaml": self.config_yaml,
+            "seeds": list(self.seeds),
+            "evaluation": self.evaluation,
+            "grid": self.grid,
+            "rows": [row.to_json() for row in self.rows],
+            "missing": [vars(missing) for missing in self.missing],
+            "gaps": list(self.gaps),
+            "stages": {run: vars(stage) for run, stage in self.stages.items()},
+        }
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> Comparison:
+        """The inverse of `to_json`; KeyError or TypeError if `content` is something else."""
+        read = {
+            "seeds": tuple(content["seeds"]),
+            "rows": tuple(Row.from_json(row) for row in content["rows"]),
+            "missing": tuple(Missing(**missing) for missing in content["missing"]),
+            "gaps": tuple(content["gaps"]),
+            "stages": {run: StageResult(**stage) for run, stage in content["stages"].items()},
+        }
+        return cls(**{**content, **read})
+
+
+def load_comparison(file: Path) -> Comparison:
+    """What a comparison.json holds."""
+    return Comparison.from_json(read_json(file))

@@ -1,0 +1,90 @@
+"""comparison.json from the typed rows, and back: its keys, their order and its values are what they have been."""
+
+import json
+
+import pytest
+
+from study.report.comparison import summary
+from study.report.rows import Comparison, Measured, Missing, Row, StageResult, Step, load_comparison
+
+DETECT = Step("detect", "train_detector", "train_detector-b/seed0", 700, 2.26, False)
+CHAIN = (
+    Step("classify", "train_classifier", "train_classifier-a/seed0", 300, 1.5, True),
+    Step("prune", "prune", "prune-a/seed0", 0, 0.25, True),
+    DETECT,
+)
+DETECTOR = Measured({"AP": 41.5, "APs": None}, {"detector_macs": 9}, {"cat": 40.0, "dog": None})
+CLASSIFIER = Measured({"top1": 93.0}, {"params": 5, "epochs": 160}, None, {"pruned_top1": 10.0})
+# Written out as the report wrote it before there were dataclasses: the text of comparison.json, order included.
+DETECTOR_ROW = """{"pipeline": "scratch_e", "point": {"prune.ratio": 0.5}, "seed": 0, "AP": 41.5, "APs": null,
+ "per_class": {"cat": 40.0, "dog": null}, "detector_macs": 9, "latency_ms": 3.5, "train_macs": 1000,
+ "precision": "float32", "train_macs_by_kind": {"train_classifier": 300, "train_detector": 700}, "seconds": 4.0,
+ "chain": [{"step": "classify", "kind": "train_classifier", "run": "train_classifier-a/seed0", "train_macs": 300,
+ "seconds": 1.5, "shared": true}, {"step": "prune", "kind": "prune", "run": "prune-a/seed0", "train_macs": 0,
+ "seconds": 0.25, "shared": true}, {"step": "detect", "kind": "train_detector", "run": "train_detector-b/seed0",
+ "train_macs": 700, "seconds": 2.26, "shared": false}]}"""
+CLASSIFIER_ROW = """{"pipeline": "pruned", "point": {}, "seed": 1, "top1": 93.0, "params": 5, "epochs": 160,
+ "pruned_top1": 10.0, "latency_ms": null, "train_macs": 0, "precision": "", "train_macs_by_kind": {}, "seconds": 0,
+ "chain": []}"""
+COMPARISON = """{"study": "s", "task": "detection", "title": "T", "config_file": "c.yaml", "config": {"seeds": [0]},
+ "config_yaml": "seeds: [0]", "seeds": [0], "evaluation": {"dataset": "digits"}, "grid": {"prune.ratio": [0.5]},
+ "rows": [ROW], "missing": [{"pipeline": "p", "seed": 1, "point": {}, "why": "w"}], "gaps": ["g"],
+ "stages": {"train_detector-b/seed0": {"kind": "train_detector", "step": "detect", "result": {"seconds": 1}}}}"""
+
+
+def comparison():
+    return Comparison(
+        study="s",
+        task="detection",
+        title="T",
+        config_file="c.yaml",
+        config={"seeds": [0]},
+        config_yaml="seeds: [0]",
+        seeds=(0,),
+        evaluation={"dataset": "digits"},
+        grid={"prune.ratio": [0.5]},
+        rows=(Row("scratch_e", {"prune.ratio": 0.5}, 0, DETECTOR, 3.5, "float32", CHAIN),),
+        missing=(Missing("p", 1, {}, "w"),),
+        gaps=("g",),
+        stages={DETECT.run: StageResult("train_detector", "detect", {"seconds": 1})},
+    )
+
+
+def line(text):
+    return text.replace("\n", "")
+
+
+@pytest.mark.parametrize(
+    "row, wanted",
+    [
+        (comparison().rows[0], DETECTOR_ROW),
+        (Row("pruned", {}, 1, CLASSIFIER, None, "", ()), CLASSIFIER_ROW),
+    ],
+)
+def test_row_is_the_row_of_comparison_json(row, wanted):
+    assert json.dumps(row.to_json()) == line(wanted)
+
+
+def test_comparison_is_comparison_json_and_is_read_again(tmp_path):
+    file = tmp_path / "comparison.json"
+    file.write_text(json.dumps(comparison().to_json()))
+    assert file.read_text() == line(COMPARISON).replace("ROW", line(DETECTOR_ROW))
+    again = load_comparison(file)
+    assert again.to_json() == comparison().to_json()
+    assert again.rows[0].chain == CHAIN and again.stages == comparison().stages and again.missing[0].why == "w"
+
+
+def test_file_of_an_earlier_version_has_no_precision():
+    content = comparison().to_json()
+    del content["rows"][0]["precision"]
+    assert Comparison.from_json(content).rows[0].precision == ""
+
+
+def test_summary_has_a_line_a_route():
+    assert summary(comparison()) == [f"{'scratch_e (prune.ratio=0.5)':40s} AP  41.5  (n = 1)"]
+
+
+def test_summary_says_where_no_seed_has_a_score():
+    content = comparison().to_json()
+    content["rows"][0]["AP"] = None
+    assert summary(Comparison.from_json(content)) == [f"{'scratch_e (prune.ratio=0.5)':40s} no AP"]
