@@ -108,16 +108,13 @@ def _classifier_measures(route: Route, runs: Path) -> Measured:
     return Measured(scores, costs, after_pruning=_after_pruning(route.evaluation, runs))
 
 
-def _removed(stage: Stage, runs: Path) -> dict[str, Any]:
-    """What the last pruning of a route removed: percent of all channels (weights, blocks), and of what was asked."""
+def _removed(stage: Stage, runs: Path) -> dict[str, float]:
+    """What the last pruning of a route removed, in percent of what was asked."""
     pruning = [s for s in stage.with_ancestors() if s.kind in ("prune", "prune_detector")]
     found = pruning[-1].run(runs).read_result().get("achieved") if pruning else None
-    if not found:
+    if not found or not found["asked"]:
         return {}
-    share = {"removed_percent": 100 * found["removed"] / found["total"] if found["total"] else 0.0}
-    if found["asked"]:
-        share["removed_of_asked_percent"] = 100 * found["removed"] / found["asked"]
-    return share
+    return {"removed_of_asked_percent": 100 * found["removed"] / found["asked"]}
 
 
 def _after_pruning(stage: Stage, runs: Path) -> dict[str, float]:

@@ -76,8 +76,7 @@ class Task:
 
 
 _REMOVED = (
-    Measure("removed_percent", "last pruning removed (% of all)"),
-    Measure("removed_of_asked_percent", "of what was asked (%)"),
+    Measure("removed_of_asked_percent", "last pruning removed, of what was asked (%)"),
 )
 _TRAINING = (Cost("train_macs", "training MACs"), Cost("seconds", "time", "seconds", relative=False))
 _LATENCY = Cost("latency_ms", "latency", "milliseconds", relative=False)

@@ -23,7 +23,7 @@ from study.report.write import write_report
 
 COLUMNS = (
     "pipeline,seed,AP,AP50,AP75,APs,APm,APl,backbone_params,backbone_macs,detector_params,detector_macs,"
-    "latency_ms,train_macs,seconds,precision,removed_percent,removed_of_asked_percent"
+    "latency_ms,train_macs,seconds,precision,removed_of_asked_percent"
 )
 NASTY = "</script><script>alert(1)</script><img src=x onerror=alert(2)>&`|"
 
