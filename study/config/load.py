@@ -28,7 +28,8 @@ def validate(schema: type[Schema], data: Mapping[str, Any], *, source: str) -> S
     try:
         return schema.model_validate(data)
     except ValidationError as error:
-        raise ConfigError("\n".join(_sentence(source, dict(e), schema) for e in error.errors())) from error
+        errors = _without_alternatives([dict(e) for e in error.errors()], data)
+        raise ConfigError("\n".join(_sentence(source, e, schema) for e in errors)) from error
 
 
 def read_yaml(path: Path, _inheriting: tuple[Path, ...] = ()) -> dict[str, Any]:
@@ -80,6 +81,42 @@ def _apply_override(data: dict[str, Any], override: str) -> None:
     if not equals or not all(key.split(".")):
         raise ConfigError(f"override {override!r} is not of the form key.path=value")
     set_key(data, key, parse_value(text, source=f"override {override!r}"))
+
+
+def _without_alternatives(errors: list[dict[str, Any]], data: Any) -> list[dict[str, Any]]:
+    """Of a value that may have several forms the errors of the form that fits furthest, or those of all in one.
+
+    Pydantic gives an error a form, and puts the form's type between the keys, which nobody wrote into a file.
+    """
+    found: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for error in errors:
+        written, value = _written(error, data)
+        found.setdefault(value or written, []).append({**error, "loc": written})
+    left = []
+    for same in found.values():
+        depth = max(len(error["loc"]) for error in same)
+        for place in dict.fromkeys(error["loc"] for error in same if len(error["loc"]) == depth):
+            there = [error for error in same if error["loc"] == place]
+            messages = list(dict.fromkeys(error["msg"].removeprefix("Value error, ") for error in there))
+            left.append(there[0] if len(messages) == 1 else {**there[0], "msg": ", or ".join(messages)})
+    return left
+
+
+def _written(error: Mapping[str, Any], data: Any) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+    """The keys of an error's place, and those of the value of several forms that it is in: none if there is none."""
+    keys: list[Any] = []
+    several: tuple[Any, ...] = ()
+    for place, part in enumerate(error["loc"]):
+        absent = error["type"] == "missing" and place == len(error["loc"]) - 1
+        if isinstance(data, Mapping) and part in data:
+            data = data[part]
+        elif isinstance(part, str) and not absent:
+            several = several or tuple(keys)
+            continue
+        elif isinstance(part, int) and isinstance(data, Sequence) and part < len(data):
+            data = data[part]
+        keys.append(part)
+    return tuple(keys), several
 
 
 def _sentence(source: str, error: dict[str, Any], schema: type[BaseModel]) -> str:
