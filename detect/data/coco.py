@@ -58,8 +58,10 @@ def read_coco(path: Path, images: Path) -> Split:
     """
     coco = _read_json(path)
     for key in ("images", "annotations", "categories"):
-        if not coco.get(key) or not isinstance(coco[key], list):
+        if not coco.get(key):
             raise ValueError(f"{path}: the list {key!r} is missing or empty")
+        if not isinstance(coco[key], list):
+            raise ValueError(f"{path}: {key!r} is of type {type(coco[key]).__name__}, a list is expected")
     ids, names, notes = _categories(path, coco["categories"], _referred(coco["annotations"]))
     problems: list[Problem] = []
     listed = _images(path, images, coco["images"], problems)

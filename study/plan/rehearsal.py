@@ -66,6 +66,12 @@ class Rehearsal:
             assert effect is not None
             effect(model, effect_request(settings["effect"], groups, stage.seed))
         info, train = self.budget._data(stage), settings["train"]
+        if train["batch_size"] > info.n_train:
+            key = {"base": "train", "fine_tune": "fine_tune"}.get(settings["regime"], "scratch")
+            raise ValueError(
+                f"classifier.{key}.batch_size={train['batch_size']} is larger than the training set of {info.n_train}"
+                " images"
+            )
         check_smallest_batch(
             model, info.n_train, image=info.shape, batch_size=train["batch_size"], accumulate=train["accumulate"]
         )

@@ -26,6 +26,9 @@ WRONG = [
     (["detector.model.overrides={INPUT.MIN_SIZE_TRAIN_SAMPLING: range}"], "this detector cannot be trained"),
     (["detector.train.group_by_aspect=true", "detector.train.batch_size=20"], "8 images do not fill one batch of 20"),
     (["detector.model.overrides={MODEL.ROI_HEADS.NUM_CLASSES: 3}"], r"number of classes \(10\)"),
+    (["classifier.train.batch_size=49"], "classifier.train.batch_size=49 is larger than the training set of 48 images"),
+    (["classifier.fine_tune.batch_size=49"], "classifier.fine_tune.batch_size=49 is larger than the training set of"),
+    (["classifier.scratch.batch_size=49"], "classifier.scratch.batch_size=49 is larger than the training set of"),
 ]
 
 

@@ -61,6 +61,13 @@ def test_empty_lists_are_refused(dataset, key):
         check_dataset(dataset)
 
 
+@pytest.mark.parametrize("key", ["images", "annotations", "categories"])
+def test_what_should_be_a_list_is_refused_with_its_type(dataset, key):
+    _edit(dataset, **{key: {"1": "a"}})
+    with pytest.raises(ValueError, match=rf"train\.json: '{key}' is of type dict, a list is expected"):
+        check_dataset(dataset)
+
+
 def test_annotations_of_unlisted_images_are_refused(dataset):
     stray = {"id": 9, "image_id": 77, "category_id": 1, "bbox": [0, 0, 2, 2], "area": 4, "iscrowd": 0}
     _edit(dataset, annotations=[stray])

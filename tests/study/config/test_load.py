@@ -89,3 +89,25 @@ def test_a_value_that_does_not_fit_is_one_sentence_with_override_key_and_choices
 def test_an_override_must_be_an_assignment():
     with pytest.raises(ConfigError, match=r"key\.path=value"):
         load_config(StudyConfig, DIGITS, ["seeds"])
+
+
+@pytest.mark.parametrize(
+    ("override", "sentences"),
+    [
+        ("prune.ratio=1.5", ["prune.ratio: Input should be less than 1, or Input should be a valid tuple (got 1.5)"]),
+        ("prune.ratio=[0.5, 2]", ["prune.ratio.1: Input should be less than 1 (got 2)"]),
+        ("classifier.normalization={mean: [0.5]}", ["classifier.normalization.std: this key is required"]),
+        (
+            "classifier.normalization={mean: [a], std: [0]}",
+            [
+                "classifier.normalization.mean.0: Input should be a valid number, unable to parse string as a number"
+                " (got 'a')",
+                "classifier.normalization.std.0: Input should be greater than 0 (got 0)",
+            ],
+        ),
+    ],
+)
+def test_a_value_of_several_forms_is_named_by_its_key_alone_and_once(override, sentences):
+    with pytest.raises(ConfigError) as error:
+        load_config(StudyConfig, DIGITS, [override])
+    assert str(error.value).splitlines() == [f"{DIGITS}: {sentence}" for sentence in sentences]
