@@ -102,7 +102,7 @@ def test_a_method_by_norms_is_not_asked_for_layers_that_have_none_by_design():
             x = x * self.gate(self.squeeze(x.mean((2, 3), keepdim=True)).relu()).sigmoid()
             return self.fc(self.hidden(self.plain(x).relu().mean((2, 3))).relu())
 
-    with pytest.raises(ValueError, match="asked to remove 14 of the 28 .* 20 channels of 1 layers [(]plain"):
+    with pytest.raises(ValueError, match=r"asked to remove 14 of the 28 .* 20 channels of 1 layers [(]plain"):
         cut(Net(), "slimming", Selection(0.5))
     found = cut(Net(), "slimming", Selection(0.5, skip=("plain",))).achieved
     assert (found.asked, found.removed, found.named, found.total) == (4, 4, 8, 62)

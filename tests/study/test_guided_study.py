@@ -46,3 +46,10 @@ def test_a_guide_is_read_alike_in_a_grid(guide, more):
         alone = tiny({**arch, "prune": {"method": "guided"}, "guide": {"prune": guide}, "pipelines": ["scratch_e"]})[1]
         other = next(s for s in alone[0].stages if s.settings.get("method") == "guided")
         assert [p.id for p in made.parents] == [p.id for p in other.parents]
+
+
+@pytest.mark.parametrize("pipeline", ["pruned", "fine_tune", "ticket"])
+def test_trained_weights_are_not_cut_by_a_design_of_the_study(pipeline):
+    guided = {"prune": {"method": "guided"}, "guide": {"prune": {"method": "l1_filter", "ratio": 0.4}}}
+    with pytest.raises(ValueError, match=f"pipelines.{pipeline}: prune: .*`guide`.*scratch_e.*prune.options.patterns"):
+        tiny({**guided, "pipelines": [pipeline]})

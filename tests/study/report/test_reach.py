@@ -26,8 +26,8 @@ def test_each_pruning_says_once_what_it_could_not_remove_and_why():
         "train": {"result": {}},
     }
     assert reach_notes({"stages": stages}) == [
-        "l1_filter removed 16 of 6,096 asked channels; out of its reach: 12,160 channels of 4 layers (a, b, c, ...): one"
-        " of its layers is a grouped convolution; 8 channels of 1 layer (e): its channels are sliced apart.",
+        "l1_filter removed 16 of 6,096 asked channels; out of its reach: 12,160 channels of 4 layers (a, b, c, ...):"
+        " one of its layers is a grouped convolution; 8 channels of 1 layer (e): its channels are sliced apart.",
         "uniform removed 4 channels; out of its reach: 12,160 channels of 4 layers (a, b, c, ...): one of its layers is"
         " a grouped convolution.",
     ]
