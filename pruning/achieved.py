@@ -162,6 +162,7 @@ def _units(model: nn.Module, request: Request, choice: Choice) -> Iterator[_Unit
             skipped = _matches(group.name, selection.skip) or _matches(producer, selection.skip)
             in_scope = selection.scope == "all" or not trunk
             named = not skipped and (in_scope if choice.takes is None else producer in choice.takes)
+            named = named and group.name not in choice.leaves
             kept = choice.keep.get(group.name, range(width))
             kept = scattered.get(producer, kept)
             removed = width - len(kept)

@@ -7,6 +7,7 @@ the network. A detector's backbone has the layer names of the classifier and so 
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cache
 
 import torch_pruning as tp
 from torch import Tensor, nn
@@ -72,7 +73,7 @@ def _read_group(raw: list[Reached], graph: tp.DependencyGraph, names: dict, stag
             members.append(member)
         if side == "out" and isinstance(target.module, _ConvNd | nn.Linear) and not is_depthwise(target.module):
             weighted[name] = target
-            if positions != tuple((c,) for c in range(width)):
+            if positions != _each(width):
                 fixed = fixed or f"channels of {name} can only go several at a time"
         norms += _norm_pairs(target, names)
     if len(members) == 1:
@@ -112,10 +113,18 @@ def _norm_pairs(node: tp.dependency.Node, names: dict) -> list[tuple[str, str]]:
 
 
 def _positions(indices: Sequence[Index], width: int) -> tuple[tuple[int, ...], ...]:
+    if len(indices) == width and all(index == root == i for i, (index, root) in enumerate(indices)):
+        return _each(width)  # nearly always
     by_channel: list[list[int]] = [[] for _ in range(width)]
     for index, root in indices:
         by_channel[root].append(index)
     return tuple(tuple(sorted(p)) for p in by_channel)
+
+
+@cache
+def _each(width: int) -> tuple[tuple[int, ...], ...]:
+    """Every channel at its own place."""
+    return tuple((c,) for c in range(width))
 
 
 def _partial(

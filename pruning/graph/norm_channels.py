@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from pruning.graph.dataflow import Flow, trace_flow
-from pruning.graph.layers import SelectInputs, is_batch_norm, is_depthwise
+from pruning.graph.layers import SelectInputs, is_batch_norm, is_depthwise, is_norm
 from pruning.graph.members import Group
 
 Kept = dict[str, tuple[int, ...]]
@@ -100,6 +100,25 @@ def eligible_units(found: Sequence[NormChannels], groups: Sequence[Group], *, me
     known = {unit.name for unit in units}
     reason = f"no BatchNorm of its own scales its channels, so {method} cannot rank them"
     return [*units, *(replace(group, fixed=group.fixed or reason) for group in groups if group.name not in known)]
+
+
+def beside_norms(model: nn.Module, groups: Sequence[Group]) -> frozenset[str]:
+    """Groups that no normalisation scales where none is expected: hidden linear layers, and what the gates of
+    squeeze-excitation blocks squeeze. A method that goes by BatchNorms is not about them.
+    """
+    layers = dict(model.named_modules())
+    weighted = {name for name, layer in layers.items() if isinstance(layer, nn.Conv2d | nn.Linear)}
+    producers = {producer for group in groups for producer in group.producers}
+    scaled = {m.layer for group in groups for m in group.members if m.side == "out"} - producers
+    gates = {name for name in scaled & weighted if not is_depthwise(layers[name])}
+    found = set()
+    for group in groups:
+        if any(member.layer in layers and is_norm(layers[member.layer]) for member in group.members):
+            continue
+        readers = {member.layer for member in group.members if member.side == "in"}
+        if all(isinstance(layers[name], nn.Linear) for name in group.producers) or (readers and readers <= gates):
+            found.add(group.name)
+    return frozenset(found)
 
 
 def keep_and_select(

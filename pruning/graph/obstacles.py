@@ -103,4 +103,4 @@ def outside(module: nn.Module | nn.Parameter, positions: tuple[tuple[int, ...], 
         size = module.num_features
     else:
         return False
-    return any(index >= size for index in sum(positions, ()))
+    return any(max(places, default=0) >= size for places in positions)

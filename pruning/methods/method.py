@@ -44,7 +44,8 @@ class Choice:
     `keep`, `select`, `scatter`, `drop`: as in PruningPlan. `weights`: entries of the dense network's state that the
     method rewrote, in their dense shapes; they replace the old ones before the cut. `masks`: 0/1 tensors by
     parameter name, for methods that remove single weights. `beyond`: groups that the method cannot judge, and why.
-    `takes`: the layers whose channels it is about, where its own rule and not the selection's scope says so.
+    `takes`: the layers whose channels it is about, where its own rule and not the selection's scope says so; `leaves`:
+    groups in scope that its rule is not about, so that nothing is asked of them.
     """
 
     keep: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
@@ -55,6 +56,7 @@ class Choice:
     masks: Mapping[str, Tensor] = field(default_factory=dict)
     beyond: Mapping[str, str] = field(default_factory=dict)
     takes: frozenset[str] | None = None
+    leaves: frozenset[str] = frozenset()
 
 
 class Effect:

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from pruning.graph.members import Group
-from pruning.graph.norm_channels import eligible_units, keep_and_select, norm_channels, scaling_norms
+from pruning.graph.norm_channels import beside_norms, eligible_units, keep_and_select, norm_channels, scaling_norms
 from pruning.methods.method import Choice, Effect, Method, Request
 from pruning.select import Selection, eligible, keep_indices, select
 
@@ -78,7 +78,8 @@ def prune(model: nn.Module, request: Request) -> Choice:
     chosen = eligible(units, request.selection)
     scales = {item.unit.name: item.scales(model) for item in found}
     kept = keep_and_select(found, _select(scales, chosen, request.selection, options), model)
-    return Choice(*kept, beyond={unit.name: unit.fixed for unit in units if unit.fixed})
+    beyond = {unit.name: unit.fixed for unit in units if unit.fixed}
+    return Choice(*kept, beyond=beyond, leaves=beside_norms(model, request.groups))
 
 
 def _select(

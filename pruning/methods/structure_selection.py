@@ -33,7 +33,7 @@ from torch.fx import GraphModule
 from pruning.graph.blocks import branch_end, residual_blocks
 from pruning.graph.dataflow import trace_flow
 from pruning.graph.members import Group
-from pruning.graph.norm_channels import eligible_units, keep_and_select, norm_channels, scaling_norms
+from pruning.graph.norm_channels import beside_norms, eligible_units, keep_and_select, norm_channels, scaling_norms
 from pruning.methods.method import Choice, Effect, Method, Request
 from pruning.select import count_to_keep, eligible, keep_indices, select
 
@@ -184,16 +184,16 @@ def _prune_channels(model: nn.Module, request: Request) -> Choice:
     found = norm_channels(model, request.groups)
     units = eligible_units(found, request.groups, method="structure_selection")
     chosen, beyond = eligible(units, request.selection), {unit.name: unit.fixed for unit in units if unit.fixed}
-    scales = {item.unit.name: item.scales(model) for item in found}
+    scales, leaves = {item.unit.name: item.scales(model) for item in found}, beside_norms(model, request.groups)
     if not request.options.zeros_only:
         kept = select(scales, chosen, replace(request.selection, level="global"))
-        return Choice(*keep_and_select(found, kept, model), beyond=beyond)
+        return Choice(*keep_and_select(found, kept, model), beyond=beyond, leaves=leaves)
     shifts = {item.unit.name: item.shifts(model) for item in found}
     kept = {}
     for unit in chosen:
         alive = ((scales[unit.name] != 0) | (shifts[unit.name] != 0)).nonzero().flatten().tolist()
         kept[unit.name] = tuple(alive) or keep_indices(scales[unit.name], 1)
-    return Choice(*keep_and_select(found, kept, model), beyond=beyond)
+    return Choice(*keep_and_select(found, kept, model), beyond=beyond, leaves=leaves)
 
 
 def _by_blocks(model: nn.Module, options: StructureOptions) -> bool:

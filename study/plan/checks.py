@@ -7,7 +7,9 @@ from tempfile import TemporaryFile
 from typing import Any
 
 from detect.data.open import open_detection
-from study.stages.stage import Stage
+from study.config.sections import Machine
+from study.stages.stage import Stage, device_of
+from training.device import Precision, settle
 from training.files import canonical
 
 
@@ -19,6 +21,27 @@ def check_writable(runs: Path) -> None:
             pass
     except OSError as error:
         raise ValueError(f"{runs}: cannot write run directories there: {error.strerror or error}") from error
+
+
+def check_precision(machine: Machine) -> None:
+    """ValueError for a precision that the device has not; "auto" is not measured here."""
+    if machine.precision != "auto":
+        settle_on(machine.precision, device_type(machine))
+
+
+def settle_on(precision: str, device: str) -> Precision:
+    """As `training.device.settle`; the ValueError names the key."""
+    try:
+        return settle(precision, device)
+    except ValueError as error:
+        raise ValueError(f"machine.{error}") from error
+
+
+def device_type(machine: Machine) -> str:
+    """The device type of the machine that stages run on, which for Slurm is not this one."""
+    if machine.executor == "slurm" and machine.device == "auto":
+        return "cuda" if machine.slurm.gpus else "cpu"
+    return device_of(machine).partition(":")[0]
 
 
 def check_detection_data(stages: Sequence[Stage], runs: Path) -> None:

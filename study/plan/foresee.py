@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from study.plan.checks import check_precision
 from study.plan.estimate import Budget
 from study.plan.rehearsal import Rehearsal
 from study.stages.stage import Stage
@@ -32,6 +33,10 @@ def foresee(stages: Sequence[Stage], budget: Budget, source: Path) -> Foreseen:
     start = time.perf_counter()
     tried: set[str] = set()
     rehearsal = Rehearsal(budget)
+    try:
+        check_precision(budget.machine)
+    except ValueError as error:
+        raise ConfigError(f"{source}: {error}") from error
     for stage in stages:
         try:
             budget.network(stage)

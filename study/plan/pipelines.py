@@ -151,6 +151,8 @@ def _at_point(config: StudyConfig, point: Mapping[str, Any], source: str) -> Stu
     data["prune"] = config.prune.model_dump(exclude_unset=True)  # only what the file said: `target` refuses defaults
     if config.detector is not None:  # likewise: what the file left out, a Detectron2 YAML may say
         data["detector"] = config.detector.model_dump(exclude_unset=True)
+    if config.guide is not None:  # its `prune` is as ours
+        data["guide"] = config.guide.model_dump(exclude_unset=True)
     for key, value in point.items():
         if key == "variant":
             changes = config.variants[value]

@@ -99,6 +99,7 @@ class StageBuilder:
     def prune(self, parent: Stage | None, changes: dict[str, Any]) -> Stage:
         if parent is not None:
             _expect(parent, "train_classifier")
+            self._check_design()
         settings = {**self._pruning(changes), **({} if parent else self._network())}
         return self.stage("prune", settings, *([parent] if parent else []))
 
@@ -169,6 +170,15 @@ class StageBuilder:
             "train": {**training.model_dump(mode="json"), **_checked(changes, training)},
             "cap": self.config.classifier.scratch_b_cap,
         }
+
+    def _check_design(self) -> None:
+        """ValueError where trained weights would be cut by a design that only a network from scratch is made by."""
+        prune = self.config.prune
+        if self.config.guide is not None and prune.method == "guided" and not prune.options.get("patterns"):
+            raise ValueError(
+                "a design after the networks of `guide` is for networks from scratch (scratch_e, scratch_b,"
+                " scratch_b_fair); to cut trained weights by a design, name its file in prune.options.patterns"
+            )
 
     def _effect(self) -> dict[str, Any]:
         """What pruning asks of the training before it; trainings that differ in nothing that it reads are one."""

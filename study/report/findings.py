@@ -9,6 +9,7 @@ from typing import Any
 
 from study.report import units
 from study.report.precisions import precision_warnings
+from study.report.reach import reach_notes
 from study.report.routes import Route, describe_point, distinct_names, find_route, full_points
 from study.report.stats import t_quantile
 from study.report.task import DENSE, Task
@@ -134,6 +135,7 @@ def warnings(comparison: Mapping[str, Any]) -> list[str]:
         )
     messages += precision_warnings(comparison) + _changed_data(stages) + _data_notes(stages)
     messages += _notes(stages, "given_weights", "Given weights")
+    messages += reach_notes(comparison)
     messages += comparison.get("gaps") or ()
     if comparison.get("missing"):
         count = len(comparison["missing"])

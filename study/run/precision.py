@@ -6,8 +6,9 @@ from pathlib import Path
 import torch
 
 from study.config.sections import Machine
-from study.stages.stage import Stage, device_of
-from training.device import Precision, settle
+from study.plan.checks import device_type, settle_on
+from study.stages.stage import Stage
+from training.device import Precision
 from training.files import read_json, write_json
 
 
@@ -18,19 +19,16 @@ def settle_here(stages: Sequence[Stage], runs: Path, machine: Machine) -> Precis
     ValueError for a precision that the device has not.
     """
     left = any(s.kind in ("train_classifier", "train_detector") and not s.run(runs).done for s in stages)
-    device = _device(machine)
+    device = device_type(machine)
     elsewhere = machine.executor == "slurm" and device == "cuda" and not torch.cuda.is_available()
     if not left or (elsewhere and machine.precision == "auto"):
         return None
-    try:
-        return settle(machine.precision, device)
-    except ValueError as error:
-        raise ValueError(f"machine.{error}") from error
+    return settle_on(machine.precision, device)
 
 
 def settle_study(stages: Sequence[Stage], runs: Path, machine: Machine, file: Path) -> Precision | None:
     """As `settle_here`; what "auto" came to is kept in `file`, and holds when the study goes on."""
-    device = _device(machine)
+    device = device_type(machine)
     if machine.precision == "auto" and file.is_file():
         kept = read_json(file)
         if kept.pop("device", None) == device:
@@ -39,10 +37,3 @@ def settle_study(stages: Sequence[Stage], runs: Path, machine: Machine, file: Pa
     if found is not None and found.asked == "auto":
         write_json(file, {"device": device, **found.as_result()})
     return found
-
-
-def _device(machine: Machine) -> str:
-    """The device type of the machine that stages run on, which for Slurm is not this one."""
-    if machine.executor == "slurm" and machine.device == "auto":
-        return "cuda" if machine.slurm.gpus else "cpu"
-    return device_of(machine).partition(":")[0]

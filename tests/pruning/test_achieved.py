@@ -81,3 +81,28 @@ def test_where_no_ratio_is_asked_nothing_is_compared():
 def test_weights_are_counted_by_their_masks():
     found = cut(residual_network(), "magnitude", Selection(0.25)).achieved
     assert (found.unit, found.removed) == ("weights", found.asked) and found.asked == found.named // 4
+
+
+def test_a_method_by_norms_is_not_asked_for_layers_that_have_none_by_design():
+    """VGG's hidden linear layers, and what gates squeeze: 8 of 8 + 4; a plain convolution without a norm does count."""
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.norm, self.squeeze, self.gate = (
+                nn.Conv2d(3, 8, 1),
+                nn.BatchNorm2d(8),
+                nn.Conv2d(8, 4, 1),
+                nn.Conv2d(4, 8, 1),
+            )
+            self.plain, self.hidden, self.fc = nn.Conv2d(8, 20, 1), nn.Linear(20, 30), nn.Linear(30, 5)
+
+        def forward(self, x):
+            x = self.norm(self.a(x)).relu()
+            x = x * self.gate(self.squeeze(x.mean((2, 3), keepdim=True)).relu()).sigmoid()
+            return self.fc(self.hidden(self.plain(x).relu().mean((2, 3))).relu())
+
+    with pytest.raises(ValueError, match=r"asked to remove 14 of the 28 .* 20 channels of 1 layers [(]plain"):
+        cut(Net(), "slimming", Selection(0.5))
+    found = cut(Net(), "slimming", Selection(0.5, skip=("plain",))).achieved
+    assert (found.asked, found.removed, found.named, found.total) == (4, 4, 8, 62)

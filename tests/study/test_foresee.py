@@ -24,6 +24,10 @@ WRONG = [
     (["detector.model.overrides={MODEL.RPN.IOU_THRESHOLDS: [0.9, 0.1]}"], "Detectron2 cannot build this detector"),
     (["detector.model.overrides={MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION: 0}"], "detector.model: "),
     (["detector.model.overrides={INPUT.MIN_SIZE_TRAIN_SAMPLING: range}"], "this detector cannot be trained"),
+    (
+        ["machine.precision=float16", "machine.device=cpu"],
+        "machine.precision='float16' is for GPUs; on 'cpu' take auto",
+    ),
     (["detector.train.group_by_aspect=true", "detector.train.batch_size=20"], "8 images do not fill one batch of 20"),
     (["detector.model.overrides={MODEL.ROI_HEADS.NUM_CLASSES: 3}"], r"number of classes \(10\)"),
     (["classifier.train.batch_size=49"], "classifier.train.batch_size=49 is larger than the training set of 48 images"),

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from support.tiny_classification import run
+from support.tiny_classification import run, tiny
 
 from classify.models import build, channel_groups
 from pruning.design.pattern import Pattern
@@ -33,3 +33,23 @@ def test_a_guide_that_selects_inputs_gives_its_own_pattern(arch, depth, tmp_path
     expected = pattern_of(guide.plan, Dense(model, channel_groups(arch, model, example), example))
     assert found.widths == pytest.approx(expected.widths)
     assert PruningPlan.load(stage.run(tmp_path).plan).select
+
+
+@pytest.mark.parametrize("more", [{"grid": {"prune.ratio": [0.3, 0.4]}}, {"variants": {"guided": {}}}])
+@pytest.mark.parametrize("guide", [{"method": "slimming", "ratio": 0.4}, {"target": "resnet56-A"}])
+def test_a_guide_is_read_alike_in_a_grid(guide, more):
+    """What the file does not say of it is not taken for said: slimming has a level of its own, a target all."""
+    arch = {"classifier.arch": "resnet56", "classifier.options": {}} if "target" in guide else {}
+    changes = {**arch, "prune": {"method": "guided", "ratio": 0.4}, "guide": {"prune": guide}, **more}
+    for route in tiny({**changes, "pipelines": ["scratch_e"]})[1]:
+        made = next(s for s in route.stages if s.settings.get("method") == "guided")
+        alone = tiny({**arch, "prune": {"method": "guided"}, "guide": {"prune": guide}, "pipelines": ["scratch_e"]})[1]
+        other = next(s for s in alone[0].stages if s.settings.get("method") == "guided")
+        assert [p.id for p in made.parents] == [p.id for p in other.parents]
+
+
+@pytest.mark.parametrize("pipeline", ["pruned", "fine_tune", "ticket"])
+def test_trained_weights_are_not_cut_by_a_design_of_the_study(pipeline):
+    guided = {"prune": {"method": "guided"}, "guide": {"prune": {"method": "l1_filter", "ratio": 0.4}}}
+    with pytest.raises(ValueError, match=f"pipelines.{pipeline}: prune: .*`guide`.*scratch_e.*prune.options.patterns"):
+        tiny({**guided, "pipelines": [pipeline]})

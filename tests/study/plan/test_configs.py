@@ -106,6 +106,12 @@ def test_the_rate_falls_when_the_study_lets_it_fall():
     }
 
 
+def test_soft_filter_pruning_trains_the_networks_of_its_released_code():
+    """Their shortcuts take every second pixel, as in He et al., CVPR 2016."""
+    firsts = [s for s in stages_of(CONFIGS / "pipelines" / "cifar10_soft_filter.yaml") if "arch" in s.settings]
+    assert {s.settings["arch_options"].get("shortcut") for s in firsts} == {"stride"}
+
+
 def test_soft_filter_pruning_keeps_what_the_released_rate_keeps(budget):
     """12, 23 and 45 of 16, 32 and 64 filters, in the trunk as well."""
     stages = stages_of(CONFIGS / "pipelines" / "cifar10_soft_filter.yaml")

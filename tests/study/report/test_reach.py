@@ -1,0 +1,40 @@
+"""What prunings could not remove is said in the report, with its reason."""
+
+from study.report.findings import warnings
+from study.report.reach import reach_notes
+
+
+def stage(removed, asked, beyond, method="l1_filter"):
+    achieved = {"unit": "channels", "asked": asked, "removed": removed, "beyond": beyond}
+    return {"result": {"settings": {"method": method}, "achieved": achieved}}
+
+
+def out_of_reach(why, channels, *layers):
+    return {"why": why, "channels": channels, "layers": list(layers)}
+
+
+GROUPED = out_of_reach("one of its layers is a grouped convolution", 12160, "a", "b", "c", "d")
+
+
+def test_each_pruning_says_once_what_it_could_not_remove_and_why():
+    both = [GROUPED, out_of_reach("its channels are sliced apart", 8, "e")]
+    stages = {
+        "seed0": stage(16, 6096, both),
+        "seed1": stage(16, 6096, both),
+        "budget": stage(4, None, [GROUPED], "uniform"),
+        "whole": stage(8, 8, []),
+        "train": {"result": {}},
+    }
+    assert reach_notes({"stages": stages}) == [
+        "l1_filter removed 16 of 6,096 asked channels; out of its reach: 12,160 channels of 4 layers (a, b, c, ...):"
+        " one of its layers is a grouped convolution; 8 channels of 1 layer (e): its channels are sliced apart.",
+        "uniform removed 4 channels; out of its reach: 12,160 channels of 4 layers (a, b, c, ...): one of its layers is"
+        " a grouped convolution.",
+    ]
+
+
+def test_further_reasons_are_counted_and_the_report_warns():
+    many = [out_of_reach(f"reason {i}", 1, "a") for i in range(5)]
+    (note,) = reach_notes({"stages": {"s": stage(1, 9, many)}})
+    assert "reason 2" in note and "reason 3" not in note and note.endswith("2 more reasons are in the result.")
+    assert note in warnings({"stages": {"s": stage(1, 9, many)}})
