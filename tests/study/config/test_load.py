@@ -92,22 +92,24 @@ def test_an_override_must_be_an_assignment():
 
 
 @pytest.mark.parametrize(
-    ("override", "sentences"),
+    ("override", "beginnings"),
     [
-        ("prune.ratio=1.5", ["prune.ratio: Input should be less than 1, or Input should be a valid tuple (got 1.5)"]),
-        ("prune.ratio=[0.5, 2]", ["prune.ratio.1: Input should be less than 1 (got 2)"]),
+        ("prune.ratio=1.5", ["prune.ratio: 1.5 does not fit; expected: fraction"]),
+        ("prune.ratio=[0.5, 2]", ["prune.ratio: [0.5, 2] does not fit; expected: fraction"]),
         ("classifier.normalization={mean: [0.5]}", ["classifier.normalization.std: this key is required"]),
         (
             "classifier.normalization={mean: [a], std: [0]}",
             [
-                "classifier.normalization.mean.0: Input should be a valid number, unable to parse string as a number"
-                " (got 'a')",
-                "classifier.normalization.std.0: Input should be greater than 0 (got 0)",
+                "classifier.normalization.mean.0: 'a' does not fit; expected: number",
+                "classifier.normalization.std.0: 0 does not fit; expected: number",
             ],
         ),
     ],
 )
-def test_a_value_of_several_forms_is_named_by_its_key_alone_and_once(override, sentences):
+def test_a_value_of_several_forms_is_named_by_its_key_alone_and_once(override, beginnings):
     with pytest.raises(ConfigError) as error:
         load_config(StudyConfig, DIGITS, [override])
-    assert str(error.value).splitlines() == [f"{DIGITS}: {sentence}" for sentence in sentences]
+    lines = str(error.value).splitlines()
+    assert len(lines) == len(beginnings)
+    for line, beginning in zip(lines, beginnings, strict=True):
+        assert line.startswith(f"override {override!r}: {beginning}")
