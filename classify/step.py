@@ -43,7 +43,7 @@ class TrainSettings:
     label_smoothing: float = 0.0
     augmentation: str = "none"
     seed: int = 0
-    precision: str | Precision = "auto"  # one of classify.precision.PRECISIONS, or what one was settled to
+    precision: str | Precision = "auto"  # one of training.device.PRECISIONS, or what one was settled to
     checkpoint_every: int = 100  # steps
     report_every: int = 20  # steps
     snapshot_at: int | None = None  # steps

@@ -1,6 +1,6 @@
 """Classifier training: one plain loop; on the CPU a killed run ends with the same bits.
 
-Inside `classify.distributed.process_group` several processes train one classifier: each takes its images of every
+Inside `training.distributed.process_group` several processes train one classifier: each takes its images of every
 batch, gradients and BatchNorm statistics are over all of them, effects act alike in each, and the main one writes.
 """
 
@@ -56,7 +56,7 @@ def train_classifier(
     `report(step, total, metrics)` is called every few steps, and with the validation accuracy (percent) after each
     epoch, in the main process.
     Raises ValueError on settings that do not fit, FloatingPointError with the step of a loss that is not finite,
-    Stopped after a step and a checkpoint when a signal asks for it (`classify.stopping`).
+    Stopped after a step and a checkpoint when a signal asks for it (`training.stopping`).
     """
     per_epoch = settings.steps_per_epoch(len(train))
     check_smallest_batch(

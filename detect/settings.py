@@ -27,7 +27,7 @@ class TrainSettings:
     warmup_factor: float = 1e-3
     clip_norm: float | None = None  # bound of the gradient's L2 norm over all parameters
     seed: int = 0
-    precision: str | Precision = "auto"  # one of classify.precision.PRECISIONS, or what one was settled to
+    precision: str | Precision = "auto"  # one of training.device.PRECISIONS, or what one was settled to
     flip: bool = False
     group_by_aspect: bool = False
     num_workers: int = 0

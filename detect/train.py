@@ -80,7 +80,7 @@ def train_detector(
     `report(step, total, metrics)` is called now and then with the losses and the learning rate, in the main process.
     `effects`: what a pruning method adds to the training, already bound to the network it acts on.
     Raises ValueError on settings that do not fit, FloatingPointError with the step of a loss that is not finite,
-    Stopped after a step and a checkpoint when a signal asks for it (`classify.stopping`).
+    Stopped after a step and a checkpoint when a signal asks for it (`training.stopping`).
     """
     _check_classes(dataset, cfg)
     check_divisible(settings.batch_size, world_size())

@@ -16,7 +16,7 @@ FORMAT = 1
 class PruningPlan:
     """A pruned network is `arch` + `options` + this plan + weights.
 
-    `keep` maps the name of a channel group (its first producing layer, see `groups.py`) to the kept channel
+    `keep` maps the name of a channel group (its first producing layer, see graph/groups.py) to the kept channel
     indices of the *dense* network, ascending. A group that is not listed keeps all its channels. `widths` holds the
     dense width of each listed group, so that a plan made for another architecture is recognised.
 

@@ -2,8 +2,8 @@
 
 Liu et al., Rethinking the Value of Network Pruning, ICLR 2019 (arXiv 1810.05270), section 5: average over the layers
 of a stage what an automatic method left, and build a network of that shape. A stage is all layers whose output
-feature maps have the same size; a linear layer's is 1x1. Inputs that layers select behind a BatchNorm (`places.py`)
-belong to the stage of the BatchNorm, where their channels are.
+feature maps have the same size; a linear layer's is 1x1. Inputs that layers select behind a BatchNorm (see
+`free_places`) belong to the stage of the BatchNorm, where their channels are.
 """
 
 import json
@@ -85,7 +85,7 @@ def pattern_from_plan(
 ) -> Pattern:
     """Kept share of the channels of each stage, over the groups that `plan` lists; `areas` of the dense network.
 
-    `selected`: kept and dense channels where layers select their inputs, which count alike (`places.py`). Dropped
+    `selected`: kept and dense channels where layers select their inputs, which count alike (see `free_places`). Dropped
     blocks have no part in it.
     """
     counts = {name: (len(kept), plan.widths[name]) for name, kept in plan.keep.items()} | dict(selected or {})

@@ -105,7 +105,7 @@ def pattern_of(plan: PruningPlan, dense: Dense, masks: Masks | None = None) -> P
 
 
 def design_widths(pattern: Pattern, dense: Dense, free: Sequence[NormChannels], goal: float | Budget) -> dict[str, int]:
-    """Channels left at each of the `free` places (see `places.py`), by name.
+    """Channels left at each of the `free` places (see `free_places`), by name.
 
     `goal`: the fraction of their channels to remove, met exactly, or what the whole network may cost, met as nearly
     as a common factor and whole channels allow; ValueError for a goal that the pattern cannot reach.

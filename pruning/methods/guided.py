@@ -5,7 +5,7 @@ densities at the positions of 3x3 kernels, of a new network (`design.py`), which
 *Transferred* guided is the same with a pattern of another architecture or data set.
 
 Pre-activation and dense networks keep their trunk, and the layers behind it select their inputs, as network slimming
-leaves them (`places.py`); scope `all` narrows every group instead.
+leaves them (`widths_and_masks.py`); scope `all` narrows every group instead.
 
 Without a budget the ratio is the fraction of all channels (or convolution weights) removed. Which channels stay does
 not matter to training from scratch; the L1 criterion chooses them, so that the weights can be inherited as well.

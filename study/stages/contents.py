@@ -47,7 +47,7 @@ class Contents:
         return self._once(["classification", asked, str(root)], lambda: self._classification(asked, root))
 
     def detection(self, data: DetectorData) -> dict[str, Any]:
-        """`study.data.detection_data`, and the SHA-256 of each split's images; ValueError if it cannot be read."""
+        """`detection_data`, and the SHA-256 of each split's images; ValueError if it cannot be read."""
         return self._once(["detection", data.model_dump(mode="json")], lambda: self._detection(data))
 
     def file(self, path: Path, key: str) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from study.stages.stage import Task
 
 @dataclass(frozen=True)
 class Executor:
-    """`submit(task)` runs `study.run_stage.run_stage` on it somewhere; the future has its line or its error.
+    """`submit(task)` runs `study.run.stage.run_stage` on it somewhere; the future has its line or its error.
 
     At most `slots` tasks may be under way at a time.
     """
