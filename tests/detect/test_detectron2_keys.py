@@ -160,7 +160,8 @@ def test_what_cannot_be_is_refused_in_a_sentence(overrides, message):
 
 
 def test_values_that_are_so_anyway_are_taken():
-    config(dict(AS_IT_IS) | {"MODEL.MASK_ON": False, "MODEL.META_ARCHITECTURE": "GeneralizedRCNN", "VERSION": 2})
+    given = dict(AS_IT_IS) | {"MODEL.MASK_ON": False, "MODEL.META_ARCHITECTURE": "GeneralizedRCNN", "VERSION": 2}
+    assert config(given) == config({})
 
 
 YAML = """
