@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.fx import Node, Tracer
 
+from pruning.graph.gates import depends
 from pruning.graph.layers import is_norm
 from pruning.graph.tracing import remembers_nothing
 
@@ -115,19 +116,11 @@ def _gated(node: Node) -> Node | None:
     a, b = node.args
     if not (isinstance(a, Node) and isinstance(b, Node)):
         return None
-    return a if _depends(b, a) else b if _depends(a, b) else None
+    return a if depends(b, a, _inputs) else b if depends(a, b, _inputs) else None
 
 
-def _depends(node: Node, source: Node) -> bool:
-    seen, stack = {node}, [node]
-    while stack:
-        for before in stack.pop().all_input_nodes:
-            if before is source:
-                return True
-            if before not in seen:
-                seen.add(before)
-                stack.append(before)
-    return False
+def _inputs(node: Node) -> list[Node]:
+    return node.all_input_nodes
 
 
 def _adds(node: Node) -> bool:

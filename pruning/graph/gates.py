@@ -5,10 +5,12 @@ it is computed from. A product is no sum: without the channel there is nothing t
 outputs with the channels and has no say in which of them go.
 """
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterable
+from typing import TypeVar
 
 import torch_pruning as tp
 
+N = TypeVar("N")
 _PRODUCTS = ("MulBackward",)
 # behind one of these a value is a share, not a signal
 _SATURATING = ("SigmoidBackward", "HardsigmoidBackward", "TanhBackward", "SoftmaxBackward")
@@ -39,19 +41,25 @@ def _is_factor(node: tp.dependency.Node, product: tp.dependency.Node) -> bool:
     if not others:
         return False
     saturates = _operation(node).startswith(_SATURATING)
-    return all(_depends(node, o) or (saturates and not _operation(o).startswith(_SATURATING)) for o in others)
+    return all(depends(node, o, _inputs) or (saturates and not _operation(o).startswith(_SATURATING)) for o in others)
 
 
-def _depends(node: tp.dependency.Node, source: tp.dependency.Node) -> bool:
+def depends(node: N, source: N, inputs: Callable[[N], Iterable[N]]) -> bool:
+    """Is `node` of a graph computed from `source`? `inputs` gives what a node is computed from directly."""
     seen, stack = {node}, [node]
     while stack:
-        for before in stack.pop().inputs:
+        for before in inputs(stack.pop()):
             if before is source:
                 return True
             if before not in seen:
                 seen.add(before)
                 stack.append(before)
     return False
+
+
+def _inputs(node: tp.dependency.Node) -> Iterable[tp.dependency.Node]:
+    found: Iterable[tp.dependency.Node] = node.inputs
+    return found
 
 
 def _operation(node: tp.dependency.Node) -> str:
