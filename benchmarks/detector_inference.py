@@ -21,7 +21,7 @@ from detect.build import build_detector
 from detect.detector_config import DetectorSettings
 from detect.prune import backbone_groups
 from pruning.cost import count_macs
-from pruning.prune import prune
+from pruning.cut import prune
 from pruning.select import Selection
 
 WARMUP, BAR, STRIDES = 2, 0.7, (4, 8, 16, 32)

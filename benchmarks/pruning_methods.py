@@ -18,9 +18,9 @@ from sklearn.linear_model import Lasso
 from torch import Tensor, nn
 
 from classify.models import arch, build, channel_groups, example_input
+from pruning.cut import prune
 from pruning.methods.reconstruction import lasso_channels
 from pruning.methods.thinet import keep_greedily
-from pruning.prune import prune
 from pruning.reconstruct.least_squares import PatchSums
 from pruning.reconstruct.responses import draw_places, patches
 from pruning.seeds import random_stream

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from pruning.errors import Refusal
 from pruning.modes import evaluation_mode
 
 
@@ -42,7 +43,7 @@ def check_smallest_batch(
     single = norms_of_single_values(model, example)
     if single:
         kind = type(model.get_submodule(single[0])).__name__
-        raise ValueError(
+        raise Refusal(
             f"batch_size={batch_size} (accumulate={accumulate}) leaves a single image at the end of {n_images} images,"
             f" and {kind} needs two where an image gives it one value a channel ({', '.join(single[:3])}):"
             " choose another batch size"

@@ -15,6 +15,7 @@ from classify.data.augment import normalize
 from classify.data.folder import load_folder
 from classify.data.imagenet import IMAGENET_MEAN, IMAGENET_STD
 from classify.data.images import ImageSet, balanced_indices
+from pruning.errors import Refusal
 from pruning.methods import Calibration
 from pruning.modes import evaluation_mode
 
@@ -61,15 +62,15 @@ class ImageSource:
     def open(self, *, image_size: int, seed: int) -> CalibrationImages:
         """Read or make the images; a named data set has `image_size` unless its options say otherwise."""
         if self.n_images < 1:
-            raise ValueError(f"--data-images {self.n_images} must be at least 1")
+            raise Refusal(f"--data-images {self.n_images} must be at least 1")
         if self.name in DATASETS:
             return self._open_dataset(image_size)
         root = Path(self.name)
         if not root.is_dir() and not is_zipfile(root):
             known = ", ".join(DATASETS)
-            raise ValueError(f"--data {self.name}: neither a folder, nor a zip, nor a data set; data sets: {known}")
+            raise Refusal(f"--data {self.name}: neither a folder, nor a zip, nor a data set; data sets: {known}")
         if self.options:
-            raise ValueError(f"--data {self.name}: a folder takes no options, not {', '.join(self.options)}")
+            raise Refusal(f"--data {self.name}: a folder takes no options, not {', '.join(self.options)}")
         images = load_folder(root, image_size=image_size, n_images=self.n_images, seed=seed)
         return CalibrationImages(images, IMAGENET_MEAN, IMAGENET_STD)
 
@@ -81,7 +82,7 @@ class ImageSource:
         try:
             splits = open_splits(self.name, **options)
         except ValueError as error:
-            raise ValueError(f"--data {self.name}: {error} (options are given by --data-options)") from error
+            raise Refusal(f"--data {self.name}: {error} (options are given by --data-options)") from error
         chosen = balanced_indices(splits.train.labels, self.n_images)
         used = ImageSet(splits.train.take(chosen), splits.train.labels[chosen], splits.train.classes)
         return CalibrationImages(used, splits.mean, splits.std)
@@ -91,11 +92,11 @@ def check_fit(model: nn.Module, example: Tensor, num_classes: int, data: Calibra
     """ValueError unless the images are such as `model`, made for `example` (1, C, H, W), can read."""
     shape, made_for = tuple(data.images.images.shape[1:]), tuple(example.shape[1:])
     if shape[0] != made_for[0]:
-        raise ValueError(f"the images have {shape[0]} channels, the network reads {made_for[0]}")
+        raise Refusal(f"the images have {shape[0]} channels, the network reads {made_for[0]}")
     if len(data.images.classes) > num_classes:
-        raise ValueError(f"the images are of {len(data.images.classes)} classes, the network has {num_classes}")
+        raise Refusal(f"the images are of {len(data.images.classes)} classes, the network has {num_classes}")
     try:
         with evaluation_mode(model), torch.no_grad():
             model(data.inputs(0, 1))
     except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"the network, made for {made_for}, cannot read images of shape {shape}") from error
+        raise Refusal(f"the network, made for {made_for}, cannot read images of shape {shape}") from error

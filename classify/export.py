@@ -11,6 +11,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from pruning.errors import Refusal
 from pruning.modes import evaluation_mode
 
 FORMATS: dict[str, str] = {"torchscript": ".pt", "onnx": ".onnx"}
@@ -52,7 +53,7 @@ def export(
     exported computes something else.
     """
     if file_format not in FORMATS:
-        raise ValueError(f"unknown format {file_format!r}; choose from {', '.join(FORMATS)}")
+        raise Refusal(f"unknown format {file_format!r}; choose from {', '.join(FORMATS)}")
     _check_packages(file_format)
     write, read = (_write_torchscript, _read_torchscript) if file_format == "torchscript" else (_write_onnx, _read_onnx)
     refused = f"{type(model).__name__} cannot be exported as {file_format}"
@@ -63,13 +64,13 @@ def export(
         try:
             content = write(model, example, signature)
         except Exception as error:  # an exporter runs the network's own code on proxies: anything may be raised
-            raise ValueError(f"{refused}: {_first_line(error)}") from error
+            raise Refusal(f"{refused}: {_first_line(error)}") from error
         exported, differences = read(content), []
         for x, wanted in zip((example, *others), expected, strict=True):
             try:
                 differences.append(compare(wanted, exported(x)))
             except Exception as error:  # the runtimes raise errors of their own
-                raise ValueError(f"{refused}: on an input of shape {tuple(x.shape)}: {_first_line(error)}") from error
+                raise Refusal(f"{refused}: on an input of shape {tuple(x.shape)}: {_first_line(error)}") from error
     return content, max(differences)
 
 
@@ -82,7 +83,7 @@ def _first_line(error: Exception) -> str:
 def _check_packages(file_format: str) -> None:
     missing = [name for name in ("onnx", "onnxruntime") if importlib.util.find_spec(name) is None]
     if file_format == "onnx" and missing:
-        raise ValueError(f"format 'onnx' needs {' and '.join(missing)}: pip install onnx onnxruntime")
+        raise Refusal(f"format 'onnx' needs {' and '.join(missing)}: pip install onnx onnxruntime")
 
 
 def _write_torchscript(model: nn.Module, example: Tensor, signature: Signature) -> bytes:
@@ -136,14 +137,12 @@ def _difference(expected: Outputs, found: Outputs, names: Sequence[str]) -> floa
     largest = 0.0
     for name, a, b in zip(names, expected, found, strict=True):
         if a.shape != b.shape:
-            raise ValueError(
+            raise Refusal(
                 f"the exported network gives {name} of shape {tuple(b.shape)}, not {tuple(a.shape)} as PyTorch does"
             )
         if a.numel():
             difference = float((a.double() - b.double()).abs().max() / a.double().abs().max().clamp(min=1e-12))
             if not difference <= TOLERANCE:
-                raise ValueError(
-                    f"the exported network's {name} differ from PyTorch's by {difference:.1e} of the largest"
-                )
+                raise Refusal(f"the exported network's {name} differ from PyTorch's by {difference:.1e} of the largest")
             largest = max(largest, difference)
     return largest

@@ -7,6 +7,8 @@ from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.optim import SGD, Adam, Optimizer
 
+from pruning.errors import Refusal
+
 OPTIMIZERS = ("sgd", "adam")
 _NORMS = (_NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)  # _NormBase: batch and instance normalisation
 
@@ -14,7 +16,7 @@ _NORMS = (_NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)  # _NormBase: batch
 def check_optimizer(name: str) -> None:
     """Raise ValueError for a name that is not in `OPTIMIZERS`."""
     if name not in OPTIMIZERS:
-        raise ValueError(f"optimizer={name!r} is not one of {', '.join(OPTIMIZERS)}")
+        raise Refusal(f"optimizer={name!r} is not one of {', '.join(OPTIMIZERS)}")
 
 
 def make_optimizer(

@@ -6,6 +6,7 @@ Liu et al., Rethinking the Value of Network Pruning, ICLR 2019 (arXiv 1810.05270
 from dataclasses import dataclass
 from typing import Literal
 
+from pruning.errors import Refusal
 from pruning.targets import scratch_b_epochs
 
 
@@ -35,7 +36,7 @@ REGIMES: dict[str, Regime] = {
 def get_regime(name: str) -> Regime:
     """The regime of this name; ValueError lists the known ones."""
     if name not in REGIMES:
-        raise ValueError(f"unknown regime {name!r}; known: {', '.join(REGIMES)}")
+        raise Refusal(f"unknown regime {name!r}; known: {', '.join(REGIMES)}")
     return REGIMES[name]
 
 

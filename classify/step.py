@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from classify.data.augment import normalize
 from classify.optimizers import check_optimizer, make_optimizer
+from pruning.errors import Refusal
 from pruning.methods import Effect
 from training.device import Precision
 from training.distributed import averaged_later, data_parallel, own_parts, rank, world_size
@@ -51,16 +52,16 @@ class TrainSettings:
     def __post_init__(self) -> None:
         check_optimizer(self.optimizer)
         if not 1 <= self.accumulate <= self.batch_size:
-            raise ValueError(f"accumulate={self.accumulate} is outside 1..batch_size={self.batch_size}")
+            raise Refusal(f"accumulate={self.accumulate} is outside 1..batch_size={self.batch_size}")
 
     def steps_per_epoch(self, n_images: int) -> int:
         """Steps of one epoch, the last one with fewer images perhaps; ValueError if the settings ask for too much."""
         if self.batch_size > n_images:
-            raise ValueError(f"batch_size={self.batch_size} is larger than the training set of {n_images} images")
+            raise Refusal(f"batch_size={self.batch_size} is larger than the training set of {n_images} images")
         steps = -(-n_images // self.batch_size)
         total = self.epochs * steps
         if self.snapshot_at is not None and not 0 <= self.snapshot_at <= total:
-            raise ValueError(f"snapshot_at={self.snapshot_at} is outside 0..{total}, the steps of the training")
+            raise Refusal(f"snapshot_at={self.snapshot_at} is outside 0..{total}, the steps of the training")
         return steps
 
 

@@ -15,6 +15,7 @@ from classify.batch_norms import check_smallest_batch
 from classify.data.images import Batch, Images, stream
 from classify.evaluate import evaluate_classifier
 from classify.step import TrainingStep, TrainSettings
+from pruning.errors import Refusal
 from pruning.methods import Effect
 from training.checkpoint import save_snapshot
 from training.device import Precision, channels_last, settle_together
@@ -142,9 +143,9 @@ def _check_snapshot(settings: TrainSettings, snapshot: Path | None, step: int) -
     if settings.snapshot_at is None:
         return
     if snapshot is None:
-        raise ValueError(f"snapshot_at={settings.snapshot_at} needs a file to write the snapshot to")
+        raise Refusal(f"snapshot_at={settings.snapshot_at} needs a file to write the snapshot to")
     if step > 0 and step >= settings.snapshot_at and not snapshot.is_file():
-        raise ValueError(
+        raise Refusal(
             f"{snapshot}: the snapshot of step {settings.snapshot_at} is gone and the checkpoint is of step {step};"
             " delete the checkpoint to train from the start"
         )

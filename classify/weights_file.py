@@ -14,6 +14,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from pruning.errors import Refusal
+
 # entries of checkpoints; moving averages are another network than the weights beside them
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "network", "weights", "params", "module")
 _AVERAGES = ("state_dict_ema", "model_ema", "ema", "ema_state_dict", "model_ema_state_dict", "params_ema")
@@ -40,12 +42,12 @@ def read_given_weights(path: Path) -> GivenWeights:
     could be meant, or with a number that is not finite.
     """
     if not path.is_file():
-        raise ValueError(f"{path}: there is no such file of weights")
+        raise Refusal(f"{path}: there is no such file of weights")
     notes: list[str] = []
     data = _unwrapped(_read_safetensors(path) if _is_safetensors(path) else _read_checkpoint(path), path, "", notes)
     odd = [str(name) for name, value in data.items() if not isinstance(value, Tensor)]
     if odd:
-        raise ValueError(
+        raise Refusal(
             f"{path}: {_some(odd)} {'is' if len(odd) == 1 else 'are'} no tensor; not a file of weights: tensors by name"
             f" are expected, or these as {_either(_WRAPPERS)}"
         )
@@ -56,14 +58,14 @@ def read_given_weights(path: Path) -> GivenWeights:
 def _unwrapped(data: Any, path: Path, place: str, notes: list[str]) -> Mapping[Any, Any]:
     """The mapping that the weights are in, however deep; ValueError where two could be meant."""
     if not isinstance(data, Mapping) or not data:
-        raise ValueError(f"{path}: no weights in it; tensors by name are expected, or these as {_either(_WRAPPERS)}")
+        raise Refusal(f"{path}: no weights in it; tensors by name are expected, or these as {_either(_WRAPPERS)}")
     plain = [name for name in _WRAPPERS if isinstance(data.get(name), Mapping) and data[name]]
     averages = [name for name in _AVERAGES if isinstance(data.get(name), Mapping) and data[name]]
     found = plain or averages
     if not found:
         return data
     if len(found) > 1:
-        raise ValueError(
+        raise Refusal(
             f"{path}: weights are in it as {_both(found)}: which are meant cannot be told; save one of them alone"
         )
     place = f"{place}.{found[0]}" if place else found[0]
@@ -92,14 +94,14 @@ def _in_float32(data: dict[str, Tensor], path: Path, notes: list[str]) -> dict[s
     """Floating-point tensors in float32; ValueError for numbers that are not finite, or not there."""
     plain = {name: t for name, t in data.items() if t.layout == torch.strided and not (t.is_quantized or t.is_meta)}
     if len(plain) < len(data):
-        raise ValueError(f"{path}: {_some(sorted(data.keys() - plain.keys()))}: not a dense tensor with its numbers")
+        raise Refusal(f"{path}: {_some(sorted(data.keys() - plain.keys()))}: not a dense tensor with its numbers")
     types = {str(t.dtype).removeprefix("torch.") for t in data.values() if t.is_floating_point()} - {"float32"}
     if types:
         notes.append(f"converted from {' and '.join(sorted(types))} to float32")
     found = {name: t.float() if t.is_floating_point() else t for name, t in data.items()}
     odd = [name for name, t in found.items() if t.is_floating_point() and not bool(torch.isfinite(t).all())]
     if odd:
-        raise ValueError(f"{path}: numbers that are not finite (NaN or infinite) in {len(odd)} tensors: {_some(odd)}")
+        raise Refusal(f"{path}: numbers that are not finite (NaN or infinite) in {len(odd)} tensors: {_some(odd)}")
     return found
 
 
@@ -123,7 +125,7 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor], *, source: str
     found = (("missing", missing), ("unexpected", unexpected), ("of another shape", odd), ("of another type", kinds))
     faults = [f"{len(names)} {word}: {_some(names)}" for word, names in found if names]
     if faults:
-        raise ValueError(f"{source}: the weights do not fit the network; {'; '.join(faults)}")
+        raise Refusal(f"{source}: the weights do not fit the network; {'; '.join(faults)}")
     model.load_state_dict({**wanted, **weights})
 
 
@@ -137,14 +139,14 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except SafetensorError as error:
-        raise ValueError(f"{path}: not readable as safetensors ({error})") from error
+        raise Refusal(f"{path}: not readable as safetensors ({error})") from error
 
 
 def _read_checkpoint(path: Path) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises many types on a damaged file
-        raise ValueError(
+        raise Refusal(
             f"{path}: not readable as weights: it is damaged, or holds more than tensors and plain values, which only"
             " code from the file could restore; save the network's state_dict() instead"
         ) from error

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from detect.features import cut_between, cut_off, find_cuts, select_features, trace_layers
+from pruning.errors import Refusal
 from pruning.graph.layers import scatters_kept
 from training.norm_layers import take_children
 
@@ -79,7 +80,7 @@ def stage_after(classifier: nn.Module, stride: int, *, norm: str = "FrozenBN") -
     try:
         ends = select_features(find_cuts(layers), (stride, 2 * stride), name)
     except ValueError as error:
-        raise ValueError(
+        raise Refusal(
             f"{error}; the head of a single level at stride {stride} is the stage from it to stride {2 * stride}"
         ) from error
     stage = cut_between(layers, ends[stride], ends[2 * stride]).train()
@@ -97,13 +98,13 @@ class FusedFrozenBatchNorm2d(FrozenBatchNorm2d):
 
 def _check_arguments(strides: tuple[int, ...], norm: str, freeze_at: int) -> None:
     if not strides or any(b != 2 * a for a, b in pairwise(strides)):
-        raise ValueError(f"strides={strides} must double from one to the next, such as (4, 8, 16, 32)")
+        raise Refusal(f"strides={strides} must double from one to the next, such as (4, 8, 16, 32)")
     if norm not in NORMS:
-        raise ValueError(f"norm={norm!r} is not one of {', '.join(NORMS)}")
+        raise Refusal(f"norm={norm!r} is not one of {', '.join(NORMS)}")
     if not 0 <= freeze_at <= len(strides) + 1:
-        raise ValueError(f"freeze_at={freeze_at} is outside 0..{len(strides) + 1} for {len(strides)} strides")
+        raise Refusal(f"freeze_at={freeze_at} is outside 0..{len(strides) + 1} for {len(strides)} strides")
     if norm == "GN" and freeze_at:
-        raise ValueError(f"freeze_at={freeze_at} would freeze fresh GroupNorm weights; norm='GN' needs 0")
+        raise Refusal(f"freeze_at={freeze_at} would freeze fresh GroupNorm weights; norm='GN' needs 0")
 
 
 def _layers_until(layers, position: int) -> set[str]:
@@ -141,7 +142,7 @@ def _replace_norms(
 
 def _frozen(norm: _BatchNorm) -> nn.Module:
     if norm.running_mean is None:
-        raise ValueError(f"{type(norm).__name__} keeps no running statistics, so it cannot be frozen; use norm 'BN'")
+        raise Refusal(f"{type(norm).__name__} keeps no running statistics, so it cannot be frozen; use norm 'BN'")
     return FusedFrozenBatchNorm2d.convert_frozen_batchnorm(norm)
 
 

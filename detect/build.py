@@ -21,6 +21,7 @@ from detect.cpu.roi_align import use_separable_roi_align
 from detect.detector_config import BACKBONE_NAME, SINGLE_LEVEL_NAME, DetectorSettings, make_config, resolve
 from detect.one_stage import OneStageDetector
 from detect.single_level import SingleLevel, offer_stage
+from pruning.errors import Refusal
 
 _OFFERED: ContextVar[ClassifierBackbone | None] = ContextVar("offered_backbone", default=None)
 
@@ -43,7 +44,7 @@ def build_detector(
         try:
             detector = build_model(cfg)
         except (AssertionError, KeyError, NotImplementedError, TypeError, RuntimeError) as error:
-            raise ValueError(
+            raise Refusal(
                 f"Detectron2 cannot build this detector with head={wanted.head!r}: {type(error).__name__}: {error}"
             ) from error
     use_separable_roi_align(detector)
@@ -55,7 +56,7 @@ def build_classifier_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
     """Detectron2's builder of the offered classifier with an FPN and one max-pooled level on top."""
     bottom_up = _OFFERED.get()
     if bottom_up is None:
-        raise ValueError(f"{BACKBONE_NAME} needs a classifier: build the detector with detect.build.build_detector")
+        raise Refusal(f"{BACKBONE_NAME} needs a classifier: build the detector with detect.build.build_detector")
     shapes = bottom_up.output_shape()
     return FPN(
         bottom_up=bottom_up,
@@ -82,7 +83,7 @@ def build_classifier_single_level_backbone(cfg: CfgNode, input_shape: ShapeSpec)
     """Detectron2's builder of the offered classifier with its last level alone."""
     bottom_up = _OFFERED.get()
     if bottom_up is None:
-        raise ValueError(f"{SINGLE_LEVEL_NAME} needs a classifier: build the detector with detect.build.build_detector")
+        raise Refusal(f"{SINGLE_LEVEL_NAME} needs a classifier: build the detector with detect.build.build_detector")
     return SingleLevel(bottom_up)
 
 

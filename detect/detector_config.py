@@ -17,6 +17,7 @@ from detect.heads import HEADS, IDLE, check_strides, default_strides
 from detect.one_stage import OneStageDetector
 from detect.single_level import StageROIHeads
 from detect.user_config import Given, check_agreement, check_read, given_keys, head_of, set_keys, strides_of
+from pruning.errors import Refusal
 
 BACKBONE_NAME = "build_classifier_fpn_backbone"
 SINGLE_LEVEL_NAME = "build_classifier_single_level_backbone"
@@ -68,14 +69,14 @@ def resolve(settings: DetectorSettings) -> DetectorSettings:
     given = given_keys(settings.config_file, settings.overrides)
     head = settings.head or head_of(given) or "fpn"
     if head not in HEADS:
-        raise ValueError(f"head={head!r} is not one of {', '.join(HEADS)}")
+        raise Refusal(f"head={head!r} is not one of {', '.join(HEADS)}")
     two_stages = "MODEL.META_ARCHITECTURE" in given and given["MODEL.META_ARCHITECTURE"].value == "GeneralizedRCNN"
     if head_of(given) not in (None, head) or (two_stages and head == "retinanet"):
         asked = head_of(given) or "two stages"
-        raise ValueError(f"head={head!r} and Detectron2's keys, which ask for {asked!r}, differ")
+        raise Refusal(f"head={head!r} and Detectron2's keys, which ask for {asked!r}, differ")
     said = strides_of(given)
     if settings.strides is not None and said not in (None, settings.strides):
-        raise ValueError(f"strides={settings.strides} and Detectron2's features, of strides {said}, differ")
+        raise Refusal(f"strides={settings.strides} and Detectron2's features, of strides {said}, differ")
     strides = settings.strides or said or default_strides(head)
     check_strides(strides)
     norm = settings.norm or (str(given[_NORM].value) if _NORM in given else "FrozenBN")
@@ -89,7 +90,7 @@ def _freeze_at(given: Mapping[str, Given], strides: tuple[int, ...]) -> int:
         return 0
     count = int(str(given[_FREEZE_AT].value)) - _stages_before(strides)
     if count < 1:
-        raise ValueError(
+        raise Refusal(
             f"{given[_FREEZE_AT].source}: {_FREEZE_AT}={given[_FREEZE_AT].value} ends before the first of strides"
             f" {strides}, up to which layers are frozen together: set detector.model.freeze_at to 0 or 1 instead"
         )
@@ -207,7 +208,7 @@ def _from_settings(settings: DetectorSettings) -> dict[str, tuple[Any, Any]]:
 def _check_idle(settings: DetectorSettings, head: str) -> None:
     for name in IDLE.get(head, ()):
         if getattr(settings, name) is not None:
-            raise ValueError(f"{name}={getattr(settings, name)} means nothing with head={head!r}; leave it out")
+            raise Refusal(f"{name}={getattr(settings, name)} means nothing with head={head!r}; leave it out")
 
 
 def _level_names(head: str, strides: tuple[int, ...]) -> list[str]:
@@ -244,11 +245,11 @@ def _check_levels(cfg: CfgNode, head: str, strides: tuple[int, ...]) -> None:
         wanted["MODEL.ROI_HEADS.IN_FEATURES"] = cfg.MODEL.ROI_HEADS.IN_FEATURES
     for key, names in wanted.items():
         if not names or set(names) - set(there):
-            raise ValueError(f"{key}={names}: the levels of head={head!r} with strides {strides} are {there}")
+            raise Refusal(f"{key}={names}: the levels of head={head!r} with strides {strides} are {there}")
     generator = cfg.MODEL.ANCHOR_GENERATOR
     for name, values in (("anchor_sizes", generator.SIZES), ("anchor_ratios", generator.ASPECT_RATIOS)):
         if len(values) not in (1, len(read)):
-            raise ValueError(
+            raise Refusal(
                 f"{name} has {len(values)} entries for {len(read)} levels: strides {strides}, levels {', '.join(read)}"
             )
 
@@ -256,14 +257,14 @@ def _check_levels(cfg: CfgNode, head: str, strides: tuple[int, ...]) -> None:
 def _check_cascade(cfg: CfgNode) -> None:
     cascade, first = cfg.MODEL.ROI_BOX_CASCADE_HEAD, cfg.MODEL.ROI_HEADS.IOU_THRESHOLDS
     if not cfg.MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG:
-        raise ValueError("MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG=False: a cascade has one box for all classes")
+        raise Refusal("MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG=False: a cascade has one box for all classes")
     if len(cascade.BBOX_REG_WEIGHTS) != len(cascade.IOUS):
-        raise ValueError(
+        raise Refusal(
             f"MODEL.ROI_BOX_CASCADE_HEAD has {len(cascade.IOUS)} IOUS and {len(cascade.BBOX_REG_WEIGHTS)}"
             " BBOX_REG_WEIGHTS; give one of each a stage"
         )
     if not cascade.IOUS or list(first) != [cascade.IOUS[0]]:
-        raise ValueError(
+        raise Refusal(
             f"MODEL.ROI_HEADS.IOU_THRESHOLDS={list(first)} is not the first of MODEL.ROI_BOX_CASCADE_HEAD.IOUS="
             f"{list(cascade.IOUS)}"
         )

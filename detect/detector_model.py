@@ -7,6 +7,7 @@ from pydantic import Field, field_validator, model_validator
 
 from detect.detectron2_keys import OURS
 from detect.heads import IDLE, default_strides
+from pruning.errors import Refusal
 from training.options import Positive, Section, changed
 from training.type_words import InWords
 
@@ -61,7 +62,7 @@ class DetectorModel(Section):
         if value is None or (isinstance(value, dict) and value.keys() == {"paths", "keys"}):
             return value
         if not isinstance(value, Path):
-            raise ValueError("give the path of a Detectron2 YAML")
+            raise Refusal("give the path of a Detectron2 YAML")
         from detect.user_config import with_content  # Detectron2, which classification works without
 
         return with_content(value)
@@ -71,7 +72,7 @@ class DetectorModel(Section):
         if not self.overrides and not self.config_file:
             unused = [name for name in IDLE.get(self.head, ()) if getattr(self, name) is not None]
             if unused:
-                raise ValueError(f"head: {self.head} has no {' and no '.join(unused)}; set it to null or leave it out")
+                raise Refusal(f"head: {self.head} has no {' and no '.join(unused)}; set it to null or leave it out")
             return self
         from detect.detector_config import make_config, settings_from
 

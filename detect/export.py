@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from classify.export import Signature
+from pruning.errors import Refusal
 
 SIGNATURE = Signature(
     "image", {1: "height", 2: "width"}, {"boxes": "detections", "scores": "detections", "classes": "detections"}
@@ -35,7 +36,7 @@ class ImageDetector(nn.Module):
         kinds = [kind for kind in _INFERENCE if isinstance(detector, kind)]
         if not kinds:
             known = ", ".join(kind.__name__ for kind in _INFERENCE)
-            raise ValueError(f"a detector of kind {type(detector).__name__} cannot be exported; those of {known} can")
+            raise Refusal(f"a detector of kind {type(detector).__name__} cannot be exported; those of {known} can")
         self._infer = _INFERENCE[kinds[0]]
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -98,7 +99,7 @@ def number_of_classes(weights: Mapping[str, Tensor]) -> int:
     """
     scores = next((name for name in weights if name.endswith("cls_score.weight")), None)
     if scores is None:
-        raise ValueError("the weights are of no Faster R-CNN and no RetinaNet: none is named cls_score.weight")
+        raise Refusal("the weights are of no Faster R-CNN and no RetinaNet: none is named cls_score.weight")
     if scores.startswith("roi_heads."):
         return len(weights[scores]) - 1  # less the background
     anchors = len(weights[scores.replace("cls_score", "bbox_pred")]) // 4
@@ -133,13 +134,13 @@ class DetectionComparison:
         (boxes, scores, classes), (boxes_, scores_, classes_) = expected, found
         if boxes_.shape != (len(scores_), 4) or scores_.shape != classes_.shape:
             shapes = ", ".join(str(tuple(t.shape)) for t in found)
-            raise ValueError(f"the exported network gives boxes, scores and classes of shapes {shapes}")
+            raise Refusal(f"the exported network gives boxes, scores and classes of shapes {shapes}")
         apart = (scores[:, None] - scores_[None]).abs()  # (n, n_)
         moved = (boxes[:, None] - boxes_[None]).abs().flatten(2).sum(2)
         same = (moved <= _PIXELS) & (apart <= _SCORE) & (classes[:, None] == classes_[None])
         again = min(int(same.any(1).sum()), int(same.any(0).sum()))
         if again < _LEAST_SHARE * max(same.shape) - 1:
             few = f"finds {len(scores_)} objects, {again} of them among the {len(scores)} that PyTorch finds"
-            raise ValueError(f"the exported network {few}")
+            raise Refusal(f"the exported network {few}")
         self.detections += again
         return float(apart[same].max()) if again else 0.0

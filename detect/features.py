@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from pruning.errors import Refusal
 from pruning.modes import evaluation_mode
 from training.norm_layers import ThenChildren
 
@@ -60,7 +61,7 @@ def trace_layers(classifier: nn.Module) -> fx.GraphModule:
             graphs[mode] = LayerTracer().trace(classifier)
         except Exception as error:  # tracing runs the model's own code on proxies: anything may be raised
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise ValueError(f"{type(classifier).__name__} cannot be traced by torch.fx: {reason}") from error
+            raise Refusal(f"{type(classifier).__name__} cannot be traced by torch.fx: {reason}") from error
     nodes, trained = list(graphs[False].nodes), [node.format_node() for node in graphs[True].nodes]
     alike = sum(
         1 for _ in takewhile(lambda k: nodes[k].format_node() == trained[k], range(min(len(nodes), len(trained))))
@@ -94,13 +95,13 @@ def select_features(cuts: list[Cut], strides: tuple[int, ...], name: str) -> dic
     last = {cut.stride: cut for cut in cuts}
     missing = [s for s in strides if s not in last]
     if missing:
-        raise ValueError(
+        raise Refusal(
             f"{name} has no feature map of stride {', '.join(map(str, missing))}; "
             f"it has strides {', '.join(map(str, sorted(last))) or 'none'}"
         )
     apart = [s for s in strides if not last[s].in_training]
     if apart:
-        raise ValueError(
+        raise Refusal(
             f"{name} computes different graphs in training and evaluation before its feature of stride {apart[0]}; "
             "build it without auxiliary heads and functional dropout to use it as a backbone"
         )
@@ -133,7 +134,7 @@ def cut_between(layers: fx.GraphModule, start: Cut, end: Cut) -> fx.GraphModule:
             graph.erase_node(node)
     inputs = [node.name for node in graph.nodes if node.op == "placeholder"]
     if inputs != [features.name]:
-        raise ValueError(f"layers after {start.node} read more than its output: {', '.join(inputs)}")
+        raise Refusal(f"layers after {start.node} read more than its output: {', '.join(inputs)}")
     return fx.GraphModule(layers, graph, class_name="Stage")
 
 
@@ -144,7 +145,7 @@ def _propagate(layers: fx.GraphModule) -> dict[fx.Node, Tensor | tuple]:
         with evaluation_mode(layers), torch.no_grad():
             recorder.run(torch.zeros(1, 3, _PROBE_HEIGHT, _PROBE_WIDTH))
     except (AssertionError, RuntimeError) as error:  # a transformer's fixed image size, for one
-        raise ValueError(
+        raise Refusal(
             f"the network cannot take a {_PROBE_WIDTH} x {_PROBE_HEIGHT} image, so it cannot be a backbone: "
             + str(error).splitlines()[0]
         ) from error

@@ -2,6 +2,8 @@
 
 from itertools import pairwise
 
+from pruning.errors import Refusal
+
 HEADS = ("fpn", "cascade", "c4", "retinanet")
 IDLE: dict[str, tuple[str, ...]] = {
     "c4": ("fpn_channels", "box_head_dim"),
@@ -25,4 +27,4 @@ def check_strides(strides: tuple[int, ...]) -> None:
     """ValueError unless each is twice the one before, from a power of two on."""
     doubling = all(b == 2 * a for a, b in pairwise(strides))
     if not strides or not doubling or strides[0] < 1 or strides[0] & (strides[0] - 1):
-        raise ValueError(f"strides={strides} must double from one to the next, such as (4, 8, 16, 32)")
+        raise Refusal(f"strides={strides} must double from one to the next, such as (4, 8, 16, 32)")

@@ -14,6 +14,7 @@ import torch
 from detectron2.engine import launch
 from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 
+from pruning.errors import Failure, Refusal
 from training.stopping import Stopped
 
 if TYPE_CHECKING:
@@ -41,20 +42,20 @@ class Processes:
 
     def __post_init__(self) -> None:
         if self.num_gpus < 0 or self.num_machines < 1 or not 0 <= self.machine_rank < self.num_machines:
-            raise ValueError(
+            raise Refusal(
                 f"--num-gpus {self.num_gpus} --num-machines {self.num_machines} --machine-rank {self.machine_rank}: "
                 "the rank of a machine counts from 0, and there is at least one machine"
             )
         if self.num_machines > 1 and (self.num_gpus == 0 or self.dist_url == "auto"):
-            raise ValueError("several machines need --num-gpus and a --dist-url, such as tcp://<machine 0>:29500")
+            raise Refusal("several machines need --num-gpus and a --dist-url, such as tcp://<machine 0>:29500")
 
     def check(self, device: str) -> None:
         """ValueError if several processes on this machine cannot train on `device`, "cpu" or "cuda"."""
         there = torch.cuda.device_count()
         if there and device == "cpu":  # Detectron2 connects them by nccl, which sends nothing from a CPU
-            raise ValueError("device: cpu and several processes: hide the GPUs by CUDA_VISIBLE_DEVICES=")
+            raise Refusal("device: cpu and several processes: hide the GPUs by CUDA_VISIBLE_DEVICES=")
         if there and self.num_gpus > there:
-            raise ValueError(f"--num-gpus {self.num_gpus}: this machine has {there}")
+            raise Refusal(f"--num-gpus {self.num_gpus}: this machine has {there}")
 
 
 def run_in_processes(work: Callable[..., None], arguments: tuple[Any, ...], processes: Processes) -> int:
@@ -68,13 +69,13 @@ def run_in_processes(work: Callable[..., None], arguments: tuple[Any, ...], proc
     except ProcessExitedException as error:
         if error.exit_code > 0:
             return error.exit_code
-        raise RuntimeError(
+        raise Failure(
             f"process {error.error_index} was killed ({error.signal_name}); run the same command to go on"
         ) from error
     except ProcessRaisedException as error:
         last = str(error).strip().splitlines()[-1]
         if last.startswith("torch.distributed."):
-            raise RuntimeError(f"the processes could not meet at {p.dist_url}: {last}") from error
+            raise Failure(f"the processes could not meet at {p.dist_url}: {last}") from error
         raise
     except Stopped as stopped:
         _pass_on(signal.SIGTERM if stopped.signum == signal.SIGINT else stopped.signum)

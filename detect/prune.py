@@ -15,11 +15,12 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from detect.backbone import ClassifierBackbone
 from detect.pyramid import JoinedBackbone, join, put_back
 from pruning.achieved import Achieved
+from pruning.cut import Arch, prune
+from pruning.errors import Refusal
 from pruning.graph.groups import find_groups
 from pruning.graph.members import Group
 from pruning.modes import evaluation_mode
 from pruning.plan import PruningPlan
-from pruning.prune import Arch, prune
 from pruning.select import Selection
 
 Scope = Literal["backbone", "backbone+fpn"]
@@ -100,9 +101,7 @@ def _prunable(detector: GeneralizedRCNN, scope: Scope) -> nn.Module:
     if scope == "backbone":
         return detector.backbone.bottom_up.body
     if not isinstance(detector.backbone, FPN):
-        raise ValueError(
-            f"scope {scope!r} needs a detector with an FPN, this one has {type(detector.backbone).__name__}"
-        )
+        raise Refusal(f"scope {scope!r} needs a detector with an FPN, this one has {type(detector.backbone).__name__}")
     return join(detector.backbone)
 
 

@@ -17,6 +17,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from detect.backbone import ClassifierBackbone
 from detect.features import LayerTracer
+from pruning.errors import Refusal
 from pruning.graph.groups import find_groups
 from pruning.graph.members import Group
 from pruning.plan import PruningPlan
@@ -75,9 +76,7 @@ def put_back(fpn: FPN, layers: nn.Module) -> None:
         if not _has_norm(layer):
             layer.__class__ = new.__class__
         elif type(new) is not nn.Conv2d:
-            raise ValueError(
-                f"{name}: a normalisation of its own follows, so it cannot scatter outputs or select inputs"
-            )
+            raise Refusal(f"{name}: a normalisation of its own follows, so it cannot scatter outputs or select inputs")
         layer.__dict__ = new.__dict__
 
 
@@ -151,7 +150,7 @@ def _bare(layer: nn.Conv2d) -> nn.Conv2d:
     if not _has_norm(layer):
         return layer
     if not isinstance(layer.norm, _BatchNorm):
-        raise ValueError(
+        raise Refusal(
             f"an FPN with {type(layer.norm).__name__} cannot be pruned: set MODEL.FPN.NORM to BN or leave it out"
         )
     bare = copy.copy(layer)

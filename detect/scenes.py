@@ -29,6 +29,7 @@ from classify.data.digits import (
 )
 from classify.data.images import check_split
 from classify.data.photos import PhotoCrop, draw_crop, render_crop
+from pruning.errors import Refusal
 
 # Raise it whenever the same options begin to give other pixels or boxes.
 FORMAT = 1
@@ -54,11 +55,11 @@ class SceneOptions:
         for split, count in self.images.items():
             check_split(split)
             if count < 1:
-                raise ValueError(f"images: {split} must have at least 1 scene, got {count}")
+                raise Refusal(f"images: {split} must have at least 1 scene, got {count}")
         _check_range("digits_per_scene", self.digits_per_scene, at_least=1)
         _check_range("digit_size", self.digit_size, at_least=8)
         if patch_side(self.digit_size[1]) > self.image_size:
-            raise ValueError(f"digit_size {self.digit_size[1]} does not fit in image_size {self.image_size}")
+            raise Refusal(f"digit_size {self.digit_size[1]} does not fit in image_size {self.image_size}")
 
     def fingerprint(self) -> str:
         """Twelve hexadecimal digits that change with every option and with `FORMAT`."""
@@ -133,7 +134,7 @@ def visible_box(alpha: np.ndarray, top: int, left: int) -> tuple[int, int, int, 
     """(x, y, width, height) of the visible pixels of a patch, `alpha` (H, W), pasted at (top, left)."""
     rows, columns = np.nonzero(alpha > VISIBLE_OPACITY)
     if len(rows) == 0:
-        raise ValueError(f"no pixel of the patch is more opaque than {VISIBLE_OPACITY}")
+        raise Refusal(f"no pixel of the patch is more opaque than {VISIBLE_OPACITY}")
     x, y = int(columns.min()), int(rows.min())
     return left + x, top + y, int(columns.max()) - x + 1, int(rows.max()) - y + 1
 
@@ -183,7 +184,7 @@ def _add_digit(
         box = visible_box(alpha, top, left)
         if all(overlap(box, other.box) <= MOST_OVERLAP for other in digits):
             return paste_digit(image, alpha, top, left, rng), PlacedDigit(scan, int(scan_labels()[scan]), box)
-    raise ValueError(
+    raise Refusal(
         f"no room for digit {len(digits) + 1} of digit_size {options.digit_size} in a scene of image_size "
         f"{options.image_size}; lower digits_per_scene or digit_size, or raise image_size"
     )
@@ -193,7 +194,7 @@ def _write_once(final: Path, options: SceneOptions) -> None:
     if (final / MANIFEST).is_file():  # another process was faster
         return
     if final.exists():
-        raise ValueError(f"{final} has no {MANIFEST}, so it is incomplete: remove it and start again")
+        raise Refusal(f"{final} has no {MANIFEST}, so it is incomplete: remove it and start again")
     final.parent.mkdir(parents=True, exist_ok=True)
     partial = final.parent / f".{final.name}.{os.getpid()}.{secrets.token_hex(4)}"
     try:
@@ -252,4 +253,4 @@ def _file_name(index: int) -> str:
 
 def _check_range(name: str, bounds: tuple[int, int], *, at_least: int) -> None:
     if len(bounds) != 2 or not at_least <= bounds[0] <= bounds[1]:
-        raise ValueError(f"{name} must be (low, high) with {at_least} <= low <= high, got {bounds}")
+        raise Refusal(f"{name} must be (low, high) with {at_least} <= low <= high, got {bounds}")

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from pruning.errors import Refusal
 from training.device import Precision
 from training.options import Fraction, Positive, Section
 
@@ -130,16 +131,14 @@ class VocData(VocPart):
         named = [key for key, usual in (("train", "trainval"), ("test", "test")) if getattr(self, key) != usual]
         if self.split is not None and named:
             given = " and ".join(f"{key}: {getattr(self, key)}" for key in named)
-            raise ValueError(
-                f"split draws training and test images; leave out {given} (split.of names what to draw from)"
-            )
+            raise Refusal(f"split draws training and test images; leave out {given} (split.of names what to draw from)")
         return self
 
     @field_validator("classes")
     @classmethod
     def _distinct(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
         if value is not None and len(set(value)) != len(value):
-            raise ValueError(f"classes {list(value)} repeat themselves")
+            raise Refusal(f"classes {list(value)} repeat themselves")
         return value
 
 
@@ -165,9 +164,9 @@ class DetectorData(Section):
     @model_validator(mode="after")
     def _one(self) -> "DetectorData":
         if sum(part is not None for part in (self.digits, self.coco, self.voc)) != 1:
-            raise ValueError("give exactly one of `digits`, `coco` and `voc`")
+            raise Refusal("give exactly one of `digits`, `coco` and `voc`")
         if self.skip_broken and self.digits is not None:
-            raise ValueError("skip_broken: true has no effect on `digits`, which are generated; leave it out")
+            raise Refusal("skip_broken: true has no effect on `digits`, which are generated; leave it out")
         return self
 
     @property

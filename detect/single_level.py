@@ -18,6 +18,7 @@ from detectron2.modeling.roi_heads import FastRCNNOutputLayers, Res5ROIHeads
 from torch import Tensor, nn
 
 from detect.backbone import ClassifierBackbone
+from pruning.errors import Refusal
 
 _STAGE: ContextVar[tuple[nn.Module, int] | None] = ContextVar("offered_stage", default=None)
 
@@ -53,7 +54,7 @@ class StageROIHeads(Res5ROIHeads):
         """Arguments of the constructor; ValueError without `build_detector`."""
         offered = _STAGE.get()
         if offered is None:
-            raise ValueError(f"{cls.__name__} needs a classifier: build the detector with detect.build.build_detector")
+            raise Refusal(f"{cls.__name__} needs a classifier: build the detector with detect.build.build_detector")
         stage, channels = offered
         (level,) = cfg.MODEL.ROI_HEADS.IN_FEATURES
         pooler = ROIPooler(

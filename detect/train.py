@@ -22,6 +22,7 @@ from detect.data import DetectionDataset, class_names
 from detect.data.loader import train_loader
 from detect.hooks import Checkpointer, EffectHook, Report, Reporter, Schedule, Stop, saved_training
 from detect.settings import TrainSettings
+from pruning.errors import Diverged, Refusal
 from pruning.methods import Effect
 from training.device import Precision, channels_last, settle_together
 from training.distributed import data_parallel, is_main, mean_over_processes, rank, world_size
@@ -34,7 +35,7 @@ from training.synchronised_norm import synchronised_norms
 def check_divisible(batch_size: int, processes: int) -> None:
     """ValueError unless the processes get equally many images of a batch."""
     if batch_size % processes:
-        raise ValueError(f"batch_size={batch_size} cannot be split evenly over {processes} processes")
+        raise Refusal(f"batch_size={batch_size} cannot be split evenly over {processes} processes")
 
 
 def scaled_to_processes(settings: "TrainSettings", cfg: CfgNode) -> "TrainSettings":
@@ -47,7 +48,7 @@ def scaled_to_processes(settings: "TrainSettings", cfg: CfgNode) -> "TrainSettin
     if not reference:
         return settings
     if settings.batch_size % reference:
-        raise ValueError(f"batch_size={settings.batch_size} is no multiple of SOLVER.REFERENCE_WORLD_SIZE={reference}")
+        raise Refusal(f"batch_size={settings.batch_size} is no multiple of SOLVER.REFERENCE_WORLD_SIZE={reference}")
     scaled = cfg.clone()
     scaled.SOLVER.IMS_PER_BATCH, scaled.SOLVER.BASE_LR = settings.batch_size, settings.lr
     scaled.SOLVER.MAX_ITER = settings.iterations
@@ -173,7 +174,7 @@ class DetectorTrainer(SimpleTrainer):
             with torch.autocast(self.device, dtype=self.dtype, enabled=self.dtype is not None):
                 self.losses = self.model(data)
         except FloatingPointError as error:  # from the RPN, whose message has no step
-            raise FloatingPointError(f"step {self.iter}: {error}") from error
+            raise Diverged(f"step {self.iter}: {error}") from error
         loss = torch.stack(list(self.losses.values())).sum()
         self._watch(loss)
         self.scaler.scale(loss).backward()
@@ -194,7 +195,7 @@ class DetectorTrainer(SimpleTrainer):
         self._unchecked.clear()
         for step, value in enumerate(values, self.iter + 1 - len(values)):
             if not abs(value) < float("inf"):  # also false for NaN
-                raise FloatingPointError(f"step {step}: the loss is {value}; lower the learning rate")
+                raise Diverged(f"step {step}: the loss is {value}; lower the learning rate")
         self.last_loss = values[-1]
 
 
@@ -214,4 +215,4 @@ def _loader(dataset: DetectionDataset, cfg: CfgNode, settings: TrainSettings, st
 def _check_classes(dataset: DetectionDataset, cfg: CfgNode) -> None:
     found, wanted = len(class_names(dataset)), cfg.MODEL.ROI_HEADS.NUM_CLASSES
     if found != wanted:
-        raise ValueError(f"{dataset.split.source} has {found} categories, the detector {wanted} classes")
+        raise Refusal(f"{dataset.split.source} has {found} categories, the detector {wanted} classes")

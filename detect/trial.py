@@ -9,6 +9,7 @@ from detectron2.utils.events import EventStorage
 from torch import nn
 
 from detect.data.loader import train_augmentations
+from pruning.errors import Refusal
 from training.synchronised_norm import synchronised_norms
 
 _LARGEST = 4  # of the coarsest stride: what fails at this size fails at any
@@ -33,7 +34,7 @@ def try_detector(
                 detector.eval()([_record(height, width)])
     except (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
         what = " ".join(str(error).split()) or "no reason given"
-        raise ValueError(
+        raise Refusal(
             f"detector.model: this detector cannot be trained; on blank images of {height} x {width} pixels:"
             f" {type(error).__name__}: {what}"
         ) from error

@@ -10,6 +10,7 @@ import yaml
 from detectron2.config import CfgNode, get_cfg
 
 from detect.detectron2_keys import AS_IT_IS, BECAUSE, CHOICES, HEAD_OF, OURS, READ, UNREAD
+from pruning.errors import Refusal
 from training.strict_yaml import parse_yaml_file
 
 
@@ -24,23 +25,23 @@ class Given:
 def read_config_file(path: Path) -> dict[str, object]:
     """The keys of a Detectron2 YAML and of its `_BASE_`s, dotted; ValueError names the file."""
     if path.suffix == ".py":
-        raise ValueError(f"{path}: a LazyConfig of Detectron2 is a program, which is not run; give a YAML file")
+        raise Refusal(f"{path}: a LazyConfig of Detectron2 is a program, which is not run; give a YAML file")
     _check_files(path, ())
     try:
         data = CfgNode.load_yaml_with_base(str(path), allow_unsafe=False)
     except (OSError, AttributeError, TypeError, AssertionError, RecursionError, ValueError, yaml.YAMLError) as error:
-        raise ValueError(f"{path}: not a config of Detectron2: {' '.join(str(error).split())}") from error
+        raise Refusal(f"{path}: not a config of Detectron2: {' '.join(str(error).split())}") from error
     if not isinstance(data, dict):
-        raise ValueError(f"{path}: not a config of Detectron2: it holds {type(data).__name__}, no keys")
+        raise Refusal(f"{path}: not a config of Detectron2: it holds {type(data).__name__}, no keys")
     return _flat(data)
 
 
 def _check_files(path: Path, before: tuple[Path, ...]) -> None:
     """ValueError for a file of the chain of `_BASE_`s that is not there, leads back to itself, or has a key twice."""
     if path in before:
-        raise ValueError(f"{path}: `_BASE_` leads back to itself")
+        raise Refusal(f"{path}: `_BASE_` leads back to itself")
     if not path.is_file():
-        raise ValueError(f"{path}: no such Detectron2 config file")
+        raise Refusal(f"{path}: no such Detectron2 config file")
     content = parse_yaml_file(path)
     base = content.get("_BASE_") if isinstance(content, dict) else None
     for name in [base] if isinstance(base, str) else base or []:
@@ -79,7 +80,7 @@ def check_read(given: Mapping[str, Given], head: str) -> None:
     """ValueError that names every given key which has no effect with this head, and what to do instead."""
     problems = [f"{g.source}: {key}={g.value!r} {why}" for key, g in given.items() if (why := _objection(key, g, head))]
     if problems:
-        raise ValueError("; ".join(problems))
+        raise Refusal("; ".join(problems))
 
 
 def strides_of(given: Mapping[str, Given]) -> tuple[int, ...] | None:
@@ -91,13 +92,13 @@ def strides_of(given: Mapping[str, Given]) -> tuple[int, ...] | None:
         assert isinstance(names, list)
         numbers = [str(name).removeprefix("res") for name in names]
         if not numbers or not all(number.isdigit() for number in numbers):
-            raise ValueError(
+            raise Refusal(
                 f"{given[key].source}: {key}={names!r}: features are res1 (stride 2), res2 (4), ... here;"
                 " or set detector.model.strides"
             )
         found[key] = tuple(2 ** int(number) for number in numbers)
     if len(set(found.values())) > 1:
-        raise ValueError(f"{' and '.join(keys)} name different features: {' and '.join(map(str, found.values()))}")
+        raise Refusal(f"{' and '.join(keys)} name different features: {' and '.join(map(str, found.values()))}")
     return next(iter(found.values()), None)
 
 
@@ -109,7 +110,7 @@ def check_agreement(given: Mapping[str, Given], ours: Mapping[str, tuple[object,
     for key in given.keys() & ours.keys():
         value, own = ours[key]
         if plain(value) != plain(given[key].value):
-            raise ValueError(
+            raise Refusal(
                 f"detector.{OURS[key][0]} ({plain(own)!r}) and {given[key].source}: {key}={given[key].value!r} differ;"
                 " leave one of the two out"
             )
@@ -146,11 +147,11 @@ def _typed(cfg: CfgNode, key: str, value: object, source: str) -> object:
     if key not in known:
         near = get_close_matches(key, known, n=3)
         hint = f"; near: {', '.join(near)}" if near else ""
-        raise ValueError(f"{source}: {key} is not a key of Detectron2{hint}")
+        raise Refusal(f"{source}: {key} is not a key of Detectron2{hint}")
     try:
         cfg.merge_from_list([key, value])
     except (ValueError, KeyError, AssertionError) as error:
-        raise ValueError(f"{source}: {key}={value!r} does not fit: {' '.join(str(error).split())}") from error
+        raise Refusal(f"{source}: {key}={value!r} does not fit: {' '.join(str(error).split())}") from error
     node: object = cfg
     for name in key.split("."):
         node = node[name]  # type: ignore[index]

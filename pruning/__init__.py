@@ -26,21 +26,30 @@ Half of the filters of a network of your own, chosen by their L1 norms:
         return torch.nn.functional.cross_entropy(network(images), labels)
 
     pruned = pruning.prune(model, groups, "thinet", pruning.Selection(0.5), batch=image, calibration=calibration)
+
+PyTorch is imported when one of these names is first used.
 """
 
-from pruning.cost import count_macs, count_params
-from pruning.face import prune  # in place of the module pruning.prune, which this import has loaded
-from pruning.graph.groups import find_groups
-from pruning.masks import Masks
-from pruning.methods import METHODS
-from pruning.plan import PruningPlan
-from pruning.select import Selection
-from pruning.surgery import apply
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pruning.cost import count_macs, count_params
+    from pruning.errors import Failure, Refusal
+    from pruning.face import prune
+    from pruning.graph.groups import find_groups
+    from pruning.masks import Masks
+    from pruning.methods import METHODS
+    from pruning.plan import PruningPlan
+    from pruning.select import Selection
+    from pruning.surgery import apply
 
 __all__ = [
     "METHODS",
+    "Failure",
     "Masks",
     "PruningPlan",
+    "Refusal",
     "Selection",
     "apply",
     "count_macs",
@@ -48,3 +57,23 @@ __all__ = [
     "find_groups",
     "prune",
 ]
+_MODULES = {
+    "METHODS": "methods",
+    "Failure": "errors",
+    "Masks": "masks",
+    "PruningPlan": "plan",
+    "Refusal": "errors",
+    "Selection": "select",
+    "apply": "surgery",
+    "count_macs": "cost",
+    "count_params": "cost",
+    "find_groups": "graph.groups",
+    "prune": "face",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """The names above, imported late (PEP 562)."""
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"pruning.{_MODULES[name]}"), name)

@@ -13,6 +13,7 @@ from typing import Any, Literal
 from torch import nn
 
 from pruning.design.widths_and_masks import selected_counts
+from pruning.errors import Refusal
 from pruning.graph.blocks import residual_blocks
 from pruning.graph.layers import ScatterOutputs
 from pruning.graph.members import Group
@@ -74,7 +75,7 @@ class Achieved:
             f"{', ...' if len(b.layers) > _SHOWN else ''}) are out of its reach: {b.why}"
             for b in self.beyond[:_SHOWN]
         ]
-        raise ValueError(
+        raise Refusal(
             f"{method} was asked to remove {self.asked:,} of the {self.named:,} {self.unit} that scope {scope!r} names"
             f" and removes {self.removed:,}: {'; '.join(parts) or 'its shares round to none'}; choose another method,"
             " name these layers in `skip`, or allow it with prune.allow_partial=true (tools/prune.py: --allow-partial)"

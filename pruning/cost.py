@@ -15,6 +15,7 @@ from fvcore.nn.jit_handles import get_shape
 from torch import Tensor, nn
 from torch._C import Value
 
+from pruning.errors import Refusal
 from pruning.graph.layers import is_batch_norm
 from pruning.masks import Masks
 from pruning.modes import evaluation_mode
@@ -64,10 +65,10 @@ def count_macs_of_parts(model: nn.Module, example: Tensor, parts: Sequence[str])
         counted: Mapping[str, Counter[str]] = analysis.by_module_and_operator()
         unknown = sorted(op for op in analysis.unsupported_ops() if _multiplies(op))
     if unknown:
-        raise ValueError(f"cannot count the multiply-adds of {', '.join(unknown)} in {type(model).__name__}")
+        raise Refusal(f"cannot count the multiply-adds of {', '.join(unknown)} in {type(model).__name__}")
     odd = sorted(set(counted[""]) - set(_COUNTED) - set(_DROPPED))
     if odd:
-        raise ValueError(f"operators counted in unknown units in {type(model).__name__}: {', '.join(odd)}")
+        raise Refusal(f"operators counted in unknown units in {type(model).__name__}: {', '.join(odd)}")
     return {part: int(sum(counted[part][op] for op in _COUNTED)) for part in parts}
 
 

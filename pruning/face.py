@@ -5,10 +5,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from pruning.cut import Arch, Pruned
+from pruning.cut import prune as prune_architecture
 from pruning.graph.members import Group
 from pruning.methods import Calibration
-from pruning.prune import Arch, Pruned
-from pruning.prune import prune as prune_architecture
 from pruning.select import Selection
 
 

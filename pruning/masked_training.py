@@ -6,6 +6,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from pruning.errors import Refusal
 from pruning.masks import Masks
 from pruning.methods.method import Effect
 
@@ -40,7 +41,7 @@ class HoldMasks(Effect):
         """Take the masks of a checkpoint; ValueError unless they mask the same parameters."""
         if state.keys() != self._masks.keys():
             odd = sorted(state.keys() ^ self._masks.keys())
-            raise ValueError(f"the checkpoint masks other parameters than this run: {', '.join(odd)}")
+            raise Refusal(f"the checkpoint masks other parameters than this run: {', '.join(odd)}")
         masks = Masks(state)
         masks.check_fit(self._model)
         self._masks = _beside(self._model, masks)

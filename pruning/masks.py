@@ -12,6 +12,8 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from pruning.errors import Refusal
+
 
 class Masks(Mapping[str, Tensor]):
     """Boolean tensors by parameter name, each of its parameter's shape; True where the weight stays.
@@ -22,7 +24,7 @@ class Masks(Mapping[str, Tensor]):
     def __init__(self, tensors: Mapping[str, Tensor]):
         for name, tensor in tensors.items():
             if tensor.dtype != torch.bool and not bool(((tensor == 0) | (tensor == 1)).all()):
-                raise ValueError(f"the mask of {name!r} has values other than 0 and 1")
+                raise Refusal(f"the mask of {name!r} has values other than 0 and 1")
         self._tensors = {name: tensor.detach().bool() for name, tensor in tensors.items()}
 
     def __getitem__(self, name: str) -> Tensor:
@@ -51,10 +53,10 @@ class Masks(Mapping[str, Tensor]):
         parameters = dict(model.named_parameters())
         for name, mask in self.items():
             if name not in parameters:
-                raise ValueError(f"the masks name {name!r}, which {type(model).__name__} does not have")
+                raise Refusal(f"the masks name {name!r}, which {type(model).__name__} does not have")
             if parameters[name].shape != mask.shape:
                 shapes = f"{tuple(mask.shape)}, the parameter {tuple(parameters[name].shape)}"
-                raise ValueError(f"the mask of {name!r} has shape {shapes}")
+                raise Refusal(f"the mask of {name!r} has shape {shapes}")
 
     def apply(self, model: nn.Module) -> None:
         """Set the removed weights of `model` to zero, in place."""
@@ -73,7 +75,7 @@ class Masks(Mapping[str, Tensor]):
         try:
             tensors = safetensors.torch.load(data)
         except safetensors.SafetensorError as error:
-            raise ValueError(f"{source}: not a safetensors file ({error})") from error
+            raise Refusal(f"{source}: not a safetensors file ({error})") from error
         return cls({name: tensors[name] for name in sorted(tensors)})
 
     @classmethod

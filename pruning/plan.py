@@ -7,6 +7,7 @@ from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
+from pruning.errors import Refusal
 from pruning.graph.members import Group, Side
 
 FORMAT = 1
@@ -37,13 +38,13 @@ class PruningPlan:
     def __post_init__(self) -> None:
         if self.keep.keys() != self.widths.keys():
             odd = sorted(self.keep.keys() ^ self.widths.keys())
-            raise ValueError(f"plan: `keep` and `widths` name different groups: {odd}")
+            raise Refusal(f"plan: `keep` and `widths` name different groups: {odd}")
         for name, indices in self.keep.items():
             _check_indices(name, indices, self.widths[name])
         for name, indices in [*self.select.items(), *self.scatter.items()]:
             _check_indices(name, indices, None)
         if len(set(self.drop)) < len(self.drop):
-            raise ValueError(f"plan: `drop` names a block twice: {list(self.drop)}")
+            raise Refusal(f"plan: `drop` names a block twice: {list(self.drop)}")
 
     @property
     def changes_shape(self) -> bool:
@@ -70,23 +71,23 @@ class PruningPlan:
         (see `needs_groups`). ValueError where the two do not fit, or the groups are needed and not given.
         """
         if (self.arch, dict(self.options)) != (later.arch, dict(later.options)):
-            raise ValueError(f"a plan for {later.arch!r} cannot follow a plan for {self.arch!r}")
+            raise Refusal(f"a plan for {later.arch!r} cannot follow a plan for {self.arch!r}")
         if self.needs_groups(later) and not groups:
-            raise ValueError("plan: behind one that narrows or drops layers the dense network's groups are needed")
+            raise Refusal("plan: behind one that narrows or drops layers the dense network's groups are needed")
         keep, widths = dict(self.keep), dict(self.widths)
         names = {producer: group.name for group in groups for producer in group.producers}
         for found, indices in later.keep.items():
             name = names.get(found, found)  # where the layer that names a group is dropped, the next one names it
             before = keep.get(name, tuple(range(later.widths[found])))
             if len(before) != later.widths[found]:
-                raise ValueError(f"plan: group {name!r} has {len(before)} channels, not {later.widths[found]}")
+                raise Refusal(f"plan: group {name!r} has {len(before)} channels, not {later.widths[found]}")
             keep[name] = tuple(before[i] for i in indices)
             widths.setdefault(name, later.widths[found])
         gone = removed_positions(self.keep, groups)
         select, scatter = dict(self.select), dict(self.scatter)
         for name, indices in later.select.items():
             if name in select and indices[-1] >= len(select[name]):
-                raise ValueError(f"plan: {name!r} reads {len(select[name])} channels, there is no {indices[-1]}")
+                raise Refusal(f"plan: {name!r} reads {len(select[name])} channels, there is no {indices[-1]}")
             if name in select:
                 select[name] = tuple(select[name][i] for i in indices)
             else:
@@ -94,7 +95,7 @@ class PruningPlan:
         for name, indices in later.scatter.items():
             dense = _among_survivors(indices, gone.get((name, "out"), set()))
             if not set(dense) <= set(scatter.get(name, dense)):
-                raise ValueError(f"plan: {name!r} would write into trunk channels that it no longer computes")
+                raise Refusal(f"plan: {name!r} would write into trunk channels that it no longer computes")
             scatter[name] = dense
         drop = tuple(dict.fromkeys([*self.drop, *later.drop]))
         return replace(self, keep=keep, widths=widths, select=select, scatter=scatter, drop=drop)
@@ -127,7 +128,7 @@ class PruningPlan:
         try:
             data = json.loads(text)
             if data["format"] != FORMAT:
-                raise ValueError(f"{source}: format {data['format']} is unknown, this version reads {FORMAT}")
+                raise Refusal(f"{source}: format {data['format']} is unknown, this version reads {FORMAT}")
             if not isinstance(data["arch"], str):
                 raise TypeError(f"arch is {data['arch']!r}")
             keep = _indices(data["keep"])
@@ -135,9 +136,9 @@ class PruningPlan:
             drop = tuple(data.get("drop", ()))
             return cls(data["arch"], data["options"], keep, data["widths"], select, scatter, drop)
         except json.JSONDecodeError as error:
-            raise ValueError(f"{source}: not JSON ({error})") from error
+            raise Refusal(f"{source}: not JSON ({error})") from error
         except (KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"{source}: not a pruning plan ({type(error).__name__}: {error})") from error
+            raise Refusal(f"{source}: not a pruning plan ({type(error).__name__}: {error})") from error
 
     @classmethod
     def load(cls, path: Path) -> "PruningPlan":
@@ -168,9 +169,9 @@ def _indices(table: Mapping[str, Sequence[int]]) -> dict[str, tuple[int, ...]]:
 def _check_indices(name: str, indices: Sequence[int], width: int | None) -> None:
     """`width` None: not known here, surgery compares with the layer."""
     if not indices:
-        raise ValueError(f"plan: {name!r} would keep no channel" + (f" of {width}" if width else ""))
+        raise Refusal(f"plan: {name!r} would keep no channel" + (f" of {width}" if width else ""))
     whole = all(isinstance(i, int) and not isinstance(i, bool) for i in indices)
     ascending = whole and list(indices) == sorted(set(indices))
     if not ascending or indices[0] < 0 or (width is not None and indices[-1] >= width):
         within = f"0..{width - 1}" if width else "0.."
-        raise ValueError(f"plan: kept channels of {name!r} must ascend within {within}, got {list(indices)[:8]}")
+        raise Refusal(f"plan: kept channels of {name!r} must ascend within {within}, got {list(indices)[:8]}")

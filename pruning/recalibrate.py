@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from pruning.errors import Refusal
 from pruning.modes import evaluation_mode
 
 
@@ -25,7 +26,7 @@ def recalibrate(model: nn.Module, batches: Iterable[Any]) -> int:
             model(batch)
             seen += 1
         if not seen:
-            raise ValueError("recalibration needs at least one batch")
+            raise Refusal("recalibration needs at least one batch")
     return seen
 
 

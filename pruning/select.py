@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from pruning.errors import Refusal
 from pruning.graph.members import Group
 
 # int(C * (1 - ratio)) must not lose a channel to floating point: 1 - 0.9 is 0.0999...
@@ -37,13 +38,11 @@ class Selection:
         ratios = [*self.stage_ratios(), *(self.layers or {}).values()]
         for ratio in ratios:
             if not 0 <= ratio < 1:
-                raise ValueError(f"ratio {ratio} is outside 0 <= ratio < 1 (it is the fraction removed)")
+                raise Refusal(f"ratio {ratio} is outside 0 <= ratio < 1 (it is the fraction removed)")
         if self.round_to < 1:
-            raise ValueError(f"round_to={self.round_to} must be at least 1")
+            raise Refusal(f"round_to={self.round_to} must be at least 1")
         if self.level == "global" and (not isinstance(self.ratio, float | int) or self.layers or self.round_to > 1):
-            raise ValueError(
-                "level 'global' takes one ratio; `layers`, ratios by stage and `round_to` need level 'layer'"
-            )
+            raise Refusal("level 'global' takes one ratio; `layers`, ratios by stage and `round_to` need level 'layer'")
 
     def stage_ratios(self) -> tuple[float, ...]:
         """The ratios by stage; one where all stages share it."""
@@ -53,9 +52,9 @@ class Selection:
 def keep_indices(scores: Tensor, n_keep: int) -> tuple[int, ...]:
     """Indices of the `n_keep` highest scores, ascending; ties keep the lower index."""
     if not 1 <= n_keep <= scores.numel():
-        raise ValueError(f"n_keep={n_keep} is outside 1..{scores.numel()}")
+        raise Refusal(f"n_keep={n_keep} is outside 1..{scores.numel()}")
     if not bool(torch.isfinite(scores).all()):
-        raise ValueError("a score is not finite")
+        raise Refusal("a score is not finite")
     return tuple(torch.argsort(scores, descending=True, stable=True)[:n_keep].sort().values.tolist())
 
 
@@ -76,14 +75,14 @@ def eligible(groups: Sequence[Group], selection: Selection) -> list[Group]:
     """The groups that `selection` covers, skipped ones left out; unknown names are refused."""
     for pattern in [*selection.skip, *(selection.layers or {})]:
         if not any(fnmatchcase(g.name, pattern) for g in groups):
-            raise ValueError(f"no layer matches {pattern!r}; prunable layers: {', '.join(g.name for g in groups)}")
+            raise Refusal(f"no layer matches {pattern!r}; prunable layers: {', '.join(g.name for g in groups)}")
     chosen = [g for g in groups if (g.inner or selection.scope == "all") and not _matches(g, selection.skip)]
     for group in chosen:
         if group.fixed and selection.scope == "all":
-            raise ValueError(f"{group.name} cannot be narrowed: {group.fixed}; add it to `skip` or use scope 'inner'")
+            raise Refusal(f"{group.name} cannot be narrowed: {group.fixed}; add it to `skip` or use scope 'inner'")
     chosen = [g for g in chosen if not g.fixed]
     if not chosen:
-        raise ValueError("nothing to prune: the network has no channel group in this scope that is not skipped")
+        raise Refusal("nothing to prune: the network has no channel group in this scope that is not skipped")
     return chosen
 
 
@@ -110,7 +109,7 @@ def _select_global(scores: Mapping[str, Tensor], groups: Sequence[Group], ratio:
     n_remove = len(pooled) - count_left(len(pooled), ratio)
     if n_remove > int((~safe).sum()):
         highest = 1 - len(groups) / len(pooled)
-        raise ValueError(
+        raise Refusal(
             f"ratio {ratio} would empty a layer: it removes {n_remove} of {len(pooled)} channels in {len(groups)}"
             f" layers; the highest that leaves one in each is {highest:g}"
         )
@@ -138,7 +137,7 @@ def ratio_of(group: Group, selection: Selection) -> float:
     if len(ratios) == 1:
         return ratios[0]
     if not 0 <= group.stage < len(ratios):
-        raise ValueError(f"{len(ratios)} ratios by stage, but {group.name} is in stage {group.stage + 1} (0: in none)")
+        raise Refusal(f"{len(ratios)} ratios by stage, but {group.name} is in stage {group.stage + 1} (0: in none)")
     return ratios[group.stage]
 
 
@@ -146,7 +145,7 @@ def _checked_count(group: Group, ratio: float, round_to: int) -> int:
     n_keep = count_to_keep(group.width, ratio, round_to)
     if n_keep < 1:
         highest = 1 - 1 / group.width
-        raise ValueError(
+        raise Refusal(
             f"ratio {ratio} leaves no channel of {group.width} in {group.name};"
             f" the highest that leaves one is {highest:g}"
         )

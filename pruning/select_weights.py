@@ -6,6 +6,7 @@ from fnmatch import fnmatchcase
 import torch
 from torch import Tensor, nn
 
+from pruning.errors import Refusal
 from pruning.masks import Masks
 from pruning.select import Selection, count_to_keep
 
@@ -17,16 +18,16 @@ def conv_weights(model: nn.Module, selection: Selection, *, linear: bool = False
     not matter. Linear layers stay dense unless `linear`. Raises ValueError for what has no meaning for single weights.
     """
     if len(selection.stage_ratios()) > 1 or selection.round_to > 1:
-        raise ValueError("single weights take one ratio, or ratios by layer; no ratio by stage and no `round_to`")
+        raise Refusal("single weights take one ratio, or ratios by layer; no ratio by stage and no `round_to`")
     kinds = (nn.Conv2d, nn.Linear) if linear else (nn.Conv2d,)
     what = "convolution or linear layer" if linear else "convolution"
     layers = {name: m.weight.detach() for name, m in model.named_modules() if isinstance(m, kinds)}
     for pattern in [*selection.skip, *(selection.layers or {})]:
         if not any(fnmatchcase(name, pattern) for name in layers):
-            raise ValueError(f"no {what} matches {pattern!r}; there are: {', '.join(layers)}")
+            raise Refusal(f"no {what} matches {pattern!r}; there are: {', '.join(layers)}")
     left = {f"{n}.weight": w for n, w in layers.items() if not any(fnmatchcase(n, p) for p in selection.skip)}
     if not left:
-        raise ValueError(f"nothing to prune: the network has no {what} that is not skipped")
+        raise Refusal(f"nothing to prune: the network has no {what} that is not skipped")
     return left
 
 
@@ -37,7 +38,7 @@ def keep_largest(scores: Mapping[str, Tensor], n_keep: int) -> Masks:
     """
     pooled, sizes = _pooled(scores)
     if not len(sizes) <= n_keep <= pooled.numel():
-        raise ValueError(f"{n_keep} weights cannot be kept: there are {pooled.numel()} in {len(sizes)} layers")
+        raise Refusal(f"{n_keep} weights cannot be kept: there are {pooled.numel()} in {len(sizes)} layers")
     for part in pooled.split(sizes):
         part[part.argmax()] = torch.inf  # argmax is the first of equals
     # the score of the last that stays; of those that share it, as many of the first as there is room for
@@ -63,7 +64,7 @@ def keep_per_layer(scores: Mapping[str, Tensor], selection: Selection) -> Masks:
     for name, score in scores.items():
         n_keep = count_to_keep(score.numel(), ratio_of(name, selection))
         if n_keep < 1:
-            raise ValueError(f"ratio {ratio_of(name, selection)} leaves none of the {score.numel()} weights of {name}")
+            raise Refusal(f"ratio {ratio_of(name, selection)} leaves none of the {score.numel()} weights of {name}")
         masks |= keep_largest({name: score}, n_keep)
     return Masks(masks)
 
@@ -79,7 +80,7 @@ def _pooled(scores: Mapping[str, Tensor]) -> tuple[Tensor, list[int]]:
     """All scores in one new tensor, and the size of each part."""
     for name, score in scores.items():
         if not bool(torch.isfinite(score).all()):
-            raise ValueError(f"a weight or score of {name} is not finite")
+            raise Refusal(f"a weight or score of {name} is not finite")
     return torch.cat([score.flatten() for score in scores.values()]), [score.numel() for score in scores.values()]
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from pruning.errors import Failure, Refusal
 from pruning.graph.blocks import branch_end, drop_branch
 from pruning.graph.dataflow import trace_flow
 from pruning.graph.layers import ScatterOutputs, channel_axis, is_depthwise, scatter_outputs, select_inputs
@@ -78,13 +79,13 @@ def check_masked_equals_small(
         if not _relative(dense, cut) <= _NO_DOUBT:  # also catches NaN
             dense, cut = (_evaluate(copy.deepcopy(m).cpu().double(), batch.cpu().double()) for m in (masked, small))
     if not bool(dense.isfinite().all()):
-        raise RuntimeError(
+        raise Failure(
             "the masked dense network's own outputs are not finite, so the cut cannot be checked, nothing was saved:"
             " look for weights that are NaN or too large"
         )
     difference = _relative(dense, cut)
     if not difference <= tolerance:
-        raise RuntimeError(
+        raise Failure(
             f"the pruned network differs from the masked dense one by {difference:.2e} of its largest output"
             f" (allowed {tolerance:.0e}, in float64): the surgery is wrong for this architecture, nothing was saved"
         )
@@ -115,22 +116,22 @@ def _check_widths(plan: PruningPlan, groups: Sequence[Group]) -> None:
     by_name = {g.name: g for g in groups}
     for name, width in plan.widths.items():
         if name not in by_name:
-            raise ValueError(f"the plan is for {plan.arch!r} and prunes {name!r}, which this network does not have")
+            raise Refusal(f"the plan is for {plan.arch!r} and prunes {name!r}, which this network does not have")
         if by_name[name].width != width:
-            raise ValueError(f"the plan expects {width} channels in {name!r}, this network has {by_name[name].width}")
+            raise Refusal(f"the plan expects {width} channels in {name!r}, this network has {by_name[name].width}")
 
 
 def _layer(model: nn.Module, name: str) -> nn.Module:
     try:
         return model.get_submodule(name)
     except AttributeError as error:
-        raise ValueError(f"the plan names {name!r}, which {type(model).__name__} does not have") from error
+        raise Refusal(f"the plan names {name!r}, which {type(model).__name__} does not have") from error
 
 
 def _size(model: nn.Module, name: str, dim: int) -> int:
     weight = getattr(_layer(model, name), "weight", None)  # a frozen BatchNorm has it as a buffer
     if weight is None or weight.ndim <= dim:
-        raise ValueError(f"the plan names {name!r}, which has no weight with a dimension {dim}")
+        raise Refusal(f"the plan names {name!r}, which has no weight with a dimension {dim}")
     return int(weight.shape[dim])
 
 
@@ -146,7 +147,7 @@ def producer_of(name: str, groups: Sequence[Group], model: nn.Module) -> str:
         for norm, producer in group.norms:
             if norm == name:
                 return producer
-    raise ValueError(f"{name!r} cannot scatter its outputs: it neither computes channels nor normalises a layer's")
+    raise Refusal(f"{name!r} cannot scatter its outputs: it neither computes channels nor normalises a layer's")
 
 
 def _cut(model: nn.Module, name: str, side: Side, gone: set[int]) -> None:
@@ -168,7 +169,7 @@ def _select(model: nn.Module, name: str, inputs: Sequence[int], gone: set[int]) 
     """Leave a layer only the dense input channels `inputs`; `gone` are those that nothing computes any more."""
     layer = _layer(model, name)
     if not isinstance(layer, nn.Conv2d | nn.Linear) or getattr(layer, "groups", 1) > 1:
-        raise ValueError(f"{name!r} cannot select its inputs: it is no linear layer or ungrouped convolution")
+        raise Refusal(f"{name!r} cannot select its inputs: it is no linear layer or ungrouped convolution")
     present = _others(gone, layer.weight.shape[1] + len(gone))
     positions = _positions_of(name, inputs, present)
     _cut_weights(layer, "in", positions)
@@ -204,7 +205,7 @@ def _positions_of(name: str, indices: Sequence[int], present: list[int]) -> list
     """Where the dense channels `indices` are among those that are `present`."""
     missing = sorted(set(indices) - set(present))
     if missing:
-        raise ValueError(f"{name!r} is to use channels {missing[:8]}, which are removed or not among {len(present)}")
+        raise Refusal(f"{name!r} is to use channels {missing[:8]}, which are removed or not among {len(present)}")
     where = {c: i for i, c in enumerate(present)}
     return [where[c] for c in indices]
 
@@ -232,7 +233,7 @@ def _cut_norm(layer: nn.Module, name: str, gone: set[int]) -> None:
     """Any layer whose tensors are all (C,): BatchNorm, frozen BatchNorm, PReLU."""
     tensors = [*layer.named_parameters(recurse=False), *layer.named_buffers(recurse=False)]
     if isinstance(layer, nn.GroupNorm | nn.LayerNorm):
-        raise ValueError(f"{name} is a {type(layer).__name__}: it mixes its channels, so none can be removed alone")
+        raise Refusal(f"{name} is a {type(layer).__name__}: it mixes its channels, so none can be removed alone")
     for key, tensor in tensors:
         if tensor.ndim != 1 or tensor.numel() == 1:
             continue  # num_batches_tracked, or the one slope of a PReLU

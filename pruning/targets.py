@@ -12,10 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from pruning.achieved import achieved
+from pruning.cut import Arch, Pruned, prune_by_choice
+from pruning.errors import Refusal
 from pruning.graph.blocks import branch_end
 from pruning.graph.members import Group
 from pruning.methods import Choice, Request, l1_filter
-from pruning.prune import Arch, Pruned, prune_by_choice
 from pruning.select import Selection, eligible, keep_indices, select
 
 
@@ -137,7 +138,7 @@ TARGETS: dict[str, Target] = {
 def get_target(name: str) -> Target:
     """The target of this name; ValueError lists the known ones."""
     if name not in TARGETS:
-        raise ValueError(f"unknown target {name!r}; known: {', '.join(TARGETS)}")
+        raise Refusal(f"unknown target {name!r}; known: {', '.join(TARGETS)}")
     return TARGETS[name]
 
 
@@ -187,7 +188,7 @@ def scratch_b_epochs(base_epochs: int, dense_macs: int, pruned_macs: int, *, cap
     trains for cap * base_epochs.
     """
     if pruned_macs < 1 or dense_macs < pruned_macs:
-        raise ValueError(f"dense_macs={dense_macs} must be at least pruned_macs={pruned_macs}, which must be positive")
+        raise Refusal(f"dense_macs={dense_macs} must be at least pruned_macs={pruned_macs}, which must be positive")
     if cap is not None and dense_macs / pruned_macs >= cap:
         return int(base_epochs * cap)
     return base_epochs * dense_macs // pruned_macs

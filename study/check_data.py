@@ -12,6 +12,7 @@ from rich.table import Table
 
 from detect.data.open import detection_data, open_detection
 from detect.settings import DetectorData
+from pruning.errors import Refusal
 from study.config.load import read_yaml, validate
 
 if TYPE_CHECKING:  # they import Detectron2, which is slow to load for a mistyped path
@@ -26,7 +27,7 @@ def config_splits(path: Path, runs: Path) -> "dict[str, DetectionDataset]":
     config = read_yaml(path)
     section = config.get("detector")
     if not isinstance(section, dict) or "dataset" not in section:
-        raise ValueError(f"{path}: it has no key detector.dataset, and so no detection data to check")
+        raise Refusal(f"{path}: it has no key detector.dataset, and so no detection data to check")
     data = detection_data(validate(DetectorData, section["dataset"], source=f"{path}: detector.dataset"))
     return {split: open_detection(data, split, runs / "data") for split in ("train", "test")}
 
@@ -49,7 +50,7 @@ def voc_splits(root: Path, image_sets: Sequence[str]) -> "dict[str, DetectionDat
     from detect.data.voc_layout import VocSet
 
     if not image_sets:
-        raise ValueError(f"--voc {root}: name the image sets too, such as `--voc {root} train test`")
+        raise Refusal(f"--voc {root}: name the image sets too, such as `--voc {root} train test`")
     classes = voc_classes(tuple(VocSet(root, name) for name in image_sets))
     return {name: VocDataset(root, name, classes) for name in image_sets}
 

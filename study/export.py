@@ -12,6 +12,7 @@ from torch import nn
 from classify.export import FORMATS, Signature, export
 from detect.data.open import open_detection
 from pruning.cost import count_macs, count_params
+from pruning.errors import Refusal
 from study.config.sections import Machine
 from study.stages.data import open_classification
 from study.stages.network import Network, load_model, read_weights
@@ -54,18 +55,18 @@ def export_run(
     detector the size at which MACs are counted; by default the size it was trained for. ValueError for what cannot be.
     """
     if file_format not in FORMATS:
-        raise ValueError(f"--format {file_format}: unknown; choose from {', '.join(FORMATS)}")
+        raise Refusal(f"--format {file_format}: unknown; choose from {', '.join(FORMATS)}")
     if image_size is not None and min(image_size) < 1:
-        raise ValueError(f"--image-size {image_size[0]} {image_size[1]}: height and width must be at least 1")
+        raise Refusal(f"--image-size {image_size[0]} {image_size[1]}: height and width must be at least 1")
     stage = load_stage(run)
     runs = run.resolve().parents[1]
     if stage.kind not in (*_CLASSIFIERS, *_DETECTORS):
         kinds = ", ".join((*_CLASSIFIERS, *_DETECTORS))
-        raise ValueError(f"{run}: a run of kind {stage.kind!r} holds no network; choose one of kind {kinds}")
+        raise Refusal(f"{run}: a run of kind {stage.kind!r} holds no network; choose one of kind {kinds}")
     subject = (_classifier if stage.kind in _CLASSIFIERS else _detector)(stage, runs, image_size)
     path = out or run / f"{subject.task}{FORMATS[file_format]}"
     if path.suffix == ".json" or path.is_dir():
-        raise ValueError(f"--out {path}: name the network's file; the JSON beside it gets the same name with .json")
+        raise Refusal(f"--out {path}: name the network's file; the JSON beside it gets the same name with .json")
     content, difference = _export(subject, file_format)
     about = {
         "file": path.name,
@@ -110,7 +111,7 @@ def _classifier(stage: Stage, runs: Path, image_size: tuple[int, int] | None) ->
     try:
         macs = count_macs(model, batches[0][:1])
     except RuntimeError as error:
-        raise ValueError(
+        raise Refusal(
             f"--image-size {size[0]} {size[1]}: {network.plan.arch} does not take it: {str(error).splitlines()[0]}"
         ) from error
     description = {

@@ -9,6 +9,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from pruning.errors import Refusal
 from study.run.launch import command
 
 
@@ -24,7 +25,7 @@ def main(arguments: argparse.Namespace) -> int:
         print(list_analyses())
         return 0
     if study is None:
-        raise ValueError("the study's directory is missing, such as runs/digits")
+        raise Refusal("the study's directory is missing, such as runs/digits")
     if arguments.analysis is not None:
         for path in run_analysis(study, arguments.analysis, Console()):
             print(f"written: {path}")

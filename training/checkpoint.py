@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from pruning.errors import Refusal
 from training.files import write_beside, write_bytes
 
 _MOST_NAMES = 3
@@ -88,7 +89,7 @@ def training_to_continue(
     state = last_checkpoint(path, required=(*required, *identity), device=device)
     for key, value in identity.items():
         if state is not None and state[key] != value:
-            raise ValueError(f"{path}: a checkpoint of a training with {key}={state[key]}, not {value}")
+            raise Refusal(f"{path}: a checkpoint of a training with {key}={state[key]}, not {value}")
     return state
 
 
@@ -97,15 +98,15 @@ def load_checkpoint(path: Path, *, required: Collection[str], device: str = "cpu
     data = path.read_bytes()
     body, digest = data[:-_DIGEST_BYTES], data[-_DIGEST_BYTES:]
     if hashlib.sha256(body).digest() != digest:
-        raise ValueError(f"{path}: not a whole checkpoint: its checksum is wrong, so it was cut off or changed")
+        raise Refusal(f"{path}: not a whole checkpoint: its checksum is wrong, so it was cut off or changed")
     try:
         state = torch.load(io.BytesIO(body), map_location=device, weights_only=True)
     except Exception as error:  # torch.load raises many types
         reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise ValueError(f"{path}: not a readable checkpoint ({reason})") from error
+        raise Refusal(f"{path}: not a readable checkpoint ({reason})") from error
     missing = set(required) - set(state if isinstance(state, dict) else ())
     if missing:
-        raise ValueError(f"{path}: a checkpoint has {', '.join(sorted(missing))}, this file has not")
+        raise Refusal(f"{path}: a checkpoint has {', '.join(sorted(missing))}, this file has not")
     return state
 
 
@@ -124,7 +125,7 @@ def check_same_network(path: Path, model: nn.Module, saved: Mapping[str, Tensor]
     if odd:
         of = [f"{name} is {theirs.get(name, 'missing')} there, {ours.get(name, 'missing')} here" for name in odd]
         more = f" and {len(odd) - _MOST_NAMES} more" if len(odd) > _MOST_NAMES else ""
-        raise ValueError(
+        raise Refusal(
             f"{path}: a checkpoint of another architecture: {'; '.join(of[:_MOST_NAMES])}{more};"
             " delete it to train from the start"
         )

@@ -20,6 +20,7 @@ import torch.nn.functional as F
 import torch.utils.deterministic
 from torch import Tensor, nn
 
+from pruning.errors import Refusal
 from training.distributed import from_main, is_main, world_size
 
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
@@ -62,7 +63,7 @@ class Precision:
         if name == self.name:
             return self
         if self.asked != "auto":
-            raise ValueError(
+            raise Refusal(
                 f"{path}: a checkpoint of a training with precision={name}, not {self.asked}; ask for {name} or auto to"
                 " go on with it, or delete it to train from the start"
             )
@@ -79,9 +80,9 @@ def settle(precision: str | Precision, device: str) -> Precision:
     if isinstance(precision, Precision):
         return precision
     if precision not in PRECISIONS:
-        raise ValueError(f"precision={precision!r} is not one of {', '.join(PRECISIONS)}")
+        raise Refusal(f"precision={precision!r} is not one of {', '.join(PRECISIONS)}")
     if precision == "float16" and device != "cuda":
-        raise ValueError(f"precision='float16' is for GPUs; on {device!r} take auto, float32 or bfloat16")
+        raise Refusal(f"precision='float16' is for GPUs; on {device!r} take auto, float32 or bfloat16")
     if precision != "auto":
         return Precision(precision, precision)
     if device == "cuda":

@@ -13,6 +13,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from pruning.errors import Failure, Refusal
+
 
 def world_size() -> int:
     """How many processes train together; 1 outside of `process_group`."""
@@ -43,7 +45,7 @@ def process_group(device: str) -> Iterator[None]:
     if device == "cuda":
         local = int(os.environ["LOCAL_RANK"])
         if local >= torch.cuda.device_count():
-            raise ValueError(f"process {local} of this machine has no GPU: there are {torch.cuda.device_count()}")
+            raise Refusal(f"process {local} of this machine has no GPU: there are {torch.cuda.device_count()}")
         torch.cuda.set_device(local)
     dist.init_process_group("nccl" if device == "cuda" else "gloo")
     try:
@@ -115,4 +117,4 @@ def check_equal(value: int, what: str, device: str) -> None:
     values[rank()] = value
     found = sum_over_processes(values).tolist()
     if len(set(found)) > 1:
-        raise RuntimeError(f"the processes disagree about {what}: {found}; do all see the same run directory?")
+        raise Failure(f"the processes disagree about {what}: {found}; do all see the same run directory?")

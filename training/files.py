@@ -11,6 +11,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from pruning.errors import Refusal
+
 PARTIAL = ".partial"  # the end of the names of files that are being written
 
 
@@ -55,9 +57,9 @@ def remove_partial(folder: Path) -> None:
 def check_output_folder(out: Path, *, force: bool) -> None:
     """ValueError unless results may be written into `out`: absent, empty, or to be replaced by `force`."""
     if out.exists() and not out.is_dir():
-        raise ValueError(f"{out} is a file, not a folder")
+        raise Refusal(f"{out} is a file, not a folder")
     if not force and out.exists() and any(out.iterdir()):
-        raise ValueError(f"{out} exists and is not empty; name another folder, or replace its files with --force")
+        raise Refusal(f"{out} exists and is not empty; name another folder, or replace its files with --force")
 
 
 @contextmanager
@@ -109,7 +111,7 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: not readable as JSON ({error}); delete it to make it again") from error
+        raise Refusal(f"{path}: not readable as JSON ({error}); delete it to make it again") from error
 
 
 def sha256(file: Path) -> str:
@@ -121,7 +123,7 @@ def sha256(file: Path) -> str:
 def file_digest(path: Path) -> str:
     """SHA-256 of a file's content; ValueError if it cannot be read."""
     if not path.is_file():
-        raise ValueError(f"{path}: there is no such file")
+        raise Refusal(f"{path}: there is no such file")
     return files_digest((path,))
 
 

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from pruning.errors import Refusal
 from pruning.graph.layers import ScatterOutputs
 
 Norm = TypeVar("Norm", bound=nn.Module)
@@ -71,7 +72,7 @@ def _check_order(norm: _BatchNorm) -> None:
         whole = whole[:, norm.outputs]
     if not torch.allclose(y, whole, rtol=1e-4, atol=1e-5):
         inside = ", ".join(name for name, _ in norm.named_children())
-        raise ValueError(
+        raise Refusal(
             f"{type(norm).__name__} is a BatchNorm that does not apply what it holds ({inside}) after normalising, so"
             " it can be neither frozen nor replaced by another normalisation; only norm 'BN' with freeze_at 0 keeps it"
         )

@@ -6,9 +6,10 @@ from typing import Annotated, Any, TypeVar, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from pruning.errors import Refusal
 from pruning.methods import get_method
 from pruning.select import Selection
-from training.refusals import Refusal, misfit, refusals
+from training.misfits import Misfit, misfit, misfits
 from training.type_words import did_you_mean
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -33,8 +34,8 @@ def validated(section: type[SectionT], data: dict[str, Any], name: str) -> Secti
     try:
         return section.model_validate(data)
     except ValidationError as error:
-        first = refusals(error, section, data)[0]
-        raise ValueError(str(Refusal((name, *first.path), first.text))) from error
+        first = misfits(error, section, data)[0]
+        raise Refusal(str(Misfit((name, *first.path), first.text))) from error
 
 
 def changed(section: SectionT, changes: dict[str, Any], name: str) -> SectionT:
@@ -56,7 +57,7 @@ def check_level(method: str, options: Any, level: str) -> None:
     if own is not None and own != level:
         has = any(f.name == "level" for f in fields(options))
         instead = f"; its option `level` says otherwise (options.level={level})" if has else ""
-        raise ValueError(f"level {level!r}: method {method!r} ranks at level {own!r}{instead}")
+        raise Refusal(f"level {level!r}: method {method!r} ranks at level {own!r}{instead}")
 
 
 def read_method_options(method: str, given: Mapping[str, Any]) -> Any:
@@ -67,17 +68,17 @@ def read_method_options(method: str, given: Mapping[str, Any]) -> Any:
     values = {}
     for name, value in given.items():
         if name not in known and name in _SELECTION:
-            raise ValueError(
+            raise Refusal(
                 f"method {method!r} has no option {name!r}: `{name}` beside `method` says it (options.{name}={value!r})"
             )
         if name not in known:
             hint = did_you_mean(name, known)
-            raise ValueError(f"method {method!r} has no option {name!r}; {hint}known: {', '.join(known) or 'none'}")
+            raise Refusal(f"method {method!r} has no option {name!r}; {hint}known: {', '.join(known) or 'none'}")
         adapter: TypeAdapter[Any] = TypeAdapter(
             types[name], config=ConfigDict(arbitrary_types_allowed=True, allow_inf_nan=False)
         )
         try:
             values[name] = adapter.validate_python(value)
         except ValidationError as error:
-            raise ValueError(f"option {name!r} of method {method!r}: {misfit(value, types[name])}") from error
+            raise Refusal(f"option {name!r} of method {method!r}: {misfit(value, types[name])}") from error
     return options(**values)

@@ -11,6 +11,8 @@ from fvcore.common.param_scheduler import (
     ParamScheduler,
 )
 
+from pruning.errors import Refusal
+
 SCHEDULES = ("step", "cosine", "constant")
 _PARTS = 1_000_000  # fvcore takes milestones as counts of updates
 
@@ -24,7 +26,7 @@ def lr_schedule(
     fraction at the start in which it rises linearly from `warmup_factor` to what the schedule says at the end of it.
     """
     if not 0 <= warmup < 1:
-        raise ValueError(f"warmup={warmup} is a fraction of the schedule, 0 <= warmup < 1")
+        raise Refusal(f"warmup={warmup} is a fraction of the schedule, 0 <= warmup < 1")
     main = _main(name, milestones, gamma)
     if warmup == 0:
         return main
@@ -38,10 +40,8 @@ def _main(name: str, milestones: Sequence[float], gamma: float) -> ParamSchedule
     if name == "constant":
         return ConstantParamScheduler(1)
     if name != "step":
-        raise ValueError(f"schedule={name!r} is not one of {', '.join(SCHEDULES)}")
+        raise Refusal(f"schedule={name!r} is not one of {', '.join(SCHEDULES)}")
     if list(milestones) != sorted(milestones) or any(not 0 < m < 1 for m in milestones):
-        raise ValueError(
-            f"milestones {list(milestones)} must ascend between 0 and 1: they are fractions of the schedule"
-        )
+        raise Refusal(f"milestones {list(milestones)} must ascend between 0 and 1: they are fractions of the schedule")
     values = [gamma**k for k in range(len(milestones) + 1)]
     return MultiStepParamScheduler(values, num_updates=_PARTS, milestones=[round(_PARTS * m) for m in milestones])

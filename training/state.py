@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pruning.errors import Diverged
 from pruning.methods import Effect
 from training.checkpoint import check_same_network, save_checkpoint, training_to_continue
 from training.distributed import check_equal, is_main, sum_over_processes
@@ -59,7 +60,7 @@ class TrainingState:
         odd = (~losses.isfinite()).nonzero().flatten().tolist()
         if odd:
             first = step - len(losses) + 1 + odd[0]
-            raise FloatingPointError(f"step {first}: the loss is {float(losses[odd[0]])}; lower the learning rate")
+            raise Diverged(f"step {first}: the loss is {float(losses[odd[0]])}; lower the learning rate")
         self.last_loss = float(losses[-1])
 
     def save(self, step: int) -> None:

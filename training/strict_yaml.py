@@ -6,8 +6,10 @@ from typing import Any
 
 import yaml
 
+from pruning.errors import Refusal
 
-class ConfigError(ValueError):
+
+class ConfigError(Refusal):
     """What is wrong with a config: the file, the key, the value, the choices."""
 
 

@@ -11,6 +11,8 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import CoreSchema, core_schema
 
+from pruning.errors import Refusal
+
 _NOUNS: dict[Any, str] = {
     bool: "true or false",
     int: "whole number",
@@ -47,7 +49,7 @@ def known(value: str, choices: Any, what: str) -> str:
     """`value`; ValueError if it is none of the `choices`."""
     if value not in choices:
         hint = did_you_mean(value, choices)
-        raise ValueError(f"unknown {what} {value!r}; {hint}choose from {', '.join(choices) or 'none'}")
+        raise Refusal(f"unknown {what} {value!r}; {hint}choose from {', '.join(choices) or 'none'}")
     return value
 
 

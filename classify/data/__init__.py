@@ -24,7 +24,8 @@ from classify.data.folder import FolderOptions, folder_pieces, folder_splits
 from classify.data.imagenet import ImageNetOptions, imagenet_pieces, imagenet_splits
 from classify.data.mnist import CLASSES, FILES, MnistOptions, mnist_pieces, mnist_splits
 from classify.data.splits import Location, Splits
-from training.refusals import misfit
+from pruning.errors import Refusal
+from training.misfits import misfit
 
 __all__ = ["DATASETS", "Splits", "data_pieces", "dataset_options", "open_splits", "read_dataset_options"]
 
@@ -71,7 +72,7 @@ def data_pieces(name: str, *, root: Path = Path("data"), **options: Any) -> list
 def dataset_options(name: str) -> dict[str, Any]:
     """The options of a data set of `DATASETS` and their defaults."""
     if name not in DATASETS:
-        raise ValueError(f"unknown data set {name!r}; choose from {', '.join(DATASETS)}")
+        raise Refusal(f"unknown data set {name!r}; choose from {', '.join(DATASETS)}")
     return asdict(DATASETS[name].options())
 
 
@@ -81,12 +82,12 @@ def read_dataset_options(name: str, given: Mapping[str, Any]) -> Any:
     types, values = get_type_hints(DATASETS[name].options), {}
     for option, value in given.items():
         if option not in known:
-            raise ValueError(f"data set {name!r} has no option {option!r}; choose from {', '.join(known)}")
+            raise Refusal(f"data set {name!r} has no option {option!r}; choose from {', '.join(known)}")
         adapter: TypeAdapter[Any] = TypeAdapter(types[option])
         try:
             values[option] = adapter.validate_python(value, strict=True)
         except ValidationError as error:
-            raise ValueError(f"option {option!r} of data set {name!r}: {misfit(value, types[option])}") from error
+            raise Refusal(f"option {option!r} of data set {name!r}: {misfit(value, types[option])}") from error
     return DATASETS[name].options(**values)
 
 

@@ -9,6 +9,8 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
+from pruning.errors import Refusal
+
 Augmentation = Callable[[Tensor, Generator], Tensor]
 
 
@@ -18,7 +20,7 @@ def random_crop(images: Tensor, padding: int, generator: Generator) -> Tensor:
     The same as padding with zeros and cropping at random to the old size.
     """
     if padding < 0:
-        raise ValueError(f"padding must be at least 0 pixels, got {padding}")
+        raise Refusal(f"padding must be at least 0 pixels, got {padding}")
     n, channels, height, width = images.shape
     tops, lefts = torch.randint(2 * padding + 1, (2, n, 1, 1), generator=generator).to(images.device)
     rows = tops + torch.arange(height, device=images.device)[:, None]
@@ -58,21 +60,21 @@ AUGMENTATIONS = (*RECIPES, WHILE_DECODING)
 def augmentation(name: str) -> Augmentation:
     """The recipe of that name in `RECIPES`, for images that are in memory as the network reads them."""
     if name == WHILE_DECODING:
-        raise ValueError(
+        raise Refusal(
             f"augmentation {name!r} cuts its part out of an image file, and these images are in memory;"
             f" choose from {', '.join(RECIPES)}, or in_memory: false for a folder"
         )
     if name not in RECIPES:
-        raise ValueError(f"unknown augmentation {name!r}; choose from {', '.join(AUGMENTATIONS)}")
+        raise Refusal(f"unknown augmentation {name!r}; choose from {', '.join(AUGMENTATIONS)}")
     return RECIPES[name]
 
 
 def normalize(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
     """uint8 (N, C, H, W) -> float32 (pixel - mean) / std, with `mean` and `std` of pixels in 0..1."""
     if images.dtype != torch.uint8:
-        raise ValueError(f"images must be uint8, got {images.dtype}")
+        raise Refusal(f"images must be uint8, got {images.dtype}")
     if min(std) <= 0:
-        raise ValueError(f"every std must be above 0, got {tuple(std)}")
+        raise Refusal(f"every std must be above 0, got {tuple(std)}")
     # In units of 0..255, so that the batch is read once, without a division by 255 of its own.
     offset = torch.tensor(mean, device=images.device).view(-1, 1, 1) * 255
     scale = torch.tensor(std, device=images.device).view(-1, 1, 1) * 255

@@ -14,6 +14,7 @@ from classify.data.image_files import ImageFiles, Listing
 from classify.data.images import Images, ImageSet
 from classify.data.layout import Labelled, Layout
 from classify.data.streamed import StreamedImages
+from pruning.errors import Refusal
 
 Check = Literal["full", "header"]
 _THREADS = 4  # Pillow decodes, and the disk is waited for, without Python's lock
@@ -55,7 +56,7 @@ def report_broken(files: ImageFiles, broken: Mapping[str, str], total: int, *, s
     more = ", ..." if len(broken) > _SHOWN else ""
     found = f"{files.root}: {len(broken):,} of {total:,} images cannot be read: {shown}{more}"
     if not skip:
-        raise ValueError(f"{found}; repair them, or set skip_broken: true to go on without them")
+        raise Refusal(f"{found}; repair them, or set skip_broken: true to go on without them")
     _LOG.warning("%s; they are left out", found)
     return (f"{found}; they are left out",)
 
@@ -128,7 +129,7 @@ def _without(layout: Layout, split: str, images: Images, broken: Mapping[str, st
         return images
     gone = sorted(set(images.labels.tolist()) - set(images.labels[kept].tolist()))
     if split == "train" and gone:
-        raise ValueError(f"{layout.root}: no image of class {layout.classes[gone[0]]} in train can be read")
+        raise Refusal(f"{layout.root}: no image of class {layout.classes[gone[0]]} in train can be read")
     if not len(kept):
-        raise ValueError(f"{layout.root}: no image of {split} can be read")
+        raise Refusal(f"{layout.root}: no image of {split} can be read")
     return images.subset(kept)

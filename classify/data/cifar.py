@@ -18,6 +18,7 @@ from classify.data.content import Piece
 from classify.data.download import checked_file, download
 from classify.data.images import ImageSet
 from classify.data.splits import Location, Splits, memory_splits
+from pruning.errors import Refusal
 
 # As the studies that this project repeats state them; the exact deviations are about .247, .243 and .262.
 CIFAR_MEAN = (0.4914, 0.4822, 0.4465)
@@ -90,7 +91,7 @@ def open_cifar(files: CifarFiles, options: CifarOptions, location: Location) -> 
     contents = _contents(files, location.root, wanted=options.download)
     lines = contents[files.names].decode("ascii").split()
     if len(lines) != files.n_classes:
-        raise ValueError(f"{files.folder}/{files.names}: {len(lines)} class names, expected {files.n_classes}")
+        raise Refusal(f"{files.folder}/{files.names}: {len(lines)} class names, expected {files.n_classes}")
     train = _images(files, contents, files.train, files.n_train // len(files.train), tuple(lines))
     test = _images(files, contents, (files.test,), files.n_test, tuple(lines))
     return memory_splits(train, test, val=options.val, seed=location.seed, mean=CIFAR_MEAN, std=CIFAR_STD)
@@ -116,7 +117,7 @@ def _places(files: CifarFiles, root: Path, *, wanted: bool) -> tuple[Path, Path]
     archive, folder = root / files.archive, root / files.folder
     there = archive.is_file() or folder.is_dir()
     if not there and not wanted:
-        raise ValueError(
+        raise Refusal(
             f"{root}: neither {files.archive} nor {files.folder}/ is there; put one of them there, or set"
             " download: true"
         )
@@ -135,7 +136,7 @@ def _contents(files: CifarFiles, root: Path, *, wanted: bool) -> dict[str, bytes
                 return {name: _member(opened, f"{files.folder}/{name}") for name in names}
         return {name: (folder / name).read_bytes() for name in names}
     except (OSError, KeyError, tarfile.TarError, EOFError) as error:
-        raise ValueError(f"{archive if archive.is_file() else folder}: cannot be read ({error})") from error
+        raise Refusal(f"{archive if archive.is_file() else folder}: cannot be read ({error})") from error
 
 
 def _member(archive: tarfile.TarFile, name: str) -> bytes:
@@ -153,13 +154,13 @@ def _images(
     parts = []
     for name in names:
         if len(contents[name]) != n_each * record:
-            raise ValueError(
+            raise Refusal(
                 f"{files.folder}/{name}: {len(contents[name])} bytes, expected {n_each * record}, {n_each} records"
             )
         part = np.frombuffer(contents[name], np.uint8).reshape(n_each, record)
         labels = part[:, files.label_bytes - 1]
         if (bad := np.flatnonzero(labels >= files.n_classes)).size:
-            raise ValueError(
+            raise Refusal(
                 f"{files.folder}/{name}: label {labels[bad[0]]} of record {bad[0]} is outside 0..{files.n_classes - 1}"
             )
         parts.append(part)

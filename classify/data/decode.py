@@ -15,6 +15,7 @@ from torchvision.transforms import RandomResizedCrop
 from torchvision.transforms.v2 import functional as F
 
 from classify.data.image_files import ImageFiles
+from pruning.errors import Refusal
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -25,7 +26,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
     if has_16_bits(image):
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     if image.mode in ("I", "F"):
-        raise ValueError(f"mode {image.mode} has 32 bits a pixel and no known range; convert it to 8 bits")
+        raise Refusal(f"mode {image.mode} has 32 bits a pixel and no known range; convert it to 8 bits")
     return image.convert("RGB")
 
 
@@ -52,7 +53,7 @@ _GAP = 2
 T = TypeVar("T")
 
 
-class BrokenImage(ValueError):
+class BrokenImage(Refusal):
     """A file that cannot be read as an image."""
 
 
@@ -65,7 +66,7 @@ class Crop:
 
     def __post_init__(self) -> None:
         if self.size < 1 or self.resize < self.size:
-            raise ValueError(f"resize={self.resize} must be at least image_size={self.size}, and both at least 1 pixel")
+            raise Refusal(f"resize={self.resize} must be at least image_size={self.size}, and both at least 1 pixel")
 
     @classmethod
     def of(cls, size: int, resize: int | None = None) -> "Crop":

@@ -16,6 +16,7 @@ from PIL import Image
 from classify.data.images import SPLITS, ImageSet, channel_mean_std, check_split
 from classify.data.photos import PhotoCrop, draw_crop, render_crop
 from classify.data.splits import Location, Splits
+from pruning.errors import Refusal
 
 DIGIT_CLASSES = tuple(str(digit) for digit in range(10))
 SCAN_SIDE = 8  # cells; a cell holds 0 (paper) to 16 (ink)
@@ -87,7 +88,7 @@ def random_stream(purpose: str, split: str, index: int, seed: int) -> np.random.
     """
     check_split(split)
     if seed < 0:
-        raise ValueError(f"the data seed must be at least 0, got {seed}")
+        raise Refusal(f"the data seed must be at least 0, got {seed}")
     return np.random.default_rng([seed, SPLITS.index(split), index, *purpose.encode()])
 
 
@@ -103,7 +104,7 @@ def digit_patch(scan: np.ndarray, size: int, *, level: float, softness: float) -
     Opacity rises from 0 to 1 over `softness` of ink around it, which sharpens the blurred enlargement.
     """
     if not 0 < softness <= 2 * level:
-        raise ValueError(f"softness={softness} is outside 0..{2 * level}: paper would not be transparent")
+        raise Refusal(f"softness={softness} is outside 0..{2 * level}: paper would not be transparent")
     side = patch_side(size)
     ink = np.asarray(Image.fromarray(scan).resize((side, side), Image.Resampling.BICUBIC))
     return np.clip((ink - level) / softness + 0.5, 0, 1)
@@ -133,7 +134,7 @@ def paste_digit(image: np.ndarray, alpha: np.ndarray, top: int, left: int, rng: 
     """A copy of `image`, uint8 (H, W, 3), with `alpha` blended in at (top, left) in a contrasting colour."""
     height, width = alpha.shape
     if top < 0 or left < 0 or top + height > image.shape[0] or left + width > image.shape[1]:
-        raise ValueError(f"a {height}x{width} patch at ({top}, {left}) leaves the {image.shape[:2]} image")
+        raise Refusal(f"a {height}x{width} patch at ({top}, {left}) leaves the {image.shape[:2]} image")
     window = slice(top, top + height), slice(left, left + width)
     covered = image[window]
     colour = contrasting_colour(covered, alpha, rng)
@@ -146,9 +147,9 @@ def paste_digit(image: np.ndarray, alpha: np.ndarray, top: int, left: int, rng: 
 def digit_images(split: str, *, n_images: int, image_size: int, seed: int) -> Iterator[tuple[DigitRecord, np.ndarray]]:
     """Each image, uint8 (H, W, 3), with its record; classes take turns and are thus balanced."""
     if n_images < 1:
-        raise ValueError(f"n_images must be at least 1, got {n_images}")
+        raise Refusal(f"n_images must be at least 1, got {n_images}")
     if image_size < 16:
-        raise ValueError(f"image_size must be at least 16 pixels for a digit to be legible, got {image_size}")
+        raise Refusal(f"image_size must be at least 16 pixels for a digit to be legible, got {image_size}")
     available = scan_indices(split)
     by_label = [available[scan_labels()[available] == digit] for digit in range(10)]
     for index in range(n_images):

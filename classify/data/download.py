@@ -5,13 +5,13 @@ from urllib.error import URLError
 
 from torchvision.datasets.utils import check_integrity, download_url
 
+from pruning.errors import Refusal
+
 
 def checked_file(path: Path, md5: str) -> Path:
     """The file itself; ValueError where its MD5 sum is not the published one."""
     if not check_integrity(path, md5):
-        raise ValueError(
-            f"{path}: its MD5 sum is not {md5}, so it is damaged or another file; delete it and get it again"
-        )
+        raise Refusal(f"{path}: its MD5 sum is not {md5}, so it is damaged or another file; delete it and get it again")
     return path
 
 
@@ -27,4 +27,4 @@ def download(path: Path, urls: tuple[str, ...], md5: str) -> None:
             continue
         partial.replace(path)
         return
-    raise ValueError(f"{path.name} could not be downloaded from {', '.join(failures)}")
+    raise Refusal(f"{path.name} could not be downloaded from {', '.join(failures)}")

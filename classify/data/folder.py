@@ -16,6 +16,7 @@ from classify.data.image_files import ImageFiles, open_files
 from classify.data.images import SPLITS, ImageSet, balanced_indices, channel_mean_std
 from classify.data.layout import Labelled, Layout, check_classes, read_layout
 from classify.data.splits import Location, Splits, held_out
+from pruning.errors import Refusal
 
 _MEMORY = 1 << 30  # bytes of all splits together that "auto" still holds in memory
 _MEASURED = 2000  # training images from which mean and standard deviation are taken
@@ -68,7 +69,7 @@ def folder_pieces(options: FolderOptions, location: Location) -> list[Piece]:
 
 def _files(options: FolderOptions, location: Location) -> ImageFiles:
     if not options.path:
-        raise ValueError("data set 'folder' needs the option path, of a folder or a zip with class/image in it")
+        raise Refusal("data set 'folder' needs the option path, of a folder or a zip with class/image in it")
     return open_files(location.root / options.path)
 
 
@@ -78,7 +79,7 @@ def load_folder(root: Path, *, image_size: int, n_images: int, seed: int = 0) ->
     ValueError for a folder without classes, a class without images, or a file that is no image.
     """
     if n_images < 1:
-        raise ValueError(f"n_images={n_images} must be at least 1")
+        raise Refusal(f"n_images={n_images} must be at least 1")
     files = open_files(root)
     layout = read_layout(root, files.listing())
     train = layout.splits["train"]
@@ -104,7 +105,7 @@ def _complete(layout: Layout, options: FolderOptions, seed: int) -> Layout:
             layout = layout.with_split("train", train.subset(kept.tolist()))
             layout = layout.with_split(split, train.subset(held.tolist()))
         elif amount is not None:
-            raise ValueError(f"{layout.root}: {split}={amount:g} is to be held out, but there is a {split} on disk")
+            raise Refusal(f"{layout.root}: {split}={amount:g} is to be held out, but there is a {split} on disk")
     return layout
 
 
@@ -113,7 +114,7 @@ def _limited(layout: Layout, per_class: int | None, seed: int) -> Layout:
     if per_class is None:
         return layout
     if per_class < 1:
-        raise ValueError(f"per_class={per_class} must be at least 1")
+        raise Refusal(f"per_class={per_class} must be at least 1")
     for split, labelled in layout.splits.items():
         if split != "test":
             rng = np.random.default_rng([seed, *b"per_class", SPLITS.index(split)])

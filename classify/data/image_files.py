@@ -13,6 +13,7 @@ from typing import BinaryIO, Protocol
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from classify.data.content import Piece
+from pruning.errors import Refusal
 
 SUFFIXES: tuple[str, ...] = IMG_EXTENSIONS
 _DEEPEST = 6  # folders below each other; deeper, a link leads back to where it came from
@@ -62,7 +63,7 @@ def open_files(path: Path) -> ImageFiles:
         return FolderFiles(path)
     if zipfile.is_zipfile(path):
         return ZipFiles(path)
-    raise ValueError(f"{path}: {'neither a folder nor a zip' if path.exists() else 'no such folder or zip'}")
+    raise Refusal(f"{path}: {'neither a folder nor a zip' if path.exists() else 'no such folder or zip'}")
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,7 @@ class ZipFiles:
             _check_member(self.root, member)
             name = member.filename.rstrip("/")
             if name in files:
-                raise ValueError(f"{self.root}: {name} is in it twice")
+                raise Refusal(f"{self.root}: {name} is in it twice")
             if member.is_dir():
                 folders.add(name)
             else:
@@ -130,7 +131,7 @@ def _archive(path: Path, process: int) -> zipfile.ZipFile:
     try:
         return zipfile.ZipFile(path)
     except zipfile.BadZipFile as error:
-        raise ValueError(f"{path}: not readable as a zip ({error})") from error
+        raise Refusal(f"{path}: not readable as a zip ({error})") from error
 
 
 def parent_of(name: str) -> str:
@@ -142,19 +143,19 @@ def _check_member(archive: Path, member: zipfile.ZipInfo) -> None:
     name = member.orig_filename
     parts = name.replace("\\", "/").split("/")
     if not parts[0] or ".." in parts or ":" in name or "\0" in name:
-        raise ValueError(f"{archive}: refused, as the name {name!r} in it leads out of the archive")
+        raise Refusal(f"{archive}: refused, as the name {name!r} in it leads out of the archive")
     if stat.S_ISLNK(member.external_attr >> 16):
-        raise ValueError(f"{archive}: refused, as {name!r} in it is a symbolic link")
+        raise Refusal(f"{archive}: refused, as {name!r} in it is a symbolic link")
     if member.flag_bits & 1:
-        raise ValueError(f"{archive}: {name!r} in it is encrypted")
+        raise Refusal(f"{archive}: {name!r} in it is encrypted")
     if member.file_size > _LARGEST_MEMBER:
-        raise ValueError(f"{archive}: refused, as {name!r} in it unpacks to {member.file_size} bytes")
+        raise Refusal(f"{archive}: refused, as {name!r} in it unpacks to {member.file_size} bytes")
 
 
 def _walk(root: Path, below: str, depth: int) -> Iterator[tuple[str, int]]:
     """(path below `root`, size in bytes) of each file that is not hidden; folders have size -1."""
     if depth > _DEEPEST:
-        raise ValueError(f"{root / below}: folders are nested too deep for class/image")
+        raise Refusal(f"{root / below}: folders are nested too deep for class/image")
     with os.scandir(root / below) as entries:
         for entry in entries:
             name = below + entry.name

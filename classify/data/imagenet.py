@@ -12,6 +12,7 @@ from classify.data.decode import Crop
 from classify.data.image_files import ImageFiles, open_files
 from classify.data.layout import Layout, check_classes, read_layout
 from classify.data.splits import Location, Splits, held_out
+from pruning.errors import Refusal
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -59,7 +60,7 @@ def _files(options: ImageNetOptions, location: Location) -> ImageFiles:
     try:
         return open_files(location.root / options.path)
     except ValueError as error:
-        raise ValueError(
+        raise Refusal(
             f"{error}; ImageNet is a folder or a zip with train/<wnid>/*.JPEG and val/<wnid>/*.JPEG, from"
             " image-net.org, which gives it to those who register: it cannot be downloaded from here"
         ) from error
@@ -68,7 +69,7 @@ def _files(options: ImageNetOptions, location: Location) -> ImageFiles:
 def _with_test(layout: Layout, val: float, seed: int) -> Layout:
     """The validation images on disk become the test split, and others are held out of training."""
     if set(layout.splits) != {"train", "val"}:
-        raise ValueError(f"{layout.root}: has {', '.join(layout.splits)}; ImageNet is train/<wnid> and val/<wnid>")
+        raise Refusal(f"{layout.root}: has {', '.join(layout.splits)}; ImageNet is train/<wnid> and val/<wnid>")
     check_classes(layout)
     train = layout.splits["train"]
     kept, held = held_out(train.labels, val, seed=seed, split="val")

@@ -10,6 +10,7 @@ import torch
 from torch import Generator, Tensor
 
 from classify.data.augment import augmentation
+from pruning.errors import Refusal
 
 SPLITS = ("train", "val", "test")
 
@@ -17,7 +18,7 @@ SPLITS = ("train", "val", "test")
 def check_split(split: str) -> None:
     """Raise ValueError for anything but "train", "val" and "test"."""
     if split not in SPLITS:
-        raise ValueError(f"unknown split {split!r}; choose from {', '.join(SPLITS)}")
+        raise Refusal(f"unknown split {split!r}; choose from {', '.join(SPLITS)}")
 
 
 @dataclass(frozen=True)
@@ -86,10 +87,10 @@ class ImageSet:
         _check_images(self.images)
         shape, dtype = tuple(self.labels.shape), self.labels.dtype
         if dtype != torch.int64 or shape != (len(self.images),):
-            raise ValueError(f"labels must be int64 ({len(self.images)},), got {dtype} {shape}")
+            raise Refusal(f"labels must be int64 ({len(self.images)},), got {dtype} {shape}")
         low, high = int(self.labels.min()), int(self.labels.max())
         if low < 0 or high >= len(self.classes):
-            raise ValueError(f"labels span {low}..{high}, outside 0..{len(self.classes) - 1}")
+            raise Refusal(f"labels span {low}..{high}, outside 0..{len(self.classes) - 1}")
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -152,7 +153,7 @@ def balanced_indices(labels: Tensor, n_images: int) -> Tensor:
     The classes take turns, so that counts differ by one at most while no class runs out.
     """
     if n_images < 1:
-        raise ValueError(f"n_images={n_images} must be at least 1")
+        raise Refusal(f"n_images={n_images} must be at least 1")
     turn = torch.zeros_like(labels)  # how many images of its class come before each
     for label in labels.unique():
         of_class = labels == label
@@ -162,6 +163,6 @@ def balanced_indices(labels: Tensor, n_images: int) -> Tensor:
 
 def _check_images(images: Tensor) -> None:
     if images.dtype != torch.uint8 or images.dim() != 4 or images.shape[1] not in (1, 3):
-        raise ValueError(f"images must be uint8 (N, 1 or 3, H, W), got {images.dtype} {tuple(images.shape)}")
+        raise Refusal(f"images must be uint8 (N, 1 or 3, H, W), got {images.dtype} {tuple(images.shape)}")
     if images.numel() == 0:
-        raise ValueError(f"images must not be empty, got shape {tuple(images.shape)}")
+        raise Refusal(f"images must not be empty, got shape {tuple(images.shape)}")

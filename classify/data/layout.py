@@ -9,6 +9,7 @@ from torch import Tensor
 
 from classify.data.image_files import SUFFIXES, ImageFile, Listing, parent_of
 from classify.data.images import SPLITS
+from pruning.errors import Refusal
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ def read_layout(root: Path, listing: Listing) -> Layout:
         elif len(inner) == 2 and inner[0] not in SPLITS:
             split, name = "", inner[0]
         else:
-            raise ValueError(f"{root}: {file.name} is neither class/image nor train/class/image (or val, or test)")
+            raise Refusal(f"{root}: {file.name} is neither class/image nor train/class/image (or val, or test)")
         of_split.setdefault(split, {}).setdefault(name, []).append(file)
     return _layout(root, of_split)
 
@@ -65,23 +66,23 @@ def read_layout(root: Path, listing: Listing) -> Layout:
 def check_classes(layout: Layout) -> None:
     """ValueError for a single class."""
     if len(layout.classes) < 2:
-        raise ValueError(f"{layout.root}: one class only, {layout.classes[0]}; there is nothing to tell it from")
+        raise Refusal(f"{layout.root}: one class only, {layout.classes[0]}; there is nothing to tell it from")
 
 
 def _layout(root: Path, of_split: dict[str, dict[str, list[ImageFile]]]) -> Layout:
     if "" in of_split and len(of_split) > 1:
-        raise ValueError(f"{root}: has folders of classes beside {', '.join(sorted(of_split.keys() - {''}))}")
+        raise Refusal(f"{root}: has folders of classes beside {', '.join(sorted(of_split.keys() - {''}))}")
     if "" in of_split:
         of_split = {"train": of_split[""]}
     if "train" not in of_split:
-        raise ValueError(f"{root}: has {', '.join(sorted(of_split))} and no train")
+        raise Refusal(f"{root}: has {', '.join(sorted(of_split))} and no train")
     classes = tuple(sorted(of_split["train"]))
     for split, found in of_split.items():
         missing, more = sorted(set(classes) - found.keys()), sorted(found.keys() - set(classes))
         if missing:
-            raise ValueError(f"{root}: in train but not in {split}: {_some(missing)}")
+            raise Refusal(f"{root}: in train but not in {split}: {_some(missing)}")
         if more:
-            raise ValueError(f"{root}: in {split} but not in train: {_some(more)}")
+            raise Refusal(f"{root}: in {split} but not in train: {_some(more)}")
     number = {name: i for i, name in enumerate(classes)}
     splits = {}
     for split, found in of_split.items():
@@ -95,9 +96,9 @@ def _check_folders(root: Path, listing: Listing) -> None:
     parents = {parent_of(name) for name in listing.folders} | {parent_of(file.name) for file in listing.files}
     for name in listing.folders:
         if name not in parents:
-            raise ValueError(f"{root / name}: no image in it; files read are {', '.join(SUFFIXES)}")
+            raise Refusal(f"{root / name}: no image in it; files read are {', '.join(SUFFIXES)}")
     if not listing.files:
-        raise ValueError(f"{root}: no image in it; images are expected as class/image.png or train/class/image.png")
+        raise Refusal(f"{root}: no image in it; images are expected as class/image.png or train/class/image.png")
 
 
 def _outer(paths: list[list[str]]) -> int:

@@ -18,6 +18,7 @@ from classify.data.content import Piece
 from classify.data.download import checked_file, download
 from classify.data.images import ImageSet
 from classify.data.splits import Location, Splits, memory_splits
+from pruning.errors import Refusal
 
 MNIST_MEAN, MNIST_STD = (0.1307,), (0.3081,)
 CLASSES = tuple(str(digit) for digit in range(10))
@@ -76,26 +77,26 @@ def _there(packed: Path, md5: str, *, wanted: bool) -> Path:
     if wanted and not packed.is_file() and not unpacked.is_file():
         download(packed, tuple(mirror + packed.name for mirror in MNIST.mirrors), md5)
     if not packed.is_file() and not unpacked.is_file():
-        raise ValueError(f"{packed}: is not there; put it there, packed or unpacked, or set download: true")
+        raise Refusal(f"{packed}: is not there; put it there, packed or unpacked, or set download: true")
     return packed if packed.is_file() else unpacked
 
 
 def read_idx(name: str, content: bytes) -> np.ndarray:
     """The uint8 array of an IDX file: two zeros, type, number of axes, their lengths (big-endian), the values."""
     if len(content) < 4 or content[:3] != bytes((0, 0, _UNSIGNED_BYTE)):
-        raise ValueError(f"{name}: not an IDX file of bytes, it starts with {content[:4].hex(' ')}")
+        raise Refusal(f"{name}: not an IDX file of bytes, it starts with {content[:4].hex(' ')}")
     start = 4 + 4 * content[3]
     shape = tuple(int(length) for length in np.frombuffer(content[4:start], ">u4"))
     if len(shape) != content[3] or len(content) - start != math.prod(shape):
-        raise ValueError(f"{name}: {len(content) - start} values for the shape {shape}")
+        raise Refusal(f"{name}: {len(content) - start} values for the shape {shape}")
     return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
 
 
 def _image_set(images: np.ndarray, labels: np.ndarray, name: str) -> ImageSet:
     """`name` is the file of the labels."""
     if images.ndim != 3 or labels.shape != images.shape[:1]:
-        raise ValueError(f"{name}: labels of shape {labels.shape} for images of shape {images.shape}")
+        raise Refusal(f"{name}: labels of shape {labels.shape} for images of shape {images.shape}")
     if labels.max(initial=0) >= len(CLASSES):
-        raise ValueError(f"{name}: label {labels.max()} is outside 0..{len(CLASSES) - 1}")
+        raise Refusal(f"{name}: label {labels.max()} is outside 0..{len(CLASSES) - 1}")
     # np.array copies: what a file was read into cannot be written to, and a tensor must not pretend otherwise
     return ImageSet(torch.from_numpy(np.array(images))[:, None], torch.from_numpy(labels.astype(np.int64)), CLASSES)

@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 
 from classify.data.images import check_split
+from pruning.errors import Refusal
 
 # Vertical bands (left, width) of the 640 columns. Edges are multiples of 16, the size of a JPEG macroblock,
 # so no compressed block straddles two splits. The bands of the two photographs run in opposite directions,
@@ -74,5 +75,5 @@ def _photographs() -> dict[str, Image.Image]:
     for photo in BANDS:
         shape = photographs[photo].shape
         if shape != (PHOTO_HEIGHT, PHOTO_WIDTH, 3):
-            raise ValueError(f"scikit-learn's {photo} has shape {shape}, expected (427, 640, 3)")
+            raise Refusal(f"scikit-learn's {photo} has shape {shape}, expected (427, 640, 3)")
     return {photo: Image.fromarray(photographs[photo]) for photo in BANDS}

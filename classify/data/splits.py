@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from classify.data.images import Images, ImageSet
+from pruning.errors import Refusal
 
 
 @dataclass(frozen=True)
@@ -26,9 +27,9 @@ class Location:
 
     def __post_init__(self) -> None:
         if self.seed < 0:
-            raise ValueError(f"the data seed must be at least 0, got {self.seed}")
+            raise Refusal(f"the data seed must be at least 0, got {self.seed}")
         if self.workers < 0:
-            raise ValueError(f"workers={self.workers} must be at least 0")
+            raise Refusal(f"workers={self.workers} must be at least 0")
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ def held_out(labels: Tensor, amount: float, *, seed: int, split: str) -> tuple[T
     n_held = _shares(counts, _number(amount, len(labels), split))
     if empty := np.flatnonzero((n_held == counts) & (counts > 0)).tolist():
         first = empty[0]
-        raise ValueError(
+        raise Refusal(
             f"{split}={amount:g} takes all {counts[first]} images of class number {first}; leave some to train"
         )
     rng = np.random.default_rng([seed, *split.encode()])
@@ -91,9 +92,9 @@ def _number(amount: float, total: int, split: str) -> int:
     """How many of `total` images `amount` asks for."""
     number = round(amount * total) if amount < 1 else int(amount)
     if amount <= 0 or (amount >= 1 and number != amount):
-        raise ValueError(f"{split}={amount:g} must be a fraction between 0 and 1, or a whole number of images from 1")
+        raise Refusal(f"{split}={amount:g} must be a fraction between 0 and 1, or a whole number of images from 1")
     if not 1 <= number < total:
-        raise ValueError(f"{split}={amount:g} of {total} images is {number}; it must be from 1 to {total - 1}")
+        raise Refusal(f"{split}={amount:g} of {total} images is {number}; it must be from 1 to {total - 1}")
     return number
 
 

@@ -24,10 +24,11 @@ from classify.models.vgg import (
     initialise_imagenet,
     initialise_slimming,
 )
+from pruning.cut import Arch
+from pruning.errors import Refusal
 from pruning.graph.groups import find_groups
 from pruning.graph.members import Group
 from pruning.plan import PruningPlan
-from pruning.prune import Arch
 from pruning.surgery import apply
 from training.type_words import did_you_mean
 
@@ -96,7 +97,7 @@ def get_model(name: str) -> Model:
         if found is None:
             known = list_models()
             hint, names = did_you_mean(name, known), ", ".join(known)
-            raise ValueError(f"unknown architecture {name!r}; {hint}known: {names}; and timm's where timm is installed")
+            raise Refusal(f"unknown architecture {name!r}; {hint}known: {names}; and timm's where timm is installed")
         return Model(*found, init=None)
     return Model(partial(_build_torchvision, name), 299 if name == "inception_v3" else 224, init=None)
 
@@ -107,9 +108,7 @@ def build(name: str, num_classes: int, options: Mapping[str, Any] | None = None)
     try:
         model = entry.build(num_classes, **(options or {}))
     except TypeError as error:
-        raise ValueError(
-            f"architecture {name!r} does not take these options: {dict(options or {})} ({error})"
-        ) from error
+        raise Refusal(f"architecture {name!r} does not take these options: {dict(options or {})} ({error})") from error
     if entry.init is not None:
         entry.init(model)
     return model
@@ -167,6 +166,6 @@ def stages_of(name: str) -> Sequence[str]:
 def _build_torchvision(name: str, num_classes: int, **options: Any) -> nn.Module:
     if name in ("googlenet", "inception_v3"):  # training-only classifiers: their outputs are not logits
         if options.get("aux_logits"):
-            raise ValueError(f"architecture {name!r} is built without its training-only classifiers; drop aux_logits")
+            raise Refusal(f"architecture {name!r} is built without its training-only classifiers; drop aux_logits")
         options = {"aux_logits": False, "init_weights": True, **options}
     return torchvision.models.get_model(name, weights=None, num_classes=num_classes, **options)

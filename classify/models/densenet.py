@@ -10,6 +10,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from pruning.errors import Refusal
+
 
 class DenseLayer(nn.Module):
     """BatchNorm, ReLU, 3x3 convolution; `growth` new channels are put behind the input's."""
@@ -93,9 +95,9 @@ def cifar_densenet(
     step = 6 if bottleneck else 3
     if depth < step + 4 or (depth - 4) % step:
         form = f"{step}n+4 {'with' if bottleneck else 'without'} bottlenecks"
-        raise ValueError(f"a CIFAR DenseNet has depth {form}, not {depth}")
+        raise Refusal(f"a CIFAR DenseNet has depth {form}, not {depth}")
     if not 0 < compression <= 1:
-        raise ValueError(f"compression={compression} is outside 0 < compression <= 1 (it is the share kept)")
+        raise Refusal(f"compression={compression} is outside 0 < compression <= 1 (it is the share kept)")
     return DenseNet(
         num_classes, layers=(depth - 4) // step, growth=growth, bottleneck=bottleneck, compression=compression
     )

@@ -6,6 +6,8 @@ Han et al., NIPS 2015 prune (20, 50, 500; 431,080 parameters).
 
 from torch import nn
 
+from pruning.errors import Refusal
+
 
 def lenet_300_100(num_classes: int, *, in_channels: int = 1, image_size: int = 28) -> nn.Module:
     """Three linear layers on images (N, in_channels, image_size, image_size)."""
@@ -23,7 +25,7 @@ def lenet5(num_classes: int, *, in_channels: int = 1, image_size: int = 28) -> n
     """Two unpadded 5x5 convolutions with max-pools, two linear layers."""
     side = ((image_size - 4) // 2 - 4) // 2
     if side < 1:
-        raise ValueError(f"LeNet-5 needs images of at least 16x16, not image_size={image_size}")
+        raise Refusal(f"LeNet-5 needs images of at least 16x16, not image_size={image_size}")
     return nn.Sequential(
         nn.Conv2d(in_channels, 20, 5),
         nn.ReLU(),
@@ -41,10 +43,10 @@ def lenet5(num_classes: int, *, in_channels: int = 1, image_size: int = 28) -> n
 def conv_net(num_classes: int, *, depth: int, in_channels: int = 3, image_size: int = 32) -> nn.Module:
     """Conv-2, Conv-4 or Conv-6: pairs of 3x3 convolutions (64, 128, 256 channels), max-pools, three linear layers."""
     if depth not in (2, 4, 6):
-        raise ValueError(f"Conv-2, Conv-4 and Conv-6 are known, not depth {depth}")
+        raise Refusal(f"Conv-2, Conv-4 and Conv-6 are known, not depth {depth}")
     side = image_size // 2 ** (depth // 2)
     if side < 1:
-        raise ValueError(f"image_size={image_size} is too small for Conv-{depth}")
+        raise Refusal(f"image_size={image_size} is too small for Conv-{depth}")
     layers: list[nn.Module] = []
     channels = in_channels
     for width in (64, 128, 256)[: depth // 2]:

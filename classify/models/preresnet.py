@@ -12,6 +12,8 @@ from typing import Literal
 
 from torch import Tensor, nn
 
+from pruning.errors import Refusal
+
 
 class PreBottleneck(nn.Module):
     """x + conv1x1(conv3x3(conv1x1(x))), each convolution after BatchNorm and ReLU."""
@@ -113,7 +115,7 @@ def _make_stage(shape: PreResNetShape, in_channels: int, i: int) -> nn.Sequentia
 def cifar_preresnet(num_classes: int, *, depth: int) -> PreResNet:
     """PreResNet-(9n+2): three stages of n bottlenecks with 16, 32 and 64 inner channels."""
     if depth < 11 or (depth - 2) % 9:
-        raise ValueError(f"a bottleneck PreResNet has depth 9n+2 (11, 20, 29, 56, 110, 164, ...), not {depth}")
+        raise Refusal(f"a bottleneck PreResNet has depth 9n+2 (11, 20, 29, 56, 110, 164, ...), not {depth}")
     n = (depth - 2) // 9
     return PreResNet(PreResNetShape((n, n, n), (16, 32, 64), 16, "cifar"), num_classes)
 
@@ -124,5 +126,5 @@ _IMAGENET = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 def imagenet_preresnet(num_classes: int, *, depth: int) -> PreResNet:
     """Four stages of bottlenecks with 64 to 512 inner channels."""
     if depth not in _IMAGENET:
-        raise ValueError(f"an ImageNet PreResNet has depth {', '.join(map(str, _IMAGENET))}, not {depth}")
+        raise Refusal(f"an ImageNet PreResNet has depth {', '.join(map(str, _IMAGENET))}, not {depth}")
     return PreResNet(PreResNetShape(_IMAGENET[depth], (64, 128, 256, 512), 64, "imagenet"), num_classes)

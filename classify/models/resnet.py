@@ -11,6 +11,7 @@ from typing import Literal, get_args
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pruning.errors import Refusal
 from pruning.graph.blocks import ShortcutThenReLU
 
 Shortcut = Literal["average", "stride"]
@@ -26,7 +27,7 @@ class PadShortcut(nn.Module):
     def __init__(self, in_channels: int, out_channels: int, stride: int, form: Shortcut):
         super().__init__()
         if form not in get_args(Shortcut):
-            raise ValueError(f"unknown shortcut {form!r}; known: {', '.join(get_args(Shortcut))}")
+            raise Refusal(f"unknown shortcut {form!r}; known: {', '.join(get_args(Shortcut))}")
         self.stride = stride
         self.form = form
         self.padding = out_channels - in_channels
@@ -155,7 +156,7 @@ def cifar_resnet(num_classes: int, *, depth: int, width: float = 1.0, shortcut: 
     `shortcut`: how it halves the image, see `PadShortcut`.
     """
     if depth < 8 or (depth - 2) % 6:
-        raise ValueError(f"a CIFAR ResNet has depth 6n+2 (8, 14, 20, 32, 44, 56, 110, ...), not {depth}")
+        raise Refusal(f"a CIFAR ResNet has depth 6n+2 (8, 14, 20, 32, 44, 56, 110, ...), not {depth}")
     n = (depth - 2) // 6
     return ResNet(ResNetShape(BasicBlock, (n, n, n), _scaled((16, 32, 64), width), "cifar", shortcut), num_classes)
 
@@ -177,7 +178,7 @@ def imagenet_resnet(num_classes: int, *, depth: int, width: float = 1.0, project
     of the study for ThiNet's and the regression method's networks.
     """
     if depth not in _IMAGENET:
-        raise ValueError(f"an ImageNet ResNet has depth {', '.join(map(str, _IMAGENET))}, not {depth}")
+        raise Refusal(f"an ImageNet ResNet has depth {', '.join(map(str, _IMAGENET))}, not {depth}")
     block, blocks = _IMAGENET[depth]
     channels = _scaled((64, 128, 256, 512), width)
     return ResNet(ResNetShape(block, blocks, channels, "imagenet", projection_bias=projection_bias), num_classes)
@@ -185,5 +186,5 @@ def imagenet_resnet(num_classes: int, *, depth: int, width: float = 1.0, project
 
 def _scaled(channels: Sequence[int], width: float) -> tuple[int, ...]:
     if width <= 0:
-        raise ValueError(f"width={width} must be positive")
+        raise Refusal(f"width={width} must be positive")
     return tuple(max(1, round(c * width)) for c in channels)

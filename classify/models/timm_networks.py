@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
+from pruning.errors import Refusal
+
 if TYPE_CHECKING:
     from timm.models import PretrainedCfg
 
@@ -38,5 +40,5 @@ def _build(name: str, num_classes: int, **options: Any) -> nn.Module:
     import timm
 
     if "checkpoint_path" in options:
-        raise ValueError(f"architecture {name!r}: give weights as classifier.weights, not as checkpoint_path")
+        raise Refusal(f"architecture {name!r}: give weights as classifier.weights, not as checkpoint_path")
     return timm.create_model(name, pretrained=False, num_classes=num_classes, **options)

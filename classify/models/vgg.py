@@ -13,6 +13,7 @@ import torchvision
 from torch import Tensor, nn
 
 from classify.models.init import initialise
+from pruning.errors import Refusal
 
 Head = Literal["linear", "gap"]
 
@@ -68,7 +69,7 @@ def imagenet_vgg(
     linear layer (ThiNet, arXiv 1707.06342, section 4.2).
     """
     if head not in get_args(Head):
-        raise ValueError(f"unknown head {head!r}; known: {', '.join(get_args(Head))}")
+        raise Refusal(f"unknown head {head!r}; known: {', '.join(get_args(Head))}")
     model = _torchvision_vgg(depth, norm, num_classes if head == "linear" else 1, dropout=dropout)
     if head == "gap":
         model.features = model.features[:-1]
@@ -95,7 +96,7 @@ def _torchvision_vgg(depth: int, norm: bool, num_classes: int, *, dropout: float
 
 def _stages_of(depth: int) -> tuple[int, ...]:
     if depth not in _STAGES:
-        raise ValueError(f"a VGG has depth {', '.join(map(str, _STAGES))}, not {depth}")
+        raise Refusal(f"a VGG has depth {', '.join(map(str, _STAGES))}, not {depth}")
     return _STAGES[depth]
 
 

@@ -13,6 +13,8 @@ from detectron2.structures import Boxes, Instances
 from torch import Tensor
 from torchvision.ops import box_iou
 
+from pruning.errors import Diverged
+
 _BLOCK = 256  # boxes that are compared at once
 
 
@@ -59,7 +61,7 @@ class BlockwiseRPN(RPN):
         """One image's proposals: clipped to its size (height, width), large enough, suppressed."""
         finite = torch.isfinite(boxes).all(1) & torch.isfinite(scores)
         if self.training and not finite.all():
-            raise FloatingPointError("a predicted box or score is not finite: training has diverged")
+            raise Diverged("a predicted box or score is not finite: training has diverged")
         clipped = Boxes(boxes)
         clipped.clip(size)
         usable = finite & clipped.nonempty(threshold=self.min_box_size)

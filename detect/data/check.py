@@ -32,6 +32,7 @@ from detect.data.problems import (
     by_kind,
 )
 from detect.data.records import UNKNOWN, DetectionDataset, ImageRecord, Split
+from pruning.errors import Refusal
 
 _LEFT_OUT = (NO_ANNOTATION, BAD_ANNOTATION, IMAGE_ID_TWICE, MALFORMED, STRAY)  # of these a split has no image or box
 _DEEP = ("I", "F")  # modes of 32 bits a pixel
@@ -73,7 +74,7 @@ def check_dataset(dataset: DetectionDataset) -> Checked:
     refused = {k: v for k, v in by_kind(checked.problems).items() if KINDS[k].effect == "refused"}
     if refused:
         sentences = "; ".join(_sentence(checked.split, kind, places) for kind, places in refused.items())
-        raise ValueError(f"{checked.split.source}: {sentences} (tools/check_data.py lists all)")
+        raise Refusal(f"{checked.split.source}: {sentences} (tools/check_data.py lists all)")
     return checked
 
 
@@ -81,7 +82,7 @@ def check_apart(train: Checked, test: Checked) -> None:
     """ValueError if images of training are in the test split: what is measured on them would be no test."""
     shared = [problem.where for problem in shared_images(train, test)]
     if shared:
-        raise ValueError(
+        raise Refusal(
             f"{test.split.source}: {len(shared)} of {len(test.split.images)} images are in {train.split.source} too,"
             f" such as {shared[0]}; take them out of one of the two, or set detector.dataset.allow_shared=true"
         )
@@ -91,7 +92,7 @@ def check_classes(train: Checked, test: Checked) -> None:
     """ValueError if the test split has boxes of classes that nobody listed and training has no box of."""
     found = list(untrained_classes(train, test))
     if found:
-        raise ValueError(
+        raise Refusal(
             f"{test.split.source}: {len(found)} {UNTRAINED}, such as {found[0].where}; correct their names, or list the"
             " classes in detector.dataset.voc.classes to have them measured all the same"
         )

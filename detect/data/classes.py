@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import Literal
 
 from detect.data.records import UNKNOWN, DetectionDataset, Split
+from pruning.errors import Refusal
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ def match_classes(train: Split, test: Split) -> tuple[Split, Split]:
     known, tested = set(train.classes), _boxes_by_name(test)
     strange = [name for name in test.classes if tested[name] and name not in known]
     if strange:
-        raise ValueError(
+        raise Refusal(
             f"{test.source}: its boxes of {_listed(strange)} have no category in {train.source}; categories are matched"
             f" by name: {_listed(train.classes)} in {train.source}, {_listed(test.classes)} in {test.source}"
         )

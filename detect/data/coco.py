@@ -24,6 +24,7 @@ from detect.data.problems import (
 )
 from detect.data.records import UNKNOWN, Box, ImageRecord, Split
 from detect.data.suspicions import suspected
+from pruning.errors import Refusal
 
 
 @dataclass(frozen=True)
@@ -59,9 +60,9 @@ def read_coco(path: Path, images: Path) -> Split:
     coco = _read_json(path)
     for key in ("images", "annotations", "categories"):
         if not coco.get(key):
-            raise ValueError(f"{path}: the list {key!r} is missing or empty")
+            raise Refusal(f"{path}: the list {key!r} is missing or empty")
         if not isinstance(coco[key], list):
-            raise ValueError(f"{path}: {key!r} is of type {type(coco[key]).__name__}, a list is expected")
+            raise Refusal(f"{path}: {key!r} is of type {type(coco[key]).__name__}, a list is expected")
     ids, names, notes = _categories(path, coco["categories"], _referred(coco["annotations"]))
     problems: list[Problem] = []
     listed = _images(path, images, coco["images"], problems)
@@ -141,11 +142,11 @@ def _categories(
                 raise BadField("it is no object")
             number, name = as_id(category, "id"), as_text(category, "name")
         except BadField as error:
-            raise ValueError(f"{path}: a category needs an integer `id` and a `name`: {error}") from error
+            raise Refusal(f"{path}: a category needs an integer `id` and a `name`: {error}") from error
         if not isinstance(number, int):
-            raise ValueError(f"{path}: a category needs an integer `id` and a `name`: id {number!r:.60}")
+            raise Refusal(f"{path}: a category needs an integer `id` and a `name`: id {number!r:.60}")
         if number in found:
-            raise ValueError(f"{path}: category {number!r} is there twice")
+            raise Refusal(f"{path}: category {number!r} is there twice")
         found[number] = name
     notes = []
     for number in sorted(found):
@@ -153,7 +154,7 @@ def _categories(
         if len(alike) > 1:
             used = [other for other in alike if other in referred]
             if len(used) != 1:
-                raise ValueError(f"{path}: category {found[number]!r} is there twice")
+                raise Refusal(f"{path}: category {found[number]!r} is there twice")
             if number not in referred:
                 notes.append(
                     f"{path}: category {number} repeats the name {found.pop(number)!r} and has no box: left out"
@@ -167,12 +168,12 @@ def _images(path: Path, folder: Path, images: list[Any], problems: list[Problem]
     names: set[str] = set()
     for entry in images:
         if not isinstance(entry, dict):
-            raise ValueError(f"{path}: an image needs an `id` and a `file_name`, not {entry!r:.80}")
+            raise Refusal(f"{path}: an image needs an `id` and a `file_name`, not {entry!r:.80}")
         try:
             key, name = as_id(entry, "id"), as_text(entry, "file_name")
             width, height = as_size(entry, "width"), as_size(entry, "height")
         except BadField as error:
-            raise ValueError(f"{path}: an image needs an `id` and a `file_name`: {error} in {entry!r:.80}") from error
+            raise Refusal(f"{path}: an image needs an `id` and a `file_name`: {error} in {entry!r:.80}") from error
         if key in listed:
             problems.append(Problem(IMAGE_ID_TWICE, f"image {entry['id']}: {name}"))
             continue
@@ -186,7 +187,7 @@ def _images(path: Path, folder: Path, images: list[Any], problems: list[Problem]
                 problems.append(Problem(NO_SIZE, f"{name} (image {entry['id']}): {width} x {height}"))
         listed[key] = _Image(entry["id"], name, width, height)
     if len({type(key) for key in listed}) > 1:
-        raise ValueError(f"{path}: image ids are integers or texts, not both")
+        raise Refusal(f"{path}: image ids are integers or texts, not both")
     return listed
 
 
@@ -194,9 +195,9 @@ def _read_json(path: Path) -> dict[str, Any]:
     try:
         coco = json.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
-        raise ValueError(f"{path}: cannot be read: {error.strerror}") from error
+        raise Refusal(f"{path}: cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: not valid JSON: {error}") from error
+        raise Refusal(f"{path}: not valid JSON: {error}") from error
     if not isinstance(coco, dict):
-        raise ValueError(f"{path}: COCO annotations are a JSON object, this is a {type(coco).__name__}")
+        raise Refusal(f"{path}: COCO annotations are a JSON object, this is a {type(coco).__name__}")
     return coco

@@ -4,10 +4,12 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from pruning.errors import Refusal
+
 XYWH = tuple[float, float, float, float]
 
 
-class BadField(ValueError):
+class BadField(Refusal):
     """A field that cannot be read; its text names the key and the value."""
 
 

@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from detect.data.picture import read_picture
 from detect.data.records import DetectionDataset
+from pruning.errors import Refusal
 from training.seeding import seed_generators
 
 
@@ -128,7 +129,7 @@ class TrainStream(Dataset):
         group_by_aspect: bool = False,
     ):
         if group_by_aspect and len(records) < batch_size:
-            raise ValueError(f"{len(records)} images do not fill one batch of {batch_size} grouped by aspect")
+            raise Refusal(f"{len(records)} images do not fill one batch of {batch_size} grouped by aspect")
         self.records = records
         self.mapper = mapper
         self.seed = seed

@@ -15,6 +15,7 @@ from detect.data.voc_layout import Draw, VocSet
 from detect.data.whole import WholeImages
 from detect.scenes import write_scenes
 from detect.settings import CocoFiles, DetectorData, VocData, VocPart
+from pruning.errors import Refusal
 from training.files import canonical, files_digest
 
 
@@ -91,7 +92,7 @@ def _check_coco(part: CocoFiles, key: str) -> None:
         ("images", part.images, part.images.is_dir()),
     ):
         if not there:
-            raise ValueError(
+            raise Refusal(
                 f"{key}.{name}: {place} is not there; a split in COCO's format is a JSON file and the folder of its"
                 " images, which nothing here downloads"
             )
@@ -102,7 +103,7 @@ def _check_voc(part: VocPart, key: str) -> None:
         where = (
             "" if part.root else f"; without `root`, VOC{part.year} is looked for in $DETECTRON2_DATASETS or datasets/"
         )
-        raise ValueError(
+        raise Refusal(
             f"{key}.root: {part.folder()} is not there; a data set in VOC's layout is a folder with Annotations/,"
             f" JPEGImages/ and ImageSets/Main/, which nothing here downloads{where}"
         )

@@ -23,6 +23,7 @@ from detect.data.problems import (
 from detect.data.records import UNKNOWN, Box, ImageRecord, Split
 from detect.data.suspicions import suspected
 from detect.data.voc_layout import Draw, VocSet, list_file
+from pruning.errors import Refusal
 
 __all__ = ["PIXEL", "VocDataset", "list_file", "parse_annotation", "read_voc", "voc_classes"]
 
@@ -106,7 +107,7 @@ def read_voc(dataset: VocDataset) -> Split:
         problems += _faults(f"{image_id}.xml", annotation, boxes)
         records.append(ImageRecord(image_id, file, annotation.height, annotation.width, boxes))
     if not problems and not any(record.boxes for record in records):
-        raise ValueError(f"{found.source}: not one of its {len(records)} images has a box")
+        raise Refusal(f"{found.source}: not one of its {len(records)} images has a box")
     ids = tuple(range(1, len(classes) + 1))
     split = Split(found.source, classes, ids, tuple(records), tuple(problems), dataset.year, found.notes)
     return suspected(replace(split, declared=dataset.declared))
@@ -124,7 +125,7 @@ def parse_annotation(content: bytes) -> _Annotation:
         guard.Parse(content, True)
         tree = ET.fromstring(content)
     except (expat.ExpatError, ET.ParseError) as error:
-        raise ValueError(f"not valid XML: {error}") from error
+        raise Refusal(f"not valid XML: {error}") from error
     objects, malformed = [], []
     for k, node in enumerate(tree.findall("object"), 1):
         try:
@@ -135,21 +136,21 @@ def parse_annotation(content: bytes) -> _Annotation:
 
 
 def _refuse(name: str, *_: object) -> None:
-    raise ValueError(f"it has a document type ({name}), which can define entities: refused")
+    raise Refusal(f"it has a document type ({name}), which can define entities: refused")
 
 
 def _object(node: ET.Element) -> _Object:
     texts, box = _texts(node), node.find("bndbox")
     if not texts.get("name"):
-        raise ValueError("no name")
+        raise Refusal("no name")
     corners = {} if box is None else _texts(box)
     edges = [corners.get(key) for key in ("xmin", "ymin", "xmax", "ymax")]
     try:
         xmin, ymin, xmax, ymax = (float(text or "") for text in edges)
     except ValueError as error:
-        raise ValueError(f"bndbox {edges} are not four numbers") from error
+        raise Refusal(f"bndbox {edges} are not four numbers") from error
     if not all(map(math.isfinite, (xmin, ymin, xmax, ymax))):
-        raise ValueError(f"bndbox {edges} are not finite")
+        raise Refusal(f"bndbox {edges} are not finite")
     flags = texts.get("difficult") == "1", texts.get("truncated") == "1"
     return _Object(texts["name"], (xmin, ymin, xmax, ymax), *flags)
 
@@ -222,7 +223,7 @@ class JoinedDataset:
             for image in split.images:
                 first = sources.setdefault(image.id, split.source)
                 if first is not split.source:
-                    raise ValueError(f"{first} and {split.source} both have an image {image.id}: rename one of them")
+                    raise Refusal(f"{first} and {split.source} both have an image {image.id}: rename one of them")
         images = tuple(image for split in splits for image in split.images)
         problems = tuple(problem for split in splits for problem in split.problems)
         notes = tuple(note for split in splits for note in split.notes)

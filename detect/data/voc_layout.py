@@ -10,6 +10,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from pruning.errors import Refusal
+
 ALL = "all"
 _ANNOTATIONS = ("annotations", "annotation", "xmls", "xml", "labels")
 _IMAGES = ("jpegimages", "images", "image", "imgs", "img")
@@ -35,9 +37,7 @@ class Draw:
         listed = list(dict.fromkeys(ids))
         count = round(len(listed) * self.test)
         if not 1 <= count < len(listed):
-            raise ValueError(
-                f"{source}: voc.split.test {self.test:g} of {len(listed)} images leaves a side without any"
-            )
+            raise Refusal(f"{source}: voc.split.test {self.test:g} of {len(listed)} images leaves a side without any")
         drawn = sorted(listed, key=lambda name: hashlib.sha256(f"{self.seed} {name}".encode()).digest())[:count]
         chosen = set(drawn)
         return [name for name in listed if (name in chosen) == (self.side == "test")]
@@ -68,7 +68,7 @@ class VocSet:
         if listed is None and self.image_set != ALL:
             whole = self._folder_of_its_own()
             if whole is None:
-                raise ValueError(self._no_list())
+                raise Refusal(self._no_list())
             return whole
         annotations = _folder(self.root, self.annotations, _ANNOTATIONS, "annotations", has=(".xml",))
         images = _folder(self.root, self.images, _IMAGES, "images", has=_SUFFIXES, beside=annotations)
@@ -125,7 +125,7 @@ class Found:
     def __post_init__(self) -> None:
         if not self.ids:
             what = "the list is empty" if self.listed else f"there is no XML file; {_LAYOUT}"
-            raise ValueError(f"{self.source}: {what}")
+            raise Refusal(f"{self.source}: {what}")
 
     def annotation(self, image_id: str) -> Path:
         """Where the boxes of an image are."""
@@ -158,7 +158,7 @@ def _read_list(path: Path, stems: set[str]) -> tuple[tuple[str, ...], tuple[str,
     try:
         lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
+        raise Refusal(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
     flagged, ids = 0, []
     for line in filter(None, lines):
         name, *flag = line.rsplit(maxsplit=1)
@@ -189,7 +189,7 @@ def _folder(
     """The folder of the annotations or images: the one given, one of a usual name, or `beside` or the root itself."""
     if given is not None:
         if not (root / given).is_dir():
-            raise ValueError(f"{root / given}: no such folder; voc.{what} names the one with the {what} in {root}")
+            raise Refusal(f"{root / given}: no such folder; voc.{what} names the one with the {what} in {root}")
         return root / given
     usual = _of_names(root, names)
     if usual is not None:
@@ -197,7 +197,7 @@ def _folder(
     for place in (root, *([beside] if beside else [])):
         if place.is_dir() and any(path.suffix.lower() in has for path in place.iterdir()):
             return place
-    raise ValueError(f"{root}: no such folder, or no {what} there; {_LAYOUT}")
+    raise Refusal(f"{root}: no such folder, or no {what} there; {_LAYOUT}")
 
 
 def _of_names(root: Path, names: tuple[str, ...]) -> Path | None:

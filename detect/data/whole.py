@@ -8,6 +8,7 @@ from functools import cached_property
 from detect.data.check import look_at
 from detect.data.problems import BAD_ANNOTATION, MISSING, NO_ANNOTATION, UNREADABLE
 from detect.data.records import UNKNOWN, DetectionDataset, Split
+from pruning.errors import Refusal
 
 BROKEN = (MISSING, UNREADABLE, NO_ANNOTATION, BAD_ANNOTATION)
 _NAMED = 20  # in the note, of which a report shows all
@@ -40,7 +41,7 @@ def without_broken(split: Split) -> Split:
     gone = {box.label for box in split.boxes()} - {box.label for image in images for box in image.boxes} - {UNKNOWN}
     if not images or gone:
         what = "image" if not images else f"image of class {split.classes[min(gone)]!r}"
-        raise ValueError(f"{split.source}: no {what} can be read, such as {left_out[0].where}")
+        raise Refusal(f"{split.source}: no {what} can be read, such as {left_out[0].where}")
     total = len(split.images) + sum(p.kind in BROKEN for p in split.problems)
     names = "; ".join(f"{p.kind.removeprefix('images ')}: {p.where}" for p in left_out[:_NAMED])
     more = f"; and {len(left_out) - _NAMED} more" if len(left_out) > _NAMED else ""

@@ -7,6 +7,7 @@ from typing import Literal, TypeVar, get_args
 from torch import Tensor, nn
 
 from pruning.cost import count_macs, count_params
+from pruning.errors import Refusal
 from pruning.graph.members import Group
 from pruning.graph.norm_channels import NormChannels, keep_and_select
 from pruning.plan import PruningPlan
@@ -33,17 +34,17 @@ class Budget:
         """The budget as a number, for a dense network that costs `dense`; ValueError when it exceeds that."""
         target = round(self.amount * dense) if self.amount <= 1 else round(self.amount)
         if target > dense:
-            raise ValueError(f"a budget of {target:,} {self.quantity} is more than the dense network's {dense:,}")
+            raise Refusal(f"a budget of {target:,} {self.quantity} is more than the dense network's {dense:,}")
         return target
 
 
 def read_budget(budget: Mapping[str, float], *, owner: str) -> Budget:
     """The one entry of {"macs": amount} or {"params": amount}; ValueError names the `owner` of the option."""
     if len(budget) != 1 or not set(budget) <= set(get_args(Quantity)):
-        raise ValueError(f"{owner}: budget takes one of {', '.join(get_args(Quantity))}, not {dict(budget)}")
+        raise Refusal(f"{owner}: budget takes one of {', '.join(get_args(Quantity))}, not {dict(budget)}")
     quantity, amount = next(iter(budget.items()))
     if not amount > 0:
-        raise ValueError(f"{owner}: a budget of {amount} {quantity} is not positive")
+        raise Refusal(f"{owner}: a budget of {amount} {quantity} is not positive")
     return Budget("macs" if quantity == "macs" else "params", amount)
 
 
@@ -60,7 +61,7 @@ def cost_of_widths(
     (1, C, H, W), needed for MACs.
     """
     if quantity == "macs" and example is None:
-        raise ValueError("a budget of MACs needs an example input; a budget of params does not")
+        raise Refusal("a budget of MACs needs an example input; a budget of params does not")
     dense = {g.name: g.width for g in groups}
     selecting = [place for place in places if place.readers]
 
@@ -91,7 +92,7 @@ def fit(
     below, above = dict(counts_at(low)), dict(counts_at(high))
     lowest, highest = cost(below), cost(above)
     if not lowest <= target <= highest:
-        raise ValueError(f"a budget of {target:,} cannot be met: between {lowest:,} and {highest:,} is possible")
+        raise Refusal(f"a budget of {target:,} cannot be met: between {lowest:,} and {highest:,} is possible")
     for _ in range(_HALVINGS):
         middle = (low + high) / 2
         counts = dict(counts_at(middle))

@@ -13,6 +13,7 @@ from itertools import pairwise
 
 import torch
 
+from pruning.errors import Refusal
 from pruning.masks import Masks
 from pruning.plan import PruningPlan
 
@@ -35,12 +36,12 @@ class Pattern:
 
     def __post_init__(self) -> None:
         if bool(self.widths) == bool(self.kernels) or len(self.kernels) != len(self.others):
-            raise ValueError("a pattern has `widths` by stage, or `kernels` and `others` by stage")
+            raise Refusal("a pattern has `widths` by stage, or `kernels` and `others` by stage")
         shares = [*self.widths, *self.others, *(share for kernel in self.kernels for share in kernel)]
         if not all(0 <= share <= 1 for share in shares) or not all(share > 0 for share in self.widths):
-            raise ValueError(f"a pattern's shares must lie in 0..1, those of channels above 0, not {shares}")
+            raise Refusal(f"a pattern's shares must lie in 0..1, those of channels above 0, not {shares}")
         if not any(shares) or any(len(kernel) != 9 for kernel in self.kernels):
-            raise ValueError("a pattern of weights has nine shares to a kernel, and not all of them are zero")
+            raise Refusal("a pattern of weights has nine shares to a kernel, and not all of them are zero")
 
     @property
     def stages(self) -> int:
@@ -61,13 +62,13 @@ class Pattern:
         try:
             data = json.loads(text)
             if data["kind"] != KIND or data["format"] != FORMAT:
-                raise ValueError(f"{source}: not a pruning pattern of format {FORMAT}")
+                raise Refusal(f"{source}: not a pruning pattern of format {FORMAT}")
             kernels = tuple(tuple(kernel) for kernel in data["kernels"])
             return cls(tuple(data["widths"]), kernels, tuple(data["others"]), data["sources"])
         except json.JSONDecodeError as error:
-            raise ValueError(f"{source}: not JSON ({error})") from error
+            raise Refusal(f"{source}: not JSON ({error})") from error
         except (KeyError, TypeError) as error:
-            raise ValueError(f"{source}: not a pruning pattern ({type(error).__name__}: {error})") from error
+            raise Refusal(f"{source}: not a pruning pattern ({type(error).__name__}: {error})") from error
 
 
 def stages_of(names: Iterable[str], areas: Mapping[str, int]) -> dict[str, int]:
@@ -75,7 +76,7 @@ def stages_of(names: Iterable[str], areas: Mapping[str, int]) -> dict[str, int]:
     names = list(names)
     missing = [name for name in names if name not in areas]
     if missing:
-        raise ValueError(f"the network does not run these layers: {', '.join(missing)}")
+        raise Refusal(f"the network does not run these layers: {', '.join(missing)}")
     order = sorted({areas[name] for name in names}, reverse=True)
     return {name: order.index(areas[name]) for name in names}
 
@@ -90,7 +91,7 @@ def pattern_from_plan(
     """
     counts = {name: (len(kept), plan.widths[name]) for name, kept in plan.keep.items()} | dict(selected or {})
     if not counts:
-        raise ValueError(f"the plan for {plan.arch!r} narrows and selects no channels, so it has no pattern of widths")
+        raise Refusal(f"the plan for {plan.arch!r} narrows and selects no channels, so it has no pattern of widths")
     stages = stages_of(counts, areas)
     # channels are added up before dividing, so that wide layers count for more than narrow ones of their stage
     kept = [0] * (max(stages.values()) + 1)
@@ -120,10 +121,10 @@ def pattern_from_masks(masks: Masks, areas: Mapping[str, int]) -> Pattern:
 def average(patterns: Sequence[Pattern]) -> Pattern:
     """The mean of patterns of several seeds or networks, each weighted by how many it already averages."""
     if not patterns:
-        raise ValueError("there is no pattern to average")
+        raise Refusal("there is no pattern to average")
     for a, b in pairwise(patterns):
         if (a.stages, bool(a.widths)) != (b.stages, bool(b.widths)):
-            raise ValueError(f"patterns differ in kind or number of stages: {a.stages} and {b.stages}")
+            raise Refusal(f"patterns differ in kind or number of stages: {a.stages} and {b.stages}")
     weights = [pattern.sources for pattern in patterns]
     kernels = zip(*(pattern.kernels for pattern in patterns), strict=True)
     return Pattern(

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from pruning.cost import count_macs, count_params, map_areas
 from pruning.design.budget import Budget, cost_of_widths, fit
 from pruning.design.pattern import Pattern, pattern_from_masks, pattern_from_plan, stages_of
+from pruning.errors import Refusal
 from pruning.graph.members import Group
 from pruning.graph.norm_channels import NormChannels, input_selections
 from pruning.masks import Masks
@@ -65,7 +66,7 @@ def _inputs_read(plan: PruningPlan, model: nn.Module, name: str) -> tuple[Sequen
     layer = dict(model.named_modules()).get(name)
     inputs = plan.select[name]
     if not isinstance(layer, nn.Conv2d | nn.Linear) or inputs[-1] >= layer.weight.shape[1]:
-        raise ValueError(f"a plan for {plan.arch!r}, not for this network: {name!r} is to read channel {inputs[-1]}")
+        raise Refusal(f"a plan for {plan.arch!r}, not for this network: {name!r} is to read channel {inputs[-1]}")
     return inputs, int(layer.weight.shape[1])
 
 
@@ -88,7 +89,7 @@ class Dense:
     def areas(self) -> dict[str, int]:
         """See `map_areas`; ValueError without an example."""
         if self.example is None:
-            raise ValueError("stages are told by the size of their feature maps, which needs an example input")
+            raise Refusal("stages are told by the size of their feature maps, which needs an example input")
         return map_areas(self.model, self.example)
 
 
@@ -134,7 +135,7 @@ def share_out(total: int, amounts: Mapping[str, float], limits: Mapping[str, int
     Of equal remainders the first do. ValueError for a total that ones and limits do not bracket.
     """
     if not len(limits) <= total <= sum(limits.values()):
-        raise ValueError(f"{total} channels cannot be left: {len(limits)} to {sum(limits.values())} are possible")
+        raise Refusal(f"{total} channels cannot be left: {len(limits)} to {sum(limits.values())} are possible")
 
     def exact_at(scale: float) -> dict[str, float]:
         return {name: max(1.0, min(limit, amounts[name] * scale)) for name, limit in limits.items()}

@@ -11,6 +11,8 @@ from typing import NamedTuple, Protocol, runtime_checkable
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
+from pruning.errors import Refusal
+
 
 @runtime_checkable
 class ResidualBlock(Protocol):
@@ -107,7 +109,7 @@ def _block(model: nn.Module, name: str) -> nn.Module:
     try:
         block = model.get_submodule(name)
     except AttributeError as error:
-        raise ValueError(f"the plan drops {name!r}, which {type(model).__name__} does not have") from error
+        raise Refusal(f"the plan drops {name!r}, which {type(model).__name__} does not have") from error
     if not is_residual_block(block):
-        raise ValueError(f"{name!r} is a {type(block).__name__}, not a residual block that can lose its branch")
+        raise Refusal(f"{name!r} is a {type(block).__name__}, not a residual block that can lose its branch")
     return block

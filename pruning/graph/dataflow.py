@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.fx import Node, Tracer
 
+from pruning.errors import Refusal
 from pruning.graph.gates import depends
 from pruning.graph.layers import is_norm
 from pruning.graph.tracing import remembers_nothing
@@ -56,7 +57,7 @@ def trace_flow(model: nn.Module) -> Flow:
         with remembers_nothing(model):
             graph = _LeafTracer().trace(model)
     except (torch.fx.proxy.TraceError, TypeError, ValueError, RuntimeError, NotImplementedError) as error:
-        raise ValueError(f"the layers of {type(model).__name__} cannot be followed by torch.fx: {error}") from error
+        raise Refusal(f"the layers of {type(model).__name__} cannot be followed by torch.fx: {error}") from error
     modules = dict(model.named_modules())
     edges, outputs = set(), set()
     for node in graph.nodes:

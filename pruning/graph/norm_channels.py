@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from pruning.errors import Refusal
 from pruning.graph.dataflow import Flow, trace_flow
 from pruning.graph.layers import SelectInputs, is_batch_norm, is_depthwise, is_norm
 from pruning.graph.members import Group
@@ -59,7 +60,7 @@ def scaling_norms(model: nn.Module, *, linear: bool = False) -> dict[str, _Batch
         if isinstance(module, _BatchNorm) and module.affine and (linear or not isinstance(module, nn.BatchNorm1d))
     }
     if not norms:
-        raise ValueError(
+        raise Refusal(
             f"{type(model).__name__} has no BatchNorm2d whose scale can be trained: {_instead(model)};"
             " build the network with norm 'BN'"
         )

@@ -10,6 +10,7 @@ import torch_pruning as tp
 from torch import Tensor, nn
 from torch_pruning.dependency import index_mapping
 
+from pruning.errors import Refusal
 from pruning.modes import evaluation_mode
 
 
@@ -27,14 +28,14 @@ def trace(model: nn.Module, example: Tensor) -> tp.DependencyGraph:
         raise
     except Exception as error:
         shape = tuple(example.shape)
-        raise ValueError(f"{type(model).__name__} cannot be traced with an input of shape {shape}: {error}") from error
+        raise Refusal(f"{type(model).__name__} cannot be traced with an input of shape {shape}: {error}") from error
 
 
 def _outputs(out: object) -> list[Tensor]:
     # x * 1 makes each output an operation of its own, so that a group that reaches it is recognised
     traced = [o * 1 for o in tp.utils.flatten_as_list(out) if o.requires_grad]
     if not traced:
-        raise ValueError("its output does not depend on its parameters through differentiable operations")
+        raise Refusal("its output does not depend on its parameters through differentiable operations")
     return traced
 
 

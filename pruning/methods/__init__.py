@@ -1,5 +1,6 @@
 """Every pruning method by name. To add one: a file here, and a line in METHODS."""
 
+from pruning.errors import Refusal
 from pruning.methods import (
     guided,
     l1_filter,
@@ -37,5 +38,5 @@ __all__ = ["METHODS", "Calibration", "Choice", "Effect", "Method", "Request", "g
 def get_method(name: str) -> Method:
     """The method of this name; ValueError lists the known ones."""
     if name not in METHODS:
-        raise ValueError(f"unknown pruning method {name!r}; known: {', '.join(METHODS)}")
+        raise Refusal(f"unknown pruning method {name!r}; known: {', '.join(METHODS)}")
     return METHODS[name]

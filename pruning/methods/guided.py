@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from pruning.design.budget import read_budget
 from pruning.design.pattern import KIND, Pattern, average
 from pruning.design.widths_and_masks import Dense, design_masks, design_widths, free_places, pattern_of
+from pruning.errors import Refusal
 from pruning.graph.norm_channels import NormChannels, keep_and_select
 from pruning.methods import l1_filter
 from pruning.methods.method import Choice, Method, Request
@@ -48,9 +49,9 @@ def prune(model: nn.Module, request: Request) -> Choice:
     """Channels or masks, by what the pattern speaks of."""
     selection, options = request.selection, request.options
     if len(selection.stage_ratios()) > 1 or selection.layers or selection.round_to > 1:
-        raise ValueError("guided: the pattern shares out one ratio or budget; no ratio by stage, `layers`, `round_to`")
+        raise Refusal("guided: the pattern shares out one ratio or budget; no ratio by stage, `layers`, `round_to`")
     if request.example is None:
-        raise ValueError("guided: stages are told by the size of their feature maps, which needs an example input")
+        raise Refusal("guided: stages are told by the size of their feature maps, which needs an example input")
     dense = Dense(model, request.groups, request.example)
     pattern = read_patterns(options.patterns, dense)
     goal = selection.stage_ratios()[0] if options.budget is None else read_budget(options.budget, owner="guided")
@@ -77,23 +78,23 @@ def channel_scores(model: nn.Module, place: NormChannels) -> Tensor:
 def read_patterns(files: Sequence[str], dense: Dense) -> Pattern:
     """The mean of files that hold patterns, or plans of the architecture of `dense`."""
     if not files:
-        raise ValueError("guided: `patterns` must name at least one file of a pattern or a plan")
+        raise Refusal("guided: `patterns` must name at least one file of a pattern or a plan")
     return average([_read(Path(file), dense) for file in files])
 
 
 def _read(path: Path, dense: Dense) -> Pattern:
     if not path.is_file():
-        raise ValueError(f"guided: there is no pattern or plan {path}")
+        raise Refusal(f"guided: there is no pattern or plan {path}")
     text = path.read_text(encoding="utf-8")
     if f'"{KIND}"' in text:
         return Pattern.from_json(text, source=str(path))
     plan = PruningPlan.from_json(text, source=str(path))
     if not plan.widths.items() <= {g.name: g.width for g in dense.groups}.items():
-        raise ValueError(f"{path}: a plan for {plan.arch!r}, not for this network; write its pattern to a file first")
+        raise Refusal(f"{path}: a plan for {plan.arch!r}, not for this network; write its pattern to a file first")
     try:
         return pattern_of(plan, dense)
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
+        raise Refusal(f"{path}: {error}") from error
 
 
 METHOD = Method(prune=prune, options=GuidedOptions, predefined=False)

@@ -18,6 +18,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
+from pruning.errors import Refusal
 from pruning.graph.members import Group
 from pruning.masks import Masks
 from pruning.methods import l1_filter
@@ -44,9 +45,9 @@ class LotteryOptions:
 
     def __post_init__(self) -> None:
         if self.unit not in ("weights", "filters"):
-            raise ValueError(f"lottery: unit {self.unit!r} is unknown; choices: weights, filters")
+            raise Refusal(f"lottery: unit {self.unit!r} is unknown; choices: weights, filters")
         if self.unit == "filters" and (self.masks or self.linear or not self.exact):
-            raise ValueError(
+            raise Refusal(
                 "lottery: filters take neither masks, linear layers nor the released rule; prune the network of before"
             )
 
@@ -77,7 +78,7 @@ def prune(model: nn.Module, request: Request) -> Choice:
     if options.unit == "filters":
         return l1_filter.METHOD.prune(model, request)
     if request.selection.layers:
-        raise ValueError("lottery: one threshold over the network; leave out `layers`")
+        raise Refusal("lottery: one threshold over the network; leave out `layers`")
     weights = conv_weights(model, request.selection, linear=options.linear)
     before = _masks_before(weights, options.masks)
     alive = {name: mask for name, mask in before.items() if bool(mask.any())}
@@ -98,7 +99,7 @@ def _masks_before(weights: Mapping[str, Tensor], masks: Masks | None) -> Masks:
         zeros = sum(int((weight == 0).sum()) for weight in weights.values())
         # a normal draw of float32 is exactly zero now and then; masks that someone forgot leave far more
         if zeros > _CHANCE * sum(weight.numel() for weight in weights.values()):
-            raise ValueError(
+            raise Refusal(
                 f"lottery: {zeros} weights are zero, so this is not a first round;"
                 " give the masks of the round before (`masks`), they are not read off zeros"
             )
@@ -106,13 +107,13 @@ def _masks_before(weights: Mapping[str, Tensor], masks: Masks | None) -> Masks:
         return Masks({name: weight.new_ones(weight.shape) for name, weight in weights.items()})
     if masks.keys() != weights.keys():
         odd = ", ".join(sorted(masks.keys() ^ weights.keys()))
-        raise ValueError(f"lottery: the masks of the round before cover other layers than this round: {odd}")
+        raise Refusal(f"lottery: the masks of the round before cover other layers than this round: {odd}")
     beside = {name: masks[name].to(weight.device) for name, weight in weights.items()}
     for name, weight in weights.items():
         if beside[name].shape != weight.shape:
-            raise ValueError(f"lottery: the mask of {name} has shape {tuple(beside[name].shape)}, not {weight.shape}")
+            raise Refusal(f"lottery: the mask of {name} has shape {tuple(beside[name].shape)}, not {weight.shape}")
         if bool(weight[~beside[name]].any()):
-            raise ValueError(f"lottery: removed weights of {name} are not zero; hold the masks while training")
+            raise Refusal(f"lottery: removed weights of {name} are not zero; hold the masks while training")
     return Masks(beside)
 
 

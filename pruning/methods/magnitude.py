@@ -11,6 +11,7 @@ from typing import Literal
 
 from torch import nn
 
+from pruning.errors import Refusal
 from pruning.methods.method import Choice, Method, Request
 from pruning.select import Selection, count_left
 from pruning.select_weights import conv_weights, keep_above, keep_largest, keep_per_layer
@@ -29,9 +30,9 @@ class MagnitudeOptions:
 
     def __post_init__(self) -> None:
         if self.level not in ("global", "layer"):
-            raise ValueError(f"magnitude: level {self.level!r} is unknown; choices: global, layer")
+            raise Refusal(f"magnitude: level {self.level!r} is unknown; choices: global, layer")
         if self.level == "layer" and not self.exact:
-            raise ValueError("magnitude: the released rule (`exact: false`) has one global threshold")
+            raise Refusal("magnitude: the released rule (`exact: false`) has one global threshold")
 
 
 def prune(model: nn.Module, request: Request) -> Choice:
@@ -42,7 +43,7 @@ def prune(model: nn.Module, request: Request) -> Choice:
     if options.level == "layer":
         return Choice(masks=keep_per_layer(scores, selection))
     if selection.layers:
-        raise ValueError("magnitude: ratios by layer need the option level 'layer'")
+        raise Refusal("magnitude: ratios by layer need the option level 'layer'")
     total, ratio = sum(score.numel() for score in scores.values()), selection.stage_ratios()[0]
     if not options.exact:
         return Choice(masks=keep_above(scores, int(total * ratio)))

@@ -6,6 +6,7 @@ from typing import Any, Literal, Protocol
 
 from torch import Tensor, nn
 
+from pruning.errors import Refusal
 from pruning.graph.members import Group
 from pruning.select import Selection, counts, eligible, select
 
@@ -126,7 +127,7 @@ def by_score(score: Score) -> Callable[[nn.Module, Request], Choice]:
 def needed_calibration(name: str, request: Request) -> Calibration:
     """The calibration of a request to the method `name`, which cannot do without; ValueError if there is none."""
     if request.calibration is None:
-        raise ValueError(
+        raise Refusal(
             f"{name} needs calibration data: a callable that runs batches through the model and returns the mean loss"
         )
     return request.calibration
@@ -135,5 +136,5 @@ def needed_calibration(name: str, request: Request) -> Calibration:
 def fixed_counts(name: str, groups: Sequence[Group], selection: Selection) -> dict[str, int]:
     """Channels to keep in each group, for the method `name` that cannot compare channels of different layers."""
     if selection.level != "layer":
-        raise ValueError(f"{name} takes each layer's share from the user: level 'layer', not {selection.level!r}")
+        raise Refusal(f"{name} takes each layer's share from the user: level 'layer', not {selection.level!r}")
     return counts(groups, selection)

@@ -26,6 +26,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from pruning.errors import Refusal
 from pruning.methods.method import Choice, Method, Request, fixed_counts, needed_calibration
 from pruning.reconstruct.kernels import Consumer, consumers_of, rewritten, write_slices, zeros_held
 from pruning.reconstruct.lars import lasso_support
@@ -47,13 +48,13 @@ class Options:
 
     def __post_init__(self) -> None:
         if self.positions_per_image < 1 or self.ridge < 0:
-            raise ValueError(
+            raise Refusal(
                 f"reconstruction: positions_per_image={self.positions_per_image} must be at least 1"
                 f" and ridge={self.ridge} not negative"
             )
         for pattern, ratio in self.select_inputs.items():
             if not 0 <= ratio < 1:
-                raise ValueError(f"reconstruction: select_inputs {pattern!r}: ratio {ratio} is outside 0 <= ratio < 1")
+                raise Refusal(f"reconstruction: select_inputs {pattern!r}: ratio {ratio} is outside 0 <= ratio < 1")
 
 
 @dataclass(frozen=True)
@@ -107,9 +108,9 @@ def lasso_channels(gram: np.ndarray, target: np.ndarray, n_keep: int) -> tuple[i
     """
     width = len(gram)
     if not 1 <= n_keep <= width:
-        raise ValueError(f"n_keep={n_keep} is outside 1..{width}")
+        raise Refusal(f"n_keep={n_keep} is outside 1..{width}")
     if not (np.isfinite(gram).all() and np.isfinite(target).all()):
-        raise ValueError("the responses to the calibration data are not finite")
+        raise Refusal("the responses to the calibration data are not finite")
     active, coefficients = lasso_support(gram, target, n_keep)
     left = np.abs(target - gram @ coefficients)  # the correlation with what is not explained yet
     others = sorted(set(range(width)) - set(active), key=lambda c: (-left[c], c))
@@ -135,7 +136,7 @@ def _input_tasks(model: nn.Module, request: Request, narrowed: set[str]) -> list
     for pattern in wanted:
         if not any(fnmatchcase(name, pattern) for name in readers):
             choices = ", ".join(sorted(readers)) or "none"
-            raise ValueError(f"reconstruction: select_inputs {pattern!r} matches no layer; layers: {choices}")
+            raise Refusal(f"reconstruction: select_inputs {pattern!r} matches no layer; layers: {choices}")
     tasks = []
     for name in sorted(readers):
         ratio = next((r for pattern, r in wanted.items() if fnmatchcase(name, pattern)), None)

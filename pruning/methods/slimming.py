@@ -23,6 +23,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from pruning.errors import Refusal
 from pruning.graph.members import Group
 from pruning.graph.norm_channels import beside_norms, eligible_units, keep_and_select, norm_channels, scaling_norms
 from pruning.methods.method import Choice, Effect, Method, Request
@@ -46,11 +47,11 @@ class SlimmingOptions:
 
     def __post_init__(self) -> None:
         if not self.s >= 0:
-            raise ValueError(f"s={self.s} must not be negative")
+            raise Refusal(f"s={self.s} must not be negative")
         if self.level not in ("global", "layer"):
-            raise ValueError(f"level={self.level!r} is unknown; known: global, layer")
+            raise Refusal(f"level={self.level!r} is unknown; known: global, layer")
         if self.level == "layer" and not self.exact:
-            raise ValueError("exact=False is the released rule for the whole network; it needs level 'global'")
+            raise Refusal("exact=False is the released rule for the whole network; it needs level 'global'")
 
 
 class SlimmingEffect(Effect):
@@ -61,7 +62,7 @@ class SlimmingEffect(Effect):
         self.s = options.s
         self.gammas = [norm.weight for norm in norms.values() if norm.weight.requires_grad]
         if not self.gammas:
-            raise ValueError(f"{type(model).__name__}: slimming has nothing to train, every BatchNorm scale is frozen")
+            raise Refusal(f"{type(model).__name__}: slimming has nothing to train, every BatchNorm scale is frozen")
 
     def after_backward(self) -> None:
         for gamma in self.gammas:

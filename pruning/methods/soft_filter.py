@@ -28,6 +28,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
+from pruning.errors import Refusal
 from pruning.graph.dataflow import trace_flow
 from pruning.graph.layers import ScatterOutputs, is_batch_norm
 from pruning.graph.members import Group
@@ -95,7 +96,7 @@ class SoftFilterEffect(Effect):
         self.n_keep = dict(n_keep)
         self.norms = {name: norm if zero_norm else None for name, norm in find_filters(model).items() if name in n_keep}
         if not self.norms:
-            raise ValueError(f"{type(model).__name__} has no convolution whose filters could be zeroed")
+            raise Refusal(f"{type(model).__name__} has no convolution whose filters could be zeroed")
         # gamma and beta as they were before the zeroing, until the first backward pass after it
         self._before: dict[str, Tensor] = {}
 
@@ -175,7 +176,7 @@ def _units(model: nn.Module, norms: Sequence[str], request: Request) -> list[Gro
 
 def _count(unit: Group, selection: Selection) -> int:
     if selection.level != "layer":
-        raise ValueError(f"soft_filter takes each layer's share from the user: level 'layer', not {selection.level!r}")
+        raise Refusal(f"soft_filter takes each layer's share from the user: level 'layer', not {selection.level!r}")
     return filters_to_keep(unit.width, ratio_of(unit, selection), selection.round_to)
 
 

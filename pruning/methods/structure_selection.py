@@ -30,6 +30,7 @@ import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule
 
+from pruning.errors import Refusal
 from pruning.graph.blocks import branch_end, residual_blocks
 from pruning.graph.dataflow import trace_flow
 from pruning.graph.members import Group
@@ -56,9 +57,9 @@ class StructureOptions:
 
     def __post_init__(self) -> None:
         if self.structures not in ("auto", "blocks", "channels"):
-            raise ValueError(f"structures={self.structures!r} is unknown; known: auto, blocks, channels")
+            raise Refusal(f"structures={self.structures!r} is unknown; known: auto, blocks, channels")
         if not self.strength >= 0 or not 0 <= self.momentum < 1:
-            raise ValueError(f"strength={self.strength} must not be negative, momentum={self.momentum} in 0..1")
+            raise Refusal(f"strength={self.strength} must not be negative, momentum={self.momentum} in 0..1")
 
 
 def soft_threshold(x: Tensor, threshold: float) -> Tensor:
@@ -165,7 +166,7 @@ def prune(model: nn.Module, request: Request) -> Choice:
 
 def _prune_blocks(model: nn.Module, request: Request) -> Choice:
     if len(request.selection.stage_ratios()) > 1 or request.selection.layers:
-        raise ValueError("structure_selection by blocks takes one ratio for the network, not one by stage or layer")
+        raise Refusal("structure_selection by blocks takes one ratio for the network, not one by stage or layer")
     blocks = residual_blocks(model)
     chosen = [g.name for g in eligible([Group(name, 1, (name,), ()) for name in blocks], request.selection)]
     scales = torch.tensor([branch_scale(model.get_submodule(branch_end(model, name))) for name in chosen])
@@ -176,7 +177,7 @@ def _prune_blocks(model: nn.Module, request: Request) -> Choice:
         kept = keep_indices(scales, n_keep) if n_keep else ()
         drop = [name for i, name in enumerate(chosen) if i not in kept]
     if len(drop) == len(blocks):
-        raise ValueError(f"no residual block of {len(blocks)} would keep its branch")
+        raise Refusal(f"no residual block of {len(blocks)} would keep its branch")
     return Choice(drop=tuple(drop))
 
 
@@ -199,11 +200,11 @@ def _prune_channels(model: nn.Module, request: Request) -> Choice:
 def _by_blocks(model: nn.Module, options: StructureOptions) -> bool:
     found = residual_blocks(model)
     if options.structures == "blocks" and not found:
-        raise ValueError(f"{type(model).__name__} has no residual block that can lose its branch; use 'channels'")
+        raise Refusal(f"{type(model).__name__} has no residual block that can lose its branch; use 'channels'")
     taken_apart = any(isinstance(module, GraphModule) for module in model.modules())
     unknown = options.structures == "auto" and not found and not taken_apart
     if unknown and scaling_norms(model) and trace_flow(model).sums:
-        raise ValueError(
+        raise Refusal(
             f"structure_selection: {type(model).__name__} has shortcuts, but no residual block of a class that can lose"
             " its branch, so structures 'auto' cannot mean blocks; say structures 'channels'"
         )
@@ -221,9 +222,9 @@ def _scaled_layers(model: nn.Module, per_channel: bool) -> list[str]:
         weight = dict(model.get_submodule(name).named_parameters(recurse=False)).get("weight")
         if weight is None or not weight.requires_grad:
             kind = type(model.get_submodule(name)).__name__
-            raise ValueError(f"structure_selection cannot train a scale in {name}: its {kind} has a constant weight")
+            raise Refusal(f"structure_selection cannot train a scale in {name}: its {kind} has a constant weight")
     if not names:
-        raise ValueError(f"{type(model).__name__} has no structure that a scale could remove")
+        raise Refusal(f"{type(model).__name__} has no structure that a scale could remove")
     return names
 
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from pruning.errors import Refusal
 from pruning.graph.members import Group
 from pruning.methods.method import Choice, Method, Request, fixed_counts, needed_calibration
 from pruning.reconstruct.kernels import Consumer, consumers_of, kernel_slices, rewritten, write_slices, zeros_held
@@ -37,7 +38,7 @@ class Options:
 
     def __post_init__(self) -> None:
         if self.positions_per_image < 1:
-            raise ValueError(f"thinet: positions_per_image={self.positions_per_image} must be at least 1")
+            raise Refusal(f"thinet: positions_per_image={self.positions_per_image} must be at least 1")
 
 
 def prune(model: nn.Module, request: Request) -> Choice:
@@ -73,9 +74,9 @@ def keep_greedily(gram: Tensor, n_keep: int) -> tuple[int, ...]:
     """
     width = len(gram)
     if not 1 <= n_keep <= width:
-        raise ValueError(f"n_keep={n_keep} is outside 1..{width}")
+        raise Refusal(f"n_keep={n_keep} is outside 1..{width}")
     if not torch.isfinite(gram).all():
-        raise ValueError("the responses to the calibration data are not finite")
+        raise Refusal("the responses to the calibration data are not finite")
     cost = gram.diagonal().clone()  # what removing c adds: G[c, c] + 2 sum_{t in T} G[c, t]
     alive = torch.ones(width, dtype=torch.bool)
     for _ in range(width - n_keep):

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from pruning.design.budget import read_budget
 from pruning.design.widths_and_masks import FLAT, Dense, design_widths, free_places
+from pruning.errors import Refusal
 from pruning.graph.norm_channels import NormChannels, keep_and_select
 from pruning.methods import random
 from pruning.methods.guided import channel_scores
@@ -32,7 +33,7 @@ class UniformOptions:
 
     def __post_init__(self) -> None:
         if self.criterion not in ("l1", "random"):
-            raise ValueError(f"uniform: criterion {self.criterion!r} is unknown; choices: l1, random")
+            raise Refusal(f"uniform: criterion {self.criterion!r} is unknown; choices: l1, random")
         if self.budget is not None:
             read_budget(self.budget, owner="uniform")
 
@@ -41,11 +42,11 @@ def prune(model: nn.Module, request: Request) -> Choice:
     """Channels of every place that a design may narrow, the same share each, to whole channels."""
     selection, options = request.selection, request.options
     if len(selection.stage_ratios()) > 1 or selection.layers or selection.level != "layer":
-        raise ValueError("uniform: one ratio for every layer; no ratio by stage, no `layers`, no level 'global'")
+        raise Refusal("uniform: one ratio for every layer; no ratio by stage, no `layers`, no level 'global'")
     places = free_places(model, request.groups, selection)
     if selection.round_to > 1:
         if options.budget is not None:
-            raise ValueError("uniform: a budget is met to single channels; leave out `round_to`")
+            raise Refusal("uniform: a budget is met to single channels; leave out `round_to`")
         widths = counts([place.unit for place in places], selection)
     else:
         goal = selection.stage_ratios()[0] if options.budget is None else read_budget(options.budget, owner="uniform")

@@ -12,6 +12,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from pruning.errors import Refusal
 from pruning.methods.method import Choice, Method, Request
 from pruning.seeds import random_stream
 from pruning.select_weights import conv_weights, keep_per_layer
@@ -25,13 +26,13 @@ class UniformWeightsOptions:
 
     def __post_init__(self) -> None:
         if self.remove not in ("random", "smallest"):
-            raise ValueError(f"uniform_weights: remove {self.remove!r} is unknown; choices: random, smallest")
+            raise Refusal(f"uniform_weights: remove {self.remove!r} is unknown; choices: random, smallest")
 
 
 def prune(model: nn.Module, request: Request) -> Choice:
     """Masks over the convolution weights of `model`; `ratio` is the fraction of weights removed."""
     if request.selection.layers:
-        raise ValueError("uniform_weights: one ratio for every layer; leave out `layers`")
+        raise Refusal("uniform_weights: one ratio for every layer; leave out `layers`")
     weights = conv_weights(model, request.selection)
     if request.options.remove == "smallest":
         scores = {name: weight.abs() for name, weight in weights.items()}

@@ -10,6 +10,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from pruning.errors import Refusal
+
 MOST_COLUMNS = 9216
 """Patch sums take C * K squared numbers: 340 MB here, and a 1024-channel 3x3 convolution fits."""
 
@@ -148,7 +150,7 @@ def ridge_solve(gram: Tensor, right: Tensor, penalty: float) -> Tensor:
     What is solved for is a *change*, so the penalty keeps weights that few samples speak of nearly as they were.
     """
     if not torch.isfinite(gram).all() or not torch.isfinite(right).all():
-        raise ValueError("the responses to the calibration data are not finite")
+        raise Refusal("the responses to the calibration data are not finite")
     mean = float(gram.diagonal().mean())
     if mean <= 0:
         return torch.zeros_like(right)

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pruning.errors import Refusal
 from pruning.graph.blocks import branch_end, is_residual_block
 from pruning.reconstruct.kernels import Consumer, kernel_slices
 from pruning.reconstruct.least_squares import Sums, make_sums
@@ -113,7 +114,7 @@ def _questions(
 
     def compare(seen: Pass) -> None:
         if not answers:
-            raise ValueError("the calibration must call the network it is given, not a part of it")
+            raise Refusal("the calibration must call the network it is given, not a part of it")
         places, wanted, wanted_shortcut = answers.popleft()
         output, shortcut = seen.answer(places)
         # Wanted is branch * scale + shortcut as in the original. What the shortcut lost is asked of the branch, divided

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pruning.errors import Refusal
 from pruning.graph.layers import SelectInputs
 from pruning.modes import evaluation_mode
 
@@ -82,10 +83,10 @@ def observe(model: nn.Module, calibration: Calibration, hooks: Mapping[str, Hook
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as error:
-            raise ValueError(f"the calibration data does not fit {type(model).__name__}: {error}") from error
+            raise Refusal(f"the calibration data does not fit {type(model).__name__}: {error}") from error
     missed = sorted(hooks.keys() - seen)
     if missed:
-        raise ValueError(f"the calibration ran no batch through {', '.join(missed)} of {type(model).__name__}")
+        raise Refusal(f"the calibration ran no batch through {', '.join(missed)} of {type(model).__name__}")
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 
 from detect.detector_model import DetectorModel
 from detect.settings import DetectorData, DetectorTraining
+from pruning.errors import Refusal
 from pruning.methods import get_method
 from training.options import Section, changed
 
@@ -39,11 +40,11 @@ class Detector(Section):
     @model_validator(mode="after")
     def _valid_changes(self) -> "Detector":
         if "iterations" in self.fine_tune:
-            raise ValueError("fine_tune.iterations: the iterations follow from fine_tune_share")
+            raise Refusal("fine_tune.iterations: the iterations follow from fine_tune_share")
         changed(self.train, self.fine_tune, "fine_tune")
         scratch = self.scratch_model().settings()
         if scratch["norm"] == "FrozenBN" or scratch["freeze_at"]:
-            raise ValueError("from_scratch: a network without pretraining needs a trainable norm and freeze_at: 0")
+            raise Refusal("from_scratch: a network without pretraining needs a trainable norm and freeze_at: 0")
         return self
 
     @model_validator(mode="after")
@@ -51,7 +52,7 @@ class Detector(Section):
         head = self.model.settings().get("head", "fpn")
         if self.prune_scope != "backbone" and head not in PRUNABLE_PYRAMIDS:
             why = "has no FPN" if head == "c4" else "has levels on its FPN that read the backbone"
-            raise ValueError(
+            raise Refusal(
                 f"prune_scope: {self.prune_scope} needs model.head: {' or '.join(PRUNABLE_PYRAMIDS)}; {head} {why}"
             )
         return self
@@ -74,7 +75,7 @@ class Detector(Section):
         """Iterations before and after pruning inside the detector; their sum is the budget."""
         after = max(1, round(self.train.iterations * self.fine_tune_share))
         if after >= self.train.iterations:
-            raise ValueError(f"train.iterations={self.train.iterations} cannot be split for pruning in the detector")
+            raise Refusal(f"train.iterations={self.train.iterations} cannot be split for pruning in the detector")
         return self.train.iterations - after, after
 
     def training(self, phase: Literal["train", "before_pruning", "fine_tune"]) -> DetectorTraining:
@@ -95,7 +96,7 @@ def check_augmentation(model: DetectorModel, train: DetectorTraining, where: str
         ("group_by_aspect", "DATALOADER.ASPECT_RATIO_GROUPING", train.group_by_aspect),
     ):
         if key in given and name in train.model_fields_set and given[key] != value:
-            raise ValueError(
+            raise Refusal(
                 f"{where}.{name}: {getattr(train, name)} and {key}={given[key]!r} differ; leave one of the two out"
             )
 
@@ -109,12 +110,12 @@ def stated_norm(model: Mapping[str, Any]) -> str:
 def check_pyramid(method: str, norm: str) -> None:
     """ValueError where `method` cannot prune an FPN with this normalisation, Detectron2's MODEL.FPN.NORM."""
     if norm not in _PYRAMID_NORMS:
-        raise ValueError(
+        raise Refusal(
             f"detector.prune_scope: backbone+fpn: an FPN with MODEL.FPN.NORM {norm!r} cannot be pruned;"
             f" choose from {', '.join(map(repr, _PYRAMID_NORMS))}"
         )
     if not norm and get_method(method).by_norms:
-        raise ValueError(
+        raise Refusal(
             f"detector.prune_scope: backbone+fpn: {method} ranks channels by the BatchNorm behind them and the FPN has"
             " none; set detector.model.overrides to {MODEL.FPN.NORM: BN}, or prune_scope: backbone"
         )

@@ -13,9 +13,10 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from pruning.errors import Refusal
 from study.config.schema import ClassifyConfig, DetectConfig, StudyConfig
+from training.misfits import sections_in, shown
 from training.options import Section
-from training.refusals import sections_in, shown
 from training.type_words import field_type, in_words
 
 WIDTH = 120
@@ -56,7 +57,7 @@ def keys_at(schema: str, part: str = "") -> list[Key]:
         near = get_close_matches(part, [key.path for key in keys], n=1)
         near = near or [key.path for key in keys if key.path.split(".")[-1] == part.split(".")[-1]]
         hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"--keys: there is no key {part!r}{hint}")
+        raise Refusal(f"--keys: there is no key {part!r}{hint}")
     return found
 
 

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from training.refusals import Refusal, refusals
+from training.misfits import Misfit, misfits
 from training.strict_yaml import ConfigError, parse_yaml, parse_yaml_file
 
 Schema = TypeVar("Schema", bound=BaseModel)
@@ -25,7 +25,7 @@ def load_config(schema: type[Schema], path: Path, overrides: Sequence[str] = ())
     try:
         return schema.model_validate(whole)
     except ValidationError as error:
-        found = refusals(error, schema, whole)
+        found = misfits(error, schema, whole)
         lines = [f"{_blamed(problem, schema, path, data, changes)}: {problem}" for problem in found]
         raise ConfigError("\n".join(lines)) from error
 
@@ -35,7 +35,7 @@ def validate(schema: type[Schema], data: Mapping[str, Any], *, source: str) -> S
     try:
         return schema.model_validate(data)
     except ValidationError as error:
-        raise ConfigError("\n".join(f"{source}: {problem}" for problem in refusals(error, schema, data))) from error
+        raise ConfigError("\n".join(f"{source}: {problem}" for problem in misfits(error, schema, data))) from error
 
 
 def source_of(path: Path, overrides: Sequence[str], *keys: str) -> str:
@@ -116,7 +116,7 @@ def _with(data: Mapping[str, Any], changes: Sequence[_Change]) -> dict[str, Any]
 
 
 def _blamed(
-    problem: Refusal, schema: type[BaseModel], path: Path, data: Mapping[str, Any], changes: Sequence[_Change]
+    problem: Misfit, schema: type[BaseModel], path: Path, data: Mapping[str, Any], changes: Sequence[_Change]
 ) -> str:
     """Where a problem comes from: the file if it has it alone, else the override that brings it to the file.
 
@@ -135,11 +135,11 @@ def _blamed(
     return f"overrides {', '.join(touching)}" if touching else str(path)
 
 
-def _problems(schema: type[BaseModel], data: Mapping[str, Any]) -> list[Refusal]:
+def _problems(schema: type[BaseModel], data: Mapping[str, Any]) -> list[Misfit]:
     try:
         schema.model_validate(data)
     except ValidationError as error:
-        return refusals(error, schema, data)
+        return misfits(error, schema, data)
     return []
 
 

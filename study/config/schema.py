@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from classify.regimes import REGIMES
+from pruning.errors import Refusal
 from pruning.targets import TARGETS
 from study.config.detector import Detector
 from study.config.load import merge
@@ -62,7 +63,7 @@ class StudyConfig(Section):
     def _target_fits(self) -> "StudyConfig":
         name = self.prune.target
         if name is not None and TARGETS[name].arch != self.classifier.arch:
-            raise ValueError(
+            raise Refusal(
                 f"prune.target {name!r} is a shape of {TARGETS[name].arch!r}, not of {self.classifier.arch!r}"
             )
         return self
@@ -72,12 +73,12 @@ class StudyConfig(Section):
         if self.guide is None:
             return self
         if self.prune.method != "guided" and not self.variants:
-            raise ValueError(f"guide: only method 'guided' follows patterns, not prune.method {self.prune.method!r}")
+            raise Refusal(f"guide: only method 'guided' follows patterns, not prune.method {self.prune.method!r}")
         if self.prune.options.get("patterns"):
-            raise ValueError("guide: the pattern comes from there or from prune.options.patterns, not from both")
+            raise Refusal("guide: the pattern comes from there or from prune.options.patterns, not from both")
         other = sorted({"arch", "options", "dataset"} & self.guide.classifier.keys())
         if self.classifier.weights is not None and other and "weights" not in self.guide.classifier:
-            raise ValueError(
+            raise Refusal(
                 f"guide.classifier: it changes {', '.join(other)}, but would start from {self.classifier.weights}, the"
                 " weights of the study's own network; set guide.classifier.weights: null to train it, or to its file"
             )
@@ -101,29 +102,29 @@ class StudyConfig(Section):
     @classmethod
     def _pipelines_are_distinct(cls, value: Any) -> Any:
         if isinstance(value, list) and len({str(name) for name in value}) != len(value):
-            raise ValueError(f"{value} repeat themselves")
+            raise Refusal(f"{value} repeat themselves")
         return _not_empty(value)
 
     @model_validator(mode="after")
     def _grid_has_values(self) -> "StudyConfig":
         for key, values in self.grid.items():
             if not values:
-                raise ValueError(f"grid.{key} has no value, so nothing would be run")
+                raise Refusal(f"grid.{key} has no value, so nothing would be run")
             if any(value in values[:k] for k, value in enumerate(values)):
-                raise ValueError(f"grid.{key}: the values {values} repeat themselves")
+                raise Refusal(f"grid.{key}: the values {values} repeat themselves")
         return self
 
     @field_validator("seeds")
     @classmethod
     def _distinct(cls, value: tuple[int, ...]) -> tuple[int, ...]:
         if len(set(value)) != len(value):
-            raise ValueError(f"{list(value)} repeat themselves")
+            raise Refusal(f"{list(value)} repeat themselves")
         return value
 
 
 def _not_empty(value: Any) -> Any:
     if isinstance(value, list | dict) and not value:
-        raise ValueError(f"{value} is empty; leave the key out or name at least one")
+        raise Refusal(f"{value} is empty; leave the key out or name at least one")
     return value
 
 

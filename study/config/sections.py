@@ -11,6 +11,7 @@ from pydantic import Field, field_validator, model_validator
 from classify.data import DATASETS, dataset_options, read_dataset_options
 from classify.data.augment import AUGMENTATIONS
 from classify.models import get_model
+from pruning.errors import Refusal
 from pruning.methods import METHODS
 from pruning.select import Selection
 from pruning.targets import TARGETS
@@ -84,7 +85,7 @@ class Normalization(Section):
     @model_validator(mode="after")
     def _of_the_same_channels(self) -> "Normalization":
         if len(self.mean) != len(self.std):
-            raise ValueError(f"mean has {len(self.mean)} channels, std {len(self.std)}")
+            raise Refusal(f"mean has {len(self.mean)} channels, std {len(self.std)}")
         return self
 
 
@@ -128,13 +129,13 @@ class Classifier(Section):
     @model_validator(mode="after")
     def _valid_changes(self) -> "Classifier":
         if "epochs" in self.scratch:
-            raise ValueError("scratch.epochs: the budget of scratch_e and scratch_b follows from train.epochs")
+            raise Refusal("scratch.epochs: the budget of scratch_e and scratch_b follows from train.epochs")
         for name in ("fine_tune", "scratch"):
             self.training(name)
         if self.weights is not None and self.rewind:
-            raise ValueError("rewind: weights that are given have no early iterations to go back to; leave out one")
+            raise Refusal("rewind: weights that are given have no early iterations to go back to; leave out one")
         if self.replace_head and self.weights is None:
-            raise ValueError("replace_head: there is no file of weights whose head it could replace; give weights too")
+            raise Refusal("replace_head: there is no file of weights whose head it could replace; give weights too")
         return self
 
     def training(self, regime: Literal["train", "fine_tune", "scratch"]) -> ClassifierTraining:
@@ -175,9 +176,7 @@ class Pruning(Section):
         if self.target is not None:
             fixed = {"ratio", "level", "scope", "skip", "layers", "round_to"} & self.model_fields_set
             if fixed:
-                raise ValueError(
-                    f"target {self.target!r} already says what is removed; drop {', '.join(sorted(fixed))}"
-                )
+                raise Refusal(f"target {self.target!r} already says what is removed; drop {', '.join(sorted(fixed))}")
         self.selection()
         return self
 

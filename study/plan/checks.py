@@ -7,6 +7,7 @@ from tempfile import TemporaryFile
 from typing import Any
 
 from detect.data.open import open_detection
+from pruning.errors import Refusal
 from study.config.sections import Machine
 from study.stages.stage import Stage, device_of
 from training.device import Precision, settle
@@ -20,7 +21,7 @@ def check_writable(runs: Path) -> None:
         with TemporaryFile(dir=runs):
             pass
     except OSError as error:
-        raise ValueError(f"{runs}: cannot write run directories there: {error.strerror or error}") from error
+        raise Refusal(f"{runs}: cannot write run directories there: {error.strerror or error}") from error
 
 
 def check_precision(machine: Machine) -> None:
@@ -34,7 +35,7 @@ def settle_on(precision: str, device: str) -> Precision:
     try:
         return settle(precision, device)
     except ValueError as error:
-        raise ValueError(f"machine.{error}") from error
+        raise Refusal(f"machine.{error}") from error
 
 
 def device_type(machine: Machine) -> str:

@@ -11,10 +11,10 @@ from classify.data import DataInfo
 from classify.models.blank import rebuild_blank
 from detect.data.open import open_detection
 from pruning.cost import count_macs, count_params, masked_costs
+from pruning.cut import make_plan
 from pruning.graph.members import Group
 from pruning.methods import Choice, Request, get_method
 from pruning.plan import PruningPlan
-from pruning.prune import make_plan
 from pruning.select import counts, eligible
 from pruning.select_weights import conv_weights
 from pruning.surgery import apply

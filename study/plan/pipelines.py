@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
+from pruning.errors import Refusal
 from study.config.load import merge, set_key, validate
 from study.config.schema import StudyConfig
 from study.plan.steps import STEPS, StageBuilder
@@ -92,7 +93,7 @@ def chains(config: StudyConfig) -> dict[str, list[tuple[str, dict[str, Any]]]]:
         unknown = [name for name in config.pipelines if name not in named]
         if unknown:
             of = "" if config.detector else " of a study without `detector`"
-            raise ValueError(f"pipelines: unknown pipeline {unknown[0]!r}{of}; known: {', '.join(named)}")
+            raise Refusal(f"pipelines: unknown pipeline {unknown[0]!r}{of}; known: {', '.join(named)}")
         wanted = {name: named[name] for name in config.pipelines}
     return {name: [_step(name, s) for s in chain] for name, chain in wanted.items()}
 
@@ -139,7 +140,7 @@ def _without(field: str, route: Route) -> Route:
 def _step(pipeline: str, step: Any) -> tuple[str, dict[str, Any]]:
     name, changes = (step, {}) if isinstance(step, str) else next(iter(step.items()), ("", {}))
     if name not in STEPS or (not isinstance(step, str) and len(step) != 1):
-        raise ValueError(f"pipelines.{pipeline}: {step!r} is not a step; known: {', '.join(STEPS)}")
+        raise Refusal(f"pipelines.{pipeline}: {step!r} is not a step; known: {', '.join(STEPS)}")
     return name, changes
 
 
@@ -184,7 +185,7 @@ def _route(
         try:
             last = STEPS[step](builder, last, changes)
         except ValueError as error:
-            raise ValueError(f"pipelines.{name}: {step}: {error}") from error
+            raise Refusal(f"pipelines.{name}: {step}: {error}") from error
         steps.append((step, last))
     _check_end(name, last, config)
     # a chain of detectors is scored by a stage of its own; a classifier's training and a pruning score themselves
@@ -197,9 +198,9 @@ def _check_end(name: str, last: Stage | None, config: StudyConfig) -> None:
     """ValueError unless the chain ends with something that a score can be read of."""
     found = last.kind if last else "nothing"
     if config.detector and found != "train_detector":
-        raise ValueError(f"pipelines.{name}: a chain ends with a trained detector, this one with {found}")
+        raise Refusal(f"pipelines.{name}: a chain ends with a trained detector, this one with {found}")
     if not config.detector and (found not in ("train_classifier", "prune") or (last and not _trained(last))):
-        raise ValueError(f"pipelines.{name}: a chain ends with a trained classifier, this one with {found}")
+        raise Refusal(f"pipelines.{name}: a chain ends with a trained classifier, this one with {found}")
 
 
 def _trained(stage: Stage) -> bool:

@@ -13,11 +13,12 @@ from torch import nn
 from classify.batch_norms import check_smallest_batch
 from classify.models.blank import rebuild_blank
 from pruning.achieved import achieved
+from pruning.cut import make_plan
 from pruning.design.pattern import average
 from pruning.design.widths_and_masks import Dense, pattern_of
+from pruning.errors import Refusal
 from pruning.graph.members import Group
 from pruning.methods import Choice, Request, get_method
-from pruning.prune import make_plan
 from pruning.select import counts, eligible
 from study.plan.estimate import Budget
 from study.stages.network import (
@@ -68,7 +69,7 @@ class Rehearsal:
         info, train = self.budget._data(stage), settings["train"]
         if train["batch_size"] > info.n_train:
             key = {"base": "train", "fine_tune": "fine_tune"}.get(settings["regime"], "scratch")
-            raise ValueError(
+            raise Refusal(
                 f"classifier.{key}.batch_size={train['batch_size']} is larger than the training set of {info.n_train}"
                 " images"
             )
@@ -106,7 +107,7 @@ def _choice(name: str, model: nn.Module, request: Request) -> Choice:
     if method.needs == "nothing":
         return method.prune(model, request)
     if request.selection.level != "layer":
-        raise ValueError(f"{name} takes each layer's share from the user: level 'layer', not 'global'")
+        raise Refusal(f"{name} takes each layer's share from the user: level 'layer', not 'global'")
     wanted = counts(eligible(request.groups, request.selection), request.selection)
     return Choice({group: tuple(range(n)) for group, n in wanted.items()})
 

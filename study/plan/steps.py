@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from classify.models import in_channels
 from classify.regimes import get_regime
+from pruning.errors import Refusal
 from pruning.methods import get_method
 from study.config.detector import Detector, check_pyramid, stated_norm
 from study.config.schema import Guide
@@ -108,10 +109,10 @@ class StageBuilder:
         section = "fine_tune" if regime == "fine_tune" else "scratch"
         wanted = get_regime(regime)
         if wanted.init != "random" and starts_dense(stage):
-            raise ValueError("comes after a network that was trained and pruned, here its shape alone is known")
+            raise Refusal("comes after a network that was trained and pruned, here its shape alone is known")
         given = self.config.classifier.weights or any("weights" in s.settings for s in stage.with_ancestors())
         if wanted.init == "original" and given:
-            raise ValueError("weights that are given have no beginning to go back to; leave out classifier.weights")
+            raise Refusal("weights that are given have no beginning to go back to; leave out classifier.weights")
         settings = self._classifier(regime, section, changes)
         if wanted.plus_fine_tuning:
             settings["fine_tune_epochs"] = self.config.classifier.training("fine_tune").epochs
@@ -143,7 +144,7 @@ class StageBuilder:
         stage = _expect(parent, "train_detector")
         settings = {**self._pruning(changes), **self._detector().scope_settings()}
         if is_structural(settings["target"]):
-            raise ValueError(f"target {settings['target']!r} is a shape of a classifier; prune it before the transfer")
+            raise Refusal(f"target {settings['target']!r} is a shape of a classifier; prune it before the transfer")
         if "scope" in settings:
             check_pyramid(settings["method"], stated_norm(stage.settings["model"]))
         return self.stage("prune_detector", settings, stage)
@@ -175,7 +176,7 @@ class StageBuilder:
         """ValueError where trained weights would be cut by a design that only a network from scratch is made by."""
         prune = self.config.prune
         if self.config.guide is not None and prune.method == "guided" and not prune.options.get("patterns"):
-            raise ValueError(
+            raise Refusal(
                 "a design after the networks of `guide` is for networks from scratch (scratch_e, scratch_b,"
                 " scratch_b_fair); to cut trained weights by a design, name its file in prune.options.patterns"
             )
@@ -207,7 +208,7 @@ class StageBuilder:
 
     def _detector(self) -> Detector:
         if self.config.detector is None:
-            raise ValueError("there is no `detector` section in this config")
+            raise Refusal("there is no `detector` section in this config")
         return self.config.detector
 
     def _detection(self) -> dict[str, Any]:
@@ -233,7 +234,7 @@ def _expect(stage: Stage | None, kind: str | None) -> Any:
     """The stage before, if it is of the kind that the step works on."""
     found = stage.kind if stage else None
     if found != kind:
-        raise ValueError(f"comes after {kind or 'nothing'}, here it comes after {found or 'nothing'}")
+        raise Refusal(f"comes after {kind or 'nothing'}, here it comes after {found or 'nothing'}")
     return stage
 
 
@@ -242,7 +243,7 @@ def _check_colour(stage: Stage) -> None:
     settings = next(s.settings for s in reversed(stage.with_ancestors()) if "arch" in s.settings)
     channels = in_channels(settings["arch"], settings["arch_options"])
     if channels != 3:
-        raise ValueError(f"detectors read RGB images, classifier.arch {settings['arch']!r} reads {channels} channel(s)")
+        raise Refusal(f"detectors read RGB images, classifier.arch {settings['arch']!r} reads {channels} channel(s)")
 
 
 def _checked(changes: Mapping[str, Any], section: Any) -> Mapping[str, Any]:

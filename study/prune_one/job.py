@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from classify.calibration import ImageSource
+from pruning.errors import Refusal
 from pruning.targets import Target, get_target
 from study.config.load import parse_value
 
@@ -36,16 +37,16 @@ class PruneJob:
 
     def __post_init__(self) -> None:
         if (self.target is None) == (self.method is None):
-            raise ValueError("give either --target, or --method with --ratio (--list names both)")
+            raise Refusal("give either --target, or --method with --ratio (--list names both)")
         if self.target is not None and (self.selection or self.options):
             given = ", ".join([*self.selection, *(f"option {name}" for name in self.options)])
-            raise ValueError(f"target {self.target!r} already says what is removed; leave out {given}")
+            raise Refusal(f"target {self.target!r} already says what is removed; leave out {given}")
         if self.base_epochs is not None and self.base_epochs < 1:
-            raise ValueError(f"--base-epochs {self.base_epochs} must be at least 1")
+            raise Refusal(f"--base-epochs {self.base_epochs} must be at least 1")
         if self.cap is not None and not self.cap >= 1:
-            raise ValueError(f"--cap {self.cap} must be at least 1")
+            raise Refusal(f"--cap {self.cap} must be at least 1")
         if self.num_classes is not None and self.num_classes < 1:
-            raise ValueError(f"--num-classes {self.num_classes} must be at least 1")
+            raise Refusal(f"--num-classes {self.num_classes} must be at least 1")
 
     def published(self) -> Target | None:
         """The target, which must be of the architecture asked for, if one is."""
@@ -53,7 +54,7 @@ class PruneJob:
             return None
         target = get_target(self.target)
         if self.arch not in (None, target.arch):
-            raise ValueError(f"target {self.target!r} is made from {target.arch}, not from {self.arch}")
+            raise Refusal(f"target {self.target!r} is made from {target.arch}, not from {self.arch}")
         return target
 
 
@@ -64,7 +65,7 @@ def job_from_words(words: Mapping[str, Any]) -> PruneJob:
     """The job that the words of a command line ask for; `words` has only those that were given."""
     given = {name: word for name, word in words.items() if name not in ("list", "debug")}
     if "out" not in given:
-        raise ValueError("--out DIR is needed, the folder to write into")
+        raise Refusal("--out DIR is needed, the folder to write into")
     selection = {key: given.pop(key) for key in _SELECTION if key in given}
     if "ratio" in selection:
         selection["ratio"] = selection["ratio"][0] if len(selection["ratio"]) == 1 else tuple(selection["ratio"])
@@ -79,7 +80,7 @@ def job_from_words(words: Mapping[str, Any]) -> PruneJob:
         count = {"n_images": given.pop("data_images")} if "data_images" in given else {}
         given["data"] = ImageSource(given["data"], data_options, **count)
     elif data_options or "data_images" in given:
-        raise ValueError("--data-options and --data-images need --data")
+        raise Refusal("--data-options and --data-images need --data")
     return PruneJob(**given, arch_options=arch_options, options=options, selection=selection)
 
 
@@ -89,9 +90,9 @@ def read_pairs(owner: str, pairs: Sequence[str]) -> dict[str, Any]:
     for pair in pairs:
         key, equals, text = pair.partition("=")
         if not key or not equals:
-            raise ValueError(f"{owner} {pair!r} is not of the form key=value")
+            raise Refusal(f"{owner} {pair!r} is not of the form key=value")
         if key in found:
-            raise ValueError(f"{owner} names {key!r} twice")
+            raise Refusal(f"{owner} names {key!r} twice")
         found[key] = parse_value(text, source=f"{owner} {pair!r}")
     return found
 
@@ -106,8 +107,8 @@ def _read_layers(words: Sequence[str]) -> dict[str, float]:
         except ValueError:
             layer = ""
         if not layer or not equals:
-            raise ValueError(f"--layer {word!r} is not of the form layer=ratio, such as 'layer2.*=0.3'")
+            raise Refusal(f"--layer {word!r} is not of the form layer=ratio, such as 'layer2.*=0.3'")
         if layer in ratios:
-            raise ValueError(f"--layer names {layer!r} twice")
+            raise Refusal(f"--layer names {layer!r} twice")
         ratios[layer] = ratio
     return ratios

@@ -12,12 +12,13 @@ from classify.models import arch, build, channel_groups, example_input, get_mode
 from classify.weights_file import load_weights, read_given_weights
 from pruning.achieved import INSTEAD_OF_RATIO
 from pruning.cost import count_macs, count_params, masked_costs
+from pruning.cut import Pruned, prune
 from pruning.design.pattern import Pattern
 from pruning.design.widths_and_masks import Dense, pattern_of
+from pruning.errors import Refusal
 from pruning.graph.members import Group
 from pruning.masks import Masks
 from pruning.methods import Calibration, get_method
-from pruning.prune import Pruned, prune
 from pruning.select import Selection
 from pruning.targets import Target, prune_to_shape, scratch_b_epochs
 from study.prune_one.chart import draw_channels, panels
@@ -79,7 +80,7 @@ def _dense_network(job: PruneJob, target: Target | None) -> _Dense:
     """The network to prune: random weights drawn by the seed, or the user's."""
     name = target.arch if target else job.arch
     if name is None:
-        raise ValueError("--method needs --arch, the network to prune (--list names all)")
+        raise Refusal("--method needs --arch, the network to prune (--list names all)")
     options = {**(target.options if target else {}), **job.arch_options}
     small_images = get_model(name).input_size <= _LARGEST_SMALL_INPUT
     num_classes = job.num_classes or (10 if small_images else 1000)
@@ -92,7 +93,7 @@ def _dense_network(job: PruneJob, target: Target | None) -> _Dense:
         except ValueError as error:
             built = f"{name} with {num_classes} classes" + (f" and {options}" if options else "")
             hint = _only_projection_biases(model, given.tensors) or "see --num-classes and --arch-options"
-            raise ValueError(f"{error} (built: {built}; {hint})") from error
+            raise Refusal(f"{error} (built: {built}; {hint})") from error
     unstructured = job.method is not None and get_method(job.method).unstructured(_options(job))
     groups = [] if unstructured else channel_groups(name, model.eval(), trace_input(name, options))
     notes = () if given is None else given.notes
@@ -144,7 +145,7 @@ def _selection(job: PruneJob) -> Selection:
     if "ratio" in job.selection:
         return Selection(**job.selection)
     if "layers" not in job.selection and not any(name in job.options for name in INSTEAD_OF_RATIO):
-        raise ValueError(f"method {job.method!r} needs --ratio, the fraction to remove, or --layer, ratios by layer")
+        raise Refusal(f"method {job.method!r} needs --ratio, the fraction to remove, or --layer, ratios by layer")
     return Selection(**{**job.selection, "ratio": 0.0})
 
 
@@ -154,7 +155,7 @@ def _calibration(job: PruneJob, dense: _Dense) -> Calibration | None:
     if needs == "nothing":
         return None
     if job.data is None:
-        raise ValueError(f"method {job.method!r} looks at {needs}, which needs --data, a data set or a folder")
+        raise Refusal(f"method {job.method!r} looks at {needs}, which needs --data, a data set or a folder")
     data = job.data.open(image_size=dense.example.shape[-1], seed=job.seed)
     check_fit(dense.model, dense.example, dense.num_classes, data)
     wanted = _normalization(job, dense)

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 from scipy.special import stdtrit
 
+from pruning.errors import Refusal
+
 CONFIDENCE = 0.95
 
 
@@ -45,7 +47,7 @@ def is_number(value: object) -> bool:
 def t_quantile(n: int) -> float:
     """Two-sided 95 % quantile of Student's t with n - 1 degrees of freedom: 12.7 at n = 2, 4.30 at n = 3."""
     if n < 2:
-        raise ValueError(f"n={n}: an interval needs at least 2 paired values")
+        raise Refusal(f"n={n}: an interval needs at least 2 paired values")
     return float(stdtrit(n - 1, (1 + CONFIDENCE) / 2))
 
 

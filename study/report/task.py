@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from pruning.errors import Refusal
 from study.report.claims.statements import CLASSIFICATION_STATEMENTS, DETECTION_STATEMENTS, Statement
 
 DENSE = "unpruned"
@@ -75,9 +76,7 @@ class Task:
         return next(cost for cost in self.costs if cost.key == key)
 
 
-_REMOVED = (
-    Measure("removed_of_asked_percent", "last pruning removed, of what was asked (%)"),
-)
+_REMOVED = (Measure("removed_of_asked_percent", "last pruning removed, of what was asked (%)"),)
 _TRAINING = (Cost("train_macs", "training MACs"), Cost("seconds", "time", "seconds", relative=False))
 _LATENCY = Cost("latency_ms", "latency", "milliseconds", relative=False)
 
@@ -186,5 +185,5 @@ def task_of(comparison: Mapping[str, Any]) -> Task:
     """The task that a comparison names, detection where it names none; ValueError lists the known ones."""
     name = comparison.get("task", DETECTION.name)
     if name not in TASKS:
-        raise ValueError(f"unknown task {name!r} in a comparison; known: {', '.join(TASKS)}")
+        raise Refusal(f"unknown task {name!r} in a comparison; known: {', '.join(TASKS)}")
     return TASKS[name]

@@ -6,6 +6,7 @@ from pathlib import Path
 import yaml
 from filelock import FileLock, Timeout
 
+from pruning.errors import Refusal
 from study.plan.pipelines import all_stages
 from study.run.study import STUDY_FILE, load_written_study
 from study.run.watch import RunInfo, is_locked, list_runs, run_folders
@@ -55,7 +56,7 @@ def unused_runs(runs: Path) -> list[RunInfo]:
         try:
             _, _, routes = load_written_study(file.parent)
         except ValueError as error:
-            raise ValueError(f"{file}: what this study needs cannot be told, so nothing is removed: {error}") from error
+            raise Refusal(f"{file}: what this study needs cannot be told, so nothing is removed: {error}") from error
         needed |= {stage.id for stage in all_stages(routes)}
     return [info for info in list_runs(runs) if info.id not in needed]
 

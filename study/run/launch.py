@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pruning.errors import Failure, Refusal
 from study.stages.store import RunDir
 from training.stopping import Stopped, stop_on_signals
 
@@ -39,7 +40,7 @@ def add_keys(parser: argparse.ArgumentParser, schema: str) -> None:
 
             try:
                 print(in_lines(keys_at(schema, values)))
-            except ValueError as error:
+            except Refusal as error:
                 parser.exit(2, f"error: {error}\n")
             parser.exit()
 
@@ -70,13 +71,18 @@ def command(
 
 
 def launch(work: Callable[[], int], *, debug: bool = False) -> int:
-    """Run a launcher's work; expected failures become one sentence and a non-zero exit code, unless `debug`."""
+    """Run a launcher's work; what is meant for the user becomes one sentence and a non-zero exit code, unless `debug`.
+
+    Anything else is a fault of the program and keeps its traceback. Errors of the system that name a file (it is not
+    there, may not be read, the disk is full) are meant for the user too.
+    """
     warnings.filterwarnings("ignore", category=FutureWarning)  # of libraries, about themselves
     try:
         with stop_on_signals():
             return work()
-    except (ValueError, RuntimeError, OSError) as error:
-        if debug:
+    except (Refusal, Failure, OSError) as error:
+        unnamed = isinstance(error, OSError) and not isinstance(error, Failure) and error.filename is None
+        if debug or unnamed:
             raise
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 import torch
 
 from classify.regimes import get_regime
+from pruning.errors import Refusal
 from study.config.detector import Detector
 from study.config.load import load_config
 from study.config.schema import ClassifyConfig, DetectConfig
@@ -101,7 +102,7 @@ def train_classifier_alone(
         need = (
             "starts from nothing; leave out --pruned" if pruned else "starts from a pruned network; give --pruned RUN"
         )
-        raise ValueError(f"{path}: regime {config.regime!r} {need}")
+        raise Refusal(f"{path}: regime {config.regime!r} {need}")
     if pruned:
         parent = _parent(pruned, runs)
         stage = builder.train_pruned(config.regime, parent, {})
@@ -118,13 +119,13 @@ def _check_input(classifier: Classifier, pruned: Stage, stage: Stage, runs: Path
     origins = [s.settings["weights"]["sha256"] for s in pruned.with_ancestors() if "weights" in s.settings]
     given, inherits = classifier.weights, get_regime(stage.settings["regime"]).init == "inherited"
     if given is not None and inherits and file_digest(given) not in origins:
-        raise ValueError(
+        raise Refusal(
             f"classifier.weights {given}: {pruned.id} was not pruned from these weights, and this training goes on from"
             " its own; leave the key out"
         )
     found, network = stage.settings.get("normalization"), Network.load(pruned.run(runs))
     if found is not None and (tuple(found["mean"]), tuple(found["std"])) != (network.mean, network.std):
-        raise ValueError(
+        raise Refusal(
             f"the normalisation {found['source']} (mean {found['mean']}, std {found['std']}) is not that of {pruned.id}"
             f" (mean {list(network.mean)}, std {list(network.std)}), which a pruned network keeps; set"
             " classifier.normalization to these"
@@ -134,7 +135,7 @@ def _check_input(classifier: Classifier, pruned: Stage, stage: Stage, runs: Path
 def train_detector_alone(path: Path, overrides: list[str], *, backbone: Path, runs: Path) -> tuple[Path, Outcome]:
     """Train and evaluate a detector around the network in run directory `backbone`."""
     if launched_processes() > 1:
-        raise ValueError("torchrun starts a classifier's processes; a detector's are started by --num-gpus")
+        raise Refusal("torchrun starts a classifier's processes; a detector's are started by --num-gpus")
     config, stages = _detector_stages(path, overrides, backbone, runs)
     return _run(stages, runs, config.machine, path)
 
@@ -178,7 +179,7 @@ def _detector_stages(path: Path, overrides: list[str], backbone: Path, runs: Pat
     builder = StageBuilder(sections, config.seed, contents=Contents(runs, fetch=True))
     parent = _parent(backbone, runs)
     if config.init == "inherited" and parent.kind == "prune" and not parent.parents:
-        raise ValueError(f"{backbone}: this network was never trained; use init: random")
+        raise Refusal(f"{backbone}: this network was never trained; use init: random")
     phase = "from_scratch" if config.init == "random" else "train"
     trained = builder.detect(parent, {}, phase, parent.kind)
     return config, [trained, builder.evaluate(trained)]
@@ -189,7 +190,7 @@ def _parent(run: Path, runs: Path) -> Stage:
     stage = load_stage(run)
     folder = run.resolve().parents[1]
     if folder != runs.resolve():
-        raise ValueError(f"{run} is not in the folder of runs {runs}; set --runs to {folder}")
+        raise Refusal(f"{run} is not in the folder of runs {runs}; set --runs to {folder}")
     return stage
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 from filelock import FileLock, Timeout
 
+from pruning.errors import Failure, Refusal
 from study.stages.contents import check_unchanged
 from study.stages.progress import Recorder
 from study.stages.provenance import environment
@@ -26,7 +27,7 @@ _log = logging.getLogger(__name__)
 _STORAGE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
 
 
-class StorageError(OSError):
+class StorageError(Failure, OSError):
     """Results cannot be written: no stage can go on. What is on the disk is whole."""
 
 
@@ -131,8 +132,11 @@ def _logged(run: RunDir) -> Iterator[None]:
 
 
 def sentence(error: BaseException) -> str:
-    """An error in one line."""
-    return " ".join(str(error).split()) or type(error).__name__
+    """An error in one line; with its type where it is not meant for the user, and log.txt has its traceback."""
+    text = " ".join(str(error).split())
+    if isinstance(error, Refusal | Failure | OSError | Stopped):
+        return text
+    return f"{type(error).__name__}: {text} (the traceback is in log.txt)" if text else type(error).__name__
 
 
 def _yaml(data: Any) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from pruning.errors import Refusal
 from study.config.load import load_config, source_of
 from study.config.schema import StudyConfig
 from study.plan.checks import check_detection_data, check_writable
@@ -121,7 +122,7 @@ def report_again(out: Path) -> Path:
 def load_written_study(out: Path) -> tuple[StudyConfig, str, list[Route]]:
     """The config of a study's directory, the file it came from, and its routes; ValueError if it is none."""
     if not (out / STUDY_FILE).is_file():
-        raise ValueError(f"{out}: not the directory of a study (it has no {STUDY_FILE})")
+        raise Refusal(f"{out}: not the directory of a study (it has no {STUDY_FILE})")
     data = read_json(out / STUDY_FILE)
     config = StudyConfig.model_validate(data["config"])
     contents = Contents(out.parent, known=data.get("contents", {}))  # as it was: the files may be gone

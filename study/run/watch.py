@@ -12,6 +12,7 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
+from pruning.errors import Refusal
 from study.report.units import size_in_words, time_in_words
 from study.run.monitor import progress_cells
 from study.run.study import STUDY_FILE
@@ -41,7 +42,7 @@ def list_runs(runs: Path) -> list[RunInfo]:
 def run_folders(runs: Path) -> Iterator[Path]:
     """`<kind>-<hash>/seed<k>` below `runs`, in order of their names; ValueError if there is no such folder."""
     if not runs.is_dir():
-        raise ValueError(f"{runs}: there is no such folder of runs")
+        raise Refusal(f"{runs}: there is no such folder of runs")
     for folder in sorted(runs.glob("*-*/seed*")):
         if folder.is_dir() and folder.parent.name.rpartition("-")[0] in KINDS:
             yield folder
@@ -110,7 +111,7 @@ def check_begun(study: RunDir) -> None:
     runs = study.path.parent
     if not (study.path / STUDY_FILE).is_file() and not is_locked(study.at_work):
         there = sorted(file.parent.name for file in runs.glob(f"*/{STUDY_FILE}"))
-        raise ValueError(
+        raise Refusal(
             f"{study.path}: no study of this name has begun there; studies in {runs}: {', '.join(there) or 'none'}"
         )
 

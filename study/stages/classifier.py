@@ -13,6 +13,7 @@ from classify.models import get_model
 from classify.regimes import get_regime
 from classify.step import TrainSettings
 from classify.train import TrainOutcome, train_classifier
+from pruning.errors import Refusal
 from pruning.masked_training import HoldMasks, reinitialise_surviving, widen_surviving
 from pruning.methods import Effect, get_method
 from pruning.methods.lottery import rewound_filters
@@ -98,7 +99,7 @@ def dense_training(stage: Stage) -> Stage:
     while stage.parents:
         stage = stage.parents[0]
     if stage.kind != "train_classifier":
-        raise ValueError(f"{stage.id} is no training, so there are no weights to rewind to")
+        raise Refusal(f"{stage.id} is no training, so there are no weights to rewind to")
     return stage
 
 

@@ -14,6 +14,7 @@ from classify.data import data_pieces
 from classify.data.content import Piece
 from detect.data.open import annotations_now, detection_data, open_detection
 from detect.settings import DetectorData
+from pruning.errors import Refusal
 from study.config.sections import ClassifierData, Machine
 from study.stages.content_sums import FOLDER, ContentSums, alone
 from study.stages.data import with_paths
@@ -89,13 +90,13 @@ class Contents:
             return {**found, "images": {s: _images(found, s, root, self.runs) for s in ("train", "test")}}
         except ValueError as error:
             prefix = "" if str(error).startswith("detector.dataset") else "detector.dataset: "
-            raise ValueError(f"{prefix}{error}") from error
+            raise Refusal(f"{prefix}{error}") from error
 
 
 def check_there(stages: Sequence[Stage]) -> None:
     """ValueError, in one sentence, if a data set that the stages are to be trained on is not there."""
     for why in absences(stages):
-        raise ValueError(why)
+        raise Refusal(why)
 
 
 def absences(stages: Sequence[Stage]) -> Iterator[str]:
@@ -140,7 +141,7 @@ def _files(*settings: Any) -> Iterator[Mapping[str, Any]]:
 
 def _same(what: str, before: object, now: object) -> None:
     if before != now:
-        raise ValueError(
+        raise Refusal(
             f"{what}: the content has changed since this run was named after it; start again: what depends on it is"
             " made anew, and nothing is mixed"
         )
@@ -175,4 +176,4 @@ def _given(path: Path, key: str) -> dict[str, Any]:
     try:
         return {"sha256": file_digest(path), "paths": {"file": str(path)}}
     except ValueError as error:
-        raise ValueError(f"{key}: {error}") from error
+        raise Refusal(f"{key}: {error}") from error

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from classify.data import DataInfo, Splits, known_info, open_splits
+from pruning.errors import Refusal
 from study.config.sections import Machine
 from training.files import canonical
 
@@ -20,7 +21,7 @@ def with_paths(data: Mapping[str, Any]) -> dict[str, Any]:
 def open_classification(data: Mapping[str, Any], machine: Machine) -> Splits:
     """All splits of a data set as `Contents` gives it; kept for the next stage. ValueError if it is not there."""
     if data.get("content", "") is None:
-        raise ValueError(data["paths"]["why"])
+        raise Refusal(data["paths"]["why"])
     return _load(canonical(with_paths(data)), machine.data_root, machine.workers)
 
 

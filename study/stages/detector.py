@@ -21,6 +21,7 @@ from detect.pyramid import join, narrow_pyramid, pyramid_groups
 from detect.settings import TrainSettings
 from detect.single_level import masked_parts
 from detect.train import scaled_to_processes, train_detector
+from pruning.errors import Refusal
 from pruning.graph.members import Group
 from pruning.masked_training import HoldMasks
 from pruning.masks import Masks
@@ -118,7 +119,7 @@ def run_prune_detector(context: Context) -> dict[str, Any]:
     stage, settings = context.stage, context.stage.settings
     parent = stage.parents[0]
     if is_structural(settings["target"]):
-        raise ValueError(f"target {settings['target']!r} is a shape of a classifier; prune it before the transfer")
+        raise Refusal(f"target {settings['target']!r} is a shape of a classifier; prune it before the transfer")
     dataset = open_detection(parent.settings["data"], "train", context.data)
     network, detector, cfg = load_detector(parent, context.runs, len(class_names(dataset)), device=context.device)
     if "scope" in settings:
@@ -176,9 +177,9 @@ def _check_norm(settings: Mapping[str, Any], norm: str) -> None:
     name, method = settings["method"], get_method(settings["method"])
     ways = "set detector.model.norm to BN or SyncBN, or leave out pruning inside the detector"
     if norm == "FrozenBN" and method.by_norms:
-        raise ValueError(f"detector.model.norm: FrozenBN: {name} needs scales of BatchNorm that training moves; {ways}")
+        raise Refusal(f"detector.model.norm: FrozenBN: {name} needs scales of BatchNorm that training moves; {ways}")
     if norm == "GN" and not method.unstructured(method_options(settings)):
-        raise ValueError(f"detector.model.norm: GN: GroupNorm mixes the channels that {name} removes; {ways}")
+        raise Refusal(f"detector.model.norm: GN: GroupNorm mixes the channels that {name} removes; {ways}")
 
 
 def _effects(stage: Stage, network: Network, detector: Any) -> list[Effect]:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from classify.models.blank import build_blank
 from classify.models.normalization import published_normalization
 from classify.weights_file import GivenWeights, load_weights, read_given_weights
+from pruning.errors import Refusal
 from study.config.sections import Classifier
 from study.stages.network import Network
 from training.files import file_digest
@@ -81,7 +82,7 @@ def load_given(model: nn.Module, network: Network, settings: Mapping[str, Any]) 
     given = settings["weights"]
     path = Path(given["paths"]["file"])
     if file_digest(path) != given["sha256"]:
-        raise ValueError(f"{path}: the file has changed since this run was planned; start the study again")
+        raise Refusal(f"{path}: the file has changed since this run was planned; start the study again")
     found = without_training_only(read_given_weights(path), network.plan.arch)
     weights, notes = found.tensors, list(found.notes)
     if "replace_head" in given:
@@ -141,7 +142,7 @@ def _check_classes(
         return
     there = weights.get(odd[0])
     found = "is not in the file" if there is None else f"has {there.shape[0]} classes"
-    raise ValueError(
+    raise Refusal(
         f"{path}: the head of these weights ({_some(odd)}) {found}, data set"
         f" {settings['dataset']['name']!r} has {network.num_classes}; set classifier.replace_head: true to draw it"
         " anew and train the network from the other weights, or choose the data set that they were trained on"

@@ -9,6 +9,7 @@ costs; the detector gets what they left.
 from collections.abc import Callable
 
 from classify.regimes import budget_epochs, get_regime
+from pruning.errors import Refusal
 from study.stages.stage import Stage
 
 
@@ -44,7 +45,7 @@ def remaining(*, total: int, spent: int, macs: int, batch_size: int) -> int:
     """Iterations that are left of `total` training MACs; ValueError if the stages before have used them up."""
     left = (total - spent) // (macs * batch_size)
     if left < 1:
-        raise ValueError(
+        raise Refusal(
             f"detector.budget same_total: the stages before cost {spent:.3g} of {total:.3g} training MACs, which leaves"
             " no iteration for the detector; lower classifier.train.epochs or raise detector.train.iterations"
         )

@@ -12,11 +12,12 @@ from torch import Tensor, nn
 
 from classify.models import arch, channel_groups, in_channels, rebuild
 from pruning.cost import count_macs, count_params, masked_costs
+from pruning.cut import Arch
+from pruning.errors import Refusal
 from pruning.graph.groups import Group
 from pruning.masks import Masks
 from pruning.methods import Request
 from pruning.plan import PruningPlan
-from pruning.prune import Arch
 from pruning.select import Selection
 from pruning.targets import get_target
 from study.stages.stage import Stage
@@ -74,7 +75,7 @@ class Network:
     def then(self, plan: PruningPlan, masks: Mapping[str, Tensor]) -> "Network":
         """This network after one more pruning: channels removed by `plan`, or weights left by `masks`."""
         if self.masks is not None and plan.changes_shape:
-            raise ValueError("channels cannot be removed from a network that single weights were removed from")
+            raise Refusal("channels cannot be removed from a network that single weights were removed from")
         return replace(self, plan=self.plan.then(plan, self._groups(plan)), masks=Masks(masks) if masks else self.masks)
 
     def _groups(self, later: PruningPlan) -> Sequence[Group]:
@@ -82,7 +83,7 @@ class Network:
         if not self.plan.needs_groups(later):
             return ()
         if any(name.startswith(_PYRAMID) for name in (*self.plan.keep, *later.select, *later.scatter)):
-            raise ValueError("an FPN that was pruned once, and is cut inside its trunk now, cannot be pruned again")
+            raise Refusal("an FPN that was pruned once, and is cut inside its trunk now, cannot be pruned again")
         dense = self.dense()
         return dense_groups(dense, dense.build())
 
@@ -140,7 +141,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path}: not readable as safetensors ({error}); delete its run to train it again") from error
+        raise Refusal(f"{path}: not readable as safetensors ({error}); delete its run to train it again") from error
 
 
 def method_options(settings: Mapping[str, Any]) -> Any:
@@ -197,14 +198,14 @@ def check_channels(settings: Mapping[str, Any], channels: int) -> None:
     name, dataset = settings["arch"], settings["dataset"]["name"]
     read = in_channels(name, settings["arch_options"])
     if read != channels:
-        raise ValueError(
+        raise Refusal(
             f"classifier.arch {name!r} reads {read} channels, the images of data set {dataset!r} have {channels};"
             f" choose another data set, or a network for {channels} (`in_channels` in the options of some of ours,"
             " `in_chans` in those of timm's)"
         )
     given = settings.get("normalization")
     if given is not None and len(given["mean"]) != channels:
-        raise ValueError(
+        raise Refusal(
             f"the normalisation {given['source']} is of {len(given['mean'])} channels, the images of data set"
             f" {dataset!r} have {channels}; set classifier.normalization to mean and std of as many"
         )

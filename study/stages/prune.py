@@ -13,12 +13,13 @@ from classify.data import Splits
 from classify.data.augment import normalize
 from classify.data.images import balanced_indices
 from pruning.achieved import Achieved
+from pruning.cut import VOID_CHECK, Pruned, prune
 from pruning.design.pattern import average
 from pruning.design.widths_and_masks import Dense, pattern_of
+from pruning.errors import Refusal
 from pruning.masks import Masks
 from pruning.methods import Calibration, get_method
 from pruning.modes import evaluation_mode
-from pruning.prune import VOID_CHECK, Pruned, prune
 from pruning.recalibrate import recalibrate
 from pruning.targets import get_target, prune_to_shape
 from study.stages.classifier import accuracy
@@ -97,7 +98,7 @@ def data_settings(stage: Stage) -> dict[str, Any]:
     for ancestor in reversed(stage.with_ancestors()):
         if "dataset" in ancestor.settings:
             return dict(ancestor.settings)
-    raise ValueError(f"no stage before {stage.id} names a classification data set")
+    raise Refusal(f"no stage before {stage.id} names a classification data set")
 
 
 def _before(context: Context) -> _Before:
@@ -129,7 +130,7 @@ def after_masks(method: str, options: Any, masks: Masks | None) -> Any:
     if "masks" in {option.name for option in fields(options)}:
         return replace(options, masks=Masks({}) if masks is None else masks)
     if masks is not None:
-        raise ValueError(f"{method} cannot prune a network that single weights were removed from; lottery can")
+        raise Refusal(f"{method} cannot prune a network that single weights were removed from; lottery can")
     return options
 
 

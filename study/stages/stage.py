@@ -15,6 +15,7 @@ from pydantic_core import to_jsonable_python
 
 from detect.detector_model import DetectorModel
 from detect.settings import DetectorTraining, Scenes
+from pruning.errors import Refusal
 from pruning.select import Selection
 from study.config.sections import ClassifierData, ClassifierTraining, Machine
 from study.stages.progress import Recorder
@@ -104,20 +105,18 @@ def load_stage(run: Path) -> Stage:
     ValueError if the directory is none, is not finished, or its name does not belong to its content.
     """
     if not RunDir(run).config.is_file():
-        raise ValueError(f"{run}: not a run directory (it has no config.yaml)")
+        raise Refusal(f"{run}: not a run directory (it has no config.yaml)")
     if not RunDir(run).done:
-        raise ValueError(f"{run}: this run is not finished (it has no result.json)")
+        raise Refusal(f"{run}: this run is not finished (it has no result.json)")
     try:
         data = yaml.safe_load(RunDir(run).config.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{RunDir(run).config}: not valid YAML: {' '.join(str(error).split())}") from error
+        raise Refusal(f"{RunDir(run).config}: not valid YAML: {' '.join(str(error).split())}") from error
     runs = run.resolve().parents[1]
     parents = tuple(load_stage(runs / parent) for parent in data["parents"])
     stage = Stage(data["kind"], data["settings"], parents, data["seed"])
     if (runs / stage.id) != run.resolve():
-        raise ValueError(
-            f"{run}: its config.yaml belongs to {stage.id}; it was moved, changed, or is of another version"
-        )
+        raise Refusal(f"{run}: its config.yaml belongs to {stage.id}; it was moved, changed, or is of another version")
     return stage
 
 

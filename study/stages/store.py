@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pruning.errors import Refusal
 from training.files import canonical, read_json, sha256, write_json
 
 _CHECKSUM = "checksum"
@@ -109,7 +110,7 @@ class RunDir:
         """The result of a finished run; ValueError if it is damaged or not as it was written."""
         result = read_json(self.result)
         if not isinstance(result, dict) or result.get(_CHECKSUM) != _checksum(result):
-            raise ValueError(
+            raise Refusal(
                 f"{self.result}: its content does not have its checksum: it was changed after the run, or another"
                 " version wrote it; delete this file to run the stage again"
             )
@@ -119,9 +120,9 @@ class RunDir:
         """`file`, an artifact of this finished run, if it is as the run wrote it; ValueError otherwise."""
         wanted = self.read_result()["artifacts"].get(str(file.relative_to(self.path)))
         if not file.is_file():
-            raise ValueError(f"{file}: this file of a finished run is missing; delete {self.result} to run it again")
+            raise Refusal(f"{file}: this file of a finished run is missing; delete {self.result} to run it again")
         if wanted != sha256(file):
-            raise ValueError(
+            raise Refusal(
                 f"{file}: this is not the file that the run wrote (its checksum differs from the one in"
                 f" {self.result.name}); delete {self.result} to run the stage again"
             )

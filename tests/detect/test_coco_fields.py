@@ -189,9 +189,7 @@ def test_boxes_in_fractions_of_the_image_are_named(tmp_path):
 
 def test_corners_in_the_place_of_sizes_are_named(tmp_path):
     over = [coco_box(k, 1, [20 + k, 10, 30 + k, 18]) for k in range(3)]
-    with pytest.raises(
-        ValueError, match=r"3 of 4 boxes over the edge: most boxes reach over it \(corners\?\)"
-    ):
+    with pytest.raises(ValueError, match=r"3 of 4 boxes over the edge: most boxes reach over it \(corners\?\)"):
         check_dataset(write_coco(tmp_path, {"a.jpg": JPEG}, [*over, coco_box(4, 1, [4, 4, 8, 8])]))
     # few reach over the edge where objects are small and near the origin; but all are corners
     corners = [coco_box(k, 1, [1, 1, 3 + k, 4]) for k in range(9)] + [coco_box(9, 1, [20, 4, 30, 9])]

@@ -7,9 +7,9 @@ from classify.models import arch, build, channel_groups
 from detect.backbone import ClassifierBackbone
 from detect.build import build_detector
 from detect.detector_config import DetectorSettings
+from pruning.cut import prune, prune_by_choice
 from pruning.graph.layers import ScatterOutputs, SelectInputs
 from pruning.methods import Choice
-from pruning.prune import prune, prune_by_choice
 from pruning.select import Selection
 from pruning.surgery import mask
 

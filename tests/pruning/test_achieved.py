@@ -6,10 +6,10 @@ from support.small_networks import Plain, randomise, residual_network
 from torch import nn
 
 from classify.models import build
+from pruning.cut import Arch, prune
 from pruning.graph.groups import find_groups
 from pruning.methods.structure_selection import StructureOptions
 from pruning.methods.uniform import UniformOptions
-from pruning.prune import Arch, prune
 from pruning.select import Selection
 
 

@@ -10,13 +10,13 @@ from torchvision.models.googlenet import Inception
 from torchvision.ops import SqueezeExcitation
 
 from classify.models import build
+from pruning.cut import Arch, prune
 from pruning.graph.dataflow import trace_flow
 from pruning.graph.groups import find_groups
 from pruning.graph.norm_channels import norm_channels
 from pruning.methods import l1_filter
 from pruning.methods.slimming import SlimmingOptions
 from pruning.methods.structure_selection import StructureEffect, StructureOptions
-from pruning.prune import Arch, prune
 from pruning.select import Selection
 
 

@@ -11,7 +11,7 @@ SCRIPT = """
 import resource, sys
 import torch
 from classify.models import arch, build, channel_groups, example_input
-from pruning.prune import prune
+from pruning.cut import prune
 from pruning.select import Selection
 
 torch.set_num_threads(1)

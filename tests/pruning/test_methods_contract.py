@@ -15,6 +15,7 @@ from support.reference import state_hash
 from support.small_networks import Plain, dense_network, randomise, residual_network
 from torch import nn
 
+from pruning.cut import Arch, prune
 from pruning.design.pattern import Pattern
 from pruning.design.widths_and_masks import free_places
 from pruning.graph.blocks import residual_blocks
@@ -24,7 +25,6 @@ from pruning.methods import METHODS
 from pruning.methods.guided import GuidedOptions
 from pruning.methods.soft_filter import filters_to_keep, find_filters
 from pruning.plan import PruningPlan
-from pruning.prune import Arch, prune
 from pruning.select import Selection, count_left, count_to_keep, counts, eligible
 from pruning.surgery import apply
 

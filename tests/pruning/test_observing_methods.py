@@ -4,9 +4,9 @@ import pytest
 import torch
 from support.reconstruction_networks import calibration, request, trained_resnet
 
+from pruning.cut import Arch
+from pruning.cut import prune as prune_network
 from pruning.methods import METHODS
-from pruning.prune import Arch
-from pruning.prune import prune as prune_network
 
 
 @pytest.fixture(scope="module")

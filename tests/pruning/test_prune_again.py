@@ -7,9 +7,9 @@ from support.comparing import largest_difference
 from support.small_networks import randomise
 
 from classify.models import build
+from pruning.cut import Arch, prune
 from pruning.graph.groups import find_groups
 from pruning.plan import PruningPlan
-from pruning.prune import Arch, prune
 from pruning.select import Selection
 from pruning.surgery import apply
 

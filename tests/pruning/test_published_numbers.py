@@ -11,7 +11,7 @@ from support.reference import fixed_input, input_state, load_state, load_vector
 
 from classify.models import arch, build, channel_groups, example_input, rebuild, trace_input
 from pruning.cost import count_macs, count_params
-from pruning.prune import prune_by_choice
+from pruning.cut import prune_by_choice
 from pruning.targets import TARGETS, choose_for_target, get_target, scratch_b_epochs
 
 

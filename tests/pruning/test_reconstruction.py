@@ -10,11 +10,11 @@ from support.reconstruction_networks import Chain, calibration, request, trained
 from torch import nn
 
 from classify.models import build
+from pruning.cut import Arch
+from pruning.cut import prune as prune_network
 from pruning.graph.groups import find_groups
 from pruning.methods import Request
 from pruning.methods.reconstruction import Options, lasso_channels, prune
-from pruning.prune import Arch
-from pruning.prune import prune as prune_network
 from pruning.reconstruct.kernels import Consumer
 from pruning.reconstruct.paired import branch_of, observe_pair
 from pruning.seeds import random_stream

@@ -14,11 +14,11 @@ from torchvision.ops import FrozenBatchNorm2d
 from classify.models import arch, build, channel_groups
 from classify.models.preresnet import PreResNet, PreResNetShape
 from pruning.cost import count_macs, count_params
+from pruning.cut import Arch, prune
 from pruning.graph.groups import find_groups
 from pruning.graph.norm_channels import norm_channels
 from pruning.methods import METHODS, Request
 from pruning.methods.slimming import SlimmingEffect, SlimmingOptions, above_threshold
-from pruning.prune import Arch, prune
 from pruning.select import Selection
 
 

@@ -12,6 +12,7 @@ from torch import nn
 
 from classify.models import build
 from pruning.cost import count_macs
+from pruning.cut import Arch, prune
 from pruning.graph.groups import find_groups
 from pruning.methods import Request
 from pruning.methods.soft_filter import (
@@ -21,7 +22,6 @@ from pruning.methods.soft_filter import (
     find_filters,
     training_effect,
 )
-from pruning.prune import Arch, prune
 from pruning.select import Selection
 
 # of MobileNetV2: expansion, channels, blocks, stride

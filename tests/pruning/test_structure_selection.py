@@ -14,6 +14,7 @@ from torchvision.ops import FrozenBatchNorm2d
 
 from classify.models import build
 from classify.models.preresnet import PreResNet, PreResNetShape
+from pruning.cut import Arch, prune
 from pruning.graph.blocks import branch_end, residual_blocks
 from pruning.graph.groups import find_groups
 from pruning.methods.structure_selection import (
@@ -23,7 +24,6 @@ from pruning.methods.structure_selection import (
     branch_scale,
     soft_threshold,
 )
-from pruning.prune import Arch, prune
 from pruning.select import Selection
 
 

@@ -6,11 +6,11 @@ from torch import nn, tensor
 from torchvision.models.feature_extraction import create_feature_extractor
 
 from classify.models import arch, build, channel_groups, rebuild
+from pruning.cut import prune_by_choice
 from pruning.graph.groups import find_groups
 from pruning.graph.layers import LAYERS, ScatterBatchNorm2d, SelectConv2d
 from pruning.methods import Choice
 from pruning.plan import PruningPlan
-from pruning.prune import prune_by_choice
 from pruning.surgery import apply, mask
 
 X = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))

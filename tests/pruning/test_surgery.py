@@ -11,10 +11,10 @@ from torch import nn
 
 from classify.models import arch, build, channel_groups, rebuild
 from pruning.cost import count_macs, count_params
+from pruning.cut import Arch, make_plan, prune
 from pruning.graph.groups import find_groups
 from pruning.methods import Choice
 from pruning.plan import PruningPlan
-from pruning.prune import Arch, make_plan, prune
 from pruning.select import Selection, counts, eligible
 from pruning.surgery import apply, check_masked_equals_small, mask
 

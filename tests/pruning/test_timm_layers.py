@@ -11,6 +11,7 @@ from torch import nn
 from torchvision.ops import FrozenBatchNorm2d
 
 from classify.models import build
+from pruning.cut import Arch, prune
 from pruning.graph.blocks import branch_end, residual_blocks
 from pruning.graph.dataflow import trace_flow
 from pruning.graph.groups import find_groups
@@ -20,7 +21,6 @@ from pruning.methods import Request, get_method
 from pruning.methods.reconstruction import Options as Reconstruction
 from pruning.methods.slimming import SlimmingOptions
 from pruning.methods.soft_filter import SoftFilterOptions, find_filters
-from pruning.prune import Arch, prune
 from pruning.select import Selection
 
 

@@ -5,7 +5,7 @@ import torch
 from support.reference import fixed_input, input_state, load_state, load_vector
 
 from classify.models import arch, build, channel_groups
-from pruning.prune import prune
+from pruning.cut import prune
 from pruning.targets import TARGETS
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from pruning.errors import Refusal
 from study.run.launch import launch
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -34,9 +35,23 @@ def test_help_and_version_load_no_pytorch(name):
 
 def test_an_error_is_a_sentence_and_with_debug_a_traceback(capsys):
     def work():
-        raise ValueError("the ratio is 2")
+        raise Refusal("the ratio is 2")
 
     assert launch(work) == 2
     assert capsys.readouterr().err == "error: the ratio is 2\n"
-    with pytest.raises(ValueError, match="the ratio is 2"):
+    with pytest.raises(Refusal, match="the ratio is 2"):
         launch(work, debug=True)
+
+
+@pytest.mark.parametrize("fault", [ValueError("of a library"), RuntimeError("of PyTorch"), KeyError("k"), OSError("o")])
+def test_a_fault_of_the_program_keeps_its_traceback(fault):
+    def work():
+        raise fault
+
+    with pytest.raises(type(fault)):
+        launch(work)
+
+
+def test_an_error_of_the_system_that_names_a_file_is_a_sentence(capsys, tmp_path):
+    assert launch(lambda: (tmp_path / "absent").read_text() and 0) == 2
+    assert capsys.readouterr().err == f"error: [Errno 2] No such file or directory: '{tmp_path}/absent'\n"

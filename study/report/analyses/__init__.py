@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from pruning.errors import Refusal
 from study.report.analyses import (
     class_differences,
     efficiency,
@@ -43,7 +44,7 @@ ANALYSES: dict[str, Analysis] = {
 def get_analysis(name: str) -> Analysis:
     """The analysis of this name; ValueError lists the known ones."""
     if name not in ANALYSES:
-        raise ValueError(f"unknown analysis {name!r}; choose from {', '.join(ANALYSES)}")
+        raise Refusal(f"unknown analysis {name!r}; choose from {', '.join(ANALYSES)}")
     return ANALYSES[name]
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from pruning.errors import Refusal
 from study.report.analyses import ANALYSES, get_analysis
 from study.report.plots import Panel
 from study.report.units import value
@@ -23,10 +24,10 @@ def run_analysis(out: Path, name: str, console: Console) -> list[Path]:
     """
     analyse = get_analysis(name)
     if not (out / JSON).is_file():
-        raise ValueError(f"{out}: not the directory of a study with a report (it has no {JSON})")
+        raise Refusal(f"{out}: not the directory of a study with a report (it has no {JSON})")
     panel = analyse(read_json(out / JSON), out.parent)
     if panel is None:
-        raise ValueError(f"{out}: the study has nothing for the analysis {name!r}")
+        raise Refusal(f"{out}: the study has nothing for the analysis {name!r}")
     console.print(_terminal_table(panel))
     for gap in panel.gaps:
         console.print(gap, style="yellow", markup=False)

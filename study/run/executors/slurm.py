@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 from submitit import SlurmExecutor
 
+from pruning.errors import Failure, Refusal
 from study.config.sections import Machine, Slurm
 from study.run.executors.executor import Executor
 from study.run.stage import run_stage
@@ -37,7 +38,7 @@ def check_cluster() -> None:
     except RuntimeError as error:
         reason = str(error)
     if reason:
-        raise ValueError(
+        raise Refusal(
             f"machine.executor: slurm: {reason}; run this on a machine that gives jobs to a cluster, or set"
             " machine.executor: local"
         )
@@ -134,7 +135,7 @@ class _Jobs:
         got_further = checkpoint.is_file() and checkpoint.stat().st_mtime > job.submitted
         job.attempts = 0 if got_further else job.attempts + 1
         if job.attempts > self.settings.retries:
-            raise RuntimeError(
+            raise Failure(
                 f"its jobs ended {job.attempts} times without a result, the last was {job.number}{_output_of(job)}"
             )
         job.unseen, job.submitted = 0, time.time()
@@ -185,9 +186,9 @@ def _queue() -> set[str]:
     try:
         found = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
     except subprocess.CalledProcessError as error:
-        raise RuntimeError(f"squeue failed: {' '.join(error.stderr.split())}") from error
+        raise Failure(f"squeue failed: {' '.join(error.stderr.split())}") from error
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise RuntimeError(f"squeue failed: {error}") from error
+        raise Failure(f"squeue failed: {error}") from error
     return {number for number, state in map(str.split, found.splitlines()) if state in _ALIVE}
 
 

@@ -11,9 +11,9 @@ from torch import nn
 from classify.models import arch, build, channel_groups, rebuild, trace_input
 from classify.models.init import initialise
 from classify.models.own_rule import construct, redraw
+from pruning.cut import make_plan
 from pruning.methods import Choice
 from pruning.plan import PruningPlan
-from pruning.prune import make_plan
 from pruning.select import Selection, eligible
 from pruning.surgery import apply
 

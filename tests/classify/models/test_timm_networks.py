@@ -5,8 +5,8 @@ import torch
 
 from classify.models import arch, build, channel_groups, get_model, rebuild
 from classify.models.timm_networks import find_timm
+from pruning.cut import prune
 from pruning.plan import PruningPlan
-from pruning.prune import prune
 from pruning.select import Selection
 
 

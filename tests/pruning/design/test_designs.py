@@ -7,6 +7,7 @@ from torch import nn
 
 from classify.models import arch, build
 from pruning.cost import count_macs, count_params, map_areas
+from pruning.cut import prune
 from pruning.design.budget import Budget, fit, read_budget
 from pruning.design.pattern import Pattern, average, pattern_from_masks, pattern_from_plan, stages_of
 from pruning.graph.groups import find_groups
@@ -15,7 +16,6 @@ from pruning.methods import Request, get_method
 from pruning.methods.guided import GuidedOptions
 from pruning.methods.uniform import UniformOptions
 from pruning.plan import PruningPlan
-from pruning.prune import prune
 from pruning.select import Selection
 
 IMAGE = torch.zeros(1, 3, 16, 16)

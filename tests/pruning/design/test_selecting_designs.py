@@ -7,13 +7,13 @@ from torch import nn
 
 from classify.models import build
 from pruning.cost import count_macs, count_params
+from pruning.cut import Arch, prune
 from pruning.design.pattern import Pattern
 from pruning.design.widths_and_masks import Dense, free_places, pattern_of, selected_counts, share_out
 from pruning.graph.groups import find_groups
 from pruning.methods.guided import GuidedOptions
 from pruning.methods.uniform import UniformOptions
 from pruning.plan import PruningPlan
-from pruning.prune import Arch, prune
 from pruning.select import Selection
 
 IMAGE = torch.zeros(1, 3, 16, 16)

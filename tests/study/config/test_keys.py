@@ -10,7 +10,7 @@ import pytest
 from pydantic import Field
 
 from study.config.keys import SCHEMAS, WIDTH, all_keys, in_lines, in_markdown, keys_at
-from training.refusals import keys_of, sections_in, shown
+from training.misfits import keys_of, sections_in, shown
 from training.type_words import InWords, OneOf, in_words
 
 ROOT = Path(__file__).resolve().parents[3]

@@ -64,9 +64,9 @@ MISTAKES = {
         "detector.dataset.digits.digit_size: [16] does not fit; expected: list of 2 whole numbers (each at least 1)"
     ),
     "machine.executor=slrum": "machine.executor: 'slrum' does not fit; did you mean 'slurm'? expected: one of local,",
-    "prune.layers={1: 0.5}": "prune.layers: {\"1\": 0.5} does not fit; expected: mapping of names to fractions",
+    "prune.layers={1: 0.5}": 'prune.layers: {"1": 0.5} does not fit; expected: mapping of names to fractions',
     "prune={1: 0.5}": "prune.1: unknown key; known keys: method,",
-    "evaluate.scenes={a: 1}": "evaluate.scenes: {\"a\": 1} does not fit; expected: whole number (at least 0)",
+    "evaluate.scenes={a: 1}": 'evaluate.scenes: {"a": 1} does not fit; expected: whole number (at least 0)',
 }
 INNER_WORDS = ("Input should", "validation error", "type=", "pydantic", "Extra inputs", "Value error", "function-")
 

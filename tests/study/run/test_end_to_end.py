@@ -139,14 +139,15 @@ def test_no_checkpoint_and_no_temporary_file_is_left(finished):
 
 def test_a_route_that_fails_leaves_the_others_and_says_why(finished, tmp_path, monkeypatch):
     """Stages behind the failure are blocked; the report lists what is missing."""
+
     def fail(context):
-        raise ValueError("the disk is made of cheese")
+        raise KeyError("the disk is made of cheese")
 
     monkeypatch.setitem(KINDS, "prune", Doing("prune", fail))
     config, routes = tiny("pipelines=[unpruned, scratch_e]", "detector.train.iterations=2")
     out, outcome = run_study(config, DIGITS, routes, tmp_path)
     assert not outcome.complete
-    assert list(outcome.failed.values()) == ["the disk is made of cheese"]
+    assert list(outcome.failed.values()) == ["KeyError: 'the disk is made of cheese' (the traceback is in log.txt)"]
     assert len(outcome.blocked) == 3
     comparison = json.loads((out / "comparison.json").read_text())
     assert [r["pipeline"] for r in comparison["rows"]] == ["unpruned"]

@@ -11,6 +11,7 @@ import time
 import pytest
 from support.trivial_stages import Doing, run, stage
 
+from pruning.errors import Failure
 from study.config.sections import Machine
 from study.run.executors.workers import visible_devices
 from study.run.stage import StorageError, run_stage
@@ -56,7 +57,7 @@ def test_a_failure_blocks_what_is_behind_it_and_nothing_else(tmp_path, work, cap
     done, actions = work
 
     def fail(_):
-        raise ValueError("the moon\nis full")
+        raise Failure("the moon\nis full")
 
     actions[1] = fail
     stages = diamond()
@@ -66,7 +67,7 @@ def test_a_failure_blocks_what_is_behind_it_and_nothing_else(tmp_path, work, cap
     assert outcome.blocked == {stages[3].id: f"needs {stages[1].id}"}
     shown = capsys.readouterr().out
     assert "FAILED number 1  the moon is full" in shown
-    assert "ValueError: the moon" in shown  # the end of its log
+    assert "Failure: the moon" in shown  # the end of its log
     failure = json.loads(stages[1].run(tmp_path).failure.read_text())
     assert failure["error"] == "the moon is full"
     del actions[1]

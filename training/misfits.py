@@ -17,7 +17,7 @@ KeyPath = tuple[str | int, ...]  # the names and list positions that lead to a k
 
 
 @dataclass(frozen=True)
-class Refusal:
+class Misfit:
     """One thing that is wrong, and the key it is wrong with."""
 
     path: KeyPath
@@ -27,14 +27,14 @@ class Refusal:
         return f"{'.'.join(map(str, self.path))}: {self.text}" if self.path else self.text
 
 
-def refusals(error: ValidationError, section: type[BaseModel], data: Any) -> list[Refusal]:
+def misfits(error: ValidationError, section: type[BaseModel], data: Any) -> list[Misfit]:
     """What is wrong with `data`, which is no `section`; one for each key, in the order of the keys."""
-    found: dict[KeyPath, Refusal] = {}
+    found: dict[KeyPath, Misfit] = {}
     for details in error.errors():
         path, annotation, whole = _place(section, details["loc"])
         whole |= details["type"] == "value_error"
         if whole or path not in found:  # what is known of a key inside says more than what of a union fits less
-            found[path] = _refusal(path, annotation, whole, details, section, data)
+            found[path] = _misfit(path, annotation, whole, details, section, data)
     deepest = [path for path in found if not any(other[: len(path)] == path != other for other in found)]
     return [found[path] for path in deepest]
 
@@ -112,32 +112,32 @@ def _step(annotation: Any, part: str | int) -> tuple[bool, Any]:
     return len(arguments) > 1, arguments[1] if len(arguments) > 1 else None
 
 
-def _refusal(
+def _misfit(
     path: KeyPath, annotation: Any, whole: bool, details: ErrorDetails, section: type[BaseModel], data: Any
-) -> Refusal:
+) -> Misfit:
     kind = details["type"] if whole else "union"
     if kind == "value_error":
         return _of_a_check(path, annotation, details["msg"].removeprefix("Value error, "))
     if kind in ("extra_forbidden", "invalid_key"):
-        return Refusal(path, _unknown(path, annotation, section))
+        return Misfit(path, _unknown(path, annotation, section))
     if kind == "missing" and isinstance(path[-1], str):
-        return Refusal(path, f"this key is required; expected: {in_words(annotation)}")
+        return Misfit(path, f"this key is required; expected: {in_words(annotation)}")
     if kind == "missing":  # a list that is too short
         path = path[:-1]
         annotation = _place(section, path)[1]
     value = _value_at(data, path)
     if kind == "finite_number":
-        return Refusal(path, f"{shown(value)} is no finite number")
-    return Refusal(path, misfit(value, annotation))
+        return Misfit(path, f"{shown(value)} is no finite number")
+    return Misfit(path, misfit(value, annotation))
 
 
-def _of_a_check(path: KeyPath, annotation: Any, message: str) -> Refusal:
+def _of_a_check(path: KeyPath, annotation: Any, message: str) -> Misfit:
     """What a section's own check says; it may begin with a key of the section, as in "fine_tune.epochs: ..."."""
     key, colon, text = message.partition(": ")
     names = [name for inner in sections_in(annotation) for name in inner.model_fields]
     if colon and key.split(".")[0] in names:
-        return Refusal((*path, *key.split(".")), text)
-    return Refusal(path, message)
+        return Misfit((*path, *key.split(".")), text)
+    return Misfit(path, message)
 
 
 def _unknown(path: KeyPath, inside: Any, section: type[BaseModel]) -> str:

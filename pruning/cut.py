@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pruning.achieved import Achieved, achieved
+from pruning.errors import Refusal
 from pruning.graph.members import Group
 from pruning.methods import Calibration, Choice, Request, get_method
 from pruning.plan import PruningPlan
@@ -88,7 +89,7 @@ def make_plan(arch: Arch, groups: Sequence[Group], choice: Choice) -> PruningPla
     widths = {g.name: g.width for g in groups if g.name in choice.keep}
     unknown = sorted(choice.keep.keys() - widths.keys())
     if unknown:
-        raise ValueError(f"no channel group of {arch.name!r} is named {', '.join(unknown)}")
+        raise Refusal(f"no channel group of {arch.name!r} is named {', '.join(unknown)}")
     keep, select, scatter = (
         {name: tuple(table[name]) for name in names}
         for table, names in ((choice.keep, widths), (choice.select, choice.select), (choice.scatter, choice.scatter))
@@ -104,9 +105,9 @@ def _rewritten(model: nn.Module, choice: Choice) -> nn.Module:
     state = dense.state_dict()
     for name, value in [*choice.weights.items(), *choice.masks.items()]:
         if name not in state:
-            raise ValueError(f"the method rewrote {name!r}, which {type(model).__name__} does not have")
+            raise Refusal(f"the method rewrote {name!r}, which {type(model).__name__} does not have")
         if state[name].shape != value.shape:
-            raise ValueError(f"the method rewrote {name!r} as {tuple(value.shape)}, it is {tuple(state[name].shape)}")
+            raise Refusal(f"the method rewrote {name!r} as {tuple(value.shape)}, it is {tuple(state[name].shape)}")
     with torch.no_grad():
         for name, value in choice.weights.items():
             state[name].copy_(value)
