@@ -22,7 +22,8 @@ from torchvision.transforms import Compose, Normalize, RandomCrop, RandomHorizon
 
 from classify.data.images import Batch, ImageSet
 from classify.models import build, example_input
-from classify.step import TrainingStep, TrainSettings
+from classify.settings import TrainRun, TrainSettings
+from classify.step import TrainingStep
 from pruning.cost import count_macs
 from training.device import channels_last, settle
 
@@ -66,10 +67,8 @@ def plain_steps(model: nn.Module, data: ImageSet, workers: int) -> Iterator[floa
 
 def our_steps(model: nn.Module, data: ImageSet, dtype: torch.dtype | None) -> Iterator[float]:
     """classify.train's loop without what happens between epochs; each `next` is one step."""
-    settings = TrainSettings(
-        epochs=1, batch_size=BATCH, lr=LR, mean=MEAN, std=STD, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY
-    )
-    step, training = 0, TrainingStep(model, settings, dtype)
+    settings = TrainSettings(epochs=1, batch_size=BATCH, lr=LR, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY)
+    step, training = 0, TrainingStep(model, settings, TrainRun(mean=MEAN, std=STD), dtype)
     while True:
         order = torch.randperm(len(data))
         plan = (Batch(index, (0, step, i)) for i, index in enumerate(order.split(BATCH)))

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from classify.models import arch, build, example_input, stages_of
 from detect.backbone import ClassifierBackbone
 from detect.build import build_detector
-from detect.detector_config import DetectorSettings
 from detect.prune import backbone_groups
+from detect.settings import DetectorSettings
 from pruning.cost import count_macs
 from pruning.cut import prune
 from pruning.select import Selection
@@ -100,7 +100,6 @@ def as_exported(backbone: nn.Module, images: Tensor) -> nn.Module:
 def as_detector(classifier: nn.Module, size: int) -> nn.Module:
     """Faster R-CNN with FPN of Detectron2's sizes on images of a batch that are all of one size."""
     settings = DetectorSettings(
-        num_classes=20,
         image_size=size,
         max_image_size=size,
         test_proposals=300,
@@ -108,7 +107,7 @@ def as_detector(classifier: nn.Module, size: int) -> nn.Module:
         overrides={"MODEL.ROI_HEADS.SCORE_THRESH_TEST": 0.9},
     )
     torch.manual_seed(0)  # the same heads around every backbone
-    detector, _ = build_detector(classifier, settings=settings)
+    detector, _ = build_detector(classifier, settings, num_classes=20)
     return _Detect(detector.to(memory_format=torch.channels_last), size)
 
 

@@ -9,7 +9,6 @@ import argparse
 import statistics
 import time
 from contextlib import ExitStack
-from dataclasses import replace
 
 import torch
 from detectron2.engine import SimpleTrainer
@@ -24,10 +23,10 @@ from classify.optimizers import fused_sgd
 from detect.backbone import FusedFrozenBatchNorm2d
 from detect.build import build_detector
 from detect.cpu.roi_align import SeparableROIAlign
-from detect.detector_config import DetectorSettings
-from detect.settings import TrainSettings
+from detect.settings import DetectorSettings, TrainRun, TrainSettings
 from detect.train import DetectorTrainer
 from training.device import channels_last, settle
+from training.options import changed
 
 IMAGE_SIZE, BATCH, BOXES, WARMUP = 128, 4, 6, 3
 DTYPES = {"float32": None, "bfloat16": torch.bfloat16}  # autocast's
@@ -43,7 +42,6 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
 
     settings = DetectorSettings(
-        num_classes=10,
         image_size=IMAGE_SIZE,
         norm=arguments.norm,
         fpn_channels=64,
@@ -53,9 +51,12 @@ def main() -> None:
         train_proposals=200,
         box_head_dim=256,
     )
-    ours = {kind: build_detector(resnet18(weights=None), settings=settings)[0] for kind in DTYPES}
+    ours = {kind: build_detector(resnet18(weights=None), settings, num_classes=10)[0] for kind in DTYPES}
+    plain = changed(settings, {"overrides": {"MODEL.PROPOSAL_GENERATOR.NAME": "RPN"}}, "settings")
     theirs = build_detector(
-        resnet18(weights=None), settings=replace(settings, overrides={"MODEL.PROPOSAL_GENERATOR.NAME": "RPN"})
+        resnet18(weights=None),
+        plain,
+        num_classes=10,
     )[0]
     _make_plain(theirs)
     theirs.load_state_dict(ours["float32"].state_dict())
@@ -124,7 +125,7 @@ def our_trainer(detector: nn.Module, batch: list[dict], dtype: torch.dtype | Non
     settings = TrainSettings(iterations=10**9, batch_size=BATCH, lr=LR, clip_norm=CLIP)
     groups = get_default_optimizer_params(detector, weight_decay_norm=0.0)
     optimizer = fused_sgd(groups, LR, MOMENTUM, weight_decay=WEIGHT_DECAY)
-    trainer = DetectorTrainer(detector, optimizer, settings, dtype)
+    trainer = DetectorTrainer(detector, optimizer, settings, TrainRun(), dtype)
     trainer.data_loader, trainer.max_iter = _Repeat(batch), settings.iterations
     return trainer
 

@@ -7,13 +7,14 @@ Train a network, and fine-tune half of it for as long again:
 
     data = classify.open_splits("cifar10", root=Path("data"), download=True)
     model = classify.build("resnet20", num_classes=10)
-    settings = classify.TrainSettings(epochs=160, batch_size=64, lr=0.1, mean=data.mean, std=data.std)
-    classify.train_classifier(model, data.train, settings=settings, checkpoint=Path("dense.pt"))
+    settings = classify.TrainSettings(epochs=160, batch_size=64, lr=0.1)
+    run = classify.TrainRun(mean=data.mean, std=data.std)
+    classify.train_classifier(model, data.train, settings=settings, run=run, checkpoint=Path("dense.pt"))
 
     groups, batch = classify.channel_groups("resnet20", model), torch.randn(2, 3, 32, 32)
     half, arch = pruning.Selection(ratio=0.5), classify.arch("resnet20")
     pruned = pruning.prune(model, groups, "l1_filter", half, batch=batch, arch=arch)
-    classify.train_classifier(pruned.model, data.train, settings=settings, checkpoint=Path("small.pt"))
+    classify.train_classifier(pruned.model, data.train, settings=settings, run=run, checkpoint=Path("small.pt"))
     print(classify.evaluate_classifier(pruned.model, data.test, mean=data.mean, std=data.std).top1)
 
 `rebuild` makes the pruned network again from its plan, with random weights, as training from scratch wants it:
@@ -26,10 +27,12 @@ Train a network, and fine-tune half of it for as long again:
 from classify.data import DATASETS, open_splits
 from classify.evaluate import evaluate_classifier
 from classify.models import arch, build, channel_groups, list_models, rebuild
-from classify.train import TrainSettings, train_classifier
+from classify.settings import TrainRun, TrainSettings
+from classify.train import train_classifier
 
 __all__ = [
     "DATASETS",
+    "TrainRun",
     "TrainSettings",
     "arch",
     "build",

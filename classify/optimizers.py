@@ -7,37 +7,20 @@ from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.optim import SGD, Adam, Optimizer
 
-from pruning.errors import Refusal
+from classify.settings import TrainSettings
 
-OPTIMIZERS = ("sgd", "adam")
 _NORMS = (_NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)  # _NormBase: batch and instance normalisation
 
 
-def check_optimizer(name: str) -> None:
-    """Raise ValueError for a name that is not in `OPTIMIZERS`."""
-    if name not in OPTIMIZERS:
-        raise Refusal(f"optimizer={name!r} is not one of {', '.join(OPTIMIZERS)}")
-
-
-def make_optimizer(
-    model: nn.Module,
-    name: str,
-    *,
-    lr: float,
-    weight_decay: float,
-    norm_weight_decay: bool = True,
-    momentum: float = 0.9,
-    nesterov: bool = False,
-) -> Optimizer:
-    """The optimiser of all parameters of `model`; `momentum` and `nesterov` are SGD's.
+def make_optimizer(model: nn.Module, settings: TrainSettings) -> Optimizer:
+    """The optimiser of all parameters of `model`.
 
     Adam's weight decay is part of the gradient, as in the study (L2, not AdamW's).
     """
-    check_optimizer(name)
-    groups = parameter_groups(model, weight_decay, norm_weight_decay=norm_weight_decay)
-    if name == "adam":
-        return Adam(groups, lr, fused=True)
-    return fused_sgd(groups, lr, momentum, nesterov=nesterov)
+    groups = parameter_groups(model, settings.weight_decay, norm_weight_decay=settings.norm_weight_decay)
+    if settings.optimizer == "adam":
+        return Adam(groups, settings.lr, fused=True)
+    return fused_sgd(groups, settings.lr, settings.momentum, nesterov=settings.nesterov)
 
 
 def fused_sgd(

@@ -14,7 +14,8 @@ from torch import nn
 from classify.batch_norms import check_smallest_batch
 from classify.data.images import Batch, Images, stream
 from classify.evaluate import evaluate_classifier
-from classify.step import TrainingStep, TrainSettings
+from classify.settings import TrainRun, TrainSettings
+from classify.step import TrainingStep
 from pruning.errors import Refusal
 from pruning.methods import Effect
 from training.checkpoint import save_snapshot
@@ -26,8 +27,6 @@ from training.stopping import between_steps, end_if, stop_asked
 from training.synchronised_norm import synchronised_norms
 
 Report = Callable[[int, int, Mapping[str, float]], None]
-
-__all__ = ["Report", "TrainOutcome", "TrainSettings", "train_classifier"]
 
 
 @dataclass(frozen=True)
@@ -45,6 +44,7 @@ def train_classifier(
     train: Images,
     *,
     settings: TrainSettings,
+    run: TrainRun,
     checkpoint: Path,
     snapshot: Path | None = None,
     validation: Images | None = None,
@@ -53,7 +53,7 @@ def train_classifier(
 ) -> TrainOutcome:
     """Train `model` in place, from `checkpoint` if that exists, and leave it there when done.
 
-    `snapshot`: the file for the network after `settings.snapshot_at` steps (0: as it came, before any effect).
+    `snapshot`: the file for the network after `run.snapshot_at` steps (0: as it came, before any effect).
     `report(step, total, metrics)` is called every few steps, and with the validation accuracy (percent) after each
     epoch, in the main process.
     Raises ValueError on settings that do not fit, FloatingPointError with the step of a loss that is not finite,
@@ -69,88 +69,86 @@ def train_classifier(
     )
     total = settings.epochs * per_epoch
     device = next(model.parameters()).device.type
-    identity = _identity(settings, total)
+    identity = {"seed": run.seed, "total": total, "algorithm": settings.optimizer}  # the run's name covers the rest
     saved = saved_training(checkpoint, identity, device)
-    precision = settle_together(settings.precision, device).of_checkpoint(saved, checkpoint)
+    precision = settle_together(run.precision, device).of_checkpoint(saved, checkpoint)
     schedule = lr_schedule(
         settings.schedule, milestones=settings.milestones, gamma=settings.gamma, warmup=settings.warmup
     )
     with channels_last(model, dtype=precision.dtype), synchronised_norms(model), between_steps():
-        training = TrainingStep(model, settings, precision.dtype, effects)
+        training = TrainingStep(model, settings, run, precision.dtype, effects)
         state = TrainingState(model, training.optimizer, training.scaler, effects, checkpoint, identity, precision.name)
         step = state.restore(saved, device)
         del saved  # as large as the network and its optimiser
-        _check_snapshot(settings, snapshot, step)
+        _check_snapshot(run, snapshot, step, total)
         if step == 0:
-            _begin(model, effects, settings, snapshot)
+            _begin(model, effects, run, snapshot)
         while step < total:
             epoch, first = divmod(step, per_epoch)
-            for images, labels in train.batches(_plan(len(train), settings, epoch, first), settings.augmentation):
+            plan = _plan(len(train), settings.batch_size, run.seed, epoch=epoch, first=first)
+            for images, labels in train.batches(plan, settings.augmentation):
                 lr = settings.lr * schedule(step / total)
                 n_images = min(settings.batch_size, len(train) - step % per_epoch * settings.batch_size)
                 state.watch(training.take(images, labels, n_images, step=step, lr=lr))
                 step += 1
-                reports = step % settings.report_every == 0
+                reports = step % run.report_every == 0
                 # several processes stop together, and ask one another only where it does not hold up a GPU
                 stops = (reports or world_size() == 1 or device == "cpu") and any_process(stop_asked(), device)
-                saves = stops or step % settings.checkpoint_every == 0 or step == total
+                saves = stops or step % run.checkpoint_every == 0 or step == total
                 ends = step % per_epoch == 0
                 if saves or reports or ends:
                     state.settle(step)
-                metrics = _end_epoch(model, effects, validation, settings) if ends else {}
+                metrics = _end_epoch(model, effects, validation, run) if ends else {}
                 if report is not None and is_main() and (reports or metrics):
                     report(step, total, {"loss": state.last_loss, "lr": lr, **metrics})
-                _take_snapshot(settings, snapshot, model, step)
+                _take_snapshot(run, snapshot, model, step)
                 if saves:
                     state.save(step)
                 end_if(stops)
     return TrainOutcome(settings.epochs * len(train), state.seconds, state.last_loss, precision)
 
 
-def _identity(settings: TrainSettings, total: int) -> dict[str, int | str]:
-    """What a checkpoint must agree with; a run directory's name covers the rest."""
-    return {"seed": settings.seed, "total": total, "algorithm": settings.optimizer}
-
-
-def _plan(n: int, settings: TrainSettings, epoch: int, first: int) -> Iterator[Batch]:
+def _plan(n: int, batch_size: int, seed: int, *, epoch: int, first: int) -> Iterator[Batch]:
     """The batches of one epoch over `n` images from batch `first` on: a pure function of (seed, epoch, batch)."""
-    order = torch.randperm(n, generator=stream(settings.seed, epoch))
-    for i in range(first, settings.steps_per_epoch(n)):
-        index = order[i * settings.batch_size : (i + 1) * settings.batch_size]
-        yield Batch(index, (settings.seed, epoch, i), own_images())
+    order = torch.randperm(n, generator=stream(seed, epoch))
+    for i, index in enumerate(order.split(batch_size)):
+        if i >= first:
+            yield Batch(index, (seed, epoch, i), own_images())
 
 
-def _begin(model: nn.Module, effects: Sequence[Effect], settings: TrainSettings, snapshot: Path | None) -> None:
-    _take_snapshot(settings, snapshot, model, 0)
+def _begin(model: nn.Module, effects: Sequence[Effect], run: TrainRun, snapshot: Path | None) -> None:
+    _take_snapshot(run, snapshot, model, 0)
     for effect in effects:
         effect.at_start()
 
 
 def _end_epoch(
-    model: nn.Module, effects: Sequence[Effect], validation: Images | None, settings: TrainSettings
+    model: nn.Module, effects: Sequence[Effect], validation: Images | None, run: TrainRun
 ) -> dict[str, float]:
     """Accuracy (percent) and loss on the validation images, in the main process, once the effects have acted."""
     for effect in effects:
         effect.after_epoch()
     if validation is None or not is_main():
         return {}
-    scores = evaluate_classifier(model, validation, mean=settings.mean, std=settings.std)
+    scores = evaluate_classifier(model, validation, mean=run.mean, std=run.std)
     return {"val_accuracy": scores.top1, "val_loss": scores.loss}
 
 
-def _check_snapshot(settings: TrainSettings, snapshot: Path | None, step: int) -> None:
+def _check_snapshot(run: TrainRun, snapshot: Path | None, step: int, total: int) -> None:
     """Refuse a training that would end without its snapshot; `step` is the one to go on with."""
-    if settings.snapshot_at is None:
+    if run.snapshot_at is None:
         return
+    if not 0 <= run.snapshot_at <= total:
+        raise Refusal(f"snapshot_at={run.snapshot_at} is outside 0..{total}, the steps of the training")
     if snapshot is None:
-        raise Refusal(f"snapshot_at={settings.snapshot_at} needs a file to write the snapshot to")
-    if step > 0 and step >= settings.snapshot_at and not snapshot.is_file():
+        raise Refusal(f"snapshot_at={run.snapshot_at} needs a file to write the snapshot to")
+    if step > 0 and step >= run.snapshot_at and not snapshot.is_file():
         raise Refusal(
-            f"{snapshot}: the snapshot of step {settings.snapshot_at} is gone and the checkpoint is of step {step};"
+            f"{snapshot}: the snapshot of step {run.snapshot_at} is gone and the checkpoint is of step {step};"
             " delete the checkpoint to train from the start"
         )
 
 
-def _take_snapshot(settings: TrainSettings, snapshot: Path | None, model: nn.Module, step: int) -> None:
-    if snapshot is not None and step == settings.snapshot_at and is_main():
+def _take_snapshot(run: TrainRun, snapshot: Path | None, model: nn.Module, step: int) -> None:
+    if snapshot is not None and step == run.snapshot_at and is_main():
         save_snapshot(snapshot, model)

@@ -26,22 +26,22 @@
 
 `build_detector` does all that from one `DetectorSettings`:
 
-    detector, cfg = detect.build_detector(small, settings=detect.DetectorSettings(num_classes=80, freeze_at=2))
+    detector, cfg = detect.build_detector(small, detect.DetectorSettings(freeze_at=2), num_classes=80)
 
 Detectron2 is imported when one of these names is first used; training classifiers does without it.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from detect.backbone import ClassifierBackbone as Backbone
     from detect.build import build_detector
-    from detect.detector_config import DetectorSettings
+    from detect.settings import DetectorSettings
 
 __all__ = ["Backbone", "DetectorSettings", "build_detector"]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     """The names above, imported late (PEP 562)."""
     if name == "Backbone":
         from detect.backbone import ClassifierBackbone
@@ -52,7 +52,7 @@ def __getattr__(name: str) -> Any:
 
         return build_detector
     if name == "DetectorSettings":
-        from detect.detector_config import DetectorSettings
+        from detect.settings import DetectorSettings
 
         return DetectorSettings
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -6,9 +6,10 @@ network: `build_detector` offers the bottom-up network to the registered builder
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import TypeAlias
 
 from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec
@@ -16,29 +17,39 @@ from detectron2.modeling import BACKBONE_REGISTRY, FPN, GeneralizedRCNN, RetinaN
 from detectron2.modeling.backbone.fpn import LastLevelMaxPool, LastLevelP6P7
 from torch import nn
 
+from classify.data.imagenet import IMAGENET_MEAN, IMAGENET_STD
 from detect.backbone import ClassifierBackbone, stage_after
 from detect.cpu.roi_align import use_separable_roi_align
-from detect.detector_config import BACKBONE_NAME, SINGLE_LEVEL_NAME, DetectorSettings, make_config, resolve
+from detect.detector_config import BACKBONE_NAME, SINGLE_LEVEL_NAME, make_config
 from detect.one_stage import OneStageDetector
+from detect.settings import DetectorSettings
 from detect.single_level import SingleLevel, offer_stage
 from pruning.errors import Refusal
 
+Detector: TypeAlias = GeneralizedRCNN | RetinaNet
+Config: TypeAlias = CfgNode  # Detectron2's, which detect/ alone imports
 _OFFERED: ContextVar[ClassifierBackbone | None] = ContextVar("offered_backbone", default=None)
 
 
 def build_detector(
-    classifier: nn.Module, *, settings: DetectorSettings, device: str = "cpu"
-) -> tuple[GeneralizedRCNN | RetinaNet, CfgNode]:
+    classifier: nn.Module,
+    settings: DetectorSettings,
+    *,
+    num_classes: int,
+    pixel_mean: Sequence[float] = IMAGENET_MEAN,
+    pixel_std: Sequence[float] = IMAGENET_STD,
+    device: str = "cpu",
+) -> tuple[Detector, Config]:
     """A Detectron2 detector with `classifier` (copied) as its backbone, and the config it was built from.
 
+    `pixel_mean`, `pixel_std`: what the classifier's input is normalised by, RGB in 0..1.
     Weights are the classifier's in the backbone and freshly drawn elsewhere (seed first). Raises
     ValueError on an unknown Detectron2 key and on settings that do not fit each other.
     """
-    cfg = make_config(settings, device=device)
-    wanted = resolve(settings)
-    strides, norm, freeze_at = wanted.strides, wanted.norm, wanted.freeze_at
-    assert strides is not None and norm is not None and freeze_at is not None
-    bottom_up = ClassifierBackbone(classifier, strides=strides, norm=norm, freeze_at=freeze_at)
+    cfg = make_config(settings, num_classes=num_classes, pixel_mean=pixel_mean, pixel_std=pixel_std, device=device)
+    wanted = settings.resolved()
+    strides, norm = wanted.strides, wanted.norm
+    bottom_up = ClassifierBackbone(classifier, strides=strides, norm=norm, freeze_at=wanted.freeze_at)
     stage = stage_after(classifier, strides[-1], norm=norm) if wanted.head == "c4" else None
     with _offer(bottom_up), offer_stage(stage):
         try:

@@ -3,37 +3,16 @@
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from detect.detectron2_keys import OURS
+from detect.heads import check_idle, default_strides
 from pruning.errors import Refusal
-from training.device import Precision
-from training.options import Fraction, Positive, Section
-
-
-@dataclass(frozen=True)
-class TrainSettings:
-    """How a detector is trained. Durations that stretch with the budget are fractions of `iterations`."""
-
-    iterations: int
-    batch_size: int  # images per step over all processes
-    lr: float
-    momentum: float = 0.9
-    weight_decay: float = 1e-4  # not on normalisation layers
-    schedule: str = "step"
-    milestones: tuple[float, ...] = (2 / 3, 8 / 9)  # Detectron2's 60k and 80k of 90k
-    gamma: float = 0.1
-    warmup: float = 0.05
-    warmup_factor: float = 1e-3
-    clip_norm: float | None = None  # bound of the gradient's L2 norm over all parameters
-    seed: int = 0
-    precision: str | Precision = "auto"  # one of training.device.PRECISIONS, or what one was settled to
-    flip: bool = False
-    group_by_aspect: bool = False
-    num_workers: int = 0
-    checkpoint_every: int = 200  # iterations
-    report_every: int = 20
+from training import settings
+from training.options import Fraction, Positive, Section, changed
+from training.type_words import InWords
 
 
 class Scenes(Section):
@@ -177,25 +156,124 @@ class DetectorData(Section):
         return str(self.coco.test.annotations) if self.coco is not None else "digits"
 
 
-class DetectorTraining(Section):
-    """The detection budget, the same for every route; durations are fractions of `iterations`."""
+class DetectorSettings(Section):
+    """The detector around the classifier. What is not set is as `config_file`, `overrides` or else the default say.
+
+    `head`: `fpn`, a Faster R-CNN on a feature pyramid over `strides`; `cascade`, the same with the three box heads of
+    Cascade R-CNN; `c4`, a Faster R-CNN on a single level, the last of `strides` ([16]), with the classifier's next
+    stage on each region (see detect/single_level.py); `retinanet`, one-stage, on a pyramid over strides [8, 16, 32].
+    """
+
+    head: Literal["fpn", "cascade", "c4", "retinanet"] = "fpn"
+    """Kind of detector around the backbone; fpn, cascade and c4 are Faster R-CNNs, retinanet has one stage."""
+    image_size: Positive = 800
+    """Shorter side to which images are scaled, in pixels."""
+    max_image_size: Positive = 1333
+    """Longest that the longer side may become, in pixels."""
+    strides: Annotated[tuple[Positive, ...], Field(min_length=1)] = (4, 8, 16, 32)
+    """Levels of the backbone that are read, by their stride in pixels; retinanet: [8, 16, 32] if left out."""
+    norm: Literal["FrozenBN", "BN", "SyncBN", "GN"] = "FrozenBN"
+    """Normalisation of the backbone; FrozenBN keeps the classifier's statistics."""
+    freeze_at: Annotated[int, Field(ge=0)] = 0
+    """How much of the backbone is not trained: 0 nothing, 1 the stem, 2 and the first stage, and so on."""
+    fpn_channels: Positive | None = None
+    """Channels of every level of the FPN; null: 256."""
+    anchor_sizes: Annotated[tuple[float, ...], Field(min_length=1)] | None = None
+    """Sides of the anchor boxes in pixels, one for each level (c4: all on its one); null: Detectron2's."""
+    anchor_ratios: Annotated[tuple[float, ...], Field(min_length=1)] | None = None
+    """Height over width of the anchor boxes; null: 0.5, 1 and 2."""
+    rpn_batch_size: Positive | None = None
+    """Anchors per image in the loss of the proposals (RPN); null: 256."""
+    roi_batch_size: Positive | None = None
+    """Regions per image in the loss of the box head; null: 512."""
+    pre_nms_topk: Positive | None = None
+    """Best proposals of each level kept for suppression; null: 2000, in evaluation 1000 (c4: 12000, 6000)."""
+    train_proposals: Positive | None = None
+    """Proposals per image that training keeps after suppression; null: 1000 (c4: 2000)."""
+    test_proposals: Positive | None = None
+    """Proposals per image that evaluation keeps after suppression; null: 1000."""
+    box_head_dim: Positive | None = None
+    """Width of the fully connected layers of the box head; null: 1024."""
+    overrides: dict[str, Any] = {}
+    """Single keys of Detectron2, such as {MODEL.RPN.NMS_THRESH: 0.6}."""
+    config_file: Annotated[Path | dict[str, Any], InWords("path")] | None = None
+    """A Detectron2 YAML whose keys are taken; `overrides` win over it."""
+
+    @field_validator("config_file")
+    @classmethod
+    def _read(cls, value: Path | dict[str, Any] | None) -> dict[str, Any] | None:
+        if value is None or (isinstance(value, dict) and value.keys() == {"paths", "keys"}):
+            return value
+        if not isinstance(value, Path):
+            raise Refusal("give the path of a Detectron2 YAML")
+        from detect.user_config import with_content  # Detectron2, which classification works without
+
+        return with_content(value)
+
+    @model_validator(mode="after")
+    def _valid_head(self) -> "DetectorSettings":
+        check_idle(self.head, self.stated())
+        return self
+
+    def stated(self) -> dict[str, Any]:
+        """The keys that are set, with their values."""
+        return self.model_dump(exclude_unset=True, exclude_none=True)
+
+    def detectron2(self) -> dict[str, Any]:
+        """The keys that are given to Detectron2, with their values."""
+        if not self.overrides and not self.config_file:
+            return {}
+        from detect.user_config import given_keys
+
+        return {key: given.value for key, given in given_keys(self.config_file, self.overrides).items()}
+
+    def changed_over_detectron2(self, changes: dict[str, Any], name: str) -> "DetectorSettings":
+        """These settings with `changes`, which win over Detectron2's keys for the same."""
+        beaten = {key for key, (ours, _) in OURS.items() if ours.removeprefix("model.") in changes}
+        left: dict[str, Any] = {}
+        if isinstance(self.config_file, dict):
+            keys = {key: value for key, value in self.config_file["keys"].items() if key not in beaten}
+            left["config_file"] = {**self.config_file, "keys": keys}
+        if beaten & self.overrides.keys():
+            left["overrides"] = {key: value for key, value in self.overrides.items() if key not in beaten}
+        return changed(self, {**left, **changes}, name)
+
+    def resolved(self) -> "DetectorSettings":
+        """These settings with head, strides, norm and freeze_at set to what holds."""
+        stated = self.stated()
+        found = {"head": self.head, "norm": self.norm, "freeze_at": self.freeze_at}
+        found["strides"] = stated.get("strides", default_strides(self.head))
+        if self.overrides or self.config_file:
+            from detect.user_config import given_keys, settled
+
+            found |= settled(stated, given_keys(self.config_file, self.overrides))
+        return self.model_copy(update=found)
+
+    def as_json(self) -> dict[str, Any]:
+        """What defines a detector, as JSON; without `head` where it is the one that there always was: hashes last.
+
+        A key that is not set is null where a key of Detectron2's says it.
+        """
+        found = self.resolved()
+        said = {OURS[key][0].removeprefix("model.") for key in self.detectron2() if key in OURS}
+        data = found.model_dump(mode="json")
+        data |= dict.fromkeys((said & data.keys()) - found.model_fields_set)
+        if found.head == "fpn":
+            del data["head"]
+        return data
+
+
+class TrainSettings(settings.Optimisation):
+    """How a detector is trained; durations are fractions of `iterations`."""
 
     iterations: Positive
     """Training steps of a detector."""
     batch_size: Positive
     """Images per step, over all processes."""
-    lr: Annotated[float, Field(gt=0)]
-    """Learning rate of a step of `batch_size` images, after the warm-up."""
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    """Momentum of SGD."""
-    weight_decay: Annotated[float, Field(ge=0)] = 1e-4
-    """L2 penalty on the weights (factor of the gradient term); normalisation layers have none."""
     schedule: Literal["step", "cosine"] = "step"
     """Course of the learning rate: down by `gamma` at `milestones`, or along a cosine to 0."""
-    milestones: tuple[Fraction, ...] = (2 / 3, 8 / 9)
+    milestones: tuple[Fraction, ...] = (2 / 3, 8 / 9)  # Detectron2's 60k and 80k of 90k
     """Where the rate is multiplied by `gamma` (schedule `step`), as fractions of the iterations, ascending."""
-    gamma: float = 0.1
-    """Factor of the learning rate at each milestone."""
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.05
     """Fraction of the iterations in which the learning rate rises from a thousandth of `lr`."""
     clip_norm: Annotated[float, Field(gt=0)] | None = None
@@ -204,3 +282,10 @@ class DetectorTraining(Section):
     """Mirror training images left to right at random."""
     group_by_aspect: bool = False
     """Make batches of images that are all wide or all tall, which saves padding."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainRun(settings.Run):
+    """What one run adds. `num_workers`: processes that load images; 0: the training process does."""
+
+    num_workers: int = 0

@@ -6,7 +6,7 @@ main one writes.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -21,11 +21,12 @@ from classify.optimizers import fused_sgd
 from detect.data import DetectionDataset, class_names
 from detect.data.loader import train_loader
 from detect.hooks import Checkpointer, EffectHook, Report, Reporter, Schedule, Stop, saved_training
-from detect.settings import TrainSettings
+from detect.settings import TrainRun, TrainSettings
 from pruning.errors import Diverged, Refusal
 from pruning.methods import Effect
 from training.device import Precision, channels_last, settle_together
 from training.distributed import data_parallel, is_main, mean_over_processes, rank, world_size
+from training.options import changed
 from training.schedule import lr_schedule
 from training.seeding import seed_generators
 from training.stopping import between_steps
@@ -38,7 +39,7 @@ def check_divisible(batch_size: int, processes: int) -> None:
         raise Refusal(f"batch_size={batch_size} cannot be split evenly over {processes} processes")
 
 
-def scaled_to_processes(settings: "TrainSettings", cfg: CfgNode) -> "TrainSettings":
+def scaled_to_processes(settings: TrainSettings, cfg: CfgNode) -> TrainSettings:
     """The settings for as many processes as there are, where cfg.SOLVER.REFERENCE_WORLD_SIZE says what they are for.
 
     By Detectron2's rule each process keeps its images per step: batch and learning rate grow with the processes,
@@ -53,7 +54,8 @@ def scaled_to_processes(settings: "TrainSettings", cfg: CfgNode) -> "TrainSettin
     scaled.SOLVER.IMS_PER_BATCH, scaled.SOLVER.BASE_LR = settings.batch_size, settings.lr
     scaled.SOLVER.MAX_ITER = settings.iterations
     solver = DefaultTrainer.auto_scale_workers(scaled, world_size()).SOLVER
-    return replace(settings, batch_size=solver.IMS_PER_BATCH, lr=solver.BASE_LR, iterations=solver.MAX_ITER)
+    changes = {"batch_size": solver.IMS_PER_BATCH, "lr": solver.BASE_LR, "iterations": solver.MAX_ITER}
+    return changed(settings, changes, "SOLVER.REFERENCE_WORLD_SIZE")
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,7 @@ def train_detector(
     *,
     dataset: DetectionDataset,
     settings: TrainSettings,
+    run: TrainRun,
     checkpoint: Path,
     report: Report | None = None,
     effects: Sequence[Effect] = (),
@@ -87,20 +90,20 @@ def train_detector(
     check_divisible(settings.batch_size, world_size())
     device = next(detector.parameters()).device.type
     schedule, total = schedule_of(settings), settings.iterations
-    saved = saved_training(checkpoint, _identity(settings), device)
-    precision = settle_together(settings.precision, device).of_checkpoint(saved, checkpoint)
+    saved = saved_training(checkpoint, _identity(settings, run), device)
+    precision = settle_together(run.precision, device).of_checkpoint(saved, checkpoint)
     with channels_last(detector, dtype=precision.dtype):
         optimizer = _optimizer(detector, settings)
         # PyTorch's SyncBatchNorm needs GPUs; here it works on the CPU too
         with synchronised_norms(detector, nn.SyncBatchNorm):
-            trainer = DetectorTrainer(detector, optimizer, settings, precision.dtype)
+            trainer = DetectorTrainer(detector, optimizer, settings, run, precision.dtype)
             keeper = Checkpointer(
                 detector,
                 checkpoint,
-                identity=_identity(settings),
+                identity=_identity(settings, run),
                 precision=precision.name,
-                every=settings.checkpoint_every,
-                meets_every=settings.report_every,
+                every=run.checkpoint_every,
+                meets_every=run.report_every,
                 effects=effects,
             )
             epoch = max(1, len(dataset.split.images) // settings.batch_size)
@@ -108,14 +111,14 @@ def train_detector(
                 Schedule(schedule, settings.lr, total),
                 *(EffectHook(e, epoch=epoch) for e in effects),
                 keeper,
-                Reporter(report if is_main() else None, every=settings.report_every, total=total),
+                Reporter(report if is_main() else None, every=run.report_every, total=total),
                 Stop(keeper),
             ]
             trainer.register_hooks(hooks)
             start = keeper.restore(saved)
             del saved  # as large as the detector and its optimiser
             if start < total:
-                trainer.data_loader = _loader(dataset, cfg, settings, start)
+                trainer.data_loader = _loader(dataset, cfg, settings, run, start)
                 with between_steps():
                     trainer.train(start, total)
     return TrainOutcome(total * settings.batch_size, keeper.seconds, trainer.last_loss, precision)
@@ -126,20 +129,14 @@ def _optimizer(detector: nn.Module, settings: TrainSettings) -> torch.optim.Opti
     return fused_sgd(groups, settings.lr, settings.momentum, weight_decay=settings.weight_decay)
 
 
-def _identity(settings: TrainSettings) -> dict[str, int]:
+def _identity(settings: TrainSettings, run: TrainRun) -> dict[str, int]:
     """What a checkpoint has to agree with to be continued."""
-    return {"seed": settings.seed, "iterations": settings.iterations, "batch_size": settings.batch_size}
+    return {"seed": run.seed, "iterations": settings.iterations, "batch_size": settings.batch_size}
 
 
 def schedule_of(settings: TrainSettings) -> ParamScheduler:
     """Multiplier of the learning rate as a function of progress in [0, 1)."""
-    return lr_schedule(
-        settings.schedule,
-        milestones=settings.milestones,
-        gamma=settings.gamma,
-        warmup=settings.warmup,
-        warmup_factor=settings.warmup_factor,
-    )
+    return lr_schedule(settings.schedule, milestones=settings.milestones, gamma=settings.gamma, warmup=settings.warmup)
 
 
 class DetectorTrainer(SimpleTrainer):
@@ -153,12 +150,14 @@ class DetectorTrainer(SimpleTrainer):
         detector: nn.Module,
         optimizer: torch.optim.Optimizer,
         settings: TrainSettings,
+        run: TrainRun,
         dtype: torch.dtype | None,
     ):
         device = next(detector.parameters()).device.type
         self.detector = detector
         super().__init__(data_parallel(detector), None, optimizer)
         self.settings = settings
+        self.run = run
         self.dtype = dtype
         self.device = device
         self.scaler = torch.amp.GradScaler(device, enabled=dtype == torch.float16)
@@ -168,7 +167,7 @@ class DetectorTrainer(SimpleTrainer):
 
     def run_step(self) -> None:
         data = next(self._data_loader_iter)  # before seeding: a new loader's first batch draws a number
-        seed_generators(self.settings.seed, self.iter * world_size() + rank())
+        seed_generators(self.run.seed, self.iter * world_size() + rank())
         self.optimizer.zero_grad(set_to_none=True)
         try:
             with torch.autocast(self.device, dtype=self.dtype, enabled=self.dtype is not None):
@@ -188,7 +187,7 @@ class DetectorTrainer(SimpleTrainer):
     def _watch(self, loss: torch.Tensor) -> None:
         """Look for a loss that is not finite: at once on the CPU, now and then where looking stalls the device."""
         self._unchecked.append(loss.detach())
-        done, every = self.iter + 1, (self.settings.report_every, self.settings.checkpoint_every)
+        done, every = self.iter + 1, (self.run.report_every, self.run.checkpoint_every)
         if self.device != "cpu" and all(done % n for n in every) and done < self.max_iter:
             return
         values = mean_over_processes(torch.stack(self._unchecked)).tolist()
@@ -199,16 +198,16 @@ class DetectorTrainer(SimpleTrainer):
         self.last_loss = values[-1]
 
 
-def _loader(dataset: DetectionDataset, cfg: CfgNode, settings: TrainSettings, start: int) -> DataLoader:
+def _loader(dataset: DetectionDataset, cfg: CfgNode, settings: TrainSettings, run: TrainRun, start: int) -> DataLoader:
     return train_loader(
         dataset,
         cfg,
         batch_size=settings.batch_size,
-        seed=settings.seed,
+        seed=run.seed,
         start_iteration=start,
         flip=settings.flip,
         group_by_aspect=settings.group_by_aspect,
-        num_workers=settings.num_workers,
+        num_workers=run.num_workers,
     )
 
 

@@ -1,5 +1,6 @@
 """What a user gives to Detectron2: the keys of a YAML file and single overrides, checked against who reads them."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -10,8 +11,12 @@ import yaml
 from detectron2.config import CfgNode, get_cfg
 
 from detect.detectron2_keys import AS_IT_IS, BECAUSE, CHOICES, HEAD_OF, OURS, READ, UNREAD
+from detect.heads import default_strides
 from pruning.errors import Refusal
 from training.strict_yaml import parse_yaml_file
+
+FREEZE_AT = "MODEL.BACKBONE.FREEZE_AT"
+_NORM = "MODEL.RESNETS.NORM"
 
 
 @dataclass(frozen=True)
@@ -100,6 +105,46 @@ def strides_of(given: Mapping[str, Given]) -> tuple[int, ...] | None:
     if len(set(found.values())) > 1:
         raise Refusal(f"{' and '.join(keys)} name different features: {' and '.join(map(str, found.values()))}")
     return next(iter(found.values()), None)
+
+
+def settled(stated: Mapping[str, Any], given: Mapping[str, Given]) -> dict[str, Any]:
+    """Head and strides as the settings that are stated, Detectron2's keys or the defaults say; norm and freeze_at, too.
+
+    ValueError where settings and keys differ.
+    """
+    head = stated.get("head") or head_of(given) or "fpn"
+    two_stages = "MODEL.META_ARCHITECTURE" in given and given["MODEL.META_ARCHITECTURE"].value == "GeneralizedRCNN"
+    if head_of(given) not in (None, head) or (two_stages and head == "retinanet"):
+        asked = head_of(given) or "two stages"
+        raise Refusal(f"head={head!r} and Detectron2's keys, which ask for {asked!r}, differ")
+    said = strides_of(given)
+    strides = stated.get("strides") or said or default_strides(head)
+    if said not in (None, strides):
+        raise Refusal(f"strides={strides} and Detectron2's features, of strides {said}, differ")
+    found: dict[str, Any] = {"head": head, "strides": strides}
+    if "norm" not in stated and _NORM in given:
+        found["norm"] = str(given[_NORM].value)
+    if "freeze_at" not in stated:
+        found["freeze_at"] = _freeze_at(given, strides)
+    return found
+
+
+def _freeze_at(given: Mapping[str, Given], strides: tuple[int, ...]) -> int:
+    """Detectron2 counts a ResNet's stages, 2 for that of stride 4; ours are those of the strides."""
+    if FREEZE_AT not in given or not given[FREEZE_AT].value:
+        return 0
+    count = int(str(given[FREEZE_AT].value)) - stages_before(strides)
+    if count < 1:
+        raise Refusal(
+            f"{given[FREEZE_AT].source}: {FREEZE_AT}={given[FREEZE_AT].value} ends before the first of strides"
+            f" {strides}, up to which layers are frozen together: set detector.model.freeze_at to 0 or 1 instead"
+        )
+    return count
+
+
+def stages_before(strides: tuple[int, ...]) -> int:
+    """Stages of a ResNet in Detectron2 that lie before the first stride, other than the stem."""
+    return int(math.log2(strides[0])) - 2
 
 
 def check_agreement(given: Mapping[str, Given], ours: Mapping[str, tuple[object, object]]) -> None:

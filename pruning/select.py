@@ -4,9 +4,10 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from pruning.errors import Refusal
@@ -16,23 +17,45 @@ from pruning.graph.members import Group
 _TOLERANCE = 1e-9
 
 
+Ratio = Annotated[float, Field(ge=0, lt=1)]
+
+
 @dataclass(frozen=True)
 class Selection:
-    """How many channels to remove, and where.
+    """How many channels to remove, and where. The bounds and meanings are those of a config's keys, too.
 
-    `ratio`: fraction removed, one for all groups or one per stage. `level`: the same share of every layer, or the
-    lowest scores of the network as a whole. `scope`: `inner` groups (computed by one layer, as in the literature on
-    residual networks) or `all`, coupled ones included. `skip`: group names or patterns (`layer4.*`) left whole.
-    `layers`: ratio by name or pattern, before `ratio`. `round_to`: kept counts become the nearest
-    multiple of it, at least one.
+    `scope`: groups of channels that one layer computes are `inner`, as in the literature on residual networks.
+    `layers`: ratios by name or pattern, which win over `ratio`.
     """
 
-    ratio: float | tuple[float, ...] = 0.5
-    level: Literal["layer", "global"] = "layer"
-    scope: Literal["inner", "all"] = "inner"
-    skip: tuple[str, ...] = ()
-    layers: Mapping[str, float] | None = None
-    round_to: int = 1
+    ratio: Annotated[
+        Ratio | tuple[Ratio, ...],
+        Field(
+            description="Fraction of channels (or weights) removed: one for the whole network, or a list with one for"
+            " each stage."
+        ),
+    ] = 0.5
+    level: Annotated[
+        Literal["layer", "global"],
+        Field(description="Remove this share of every layer, or the lowest scores of the network as a whole."),
+    ] = "layer"
+    scope: Annotated[
+        Literal["inner", "all"],
+        Field(
+            description="Prune only channels that a single layer computes, or also those coupled by residual"
+            " connections."
+        ),
+    ] = "inner"
+    skip: Annotated[tuple[str, ...], Field(description="Layers left whole, by name or pattern such as layer4.*")] = ()
+    layers: Mapping[str, Ratio] | None = None
+    round_to: Annotated[
+        int,
+        Field(
+            ge=1,
+            description="The number of kept channels is rounded to the nearest multiple of this, such as 8 for fast"
+            " kernels.",
+        ),
+    ] = 1
 
     def __post_init__(self) -> None:
         ratios = [*self.stage_ratios(), *(self.layers or {}).values()]

@@ -17,7 +17,7 @@ from study.config.sections import Machine
 from study.stages.data import open_classification
 from study.stages.network import Network, load_model, read_weights
 from study.stages.provenance import environment
-from study.stages.prune import data_settings
+from study.stages.prune import dataset_of
 from study.stages.stage import Stage, load_stage
 from training.files import write_bytes, write_json
 
@@ -219,7 +219,7 @@ def _classes(stage: Stage, runs: Path, count: int) -> dict[str, Any]:
     """Number and names of the classes; no names, and the reason, where the data set is not on this machine."""
     try:
         if stage.kind in _CLASSIFIERS:
-            names = open_classification(data_settings(stage)["dataset"], Machine()).train.classes
+            names = open_classification(dataset_of(stage), Machine()).train.classes
         else:
             from detect.data import class_names
 

@@ -13,7 +13,6 @@ from training.misfits import Misfit, misfit, misfits
 from training.type_words import did_you_mean
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
-Ratio = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[int, Field(ge=1)]
 
 

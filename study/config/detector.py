@@ -1,18 +1,28 @@
 """The detector's sections of a config: data, model, budget."""
 
-from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from detect.detector_model import DetectorModel
-from detect.settings import DetectorData, DetectorTraining
+from detect.settings import DetectorData, DetectorSettings, TrainSettings
 from pruning.errors import Refusal
 from pruning.methods import get_method
 from training.options import Section, changed
 
 PRUNABLE_PYRAMIDS = ("fpn", "cascade")
 _PYRAMID_NORMS = ("", "BN", "SyncBN")  # others mix channels, or hold their scale as a constant
+
+
+class DetectorModel(DetectorSettings):
+    """The settings of a detector, checked by what Detectron2 makes of them."""
+
+    @model_validator(mode="after")
+    def _can_be_built(self) -> "DetectorModel":
+        if self.overrides or self.config_file:
+            from detect.detector_config import make_config  # Detectron2, which classification works without
+
+            make_config(self, num_classes=None)
+        return self
 
 
 class Detector(Section):
@@ -22,7 +32,7 @@ class Detector(Section):
     """Data to train and test on: exactly one of `digits`, `coco` and `voc`."""
     model: DetectorModel = DetectorModel()
     """The detector around the classifier."""
-    train: DetectorTraining
+    train: TrainSettings
     """How the detector is trained."""
     budget: Literal["same_iterations", "same_compute", "same_total"] = "same_iterations"
     """What routes have in common: iterations, detector-training compute, or the compute of all stages."""
@@ -42,14 +52,14 @@ class Detector(Section):
         if "iterations" in self.fine_tune:
             raise Refusal("fine_tune.iterations: the iterations follow from fine_tune_share")
         changed(self.train, self.fine_tune, "fine_tune")
-        scratch = self.scratch_model().settings()
-        if scratch["norm"] == "FrozenBN" or scratch["freeze_at"]:
+        scratch = self.scratch_model().resolved()
+        if scratch.norm == "FrozenBN" or scratch.freeze_at:
             raise Refusal("from_scratch: a network without pretraining needs a trainable norm and freeze_at: 0")
         return self
 
     @model_validator(mode="after")
     def _has_what_is_pruned(self) -> "Detector":
-        head = self.model.settings().get("head", "fpn")
+        head = self.model.resolved().head
         if self.prune_scope != "backbone" and head not in PRUNABLE_PYRAMIDS:
             why = "has no FPN" if head == "c4" else "has levels on its FPN that read the backbone"
             raise Refusal(
@@ -67,7 +77,7 @@ class Detector(Section):
         """What a stage's settings say of the scope: nothing where it is the one that there always was."""
         return {} if self.prune_scope == "backbone" else {"scope": self.prune_scope}
 
-    def scratch_model(self) -> DetectorModel:
+    def scratch_model(self) -> DetectorSettings:
         """The model settings of a detector that starts from random weights; they win over Detectron2's keys."""
         return self.model.changed_over_detectron2(self.from_scratch, "from_scratch")
 
@@ -78,7 +88,7 @@ class Detector(Section):
             raise Refusal(f"train.iterations={self.train.iterations} cannot be split for pruning in the detector")
         return self.train.iterations - after, after
 
-    def training(self, phase: Literal["train", "before_pruning", "fine_tune"]) -> DetectorTraining:
+    def training(self, phase: Literal["train", "before_pruning", "fine_tune"]) -> TrainSettings:
         """The complete settings of a phase."""
         if phase == "train":
             return self.train
@@ -88,7 +98,7 @@ class Detector(Section):
         return changed(self.train, {**self.fine_tune, "iterations": after}, phase)
 
 
-def check_augmentation(model: DetectorModel, train: DetectorTraining, where: str) -> None:
+def check_augmentation(model: DetectorSettings, train: TrainSettings, where: str) -> None:
     """ValueError where a key of `train` and Detectron2's key for the same are set to different values."""
     given = model.detectron2()
     for name, key, value in (
@@ -99,12 +109,6 @@ def check_augmentation(model: DetectorModel, train: DetectorTraining, where: str
             raise Refusal(
                 f"{where}.{name}: {getattr(train, name)} and {key}={given[key]!r} differ; leave one of the two out"
             )
-
-
-def stated_norm(model: Mapping[str, Any]) -> str:
-    """The normalisation of the FPN in a stage's model settings, Detectron2's MODEL.FPN.NORM."""
-    keys = (model["config_file"] or {"keys": {}})["keys"] | model["overrides"]
-    return str(keys.get("MODEL.FPN.NORM", ""))
 
 
 def check_pyramid(method: str, norm: str) -> None:

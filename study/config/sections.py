@@ -3,57 +3,22 @@
 `Machine` holds what does not change results beyond floating point: it stays out of the content hash of a run.
 """
 
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from classify.data import DATASETS, dataset_options, read_dataset_options
-from classify.data.augment import AUGMENTATIONS
 from classify.models import get_model
+from classify.settings import TrainSettings
 from pruning.errors import Refusal
 from pruning.methods import METHODS
-from pruning.select import Selection
+from pruning.select import Ratio, Selection
 from pruning.targets import TARGETS
-from training.options import Fraction, Positive, Ratio, Section, changed, check_level, read_method_options
+from training.options import Positive, Section, changed, check_level, read_method_options
+from training.settings import Run
 from training.type_words import OneOf, known
-
-Augmentation = Annotated[str, OneOf(AUGMENTATIONS, "augmentation")]
-
-
-class ClassifierTraining(Section):
-    """How a classifier is trained; durations other than `epochs` are fractions of the schedule."""
-
-    epochs: Positive
-    """Passes over the training images."""
-    batch_size: Positive
-    """Images per step, over all parts (`accumulate`) and processes."""
-    lr: Annotated[float, Field(gt=0)]
-    """Learning rate of a step of `batch_size` images, after the warm-up."""
-    optimizer: Literal["sgd", "adam"] = "sgd"
-    """Optimiser: SGD with momentum, or Adam."""
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    """Momentum of SGD; Adam does not read it."""
-    nesterov: bool = False
-    """Nesterov's form of SGD's momentum."""
-    weight_decay: Annotated[float, Field(ge=0)] = 1e-4
-    """L2 penalty on the weights (factor of the gradient term)."""
-    norm_weight_decay: bool = True
-    """Whether normalisation layers and biases decay as well, as in the study."""
-    accumulate: Positive = 1
-    """Parts of a batch computed one after the other, to save memory; BatchNorm sees one part at a time."""
-    schedule: Literal["step", "cosine", "constant"] = "step"
-    """Course of the learning rate: down by `gamma` at `milestones`, along a cosine to 0, or constant."""
-    milestones: tuple[Fraction, ...] = (0.5, 0.75)
-    """Where the rate is multiplied by `gamma` (schedule `step`), as fractions of the schedule, ascending."""
-    gamma: float = 0.1
-    """Factor of the learning rate at each milestone."""
-    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Fraction of the schedule in which the learning rate rises from a thousandth of `lr`."""
-    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Share of the target probability that is spread over all classes."""
-    augmentation: Augmentation = "none"
-    """Random changes of the training images."""
 
 
 class ClassifierData(Section):
@@ -98,7 +63,7 @@ class Classifier(Section):
     """Options of the architecture, such as {width: 0.5}."""
     dataset: ClassifierData
     """Data set of the classifier."""
-    train: ClassifierTraining
+    train: TrainSettings
     """How the unpruned network is trained."""
     fine_tune: dict[str, Any] = {}
     """Keys of `classifier.train` that fine-tuning after pruning changes, such as {epochs: 20, lr: 0.001}."""
@@ -138,14 +103,14 @@ class Classifier(Section):
             raise Refusal("replace_head: there is no file of weights whose head it could replace; give weights too")
         return self
 
-    def training(self, regime: Literal["train", "fine_tune", "scratch"]) -> ClassifierTraining:
+    def training(self, regime: Literal["train", "fine_tune", "scratch"]) -> TrainSettings:
         """The complete settings of a regime."""
         changes = {} if regime == "train" else getattr(self, regime)
         return changed(self.train, changes, regime)
 
 
-class Pruning(Section):
-    """What is removed: a published `target`, or a `method` and how far it goes (see pruning.select.Selection)."""
+class Pruning(Section, Selection):
+    """What is removed: a published `target`, or a `method` and how far it goes by the keys of a `Selection`."""
 
     method: Annotated[str, OneOf(METHODS, "pruning method")] = "l1_filter"
     """Pruning method; `python tools/prune.py --list` prints each with its options."""
@@ -153,18 +118,8 @@ class Pruning(Section):
     """Options of the method; a wrong name lists those there are."""
     target: Annotated[str, OneOf(TARGETS, "target")] | None = None
     """Published pruned shape to cut to, instead of `ratio`, `level`, `scope`, `skip`, `layers` and `round_to`."""
-    ratio: Ratio | tuple[Ratio, ...] = 0.5
-    """Fraction of channels (or weights) removed: one for the whole network, or a list with one for each stage."""
-    level: Literal["layer", "global"] = "layer"
-    """Remove this share of every layer, or the lowest scores of the network as a whole."""
-    scope: Literal["inner", "all"] = "inner"
-    """Prune only channels that a single layer computes, or also those coupled by residual connections."""
-    skip: tuple[str, ...] = ()
-    """Layers left whole, by name or pattern such as layer4.*"""
-    layers: dict[str, Ratio] = {}
+    layers: dict[str, Ratio] = {}  # a config says nothing by an empty mapping, not by null
     """Fraction removed of single layers, by name or pattern; it wins over `ratio`."""
-    round_to: Positive = 1
-    """The number of kept channels is rounded to the nearest multiple of this, such as 8 for fast kernels."""
     allow_partial: bool = False
     """Take a result where far less than asked can be removed; otherwise that is an error."""
 
@@ -173,10 +128,9 @@ class Pruning(Section):
         options = read_method_options(self.method, self.options)
         if "level" in self.model_fields_set:
             check_level(self.method, options, self.level)
-        if self.target is not None:
-            fixed = {"ratio", "level", "scope", "skip", "layers", "round_to"} & self.model_fields_set
-            if fixed:
-                raise Refusal(f"target {self.target!r} already says what is removed; drop {', '.join(sorted(fixed))}")
+        fixed = self.model_fields_set & {field.name for field in fields(Selection)}
+        if self.target is not None and fixed:
+            raise Refusal(f"target {self.target!r} already says what is removed; drop {', '.join(sorted(fixed))}")
         self.selection()
         return self
 
@@ -184,14 +138,8 @@ class Pruning(Section):
         """The selection that these keys ask for."""
         if self.target is not None:  # a target without one removes whole blocks or reads fewer inputs
             return TARGETS[self.target].selection or Selection(ratio=0.0)
-        return Selection(
-            ratio=self.ratio,
-            level=self.level,
-            scope=self.scope,
-            skip=self.skip,
-            layers=self.layers or None,
-            round_to=self.round_to,
-        )
+        said = {field.name: getattr(self, field.name) for field in fields(Selection)}
+        return Selection(**{**said, "layers": self.layers or None})
 
 
 class Evaluation(Section):
@@ -249,5 +197,5 @@ class Machine(Section):
     """Processes that load data, of a training that reads images from disk; 0: the training process does."""
     data_root: Path = Path("data")
     """Folder of the classification data sets, relative to the working directory."""
-    checkpoint_every: Positive = 100
+    checkpoint_every: Positive = Run.checkpoint_every
     """Steps between checkpoints, from which a killed training goes on."""

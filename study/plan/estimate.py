@@ -18,20 +18,20 @@ from pruning.plan import PruningPlan
 from pruning.select import counts, eligible
 from pruning.select_weights import conv_weights
 from pruning.surgery import apply
-from pruning.targets import choose_for_target, get_target
+from pruning.targets import choose_for_target
 from study.config.sections import Machine
 from study.stages.data import classification_info
-from study.stages.given_weights import check_given, counted_epochs
+from study.stages.given_weights import check_given
 from study.stages.length import classifier_epochs, detector_iterations
 from study.stages.network import (
     Network,
     check_channels,
     dense_groups,
-    is_structural,
-    method_options,
-    selection_of,
+    own_network,
     starts_dense,
 )
+from study.stages.prune import dataset_of
+from study.stages.settings import Cut, PruneDetector, TrainClassifier, TrainDetector
 from study.stages.stage import Stage
 
 
@@ -105,17 +105,17 @@ class Budget:
             return Network.load(stage.run(self.runs))
         before = self._dense(stage) if starts_dense(stage) else self.network(stage.parents[0])
         if "weights" in stage.settings:
-            check_given(self._dense(stage), stage.settings)
+            check_given(self._dense(stage), stage.read(TrainClassifier))
         if before is None or stage.kind not in ("prune", "prune_detector"):
             return before
         return self._pruned(stage, before)
 
     def _dense(self, stage: Stage) -> Network:
         """The unpruned network, without its data's mean and deviation, which cost nothing."""
-        info, settings = self._data(stage), stage.settings
+        info, own = self._data(stage), own_network(stage)
         channels, size = info.shape[0], info.shape[-1]
-        check_channels(settings, channels)
-        plan = PruningPlan(settings["arch"], settings["arch_options"])
+        check_channels(own, channels)
+        plan = PruningPlan(own.arch, own.arch_options)
         return Network(plan, info.num_classes, size, mean=(0.0,) * channels, std=(1.0,) * channels)
 
     def _data(self, stage: Stage) -> DataInfo:
@@ -123,23 +123,22 @@ class Budget:
 
     def _pruned(self, stage: Stage, before: Network) -> Network | None:
         """The shape that a selection asks for: which channels stay does not matter for its cost."""
-        selection = selection_of(stage.settings)
-        if not is_structural(stage.settings["target"]):
-            options = method_options(stage.settings)
-            if stage.kind == "prune" and get_method(stage.settings["method"]).unstructured(options):
+        settings = stage.read(Cut)
+        selection, method = settings.selection, get_method(settings.method)
+        if settings.structural is None:
+            options = settings.method_options()
+            if stage.kind == "prune" and method.unstructured(options):
                 # the channels of the network need not be known; names that match no layer are refused
                 conv_weights(self._blank(before), selection, linear=getattr(options, "linear", False))
                 return None
         model, groups = self._prunable(before, stage if stage.kind == "prune_detector" else None)
-        if is_structural(stage.settings["target"]):
-            choice = choose_for_target(get_target(stage.settings["target"]), model, groups)
-            return self._smaller(before, groups, choice)
+        if settings.structural is not None:
+            return self._smaller(before, groups, choose_for_target(settings.structural, model, groups))
         chosen = eligible(groups, selection)
-        method = get_method(stage.settings["method"])
         if not method.predefined or selection.level != "layer":
             return None
         if method.needs == "nothing":
-            request = Request(groups, selection, method_options(stage.settings), stage.seed, example=before.example())
+            request = Request(groups, selection, settings.method_options(), stage.seed, example=before.example())
             return self._smaller(before, groups, method.prune(model, request))
         keep = {name: tuple(range(n)) for name, n in counts(chosen, selection).items()}
         return self._smaller(before, groups, Choice(keep))
@@ -169,7 +168,7 @@ class Budget:
         if stage.kind == "prune":
             return Estimate(params, macs, 0)
         epochs = classifier_epochs(stage, dense_macs=self._cost(network.dense())[1], pruned_macs=macs)
-        counted = epochs + counted_epochs(stage.settings)
+        counted = epochs + stage.read(TrainClassifier).counted_epochs
         return Estimate(params, macs, 3 * macs * counted * self._data(stage).n_train, f"{epochs} epochs")
 
     def _cost(self, network: Network) -> tuple[int, int]:
@@ -205,8 +204,8 @@ class Budget:
 
     def _dense_classification(self, stage: Stage, network: Network, epochs: int) -> int:
         """Training MACs of the unpruned classifier that a study's budgets follow from."""
-        source = next(s for s in reversed(stage.with_ancestors()) if "dataset" in s.settings)
-        return 3 * self._cost(network.dense())[1] * epochs * self._data(source).n_train
+        n_train = classification_info(dataset_of(stage), self.machine).n_train
+        return 3 * self._cost(network.dense())[1] * epochs * n_train
 
     def _per_image(self, stage: Stage, network: Network) -> int:
         """Training MACs of one image in the detector around `network`."""
@@ -241,7 +240,7 @@ class Budget:
         if stage.kind != "train_detector":
             return Estimate(params, macs, 0)
         iterations = self.iterations(stage)
-        images = iterations * stage.settings["train"]["batch_size"]
+        images = iterations * stage.read(TrainDetector).train.batch_size
         return Estimate(params, macs, per_image * images, f"{iterations} iterations")
 
 
@@ -255,7 +254,7 @@ def _inside(stage: Stage, network: Network, classifier: nn.Module) -> tuple[nn.M
     from detect.pyramid import join  # Detectron2, which classification works without
     from study.stages.detector import build, prunable_groups
 
-    if "scope" not in stage.settings:
+    if stage.read(PruneDetector).scope == "backbone":
         return classifier, prunable_groups(stage, network, classifier, None)
     detector, _ = build(stage.parents[0], network, classifier, 1, device="cpu")  # the FPN does not ask for classes
     return join(detector.backbone), prunable_groups(stage, network, classifier, detector.backbone)

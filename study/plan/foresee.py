@@ -8,6 +8,7 @@ from pathlib import Path
 from study.plan.checks import check_precision
 from study.plan.estimate import Budget
 from study.plan.rehearsal import Rehearsal
+from study.stages.settings import TrainDetector
 from study.stages.stage import Stage
 from training.files import canonical
 from training.strict_yaml import ConfigError
@@ -61,6 +62,6 @@ def _try_once(stage: Stage, budget: Budget, tried: set[str]) -> None:
     tried.add(key)
     detector, cfg, dataset = budget.build(stage)
     divisor = max(shape.stride for shape in detector.backbone.bottom_up.output_shape().values())
-    size, batch = mean_image_size(dataset, cfg), stage.settings["train"]["batch_size"]
-    try_detector(detector, cfg, image_size=size, batch_size=batch, divisor=divisor)
-    train_loader(dataset, cfg, batch_size=batch, seed=0, group_by_aspect=stage.settings["train"]["group_by_aspect"])
+    size, train = mean_image_size(dataset, cfg), stage.read(TrainDetector).train
+    try_detector(detector, cfg, image_size=size, batch_size=train.batch_size, divisor=divisor)
+    train_loader(dataset, cfg, batch_size=train.batch_size, seed=0, group_by_aspect=train.group_by_aspect)

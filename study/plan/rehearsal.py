@@ -24,13 +24,10 @@ from study.plan.estimate import Budget
 from study.stages.network import (
     Network,
     dense_groups,
-    effect_request,
-    is_structural,
-    method_options,
-    selection_of,
     starts_dense,
 )
 from study.stages.prune import after_masks
+from study.stages.settings import Cut, TrainClassifier
 from study.stages.stage import Stage
 
 
@@ -59,31 +56,31 @@ class Rehearsal:
         return self._pruned(stage, before, parents)
 
     def _check_training(self, stage: Stage, network: Network) -> None:
-        settings = stage.settings
+        settings = stage.read(TrainClassifier)
         model = rebuild_blank(network.backbone().plan, network.num_classes)
-        if "effect" in settings:
+        if settings.effect is not None:
             model, groups = self.budget._prunable(network)
-            effect = get_method(settings["effect"]["method"]).training_effect
+            effect = get_method(settings.effect.method).training_effect
             assert effect is not None
-            effect(model, effect_request(settings["effect"], groups, stage.seed))
-        info, train = self.budget._data(stage), settings["train"]
-        if train["batch_size"] > info.n_train:
-            key = {"base": "train", "fine_tune": "fine_tune"}.get(settings["regime"], "scratch")
+            effect(model, settings.effect.request(groups, stage.seed))
+        info, train = self.budget._data(stage), settings.train
+        if train.batch_size > info.n_train:
+            key = {"base": "train", "fine_tune": "fine_tune"}.get(settings.regime, "scratch")
             raise Refusal(
-                f"classifier.{key}.batch_size={train['batch_size']} is larger than the training set of {info.n_train}"
+                f"classifier.{key}.batch_size={train.batch_size} is larger than the training set of {info.n_train}"
                 " images"
             )
         check_smallest_batch(
-            model, info.n_train, image=info.shape, batch_size=train["batch_size"], accumulate=train["accumulate"]
+            model, info.n_train, image=info.shape, batch_size=train.batch_size, accumulate=train.accumulate
         )
 
     def _pruned(self, stage: Stage, before: Network, parents: list[Network]) -> Network:
-        settings = stage.settings
-        if is_structural(settings["target"]):
+        settings = stage.read(Cut)
+        if settings.structural is not None:
             return self.budget.network(stage) or before
-        options = after_masks(settings["method"], method_options(settings), before.masks)
+        options = after_masks(settings.method, settings.method_options(), before.masks)
         groups: Sequence[Group] = []
-        if stage.kind == "prune" and get_method(settings["method"]).unstructured(options):
+        if stage.kind == "prune" and get_method(settings.method).unstructured(options):
             model = rebuild_blank(before.backbone().plan, before.num_classes)
         else:
             model, groups = self.budget._prunable(before, stage if stage.kind == "prune_detector" else None)
@@ -92,10 +89,10 @@ class Rehearsal:
         with TemporaryDirectory() as folder:
             if starts_dense(stage) and parents:
                 options = replace(options, patterns=(_write_pattern(parents, Path(folder)),))
-            request = Request(groups, selection_of(settings), options, stage.seed, example=before.example())
-            choice = _choice(settings["method"], model, request)
-        if settings["target"] is None and not settings.get("allow_partial"):
-            achieved(model, request, choice).check(settings["method"], request.selection.scope)
+            request = Request(groups, settings.selection, options, stage.seed, example=before.example())
+            choice = _choice(settings.method, model, request)
+        if settings.target is None and not settings.allow_partial:
+            achieved(model, request, choice).check(settings.method, request.selection.scope)
         return before.then(make_plan(before.arch, groups, choice), choice.masks)
 
 

@@ -9,12 +9,13 @@ from classify.models import in_channels
 from classify.regimes import get_regime
 from pruning.errors import Refusal
 from pruning.methods import get_method
-from study.config.detector import Detector, check_pyramid, stated_norm
+from study.config.detector import Detector, check_pyramid
 from study.config.schema import Guide
 from study.config.sections import Classifier, Evaluation, Machine, Pruning
 from study.stages.contents import Contents
 from study.stages.given_weights import given_settings, normalization
-from study.stages.network import is_structural, starts_dense
+from study.stages.network import starts_dense
+from study.stages.settings import TrainDetector, is_structural
 from study.stages.stage import Stage
 from training.options import changed, file_options, validated
 
@@ -128,7 +129,7 @@ class StageBuilder:
         training = detector.training("train" if scratch else phase)  # type: ignore[arg-type]
         settings = {
             "data": self._detection(),
-            "model": model.settings(),
+            "model": model.as_json(),
             "train": {**training.model_dump(mode="json"), **_checked(changes, training)},
             "init": "random" if scratch else "inherited",
         }
@@ -146,7 +147,8 @@ class StageBuilder:
         if is_structural(settings["target"]):
             raise Refusal(f"target {settings['target']!r} is a shape of a classifier; prune it before the transfer")
         if "scope" in settings:
-            check_pyramid(settings["method"], stated_norm(stage.settings["model"]))
+            norm = stage.read(TrainDetector).model.detectron2().get("MODEL.FPN.NORM", "")
+            check_pyramid(settings["method"], norm)
         return self.stage("prune_detector", settings, stage)
 
     def evaluate(self, parent: Stage) -> Stage:

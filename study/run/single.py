@@ -25,6 +25,7 @@ from study.run.launch import finish, launch
 from study.run.scheduler import Outcome, run_stages
 from study.stages.contents import Contents, check_there
 from study.stages.network import Network
+from study.stages.settings import TrainClassifier
 from study.stages.stage import KINDS, Context, Stage, device_of, load_stage
 from training.device import deterministic_algorithms, set_threads
 from training.distributed import any_process, is_main, launched_processes, process_group
@@ -117,17 +118,17 @@ def train_classifier_alone(
 def _check_input(classifier: Classifier, pruned: Stage, stage: Stage, runs: Path) -> None:
     """ValueError where the config gives weights or a normalisation that the pruned network did not come from."""
     origins = [s.settings["weights"]["sha256"] for s in pruned.with_ancestors() if "weights" in s.settings]
-    given, inherits = classifier.weights, get_regime(stage.settings["regime"]).init == "inherited"
+    given, inherits = classifier.weights, get_regime(stage.read(TrainClassifier).regime).init == "inherited"
     if given is not None and inherits and file_digest(given) not in origins:
         raise Refusal(
             f"classifier.weights {given}: {pruned.id} was not pruned from these weights, and this training goes on from"
             " its own; leave the key out"
         )
-    found, network = stage.settings.get("normalization"), Network.load(pruned.run(runs))
-    if found is not None and (tuple(found["mean"]), tuple(found["std"])) != (network.mean, network.std):
+    found, network = stage.read(TrainClassifier).normalization, Network.load(pruned.run(runs))
+    if found is not None and (found.mean, found.std) != (network.mean, network.std):
         raise Refusal(
-            f"the normalisation {found['source']} (mean {found['mean']}, std {found['std']}) is not that of {pruned.id}"
-            f" (mean {list(network.mean)}, std {list(network.std)}), which a pruned network keeps; set"
+            f"the normalisation {found.source} (mean {list(found.mean)}, std {list(found.std)}) is not that of"
+            f" {pruned.id} (mean {list(network.mean)}, std {list(network.std)}), which a pruned network keeps; set"
             " classifier.normalization to these"
         )
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,33 +10,33 @@ from classify.data import Splits
 from classify.evaluate import evaluate_classifier
 from classify.models import get_model
 from classify.regimes import get_regime
-from classify.step import TrainSettings
+from classify.settings import TrainRun
 from classify.train import TrainOutcome, train_classifier
 from pruning.errors import Refusal
 from pruning.masked_training import HoldMasks, reinitialise_surviving, widen_surviving
 from pruning.methods import Effect, get_method
 from pruning.methods.lottery import rewound_filters
 from study.stages.data import open_classification
-from study.stages.given_weights import counted_epochs, header, load_given, trains
+from study.stages.given_weights import header, load_given
 from study.stages.length import classifier_epochs
 from study.stages.network import (
     OF_THE_DATA,
     Network,
     dense_groups,
     dense_network,
-    effect_request,
     read_weights,
     save_weights,
 )
+from study.stages.settings import TrainClassifier
 from study.stages.stage import Context, Stage
 from training.distributed import is_main
 
 
 def accuracy(
     model: nn.Module, data: Splits, network: Network, splits: Sequence[str] = ("val", "test")
-) -> dict[str, Any]:
+) -> dict[str, float]:
     """Top-1, top-5 (percent), loss and number of images of each split."""
-    found: dict[str, Any] = {}
+    found: dict[str, float] = {}
     images = {"val": data.val, "test": data.test}
     for split in splits:
         scores = evaluate_classifier(model, images[split], mean=network.mean, std=network.std)
@@ -54,7 +53,7 @@ def starting_model(stage: Stage, network: Network, runs: Path) -> nn.Module:
     """The network of a training stage as it is before the first step of a fresh run."""
     torch.manual_seed(stage.seed)
     model = network.build()
-    init = get_regime(stage.settings["regime"]).init
+    init = get_regime(stage.read(TrainClassifier).regime).init
     if init == "inherited":
         model.load_state_dict(read_weights(stage.parents[0].run(runs).weights))
     elif init == "original":
@@ -105,33 +104,33 @@ def dense_training(stage: Stage) -> Stage:
 
 def _original_weights(first: Stage, dense: Network, runs: Path) -> Mapping[str, Tensor]:
     """Kept on disk if iteration k was asked for; those of iteration 0 follow from the seed."""
-    if first.settings.get("snapshot_at"):
+    if first.read(TrainClassifier).snapshot_at:
         return read_weights(first.run(runs).snapshot)
     torch.manual_seed(first.seed)
     return dense.build().state_dict()
 
 
-def run_train_classifier(context: Context) -> dict[str, Any]:
+def run_train_classifier(context: Context) -> dict[str, object]:
     """Train, or take the weights that are given.
 
     Artifacts: plan.json, weights.safetensors, and masks.safetensors or snapshot.safetensors if there are.
     """
-    settings, stage = context.stage.settings, context.stage
-    data = open_classification(settings["dataset"], context.machine)
+    stage, settings = context.stage, context.stage.read(TrainClassifier)
+    data = open_classification(settings.dataset, context.machine)
     network = Network.load(context.parent) if stage.parents else dense_network(settings, data)
     model = starting_model(stage, network, context.runs).to(context.device)
     costs, dense_costs = network.costs(), network.dense().costs()
     epochs = classifier_epochs(stage, dense_macs=dense_costs["macs"], pruned_macs=costs["macs"])
-    said = load_given(model, network, settings) if "weights" in settings else []
-    if trains(settings):
+    said = load_given(model, network, settings) if settings.weights else []
+    if settings.trains:
         outcome = _train(context, model, data, network, epochs)
     else:
         outcome = TrainOutcome(epochs * len(data.train), seconds=0.0, final_loss=float("nan"))
-    given: dict[str, Any] = {}
-    if "weights" in settings:
-        digest = settings["weights"]["sha256"]
-        given = {"given_weights": {"sha256": digest, "trained_from": trains(settings), "notes": said}}
-    images = outcome.images_seen + counted_epochs(settings) * len(data.train)
+    given: dict[str, object] = {}
+    if settings.weights is not None:
+        digest = settings.weights.sha256
+        given = {"given_weights": {"sha256": digest, "trained_from": settings.trains, "notes": said}}
+    images = outcome.images_seen + settings.counted_epochs * len(data.train)
     if not is_main():  # of several processes that trained together one writes
         return {}
     network.save(context.run)
@@ -162,10 +161,20 @@ def _normalization_note(network: Network) -> list[str]:
 
 
 def _train(context: Context, model: nn.Module, data: Splits, network: Network, epochs: int) -> TrainOutcome:
+    settings = context.stage.read(TrainClassifier)
+    run = TrainRun(
+        mean=network.mean,
+        std=network.std,
+        seed=context.stage.seed,
+        precision=context.precision,
+        checkpoint_every=context.machine.checkpoint_every,
+        snapshot_at=settings.snapshot_at,
+    )
     return train_classifier(
         model,
         data.train,
-        settings=_train_settings(context, network, epochs),
+        settings=settings.train.model_copy(update={"epochs": epochs}),
+        run=run,
         checkpoint=context.run.checkpoint,
         validation=data.val,
         report=context.report,
@@ -174,26 +183,13 @@ def _train(context: Context, model: nn.Module, data: Splits, network: Network, e
     )
 
 
-def _train_settings(context: Context, network: Network, epochs: int) -> TrainSettings:
-    settings, machine = context.stage.settings, context.machine
-    return TrainSettings(
-        **{**settings["train"], "epochs": epochs, "milestones": tuple(settings["train"]["milestones"])},
-        mean=network.mean,
-        std=network.std,
-        seed=context.stage.seed,
-        precision=context.precision,
-        checkpoint_every=machine.checkpoint_every,
-        snapshot_at=settings.get("snapshot_at"),
-    )
-
-
 def _effects(stage: Stage, network: Network, model: nn.Module) -> list[Effect]:
     """Masks that are held, and what the pruning method adds to the training that comes before it."""
     effects: list[Effect] = [] if network.masks is None else [HoldMasks(model, network.masks)]
-    wanted = stage.settings.get("effect")
-    if wanted:
-        method = get_method(wanted["method"])
+    wanted = stage.read(TrainClassifier).effect
+    if wanted is not None:
+        method = get_method(wanted.method)
         assert method.training_effect is not None
         groups = dense_groups(network, network.build()) if method.effect_reads else []
-        effects.append(method.training_effect(model, effect_request(wanted, groups, stage.seed)))
+        effects.append(method.training_effect(model, wanted.request(groups, stage.seed)))
     return effects

@@ -1,24 +1,22 @@
 """The stages of the detection half: train, prune and evaluate a detector."""
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from classify.models import stages_of
-from detect.build import build_detector
+from detect.build import Config, Detector, build_detector
 from detect.cost import training_macs
 from detect.data import DetectionDataset, class_names
 from detect.data.loader import mean_image_size, train_loader
 from detect.data.open import open_detection
-from detect.detector_config import settings_from
 from detect.prune import backbone_groups, detection_loss, prune_detector
 from detect.pyramid import join, narrow_pyramid, pyramid_groups
-from detect.settings import TrainSettings
+from detect.settings import TrainRun
 from detect.single_level import masked_parts
 from detect.train import scaled_to_processes, train_detector
 from pruning.errors import Refusal
@@ -32,28 +30,25 @@ from study.stages.data import classification_info
 from study.stages.length import detector_iterations
 from study.stages.network import (
     Network,
-    effect_request,
-    is_structural,
     load_model,
-    method_options,
     read_weights,
     save_weights,
-    selection_of,
 )
-from study.stages.prune import pruning_facts
+from study.stages.prune import dataset_of, pruning_facts
+from study.stages.settings import PruneDetector, Scope, TrainDetector
 from study.stages.stage import Context, Stage
 from training.distributed import is_main
 
 _CALIBRATION_BATCHES = 16
 
 
-def run_train_detector(context: Context) -> dict[str, Any]:
+def run_train_detector(context: Context) -> dict[str, object]:
     """Train a detector around the parent's network; artifacts: plan.json (backbone), weights.safetensors (all)."""
-    stage, settings = context.stage, context.stage.settings
-    dataset = open_detection(settings["data"], "train", context.data)
+    stage, settings = context.stage, context.stage.read(TrainDetector)
+    dataset = open_detection(settings.data, "train", context.data)
     network = Network.load(context.parent)
     torch.manual_seed(stage.seed)
-    inherited = settings["init"] == "inherited" and stage.parents[0].kind == "train_classifier"
+    inherited = settings.init == "inherited" and stage.parents[0].kind == "train_classifier"
     classifier = load_model(context.parent) if inherited else random_start(network)
     detector, cfg = build(stage, network, classifier, len(class_names(dataset)), device=context.device)
     if stage.parents[0].kind == "prune_detector":
@@ -66,19 +61,19 @@ def run_train_detector(context: Context) -> dict[str, Any]:
         spent=lambda: sum(s.run(context.runs).read_result()["train_macs"] for s in stage.with_ancestors()[:-1]),
         classification=lambda epochs: _dense_classification(context, network, epochs),
     )
-    train_settings = TrainSettings(
-        **{**settings["train"], "milestones": tuple(settings["train"]["milestones"]), "iterations": iterations},
+    train_settings = scaled_to_processes(settings.train.model_copy(update={"iterations": iterations}), cfg)
+    run = TrainRun(
         seed=stage.seed,
         precision=context.precision,
         num_workers=context.machine.workers,
         checkpoint_every=context.machine.checkpoint_every,
     )
-    train_settings = scaled_to_processes(train_settings, cfg)
     outcome = train_detector(
         detector,
         cfg,
         dataset=dataset,
         settings=train_settings,
+        run=run,
         checkpoint=context.run.checkpoint,
         report=context.report,
         effects=_effects(stage, network, detector),
@@ -109,36 +104,36 @@ def _dense_training_macs(context: Context, network: Network, dataset: DetectionD
 
 def _dense_classification(context: Context, network: Network, epochs: int) -> int:
     """Training MACs of the unpruned classifier in so many epochs."""
-    source = next(s for s in reversed(context.stage.with_ancestors()) if "dataset" in s.settings)
-    n_train = classification_info(source.settings["dataset"], context.machine).n_train
+    n_train = classification_info(dataset_of(context.stage), context.machine).n_train
     return 3 * network.dense().costs()["macs"] * epochs * n_train
 
 
-def run_prune_detector(context: Context) -> dict[str, Any]:
+def run_prune_detector(context: Context) -> dict[str, object]:
     """Prune the backbone of the parent's detector, or also its FPN; artifacts: plan.json, weights.safetensors."""
-    stage, settings = context.stage, context.stage.settings
+    stage, settings = context.stage, context.stage.read(PruneDetector)
     parent = stage.parents[0]
-    if is_structural(settings["target"]):
-        raise Refusal(f"target {settings['target']!r} is a shape of a classifier; prune it before the transfer")
-    dataset = open_detection(parent.settings["data"], "train", context.data)
+    trained = parent.read(TrainDetector)
+    if settings.structural is not None:
+        raise Refusal(f"target {settings.target!r} is a shape of a classifier; prune it before the transfer")
+    dataset = open_detection(trained.data, "train", context.data)
     network, detector, cfg = load_detector(parent, context.runs, len(class_names(dataset)), device=context.device)
-    if "scope" in settings:
-        check_pyramid(settings["method"], cfg.MODEL.FPN.NORM)
+    if settings.scope != "backbone":
+        check_pyramid(settings.method, cfg.MODEL.FPN.NORM)
     groups = prunable_groups(stage, network, network.build(), detector.backbone)
-    loader = train_loader(dataset, cfg, batch_size=parent.settings["train"]["batch_size"], seed=stage.seed)
+    loader = train_loader(dataset, cfg, batch_size=trained.train.batch_size, seed=stage.seed)
     batches = list(islice(loader, _CALIBRATION_BATCHES))
     pruned = prune_detector(
         detector,
         network.arch,
         groups,
-        settings["method"],
-        selection_of(settings),
+        settings.method,
+        settings.selection,
         batch=detector.preprocess_image(batches[0]).tensor,
         seed=stage.seed,
-        options=method_options(settings),
-        loss=detection_loss(batches) if get_method(settings["method"]).needs != "nothing" else None,
-        scope=settings.get("scope", "backbone"),
-        allow_partial=settings.get("allow_partial", False),
+        options=settings.method_options(),
+        loss=detection_loss(batches) if get_method(settings.method).needs != "nothing" else None,
+        scope=settings.scope,
+        allow_partial=settings.allow_partial,
     )
     small = network.then(pruned.plan, pruned.masks)
     small.save(context.run)
@@ -152,37 +147,37 @@ def run_prune_detector(context: Context) -> dict[str, Any]:
     }
 
 
-def prunable_groups(stage: Stage, network: Network, classifier: nn.Module, fpn: Any) -> list[Group]:
+def prunable_groups(stage: Stage, network: Network, classifier: nn.Module, fpn: nn.Module | None) -> list[Group]:
     """What a pruning stage may narrow of the detector before it: of its backbone, or of that and `fpn`.
 
     ValueError where the stage's method cannot prune a backbone with the detector's normalisation.
     """
-    before = stage.parents[0].settings["model"]
+    settings, before = stage.read(PruneDetector), stage.parents[0].read(TrainDetector).model
     if any(isinstance(layer, _BatchNorm) for layer in classifier.modules()):
-        _check_norm(stage.settings, before["norm"])
-    return _groups_inside(before, "scope" in stage.settings, network, classifier, fpn)
+        _check_norm(settings, before.norm)
+    return _groups_inside(before.strides, settings.scope, network, classifier, fpn)
 
 
 def _groups_inside(
-    model: Mapping[str, Any], with_pyramid: bool, network: Network, classifier: nn.Module, fpn: Any
+    strides: Sequence[int], scope: Scope, network: Network, classifier: nn.Module, fpn: nn.Module | None
 ) -> list[Group]:
-    strides, stages = model["strides"], stages_of(network.plan.arch)
-    if not with_pyramid:
+    stages = stages_of(network.plan.arch)
+    if scope == "backbone":
         return backbone_groups(classifier, network.example(), strides=strides, stages=stages)
     return pyramid_groups(fpn, classifier, network.example(), strides=strides, stages=stages)
 
 
-def _check_norm(settings: Mapping[str, Any], norm: str) -> None:
+def _check_norm(settings: PruneDetector, norm: str) -> None:
     """ValueError where the settings' method cannot prune a network whose BatchNorm has become `norm`."""
-    name, method = settings["method"], get_method(settings["method"])
+    name, method = settings.method, get_method(settings.method)
     ways = "set detector.model.norm to BN or SyncBN, or leave out pruning inside the detector"
     if norm == "FrozenBN" and method.by_norms:
         raise Refusal(f"detector.model.norm: FrozenBN: {name} needs scales of BatchNorm that training moves; {ways}")
-    if norm == "GN" and not method.unstructured(method_options(settings)):
+    if norm == "GN" and not method.unstructured(settings.method_options()):
         raise Refusal(f"detector.model.norm: GN: GroupNorm mixes the channels that {name} removes; {ways}")
 
 
-def _effects(stage: Stage, network: Network, detector: Any) -> list[Effect]:
+def _effects(stage: Stage, network: Network, detector: Detector) -> list[Effect]:
     """Masks held on the parts they cover, and what pruning inside the detector asks of the training before."""
     effects: list[Effect] = []
     if network.masks is not None:
@@ -190,20 +185,21 @@ def _effects(stage: Stage, network: Network, detector: Any) -> list[Effect]:
             here = {name: mask for name, mask in network.masks.items() if name in dict(part.named_parameters())}
             if here:
                 effects.append(HoldMasks(part, Masks(here)))
-    wanted = stage.settings.get("effect")
-    if wanted:
-        method = get_method(wanted["method"])
+    settings = stage.read(TrainDetector)
+    wanted = settings.effect
+    if wanted is not None:
+        method = get_method(wanted.method)
         assert method.training_effect is not None
-        whole = "scope" in wanted
-        trained = join(detector.backbone) if whole else detector.backbone.bottom_up.body
+        trained = detector.backbone.bottom_up.body if wanted.scope == "backbone" else join(detector.backbone)
         groups: list[Group] = []
         if method.effect_reads:
-            groups = _groups_inside(stage.settings["model"], whole, network, network.build(), detector.backbone)
-        effects.append(method.training_effect(trained, effect_request(wanted, groups, stage.seed)))
+            strides = settings.model.strides
+            groups = _groups_inside(strides, wanted.scope, network, network.build(), detector.backbone)
+        effects.append(method.training_effect(trained, wanted.request(groups, stage.seed)))
     return effects
 
 
-def load_detector(stage: Stage, runs: Path, num_classes: int, *, device: str) -> tuple[Network, Any, Any]:
+def load_detector(stage: Stage, runs: Path, num_classes: int, *, device: str) -> tuple[Network, Detector, Config]:
     """The network, the detector with its weights and Detectron2's config of a finished training stage."""
     run = stage.run(runs)
     network = Network.load(run)
@@ -212,12 +208,18 @@ def load_detector(stage: Stage, runs: Path, num_classes: int, *, device: str) ->
     return network, detector, cfg
 
 
-def build(stage: Stage, network: Network, classifier: nn.Module, num_classes: int, *, device: str) -> tuple[Any, Any]:
+def build(
+    stage: Stage, network: Network, classifier: nn.Module, num_classes: int, *, device: str
+) -> tuple[Detector, Config]:
     """The detector that a training stage's settings describe, around `classifier`, as narrow as `network` says."""
-    settings = settings_from(
-        stage.settings["model"], num_classes=num_classes, pixel_mean=network.mean, pixel_std=network.std
+    detector, cfg = build_detector(
+        classifier,
+        stage.read(TrainDetector).model,
+        num_classes=num_classes,
+        pixel_mean=network.mean,
+        pixel_std=network.std,
+        device=device,
     )
-    detector, cfg = build_detector(classifier, settings=settings, device=device)
     if network.pyramid_plan().changes_shape:
         narrow_pyramid(detector.backbone, network.pyramid_plan())
     return detector, cfg

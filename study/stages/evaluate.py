@@ -1,7 +1,5 @@
 """The stage that scores a detector."""
 
-from typing import Any
-
 from detect.cost import detector_params, evaluation_macs
 from detect.data import DetectionDataset, class_names
 from detect.data.check import check_split, shared_images
@@ -11,24 +9,25 @@ from detect.evaluate import METRICS, evaluate_detector
 from detect.pictures import draw_scenes
 from detect.voc_metrics import VOC_METRICS
 from study.stages.detector import load_detector
+from study.stages.settings import Evaluate
 from study.stages.stage import Context
 from training.distributed import is_main
 
 
-def run_evaluate(context: Context) -> dict[str, Any]:
+def run_evaluate(context: Context) -> dict[str, object]:
     """COCO's and VOC's metrics on the test split, costs at its image size, pictures.
 
     Artifacts: detections.json, pr.json (precision by recall at IoU 0.5), detections/.
     """
-    settings, parent = context.stage.settings, context.stage.parents[0]
-    dataset = open_detection(settings["data"], settings["split"], context.data)
+    settings, parent = context.stage.read(Evaluate), context.stage.parents[0]
+    dataset = open_detection(settings.data, settings.split, context.data)
     network, detector, cfg = load_detector(parent, context.runs, len(class_names(dataset)), device=context.device)
     scores = evaluate_detector(detector, cfg, dataset=dataset, out_dir=context.run.path)
     if not is_main():
         return {}
-    if settings["scenes"]:
+    if settings.scenes:
         pictures = context.run.path / "detections"
-        draw_scenes(detector, cfg, dataset=dataset, out_dir=pictures, count=settings["scenes"])
+        draw_scenes(detector, cfg, dataset=dataset, out_dir=pictures, count=settings.scenes)
     size = mean_image_size(dataset, cfg)
     macs = evaluation_macs(detector, cfg, image_size=size, masks=network.masks)
     backbone_params, params = detector_params(detector, network.masks)
@@ -39,7 +38,7 @@ def run_evaluate(context: Context) -> dict[str, Any]:
         "voc_per_class": scores.get("voc_per_class"),
         "data": summary | {"notes": [*summary["notes"], *_shared_images(context, dataset)]},
         "evaluation": {
-            "split": settings["split"],
+            "split": settings.split,
             "images": scores["images"],
             "boxes": scores["boxes"],
             "detections": scores["detections"],
@@ -58,10 +57,11 @@ def run_evaluate(context: Context) -> dict[str, Any]:
 
 def _shared_images(context: Context, dataset: DetectionDataset) -> list[str]:
     """What a result has to say about images that were trained on; without `allow_shared` there are none."""
-    data = context.stage.settings["data"]
+    settings = context.stage.read(Evaluate)
+    data = settings.data
     if not data.get("allow_shared"):
         return []
     train = check_split(open_detection(data, "train", context.data).split)
     shared = sum(1 for _ in shared_images(train, check_split(dataset.split)))
-    there = f"{len(dataset.split.images)} images of the {context.stage.settings['split']} split"
+    there = f"{len(dataset.split.images)} images of the {settings.split} split"
     return [f"{shared} of {there} are in training too"] if shared else []

@@ -14,6 +14,7 @@ from classify.weights_file import GivenWeights, load_weights, read_given_weights
 from pruning.errors import Refusal
 from study.config.sections import Classifier
 from study.stages.network import Network
+from study.stages.settings import TrainClassifier
 from training.files import file_digest
 
 # Classifiers inside torchvision's GoogLeNet and Inception, which its weights hold: they only help a training, and the
@@ -32,16 +33,6 @@ def given_settings(classifier: Classifier, file: Mapping[str, Any], *, effect: b
     if classifier.replace_head:
         return {**file, "replace_head": True}
     return {**file, **({"counted_epochs": classifier.train.epochs} if effect else {})}
-
-
-def trains(settings: Mapping[str, Any]) -> bool:
-    """Does a stage train, rather than take the weights that are given as a finished training?"""
-    return "weights" not in settings or "effect" in settings or "replace_head" in settings["weights"]
-
-
-def counted_epochs(settings: Mapping[str, Any]) -> int:
-    """The epochs that a stage's cost counts on top of its own: of the training that given weights stand for."""
-    return int(settings.get("weights", {}).get("counted_epochs", 0))
 
 
 def normalization(classifier: Classifier) -> dict[str, Any] | None:
@@ -74,40 +65,41 @@ def header(network: Network) -> dict[str, str]:
     return {_KEPT: json.dumps({"mean": list(network.mean), "std": list(network.std)})}
 
 
-def load_given(model: nn.Module, network: Network, settings: Mapping[str, Any]) -> list[str]:
+def load_given(model: nn.Module, network: Network, settings: TrainClassifier) -> list[str]:
     """Load the weights of a stage's settings into its unpruned network, in place; returns what there is to say of it.
 
     ValueError for weights that do not fit; where the head is replaced, that of the file does not matter.
     """
-    given = settings["weights"]
-    path = Path(given["paths"]["file"])
-    if file_digest(path) != given["sha256"]:
-        raise Refusal(f"{path}: the file has changed since this run was planned; start the study again")
-    found = without_training_only(read_given_weights(path), network.plan.arch)
+    given = settings.weights
+    assert given is not None
+    if file_digest(given.file) != given.sha256:
+        raise Refusal(f"{given.file}: the file has changed since this run was planned; start the study again")
+    found = without_training_only(read_given_weights(given.file), network.plan.arch)
     weights, notes = found.tensors, list(found.notes)
-    if "replace_head" in given:
+    if given.replace_head:
         head = _head(model, network)
         weights = {**weights, **{name: model.state_dict()[name] for name in head}}
         notes.append(f"the head ({_some(head)}) was drawn anew for {network.num_classes} classes, as replace_head asks")
     else:
-        _check_classes(model, network, weights, settings, path)
-    load_weights(model, weights, source=str(path))
-    return [_role(path, settings), *notes]
+        _check_classes(model, network, weights, settings.dataset["name"], given.file)
+    load_weights(model, weights, source=str(given.file))
+    return [_role(given.file, settings), *notes]
 
 
-def check_given(network: Network, settings: Mapping[str, Any]) -> None:
+def check_given(network: Network, settings: TrainClassifier) -> None:
     """ValueError unless the weights of a stage's settings fit its unpruned network."""
     model = build_blank(network.plan.arch, network.num_classes, network.plan.options)
     load_given(model, network, settings)
 
 
-def _role(path: Path, settings: Mapping[str, Any]) -> str:
+def _role(path: Path, settings: TrainClassifier) -> str:
     """What a stage does with the weights, and what is counted for it."""
-    if not trains(settings):
-        return f"{path.name} was taken for a finished training and counted as {settings['train']['epochs']} epochs"
-    if counted_epochs(settings):
-        before = f"{counted_epochs(settings)} epochs are counted for the training that made it, besides this one's"
-        return f"{settings['effect']['method']} trained on from {path.name}; {before}"
+    if not settings.trains:
+        return f"{path.name} was taken for a finished training and counted as {settings.train.epochs} epochs"
+    if settings.counted_epochs:
+        assert settings.effect is not None
+        before = f"{settings.counted_epochs} epochs are counted for the training that made it, besides this one's"
+        return f"{settings.effect.method} trained on from {path.name}; {before}"
     return f"the network was trained from {path.name}; the training that made it is not counted"
 
 
@@ -132,9 +124,7 @@ def without_training_only(given: GivenWeights, arch: str) -> GivenWeights:
     return GivenWeights(left, (*given.notes, note))
 
 
-def _check_classes(
-    model: nn.Module, network: Network, weights: Mapping[str, Tensor], settings: Mapping[str, Any], path: Path
-) -> None:
+def _check_classes(model: nn.Module, network: Network, weights: Mapping[str, Tensor], dataset: str, path: Path) -> None:
     """ValueError where nothing but the head keeps the weights from fitting: of other classes, or not there."""
     wanted = {name: tensor.shape for name, tensor in model.state_dict().items() if not name.endswith(_COUNTER)}
     odd = [name for name, shape in wanted.items() if name not in weights or weights[name].shape != shape]
@@ -144,7 +134,7 @@ def _check_classes(
     found = "is not in the file" if there is None else f"has {there.shape[0]} classes"
     raise Refusal(
         f"{path}: the head of these weights ({_some(odd)}) {found}, data set"
-        f" {settings['dataset']['name']!r} has {network.num_classes}; set classifier.replace_head: true to draw it"
+        f" {dataset!r} has {network.num_classes}; set classifier.replace_head: true to draw it"
         " anew and train the network from the other weights, or choose the data set that they were trained on"
     )
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from classify.regimes import budget_epochs, get_regime
 from pruning.errors import Refusal
+from study.stages.settings import TrainClassifier, TrainDetector
 from study.stages.stage import Stage
 
 
@@ -26,14 +27,14 @@ def detector_iterations(
     `macs`, `dense_macs`: of training on one image, with the stage's network and with the dense one. `spent`: training
     MACs of all stages before. `classification`: training MACs of the dense classifier in so many epochs.
     """
-    train, budget = stage.settings["train"], stage.settings.get("budget")
-    own, batch_size = train["iterations"], train["batch_size"]
+    settings = stage.read(TrainDetector)
+    train, budget = settings.train, settings.budget
     if budget is None:
-        return own
-    if budget["rule"] == "same_compute":
-        return stretched(own, dense_macs=dense_macs(), macs=macs())
-    total = budget["iterations"] * batch_size * dense_macs() + classification(budget["classifier_epochs"])
-    return remaining(total=total, spent=spent(), macs=macs(), batch_size=batch_size)
+        return train.iterations
+    if budget.rule == "same_compute":
+        return stretched(train.iterations, dense_macs=dense_macs(), macs=macs())
+    total = budget.iterations * train.batch_size * dense_macs() + classification(budget.classifier_epochs)
+    return remaining(total=total, spent=spent(), macs=macs(), batch_size=train.batch_size)
 
 
 def stretched(iterations: int, *, dense_macs: int, macs: int) -> int:
@@ -54,11 +55,12 @@ def remaining(*, total: int, spent: int, macs: int, batch_size: int) -> int:
 
 def classifier_epochs(stage: Stage, *, dense_macs: int, pruned_macs: int) -> int:
     """The epochs of a training stage: its own, or those that its budget comes to."""
+    settings = stage.read(TrainClassifier)
     return budget_epochs(
-        get_regime(stage.settings["regime"]),
-        stage.settings["train"]["epochs"],
+        get_regime(settings.regime),
+        settings.train.epochs,
         dense_macs=dense_macs,
         pruned_macs=pruned_macs,
-        cap=stage.settings["cap"],
-        fine_tune_epochs=stage.settings.get("fine_tune_epochs", 0),
+        cap=settings.cap,
+        fine_tune_epochs=settings.fine_tune_epochs,
     )

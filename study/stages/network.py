@@ -10,20 +10,18 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
+from classify.data import Splits
 from classify.models import arch, channel_groups, in_channels, rebuild
 from pruning.cost import count_macs, count_params, masked_costs
 from pruning.cut import Arch
 from pruning.errors import Refusal
 from pruning.graph.groups import Group
 from pruning.masks import Masks
-from pruning.methods import Request
 from pruning.plan import PruningPlan
-from pruning.select import Selection
-from pruning.targets import get_target
+from study.stages.settings import OwnNetwork, Prune, TrainClassifier
 from study.stages.stage import Stage
 from study.stages.store import RunDir
 from training.files import write_bytes, write_text
-from training.options import read_method_options
 
 OF_THE_DATA = "of the data set"
 _PYRAMID = "fpn_"  # how Detectron2 names an FPN's layers; no classifier's layer is named so
@@ -101,7 +99,7 @@ class Network:
         if self.masks is not None:
             write_bytes(run.masks, self.masks.to_bytes())
 
-    def as_result(self) -> dict[str, Any]:
+    def as_result(self) -> dict[str, object]:
         """What a result records of it beside `plan.json`."""
         return {
             "num_classes": self.num_classes,
@@ -144,70 +142,46 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         raise Refusal(f"{path}: not readable as safetensors ({error}); delete its run to train it again") from error
 
 
-def method_options(settings: Mapping[str, Any]) -> Any:
-    """The typed options of a pruning stage's method."""
-    files = {name: [file["paths"]["file"] for file in given] for name, given in settings.get("files", {}).items()}
-    return read_method_options(settings["method"], {**settings["options"], **files})
-
-
-def selection_of(settings: Mapping[str, Any]) -> Selection:
-    """The selection of a pruning stage."""
-    return _selection(settings["selection"])
-
-
-def effect_request(wanted: Mapping[str, Any], groups: Sequence[Group], seed: int) -> Request:
-    """What a training effect is asked: its method's options, and of the selection what it depends on."""
-    return Request(groups, _selection(wanted.get("selection", {})), method_options(wanted), seed)
-
-
-def _selection(given: Mapping[str, Any]) -> Selection:
-    data = dict(given)
-    if "ratio" in data:
-        data["ratio"] = data["ratio"][0] if len(data["ratio"]) == 1 else tuple(data["ratio"])
-    if "skip" in data:
-        data["skip"] = tuple(data["skip"])
-    return Selection(**data)
-
-
-def is_structural(target: str | None) -> bool:
-    """Does this published shape drop blocks or read fewer inputs, which no selection of channels can say?"""
-    return target is not None and bool(get_target(target).select or get_target(target).blocks)
-
-
-def dense_groups(network: Network, model: nn.Module) -> list[Any]:
+def dense_groups(network: Network, model: nn.Module) -> list[Group]:
     """The channel groups of a network as it is now."""
     return channel_groups(network.plan.arch, model, network.example())
 
 
-def dense_network(settings: Mapping[str, Any], data: Any) -> Network:
-    """The unpruned network that a stage's settings name, for the data it is trained on.
+def own_network(stage: Stage) -> OwnNetwork:
+    """The network that a stage makes from its own settings, as one that `starts_dense` does."""
+    if stage.kind == "train_classifier":
+        return stage.read(TrainClassifier)
+    found = stage.read(Prune).network
+    assert found is not None
+    return found
+
+
+def dense_network(own: OwnNetwork, data: Splits) -> Network:
+    """The unpruned network of a stage, for the data it is trained on.
 
     ValueError where network, data set and normalisation are not of the same number of channels.
     """
-    plan = PruningPlan(settings["arch"], settings["arch_options"])
-    check_channels(settings, data.train.shape[0])
-    network = Network(plan, len(data.train.classes), data.train.shape[-1], data.mean, data.std)
-    given = settings.get("normalization")
-    if given is None:
-        return network
-    return replace(network, mean=tuple(given["mean"]), std=tuple(given["std"]), normalization=given["source"])
+    check_channels(own, data.train.shape[0])
+    plan = PruningPlan(own.arch, own.arch_options)
+    network = Network(plan, len(data.train.classes), data.train.shape[-1], tuple(data.mean), tuple(data.std))
+    given = own.normalization
+    return network if given is None else replace(network, mean=given.mean, std=given.std, normalization=given.source)
 
 
-def check_channels(settings: Mapping[str, Any], channels: int) -> None:
-    """ValueError unless the network of these settings, and its normalisation, are for images of `channels` channels."""
-    name, dataset = settings["arch"], settings["dataset"]["name"]
-    read = in_channels(name, settings["arch_options"])
+def check_channels(own: OwnNetwork, channels: int) -> None:
+    """ValueError unless this network, and its normalisation, are for images of `channels` channels."""
+    dataset, read = own.dataset["name"], in_channels(own.arch, own.arch_options)
     if read != channels:
         raise Refusal(
-            f"classifier.arch {name!r} reads {read} channels, the images of data set {dataset!r} have {channels};"
+            f"classifier.arch {own.arch!r} reads {read} channels, the images of data set {dataset!r} have {channels};"
             f" choose another data set, or a network for {channels} (`in_channels` in the options of some of ours,"
             " `in_chans` in those of timm's)"
         )
-    given = settings.get("normalization")
-    if given is not None and len(given["mean"]) != channels:
+    given = own.normalization
+    if given is not None and len(given.mean) != channels:
         raise Refusal(
-            f"the normalisation {given['source']} is of {len(given['mean'])} channels, the images of data set"
-            f" {dataset!r} have {channels}; set classifier.normalization to mean and std of as many"
+            f"the normalisation {given.source} is of {len(given.mean)} channels, the images of data set {dataset!r}"
+            f" have {channels}; set classifier.normalization to mean and std of as many"
         )
 
 

@@ -21,20 +21,19 @@ from pruning.masks import Masks
 from pruning.methods import Calibration, get_method
 from pruning.modes import evaluation_mode
 from pruning.recalibrate import recalibrate
-from pruning.targets import get_target, prune_to_shape
+from pruning.targets import prune_to_shape
 from study.stages.classifier import accuracy
 from study.stages.data import open_classification
 from study.stages.network import (
     Network,
     dense_groups,
     dense_network,
-    is_structural,
     load_model,
-    method_options,
+    own_network,
     save_weights,
-    selection_of,
     starts_dense,
 )
+from study.stages.settings import Prune
 from study.stages.stage import Context, Stage
 from study.stages.store import RunDir
 from training.files import write_text
@@ -53,9 +52,9 @@ class _Before:
     data: Splits
 
 
-def run_prune(context: Context) -> dict[str, Any]:
+def run_prune(context: Context) -> dict[str, object]:
     """Prune; artifacts: plan.json, weights.safetensors, masks.safetensors from methods that remove single weights."""
-    settings, run = context.stage.settings, context.run
+    settings, run = context.stage.read(Prune), context.run
     before = _before(context)
     options = _options(context, before)
     pruned = _prune(before, settings, options, seed=context.stage.seed)
@@ -82,7 +81,7 @@ class _Facts(Protocol):
     def difference(self) -> float | None: ...
 
 
-def pruning_facts(pruned: _Facts, before: Mapping[str, int], after: Mapping[str, int]) -> dict[str, Any]:
+def pruning_facts(pruned: _Facts, before: Mapping[str, int], after: Mapping[str, int]) -> dict[str, object]:
     """What a result says of a pruning: asked against achieved, what it saved, how far the check's networks differed.
 
     `before`, `after`: params and macs.
@@ -93,29 +92,29 @@ def pruning_facts(pruned: _Facts, before: Mapping[str, int], after: Mapping[str,
     return {"achieved": pruned.achieved.as_result() | saved, "masked_equals_small": pruned.difference, **void}
 
 
-def data_settings(stage: Stage) -> dict[str, Any]:
-    """The settings of the nearest stage before, or of this one, that names a data set."""
+def dataset_of(stage: Stage) -> Mapping[str, Any]:
+    """The data set of the nearest stage before, or of this one, that names one."""
     for ancestor in reversed(stage.with_ancestors()):
         if "dataset" in ancestor.settings:
-            return dict(ancestor.settings)
+            found: Mapping[str, Any] = ancestor.settings["dataset"]
+            return found
     raise Refusal(f"no stage before {stage.id} names a classification data set")
 
 
 def _before(context: Context) -> _Before:
-    settings, stage = context.stage.settings, context.stage
-    data = open_classification(data_settings(stage)["dataset"], context.machine)
+    stage = context.stage
+    data = open_classification(dataset_of(stage), context.machine)
     if not starts_dense(stage):
         return _Before(Network.load(context.parent), load_model(context.parent), data)
-    network = dense_network(settings, data)
+    network = dense_network(own_network(stage), data)
     torch.manual_seed(stage.seed)
     return _Before(network, network.build(), data)
 
 
 def _options(context: Context, before: _Before) -> Any:
     """The method's options, with what earlier stages left for it: masks of the round before, patterns to follow."""
-    settings, stage = context.stage.settings, context.stage
-    options = method_options(settings)
-    options = after_masks(settings["method"], options, before.network.masks)
+    stage, settings = context.stage, context.stage.read(Prune)
+    options = after_masks(settings.method, settings.method_options(), before.network.masks)
     if starts_dense(stage) and stage.parents:
         _write_pattern([parent.run(context.runs) for parent in stage.parents], context.run)
         options = replace(options, patterns=(str(context.run.pattern),))
@@ -145,29 +144,29 @@ def _write_pattern(guides: list[RunDir], run: RunDir) -> None:
     write_text(run.pattern, average(patterns).to_json())
 
 
-def _prune(before: _Before, settings: Mapping[str, Any], options: Any, *, seed: int) -> Pruned:
+def _prune(before: _Before, settings: Prune, options: Any, *, seed: int) -> Pruned:
     network, model = before.network, before.model
     batch = _inputs(before, torch.arange(min(_CHECKED_IMAGES, len(before.data.train))))
-    structural = is_structural(settings["target"])
-    unstructured = not structural and get_method(settings["method"]).unstructured(options)
+    shape = settings.structural
+    unstructured = shape is None and get_method(settings.method).unstructured(options)
     groups = [] if unstructured else dense_groups(network, model)
-    if structural:
-        return prune_to_shape(model, network.arch, groups, get_target(settings["target"]), batch=batch)
+    if shape is not None:
+        return prune_to_shape(model, network.arch, groups, shape, batch=batch)
     return prune(
         model,
         network.arch,
         groups,
-        settings["method"],
-        selection_of(settings),
+        settings.method,
+        settings.selection,
         batch=batch,
         seed=seed,
         options=options,
-        calibration=_calibration(before) if get_method(settings["method"]).needs != "nothing" else None,
-        allow_partial=settings.get("allow_partial", False),
+        calibration=_calibration(before) if get_method(settings.method).needs != "nothing" else None,
+        allow_partial=settings.allow_partial,
     )
 
 
-def _metrics(model: nn.Module, before: _Before) -> dict[str, Any]:
+def _metrics(model: nn.Module, before: _Before) -> dict[str, float]:
     """Accuracy right after pruning; on the test split also with BatchNorm's statistics estimated anew."""
     network, data = before.network, before.data
     found = accuracy(model, data, network)

@@ -6,31 +6,31 @@ from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
 from pkgutil import resolve_name
-from typing import Any
+from typing import Any, cast
 
 import torch
 import yaml
 from pydantic import BaseModel
 from pydantic_core import to_jsonable_python
 
-from detect.detector_model import DetectorModel
-from detect.settings import DetectorTraining, Scenes
+from detect.settings import DetectorSettings, Scenes
 from pruning.errors import Refusal
 from pruning.select import Selection
-from study.config.sections import ClassifierData, ClassifierTraining, Machine
+from study.config.sections import ClassifierData, Machine
 from study.stages.progress import Recorder
+from study.stages.settings import Evaluate, Prune, PruneDetector, TrainClassifier, TrainDetector
 from study.stages.store import RunDir
 from training.device import Precision
 from training.files import content_hash
+from training.options import Section, SectionT, validated
 
-# the declarations of what stages' settings hold under these names; by kind where kinds differ
+# the declarations of what stages' settings hold under these names; under `train` it is as the kind says
 _SECTIONS: dict[str, type] = {
     "dataset": ClassifierData,
     "digits": Scenes,
-    "model": DetectorModel,
+    "model": DetectorSettings,
     "selection": Selection,
 }
-_TRAINING: dict[str, type] = {"train_classifier": ClassifierTraining, "train_detector": DetectorTraining}
 
 
 @dataclass(frozen=True)
@@ -39,30 +39,31 @@ class Kind:
 
     `version` is raised when the code changes what equal settings give, so that old results are not taken for new ones.
     `place`: the module and the function that runs a stage, loaded when one runs: detectors need Detectron2, and
-    classification works without.
+    classification works without. `settings`: what the stages' settings hold.
     """
 
     version: int
     place: str
+    settings: type[Section]
 
     def run(self, context: "Context") -> dict[str, Any]:
         """Run one stage; what its `result.json` says."""
         return resolve_name(self.place)(context)
 
 
-# To add a kind: a module with its function, and a line here.
+# To add a kind: a module with its function, the class of its settings, and a line here.
 KINDS: dict[str, Kind] = {
-    "train_classifier": Kind(2, "study.stages.classifier:run_train_classifier"),
-    "prune": Kind(3, "study.stages.prune:run_prune"),
-    "train_detector": Kind(2, "study.stages.detector:run_train_detector"),
-    "prune_detector": Kind(3, "study.stages.detector:run_prune_detector"),
-    "evaluate": Kind(2, "study.stages.evaluate:run_evaluate"),
+    "train_classifier": Kind(2, "study.stages.classifier:run_train_classifier", TrainClassifier),
+    "prune": Kind(3, "study.stages.prune:run_prune", Prune),
+    "train_detector": Kind(2, "study.stages.detector:run_train_detector", TrainDetector),
+    "prune_detector": Kind(3, "study.stages.detector:run_prune_detector", PruneDetector),
+    "evaluate": Kind(2, "study.stages.evaluate:run_evaluate", Evaluate),
 }
 
 
 @dataclass(frozen=True)
 class Stage:
-    """`settings` is everything that defines the result besides `parents` and `seed`; plain JSON data."""
+    """`settings` is everything that defines the result besides `parents` and `seed`; plain JSON, typed by `read`."""
 
     kind: str
     settings: Mapping[str, Any]
@@ -77,13 +78,24 @@ class Stage:
 
     def identity(self) -> dict[str, Any]:
         """The settings that differ from their defaults, places aside: a new one that is off changes no hash."""
-        found: dict[str, Any] = what_differs(_without_places(self.settings), {**_SECTIONS, **_training(self.kind)})
+        training = KINDS[self.kind].settings.model_fields.get("train")
+        sections = _SECTIONS if training is None else {**_SECTIONS, "train": cast(type, training.annotation)}
+        found: dict[str, Any] = what_differs(_without_places(self.settings), sections)
         return found
 
     @property
     def id(self) -> str:
         """`<kind>-<hash>/seed<k>`, the run directory's place below the runs folder."""
         return f"{self.kind}-{self.hash}/seed{self.seed}"
+
+    def read(self, model: type[SectionT]) -> SectionT:
+        """The settings as the class that the kind has for them, or a base of it; ValueError names what does not fit."""
+        assert isinstance(self._typed, model)
+        return self._typed
+
+    @cached_property
+    def _typed(self) -> Section:
+        return validated(KINDS[self.kind].settings, dict(self.settings), self.kind)
 
     def run(self, runs: Path) -> RunDir:
         return RunDir(runs / self.id)
@@ -148,10 +160,6 @@ def defaults(section: type) -> dict[str, Any]:
         optional = [name for name, value in values.items() if value is not dataclasses.MISSING]
     found: dict[str, Any] = to_jsonable_python({name: values[name] for name in optional})
     return found
-
-
-def _training(kind: str) -> dict[str, type]:
-    return {"train": _TRAINING[kind]} if kind in _TRAINING else {}
 
 
 def _without_places(settings: Any) -> Any:

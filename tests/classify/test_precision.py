@@ -2,23 +2,22 @@
 
 import json
 import math
-from dataclasses import replace
 
 import pytest
 import torch
 from safetensors.torch import load_file
 from support.processes_training import SETTINGS, Killed, images, in_two_processes, network
+from support.told import told
 from torch import nn
 
 from classify.optimizers import make_optimizer
-from classify.step import TrainSettings
 from classify.train import train_classifier
 from training import device as precision
 from training.checkpoint import load_checkpoint, save_snapshot
 from training.device import Precision, settle
 from training.distributed import rank
 
-AUTO = TrainSettings(**{**SETTINGS, "precision": "auto", "epochs": 2})
+AUTO = {**SETTINGS, "precision": "auto", "epochs": 2}
 
 
 def answer(monkeypatch, speedup):
@@ -27,7 +26,7 @@ def answer(monkeypatch, speedup):
 
 def train(folder, settings=AUTO, **more):
     model = network()
-    return model, train_classifier(model, images(), settings=settings, checkpoint=folder / "c.pt", **more)
+    return model, train_classifier(model, images(), **told(settings), checkpoint=folder / "c.pt", **more)
 
 
 @pytest.mark.parametrize(
@@ -68,7 +67,7 @@ def test_a_training_says_in_what_it_computed(tmp_path, auto_is):
     dtypes = []
     model = network()
     model[0].register_forward_hook(lambda m, inputs, output: dtypes.append(output.dtype) if m.training else None)
-    outcome = train_classifier(model, images(), settings=AUTO, checkpoint=tmp_path / "c.pt")
+    outcome = train_classifier(model, images(), **told(AUTO), checkpoint=tmp_path / "c.pt")
     assert (outcome.precision.name, outcome.precision.asked) == (auto_is, "auto")
     assert outcome.precision.bfloat16_speedup == {"float32": 0.5, "bfloat16": 2.0}[auto_is]
     assert set(dtypes) == {getattr(torch, auto_is)}
@@ -82,7 +81,7 @@ def kill(step, total, metrics):
 
 @pytest.mark.parametrize("began", ["float32", "bfloat16"])
 def test_a_checkpoint_goes_on_in_the_precision_it_was_made_with(tmp_path, monkeypatch, began, caplog):
-    settings = replace(AUTO, checkpoint_every=2)
+    settings = {**AUTO, "checkpoint_every": 2}
     first, second = (0.5, 2.0) if began == "float32" else (2.0, 0.5)
     answer(monkeypatch, first)
     (tmp_path / "whole").mkdir()
@@ -101,13 +100,13 @@ def test_a_checkpoint_goes_on_in_the_precision_it_was_made_with(tmp_path, monkey
 def test_another_precision_that_is_asked_for_is_refused_in_a_sentence(tmp_path, monkeypatch):
     answer(monkeypatch, 2.0)
     with pytest.raises(Killed):
-        train(tmp_path, replace(AUTO, checkpoint_every=2), report=kill)
+        train(tmp_path, {**AUTO, "checkpoint_every": 2}, report=kill)
     before = (tmp_path / "c.pt").read_bytes()
     message = r"c\.pt: a checkpoint of a training with precision=bfloat16, not float32; ask for bfloat16 or auto"
     with pytest.raises(ValueError, match=message):
-        train(tmp_path, replace(AUTO, precision="float32"))
+        train(tmp_path, {**AUTO, "precision": "float32"})
     assert (tmp_path / "c.pt").read_bytes() == before
-    _, outcome = train(tmp_path, replace(AUTO, precision="bfloat16"))
+    _, outcome = train(tmp_path, {**AUTO, "precision": "bfloat16"})
     assert outcome.precision == Precision("bfloat16", "bfloat16")
 
 
@@ -115,7 +114,7 @@ def train_in_disagreement(folder):
     """The main process finds bfloat16 fast, the other one float32."""
     precision.bfloat16_speedup = lambda: 2.0 if rank() == 0 else 0.5
     model = network()
-    outcome = train_classifier(model, images(), settings=AUTO, checkpoint=folder / "c.pt")
+    outcome = train_classifier(model, images(), **told(AUTO), checkpoint=folder / "c.pt")
     save_snapshot(folder / f"rank{rank()}.safetensors", model)
     (folder / f"rank{rank()}.json").write_text(json.dumps(outcome.precision.as_result()))
 
@@ -131,7 +130,7 @@ def test_processes_that_train_together_compute_in_what_the_main_one_measured(tmp
 def test_two_processes_in_bfloat16_train_as_one(tmp_path):
     """To bfloat16's 8 bits: what float32 is compared to more closely in test_train_distributed.py."""
     (tmp_path / "one").mkdir()
-    alone, _ = train(tmp_path / "one", replace(AUTO, precision="bfloat16"))
+    alone, _ = train(tmp_path / "one", {**AUTO, "precision": "bfloat16"})
     assert in_two_processes(train_in_disagreement, tmp_path) == [0, 0]
     start, found = network().state_dict(), load_file(tmp_path / "rank1.safetensors")
     for key, value in alone.state_dict().items():
@@ -146,7 +145,7 @@ def test_a_first_step_that_a_scaler_skips_leaves_no_trace(monkeypatch):
     before = torch.are_deterministic_algorithms_enabled()
     model = nn.Linear(1, 1, bias=False)
     nn.init.ones_(model.weight)
-    optimizer = make_optimizer(model, "sgd", lr=0.1, weight_decay=0.0, momentum=0.9)
+    optimizer = make_optimizer(model, told(SETTINGS, weight_decay=0.0)["settings"])
     scaler = torch.amp.GradScaler("cpu", init_scale=1.0)
     torch.use_deterministic_algorithms(True)
     try:

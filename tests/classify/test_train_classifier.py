@@ -1,11 +1,10 @@
 """The classifier's training loop: data order, resuming, effects, refusals; and the accuracy it reports."""
 
-from dataclasses import replace
-
 import pytest
 import torch
 from support import published
 from support.small_training import SETTINGS, images, network
+from support.told import told
 from torch import nn
 
 from classify.evaluate import evaluate_classifier
@@ -53,23 +52,23 @@ def test_a_killed_training_ends_with_the_same_bits(tmp_path):
         if step == 5:  # in the middle of the second epoch; the checkpoint is of step 4
             raise Killed
 
-    settings = replace(SETTINGS, report_every=1)
+    always = told(SETTINGS, report_every=1)
     whole = network()
     first = Momentum(whole)
-    outcome = train_classifier(whole, images(), settings=settings, checkpoint=tmp_path / "a.pt", effects=[first])
+    outcome = train_classifier(whole, images(), **always, checkpoint=tmp_path / "a.pt", effects=[first])
     killed = network()
     with pytest.raises(Killed):
         train_classifier(
             killed,
             images(),
-            settings=settings,
+            **always,
             checkpoint=tmp_path / "b.pt",
             report=kill,
             effects=[Momentum(killed)],
         )
     resumed = network()
     second = Momentum(resumed)
-    again = train_classifier(resumed, images(), settings=settings, checkpoint=tmp_path / "b.pt", effects=[second])
+    again = train_classifier(resumed, images(), **always, checkpoint=tmp_path / "b.pt", effects=[second])
     assert first.calls == ["start", "epoch", "epoch", "epoch"]
     assert second.calls == ["epoch", "epoch"]
     assert outcome.images_seen == again.images_seen == 30
@@ -82,9 +81,7 @@ def test_a_killed_training_ends_with_the_same_bits(tmp_path):
 def test_another_seed_sees_another_order(tmp_path):
     losses = set()
     for seed in (0, 1):
-        outcome = train_classifier(
-            network(), images(), settings=replace(SETTINGS, seed=seed), checkpoint=tmp_path / f"{seed}.pt"
-        )
+        outcome = train_classifier(network(), images(), **told(SETTINGS, seed=seed), checkpoint=tmp_path / f"{seed}.pt")
         losses.add(outcome.final_loss)
     assert len(losses) == 2
 
@@ -94,7 +91,7 @@ def test_reports_have_the_schedule_and_the_validation_after_each_epoch(tmp_path)
     train_classifier(
         network(),
         images(),
-        settings=replace(SETTINGS, epochs=4, milestones=(0.5, 0.75), report_every=1),
+        **told(SETTINGS, epochs=4, milestones=(0.5, 0.75), report_every=1),
         checkpoint=tmp_path / "c.pt",
         validation=images(5),
         report=lambda step, total, metrics: reports.append((step, total, metrics)),
@@ -108,28 +105,28 @@ def test_a_loss_that_is_not_finite_stops_with_its_step(tmp_path):
     model = network()
     model[5].bias.data.fill_(float("nan"))
     with pytest.raises(FloatingPointError, match="step 1: the loss is nan"):
-        train_classifier(model, images(), settings=SETTINGS, checkpoint=tmp_path / "c.pt")
+        train_classifier(model, images(), **told(SETTINGS), checkpoint=tmp_path / "c.pt")
 
 
 def test_what_does_not_fit_is_refused(tmp_path):
     path = tmp_path / "c.pt"
     with pytest.raises(ValueError, match="batch_size=11 is larger than the training set of 10 images"):
-        train_classifier(network(), images(), settings=replace(SETTINGS, batch_size=11), checkpoint=path)
-    train_classifier(network(), images(), settings=replace(SETTINGS, epochs=1), checkpoint=path)
+        train_classifier(network(), images(), **told(SETTINGS, batch_size=11), checkpoint=path)
+    train_classifier(network(), images(), **told(SETTINGS, epochs=1), checkpoint=path)
     with pytest.raises(ValueError, match="total=3, not 9"):
-        train_classifier(network(), images(), settings=SETTINGS, checkpoint=path)
+        train_classifier(network(), images(), **told(SETTINGS), checkpoint=path)
 
 
 def test_a_last_batch_of_one_image_is_refused_before_the_first_step_where_a_layer_cannot_take_it(tmp_path):
     flat = nn.Sequential(nn.Flatten(), nn.Linear(192, 3), nn.BatchNorm1d(3))
-    path, one_epoch = tmp_path / "c.pt", replace(SETTINGS, epochs=1)
+    path, one_epoch = tmp_path / "c.pt", {**SETTINGS, "epochs": 1}
     with pytest.raises(ValueError, match=r"batch_size=4 \(accumulate=1\) leaves a single image at the end of 9 images"):
-        train_classifier(flat, images(9), settings=one_epoch, checkpoint=path)
+        train_classifier(flat, images(9), **told(one_epoch), checkpoint=path)
     with pytest.raises(ValueError, match=r"accumulate=2\) leaves a single image"):
-        train_classifier(flat, images(10), settings=replace(one_epoch, accumulate=2), checkpoint=path)
+        train_classifier(flat, images(10), **told(one_epoch, accumulate=2), checkpoint=path)
     assert not path.exists()
-    assert train_classifier(flat, images(10), settings=one_epoch, checkpoint=path).images_seen == 10
-    assert train_classifier(network(), images(9), settings=one_epoch, checkpoint=tmp_path / "d.pt").images_seen == 9
+    assert train_classifier(flat, images(10), **told(one_epoch), checkpoint=path).images_seen == 10
+    assert train_classifier(network(), images(9), **told(one_epoch), checkpoint=tmp_path / "d.pt").images_seen == 9
 
 
 class Perfect(nn.Module):

@@ -1,13 +1,11 @@
 """A training that is killed in the middle of an epoch ends with the bits of one that is not, whatever a method adds."""
 
-from dataclasses import replace
-
 import pytest
 import torch
 from safetensors.torch import load_file
 from support.processes_training import Killed, images, network
+from support.told import told
 
-from classify.step import TrainSettings
 from classify.train import train_classifier
 from pruning.masked_training import HoldMasks
 from pruning.masks import Masks
@@ -15,16 +13,16 @@ from pruning.methods.slimming import SlimmingEffect, SlimmingOptions
 from pruning.methods.soft_filter import SoftFilterEffect, filters_to_keep, find_filters
 
 # 17 images in batches of 4: five steps an epoch
-SETTINGS = TrainSettings(
-    epochs=3,
-    batch_size=4,
-    lr=0.1,
-    mean=(0.5,) * 3,
-    std=(0.25,) * 3,
-    augmentation="cifar",
-    checkpoint_every=4,
-    report_every=1,
-)
+SETTINGS = {
+    "epochs": 3,
+    "batch_size": 4,
+    "lr": 0.1,
+    "mean": (0.5,) * 3,
+    "std": (0.25,) * 3,
+    "augmentation": "cifar",
+    "checkpoint_every": 4,
+    "report_every": 1,
+}
 pytestmark = pytest.mark.usefixtures("auto_is")
 
 
@@ -41,7 +39,7 @@ def soft_filters(model, ratio):
 
 CASES = {
     "plain": (SETTINGS, None),
-    "adam in parts": (replace(SETTINGS, optimizer="adam", lr=0.01, accumulate=2), None),
+    "adam in parts": ({**SETTINGS, "optimizer": "adam", "lr": 0.01, "accumulate": 2}, None),
     "masked": (SETTINGS, hold_masks),
     "slimming": (SETTINGS, lambda model: SlimmingEffect(model, SlimmingOptions(s=0.01))),
     "soft filter": (SETTINGS, lambda model: soft_filters(model, 0.3)),
@@ -57,7 +55,7 @@ def trained(path, settings, make_effect, kill_at=None, snapshot=None):
 
     model = network()
     effects = [] if make_effect is None else [make_effect(model)]
-    arguments = {"settings": settings, "checkpoint": path, "report": report, "effects": effects, "snapshot": snapshot}
+    arguments = {**told(settings), "checkpoint": path, "report": report, "effects": effects, "snapshot": snapshot}
     if kill_at is None:
         train_classifier(model, images(), **arguments)
     else:
@@ -78,7 +76,7 @@ def test_killed_and_resumed_is_bit_equal(tmp_path, case, kill_at):
 
 @pytest.mark.parametrize(("at", "kill_at"), [(0, 2), (3, 3), (3, 7), (8, 7)])
 def test_a_resumed_training_has_its_snapshot(tmp_path, at, kill_at):
-    settings = replace(SETTINGS, snapshot_at=at)
+    settings = {**SETTINGS, "snapshot_at": at}
     whole, killed = tmp_path / "whole.safetensors", tmp_path / "killed.safetensors"
     trained(tmp_path / "whole.pt", settings, None, snapshot=whole)
     trained(tmp_path / "killed.pt", settings, None, kill_at=kill_at, snapshot=killed)
@@ -90,7 +88,7 @@ def test_a_resumed_training_has_its_snapshot(tmp_path, at, kill_at):
 
 
 def test_a_snapshot_that_is_gone_is_missed(tmp_path):
-    settings = replace(SETTINGS, snapshot_at=3)
+    settings = {**SETTINGS, "snapshot_at": 3}
     path, snapshot = tmp_path / "c.pt", tmp_path / "snapshot.safetensors"
     trained(path, settings, None, kill_at=7, snapshot=snapshot)
     snapshot.unlink()
@@ -100,9 +98,9 @@ def test_a_snapshot_that_is_gone_is_missed(tmp_path):
 
 def test_a_snapshot_needs_a_file_and_a_step_of_the_training(tmp_path):
     with pytest.raises(ValueError, match="snapshot_at=3 needs a file"):
-        trained(tmp_path / "c.pt", replace(SETTINGS, snapshot_at=3), None)
+        trained(tmp_path / "c.pt", {**SETTINGS, "snapshot_at": 3}, None)
     with pytest.raises(ValueError, match=r"snapshot_at=16 is outside 0\.\.15"):
-        trained(tmp_path / "c.pt", replace(SETTINGS, snapshot_at=16), None, snapshot=tmp_path / "s")
+        trained(tmp_path / "c.pt", {**SETTINGS, "snapshot_at": 16}, None, snapshot=tmp_path / "s")
 
 
 def test_checkpoints_of_other_trainings_are_refused(tmp_path):
@@ -112,8 +110,8 @@ def test_checkpoints_of_other_trainings_are_refused(tmp_path):
     other[9] = torch.nn.Linear(8, 5)
     message = r"c\.pt: a checkpoint of another architecture: 9\.weight is \(3, 8\) there, \(5, 8\) here; 9\.bias"
     with pytest.raises(ValueError, match=message):
-        train_classifier(other, images(), settings=SETTINGS, checkpoint=path)
+        train_classifier(other, images(), **told(SETTINGS), checkpoint=path)
     with pytest.raises(ValueError, match="algorithm=sgd, not adam"):
-        trained(path, replace(SETTINGS, optimizer="adam"), None)
+        trained(path, {**SETTINGS, "optimizer": "adam"}, None)
     with pytest.raises(ValueError, match="seed=0, not 1"):
-        trained(path, replace(SETTINGS, seed=1), None)
+        trained(path, {**SETTINGS, "seed": 1}, None)

@@ -1,20 +1,25 @@
 """What the training settings do to the arithmetic: optimisers, decay, parts of a batch, schedules, precision."""
 
-from dataclasses import replace
-
 import pytest
 import torch
 from support.processes_training import images, network
+from support.told import told
 from torch import nn
 
 from classify.optimizers import make_optimizer, parameter_groups
-from classify.step import TrainSettings
 from classify.train import train_classifier
 from training.device import settle
+from training.options import changed
 
-SETTINGS = TrainSettings(
-    epochs=1, batch_size=17, lr=0.1, mean=(0.5,) * 3, std=(0.25,) * 3, report_every=1, precision="float32"
-)
+SETTINGS = {
+    "epochs": 1,
+    "batch_size": 17,
+    "lr": 0.1,
+    "mean": (0.5,) * 3,
+    "std": (0.25,) * 3,
+    "report_every": 1,
+    "precision": "float32",
+}
 
 
 def without_norm():
@@ -37,7 +42,7 @@ def test_first_steps_by_hand(name, expected):
     # SGD: lr * (gradient + decay * weight); Adam's first step is lr * sign(gradient)
     model = nn.Linear(1, 1, bias=False)
     nn.init.ones_(model.weight)
-    optimizer = make_optimizer(model, name, lr=0.1, weight_decay=0.2)
+    optimizer = make_optimizer(model, told(SETTINGS, optimizer=name, weight_decay=0.2)["settings"])
     model.weight.grad = torch.full_like(model.weight, 0.5)
     optimizer.step()
     assert model.weight.item() == pytest.approx(expected, rel=1e-6)
@@ -48,8 +53,8 @@ def test_parts_of_a_batch_add_up_to_it(tmp_path):
     weights = []
     for accumulate in (1, 5):
         model = without_norm()
-        settings = replace(SETTINGS, accumulate=accumulate, label_smoothing=0.1)
-        train_classifier(model, images(), settings=settings, checkpoint=tmp_path / f"{accumulate}.pt")
+        parts = told(SETTINGS, accumulate=accumulate, label_smoothing=0.1)
+        train_classifier(model, images(), **parts, checkpoint=tmp_path / f"{accumulate}.pt")
         weights.append(model[0].weight.detach())
     torch.testing.assert_close(weights[0], weights[1], rtol=1e-5, atol=1e-7)
     assert not torch.equal(weights[0], without_norm()[0].weight)
@@ -59,7 +64,7 @@ def test_batch_norm_sees_the_parts(tmp_path):
     seen = []
     model = network()
     model[1].register_forward_pre_hook(lambda module, inputs: seen.append(len(inputs[0])))
-    train_classifier(model, images(), settings=replace(SETTINGS, accumulate=5), checkpoint=tmp_path / "c.pt")
+    train_classifier(model, images(), **told(SETTINGS, accumulate=5), checkpoint=tmp_path / "c.pt")
     assert seen == [3, 3, 4, 3, 4]
     assert int(model[1].num_batches_tracked) == 5
 
@@ -67,11 +72,10 @@ def test_batch_norm_sees_the_parts(tmp_path):
 @pytest.mark.parametrize("epochs", [10, 100])  # 10 // 3 * 3 = 9: the released code's rule drops a third time in epoch 9
 def test_three_thirds_have_two_drops(tmp_path, epochs):
     rates = []
-    settings = replace(SETTINGS, epochs=epochs, milestones=(1 / 3, 2 / 3))
     train_classifier(
         without_norm(),
         images(),
-        settings=settings,
+        **told(SETTINGS, epochs=epochs, milestones=(1 / 3, 2 / 3)),
         checkpoint=tmp_path / "c.pt",
         report=lambda step, total, metrics: rates.append(metrics["lr"]),
     )
@@ -83,28 +87,26 @@ def test_three_thirds_have_two_drops(tmp_path, epochs):
 def test_a_loss_that_is_not_finite_is_named_by_its_own_step(tmp_path):
     # noticed only when something is reported or saved, here after step 6
     model = without_norm()
-    settings = replace(SETTINGS, epochs=1, batch_size=3, lr=1e30, report_every=100)
+    steep = told(SETTINGS, epochs=1, batch_size=3, lr=1e30, report_every=100)
     with pytest.raises(FloatingPointError, match=r"step 2: the loss is (nan|inf)"):
-        train_classifier(model, images(), settings=settings, checkpoint=tmp_path / "c.pt")
+        train_classifier(model, images(), **steep, checkpoint=tmp_path / "c.pt")
     assert not (tmp_path / "c.pt").exists()
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"optimizer": "lamb"}, "optimizer='lamb' is not one of sgd, adam"),
-        ({"accumulate": 0}, r"accumulate=0 is outside 1\.\.batch_size=17"),
-        ({"accumulate": 18}, r"accumulate=18 is outside 1\.\.batch_size=17"),
+        ({"optimizer": "lamb"}, "^train.optimizer: 'lamb' does not fit; expected: one of sgd, adam$"),
+        ({"accumulate": 0}, r"^train.accumulate: 0 does not fit; expected: whole number \(at least 1\)$"),
+        ({"accumulate": 18}, r"^train.accumulate: 18 is outside 1\.\.batch_size=17$"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(change, message):
     with pytest.raises(ValueError, match=message):
-        replace(SETTINGS, **change)
+        changed(told(SETTINGS)["settings"], change, "train")
 
 
 def test_float16_is_for_gpus(tmp_path):
     assert settle("float16", "cuda").dtype is torch.float16
     with pytest.raises(ValueError, match="float16"):
-        train_classifier(
-            network(), images(), settings=replace(SETTINGS, precision="float16"), checkpoint=tmp_path / "c"
-        )
+        train_classifier(network(), images(), **told(SETTINGS, precision="float16"), checkpoint=tmp_path / "c")

@@ -7,7 +7,8 @@ from torchvision.models.resnet import BasicBlock, ResNet
 
 from detect.build import build_detector
 from detect.cpu.roi_align import SeparableROIAlign
-from detect.detector_config import BACKBONE_NAME, DetectorSettings, make_config
+from detect.detector_config import BACKBONE_NAME, make_config
+from detect.settings import DetectorSettings
 
 
 def tiny():
@@ -15,11 +16,11 @@ def tiny():
     return ResNet(BasicBlock, [1, 1, 1, 1], num_classes=2)
 
 
-SMALL = {"num_classes": 3, "image_size": 64, "fpn_channels": 8, "box_head_dim": 16, "test_proposals": 20}
+SMALL = {"image_size": 64, "fpn_channels": 8, "box_head_dim": 16, "test_proposals": 20}
 
 
 def test_levels_follow_from_the_strides():
-    detector, cfg = build_detector(tiny(), settings=DetectorSettings(strides=(4, 8, 16), **SMALL))
+    detector, cfg = build_detector(tiny(), DetectorSettings(strides=(4, 8, 16), **SMALL), num_classes=3)
     shapes = detector.backbone.output_shape()
     assert {name: (s.channels, s.stride) for name, s in shapes.items()} == {
         "p2": (8, 4),
@@ -37,15 +38,16 @@ def test_a_cifar_sized_network_serves_at_strides_1_2_4():
     model.conv1 = torch.nn.Conv2d(3, 64, 3, padding=1, bias=False)
     model.maxpool = torch.nn.Identity()
     settings = DetectorSettings(strides=(1, 2, 4), **SMALL)
-    detector = build_detector(model, settings=settings)[0].eval()
+    detector = build_detector(model, settings, num_classes=3)[0].eval()
     image = {"image": torch.zeros(3, 64, 64, dtype=torch.uint8), "height": 64, "width": 64}
     assert list(detector.backbone(torch.zeros(1, 3, 64, 64))) == ["p0", "p1", "p2", "p3"]
     assert "instances" in detector([image])[0]
 
 
 def test_inputs_are_normalised_as_the_classifiers():
-    settings = DetectorSettings(pixel_mean=(0.5, 0.25, 0.0), pixel_std=(1.0, 0.5, 0.25), **SMALL)
-    detector, cfg = build_detector(tiny(), settings=settings)
+    detector, cfg = build_detector(
+        tiny(), DetectorSettings(**SMALL), num_classes=3, pixel_mean=(0.5, 0.25, 0.0), pixel_std=(1.0, 0.5, 0.25)
+    )
     image = torch.tensor([255, 255, 51], dtype=torch.uint8).view(3, 1, 1).expand(3, 64, 64)
     normalised = detector.preprocess_image([{"image": image}]).tensor[0, :, 0, 0]
     torch.testing.assert_close(normalised, torch.tensor([0.5, 1.5, 0.8]))  # (1, 1, 0.2) less mean, by std
@@ -54,7 +56,7 @@ def test_inputs_are_normalised_as_the_classifiers():
 
 def test_settings_and_overrides_reach_detectron2():
     settings = DetectorSettings(roi_batch_size=32, overrides={"MODEL.RPN.NMS_THRESH": 0.6}, **SMALL)
-    detector, _ = build_detector(tiny(), settings=settings)
+    detector, _ = build_detector(tiny(), settings, num_classes=3)
     assert detector.roi_heads.batch_size_per_image == 32
     assert detector.proposal_generator.nms_thresh == 0.6
     assert detector.roi_heads.num_classes == 3
@@ -67,14 +69,14 @@ def test_a_users_yaml_is_merged_below_the_settings(tmp_path):
         "MODEL:\n  FPN:\n    OUT_CHANNELS: 24\n  ROI_HEADS:\n    NUM_CLASSES: 3\n    SCORE_THRESH_TEST: 0.3\n"
     )
     settings = {key: value for key, value in SMALL.items() if key != "fpn_channels"}
-    cfg = make_config(DetectorSettings(config_file=path, **settings))
+    cfg = make_config(DetectorSettings(config_file=path, **settings), num_classes=3)
     assert cfg.MODEL.FPN.OUT_CHANNELS == 24
     assert cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST == 0.3
     assert cfg.MODEL.ROI_HEADS.NUM_CLASSES == 3
 
 
 def test_the_registered_name_alone_says_what_it_needs():
-    cfg = make_config(DetectorSettings(**SMALL))
+    cfg = make_config(DetectorSettings(**SMALL), num_classes=3)
     assert cfg.MODEL.BACKBONE.NAME == BACKBONE_NAME
     with pytest.raises(ValueError, match="needs a classifier"):
         build_model(cfg)
@@ -93,7 +95,7 @@ def test_the_registered_name_alone_says_what_it_needs():
 )
 def test_wrong_settings_are_refused(changes, message):
     with pytest.raises(ValueError, match=message):
-        make_config(DetectorSettings(**SMALL, **changes))
+        make_config(DetectorSettings(**SMALL, **changes), num_classes=3)
 
 
 @pytest.mark.parametrize(
@@ -110,4 +112,4 @@ def test_a_wrong_yaml_is_named(tmp_path, text, message):
     if text is not None:
         path.write_text(text)
     with pytest.raises(ValueError, match=message):
-        make_config(DetectorSettings(config_file=path, **SMALL))
+        make_config(DetectorSettings(config_file=path, **SMALL), num_classes=3)

@@ -1,18 +1,15 @@
 """A detector's multiply-adds by parts, against closed forms."""
 
-from dataclasses import replace
-
 import torch
+from support.told import altered
 from torchvision.models.resnet import BasicBlock, ResNet
 
 from detect.build import build_detector
 from detect.cost import DetectorMacs, detector_macs, detector_params, evaluation_macs, training_macs
-from detect.detector_config import DetectorSettings
+from detect.settings import DetectorSettings
 from pruning.cost import count_macs, count_params
 
-SETTINGS = DetectorSettings(
-    num_classes=3, image_size=64, fpn_channels=8, box_head_dim=16, roi_batch_size=32, test_proposals=20
-)
+SETTINGS = DetectorSettings(image_size=64, fpn_channels=8, box_head_dim=16, roi_batch_size=32, test_proposals=20)
 
 
 def _by_hand(model, proposals):
@@ -27,7 +24,7 @@ def _by_hand(model, proposals):
 
 def test_parts_equal_the_closed_form():
     model = ResNet(BasicBlock, [1, 1, 1, 1], num_classes=2)
-    detector, cfg = build_detector(model, settings=SETTINGS)
+    detector, cfg = build_detector(model, SETTINGS, num_classes=3)
     detector.train()
     found = evaluation_macs(detector, cfg, image_size=(64, 64))
     assert found == _by_hand(model, 20)
@@ -37,12 +34,12 @@ def test_parts_equal_the_closed_form():
 
 def test_training_is_three_forward_passes_with_the_sampled_regions():
     model = ResNet(BasicBlock, [1, 1, 1, 1], num_classes=2)
-    detector, cfg = build_detector(model, settings=SETTINGS)
+    detector, cfg = build_detector(model, SETTINGS, num_classes=3)
     assert training_macs(detector, cfg, image_size=(64, 64)) == 3 * _by_hand(model, 32).total
 
 
 def test_images_are_padded_to_the_coarsest_stride():
-    detector, _ = build_detector(ResNet(BasicBlock, [1, 1, 1, 1], num_classes=2), settings=SETTINGS)
+    detector, _ = build_detector(ResNet(BasicBlock, [1, 1, 1, 1], num_classes=2), SETTINGS, num_classes=3)
     assert detector_macs(detector, image_size=(50, 33), proposals=5) == detector_macs(
         detector, image_size=(64, 64), proposals=5
     )
@@ -57,7 +54,7 @@ def keeping(shape, kept):
 
 def test_removed_weights_of_body_and_pyramid_count_no_more():
     """At 64 x 64 pixels the stem answers at 1,024 places, layer 4 at 4, level p2 at 256."""
-    detector, cfg = build_detector(ResNet(BasicBlock, [1, 1, 1, 1], num_classes=2), settings=SETTINGS)
+    detector, cfg = build_detector(ResNet(BasicBlock, [1, 1, 1, 1], num_classes=2), SETTINGS, num_classes=3)
     masks = {
         "conv1.weight": keeping((64, 3, 7, 7), 64 * 3 * 49 - 10),
         "layer4.0.conv2.weight": keeping((512, 512, 3, 3), 1),
@@ -79,8 +76,8 @@ def test_removed_weights_of_body_and_pyramid_count_no_more():
 
 def test_removed_weights_of_a_stage_on_regions_count_once_a_region():
     """A region of 14 x 14 leaves layer 4 as 7 x 7."""
-    settings = replace(SETTINGS, head="c4", strides=(16,), fpn_channels=None, box_head_dim=None)
-    detector, _ = build_detector(ResNet(BasicBlock, [1, 1, 1, 1], num_classes=2), settings=settings)
+    settings = altered(SETTINGS, head="c4", strides=(16,), fpn_channels=None, box_head_dim=None)
+    detector, _ = build_detector(ResNet(BasicBlock, [1, 1, 1, 1], num_classes=2), settings, num_classes=3)
     masks = {"layer4.0.conv2.weight": keeping((512, 512, 3, 3), 512 * 512 * 9 - 3)}
     dense, left = (detector_macs(detector, image_size=(64, 64), proposals=5, masks=given) for given in (None, masks))
     assert dense.roi_heads - left.roi_heads == 3 * 49 * 5

@@ -1,7 +1,5 @@
 """Detectron2's keys: each is read, is a key of ours, or is refused; none is taken and does nothing."""
 
-from dataclasses import fields
-
 import pytest
 import torch
 from detectron2.config import CfgNode, get_cfg
@@ -11,11 +9,12 @@ from torchvision.models.resnet import BasicBlock, ResNet
 from detect.build import build_detector
 from detect.data.loader import test_loader as loader_of_evaluation
 from detect.data.loader import train_loader
-from detect.detector_config import DetectorSettings, make_config
+from detect.detector_config import make_config
 from detect.detectron2_keys import AS_IT_IS, BECAUSE, CHOICES, HEAD_OF, OURS, READ, UNREAD
 from detect.evaluate import evaluate_detector
 from detect.heads import HEADS
-from detect.settings import DetectorTraining
+from detect.settings import DetectorSettings, TrainSettings
+from training.options import validated
 
 
 def leaves(node=None, prefix=""):
@@ -24,7 +23,8 @@ def leaves(node=None, prefix=""):
 
 
 def config(overrides=None, **settings):
-    return make_config(DetectorSettings(num_classes=2, overrides=overrides or {}, **settings))
+    given = validated(DetectorSettings, {"overrides": overrides or {}, **settings}, "model")
+    return make_config(given, num_classes=2)
 
 
 def tiny():
@@ -42,8 +42,8 @@ def test_the_table_speaks_of_keys_heads_and_settings_that_there_are():
     assert {head for heads in [*READ.values(), *(heads for _, heads in OURS.values())] for head in heads} == set(HEADS)
     assert CHOICES.keys() <= READ.keys() | OURS.keys() and BECAUSE.keys() <= CHOICES.keys()
     assert AS_IT_IS.keys() <= UNREAD.keys() and HEAD_OF.keys() <= OURS.keys()
-    settings = {f"model.{f.name}" for f in fields(DetectorSettings)}
-    settings |= {f"train.{name}" for name in DetectorTraining.model_fields} | {"dataset: number of classes"}
+    settings = {f"model.{name}" for name in DetectorSettings.model_fields}
+    settings |= {f"train.{name}" for name in TrainSettings.model_fields} | {"dataset: number of classes"}
     assert {name for name, _ in OURS.values()} <= settings
 
 
@@ -56,10 +56,8 @@ def test_what_is_said_to_be_read_is_asked_for(head, monkeypatch, tmp_path):
     strides = {"strides": (8, 16)} if head == "c4" else {}
     augmented = {} if head == "retinanet" else {"TEST.AUG.ENABLED": True, "TEST.AUG.MIN_SIZES": (64,)}
     crop = {"INPUT.CROP.ENABLED": True, "INPUT.RANDOM_FLIP": "vertical"}
-    settings = DetectorSettings(
-        num_classes=2, head=head, image_size=64, max_image_size=64, overrides={**augmented, **crop}, **strides
-    )
-    detector, cfg = build_detector(tiny(), settings=settings)
+    settings = DetectorSettings(head=head, image_size=64, max_image_size=64, overrides={**augmented, **crop}, **strides)
+    detector, cfg = build_detector(tiny(), settings, num_classes=2)
     monkeypatch.undo()
     asked_by_building = asked
     asked = set()
@@ -180,8 +178,8 @@ INPUT:
 def test_a_yaml_wins_over_our_defaults(tmp_path):
     (tmp_path / "base.yaml").write_text(YAML)
     (tmp_path / "mine.yaml").write_text("_BASE_: base.yaml\nINPUT: {MIN_SIZE_TEST: 344}\n")
-    settings = DetectorSettings(num_classes=2, config_file=tmp_path / "mine.yaml")
-    detector, cfg = build_detector(tiny(), settings=settings)
+    settings = DetectorSettings(config_file=tmp_path / "mine.yaml")
+    detector, cfg = build_detector(tiny(), settings, num_classes=2)
     assert {name: s.stride for name, s in detector.backbone.output_shape().items()} == {"p3": 8, "p4": 16, "p5": 32}
     body = detector.backbone.bottom_up.body
     frozen = {name.split(".")[0] for name, p in body.named_parameters() if not p.requires_grad}

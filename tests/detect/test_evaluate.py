@@ -13,9 +13,10 @@ from pycocotools.cocoeval import COCOeval
 from torch import nn
 
 from detect.data import CocoDataset
-from detect.detector_config import DetectorSettings, make_config
+from detect.detector_config import make_config
 from detect.evaluate import METRICS, evaluate_detector, score_detections
 from detect.pictures import draw_scenes
+from detect.settings import DetectorSettings
 
 
 @pytest.fixture
@@ -132,7 +133,7 @@ def _oracle(dataset):
 
 
 def test_a_detector_that_knows_scores_100_through_the_loader(dataset, tmp_path):
-    cfg = make_config(DetectorSettings(num_classes=3, image_size=64))
+    cfg = make_config(DetectorSettings(image_size=64), num_classes=3)
     result = evaluate_detector(_oracle(dataset), cfg, dataset=dataset, out_dir=tmp_path / "out")
     assert result["AP"] == pytest.approx(100.0) and result["images"] == 6
     written = json.loads((tmp_path / "out" / "detections.json").read_text())
@@ -140,12 +141,12 @@ def test_a_detector_that_knows_scores_100_through_the_loader(dataset, tmp_path):
 
 
 def test_a_blind_detector_scores_0_through_the_loader(dataset):
-    cfg = make_config(DetectorSettings(num_classes=3, image_size=64))
+    cfg = make_config(DetectorSettings(image_size=64), num_classes=3)
     assert evaluate_detector(Oracle({}), cfg, dataset=dataset)["AP"] == 0.0
 
 
 def test_scenes_are_drawn_three_times_as_large(dataset, tmp_path):
-    cfg = make_config(DetectorSettings(num_classes=3, image_size=64))
+    cfg = make_config(DetectorSettings(image_size=64), num_classes=3)
     paths = draw_scenes(_oracle(dataset), cfg, dataset=dataset, out_dir=tmp_path / "drawn", count=2)
     assert sorted(p.name for p in paths) == [
         f"{kind}_{k}.png" for kind in ("detections", "ground_truth") for k in (0, 1)

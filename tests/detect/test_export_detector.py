@@ -9,11 +9,10 @@ import torch
 from classify.export import export
 from classify.models import build
 from detect.build import build_detector
-from detect.detector_config import DetectorSettings
 from detect.export import SIGNATURE, ImageDetector, example_image
+from detect.settings import DetectorSettings
 
 SETTINGS = DetectorSettings(
-    num_classes=3,
     image_size=64,
     fpn_channels=16,
     box_head_dim=32,
@@ -27,7 +26,7 @@ SETTINGS = DetectorSettings(
 def detector():
     torch.manual_seed(0)
     classifier = build("imagenet_resnet", 3, {"depth": 10, "width": 0.25})
-    return build_detector(classifier, settings=SETTINGS)[0].eval()
+    return build_detector(classifier, SETTINGS, num_classes=3)[0].eval()
 
 
 def run(content, file_format, image):

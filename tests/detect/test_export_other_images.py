@@ -1,7 +1,6 @@
 """Exported detectors on images unlike the traced one: other numbers of proposals, none, no detections, other sizes."""
 
 import io
-from dataclasses import replace
 
 import onnxruntime
 import pytest
@@ -11,12 +10,12 @@ from detectron2.modeling.anchor_generator import DefaultAnchorGenerator
 from detectron2.modeling.box_regression import Box2BoxTransform
 from detectron2.modeling.matcher import Matcher
 from detectron2.modeling.meta_arch.retinanet import RetinaNetHead
+from support.told import altered
 from torch import nn
 
 from classify.export import export
 from classify.models import build
 from detect.build import build_detector
-from detect.detector_config import DetectorSettings
 from detect.export import (
     SIGNATURE,
     DetectionComparison,
@@ -26,11 +25,11 @@ from detect.export import (
     number_of_classes,
     other_images,
 )
+from detect.settings import DetectorSettings
 
 FORMATS = ("torchscript", "onnx")
 ALL_SCORES = {"MODEL.ROI_HEADS.SCORE_THRESH_TEST": 0.0}
 FPN = DetectorSettings(
-    num_classes=3,
     image_size=64,
     fpn_channels=16,
     box_head_dim=32,
@@ -38,9 +37,7 @@ FPN = DetectorSettings(
     test_proposals=30,
     overrides=ALL_SCORES,
 )
-C4 = DetectorSettings(
-    num_classes=3, head="c4", image_size=64, strides=(16,), pre_nms_topk=60, test_proposals=30, overrides=ALL_SCORES
-)
+C4 = DetectorSettings(head="c4", image_size=64, strides=(16,), pre_nms_topk=60, test_proposals=30, overrides=ALL_SCORES)
 IMAGES = {
     "another size": example_image((90, 75)),
     "larger": example_image((200, 160)),
@@ -52,7 +49,7 @@ IMAGES = {
 
 def detector_of(settings):
     torch.manual_seed(0)
-    return build_detector(build("imagenet_resnet", 3, {"depth": 10, "width": 0.25}), settings=settings)[0].eval()
+    return build_detector(build("imagenet_resnet", 3, {"depth": 10, "width": 0.25}), settings, num_classes=3)[0].eval()
 
 
 def exported(detector, file_format):
@@ -106,14 +103,14 @@ def test_any_number_of_proposals(settings, file_format):
 def test_no_proposal_and_no_detection(settings, file_format):
     """No proposal: none of a small image is as large as Detectron2 is told that it must be."""
     least = {"MODEL.PROPOSAL_GENERATOR.MIN_SIZE": 40}
-    detector = detector_of(replace(settings, overrides=ALL_SCORES | least))
+    detector = detector_of(altered(settings, overrides=ALL_SCORES | least))
     assert proposals(detector, example_image((64, 96))) > 0
     run, image = exported(detector, file_format), example_image((30, 30))
     assert proposals(detector, image) == 0
     boxes, scores, classes = run(image)
     assert boxes.shape == (0, 4) and scores.shape == classes.shape == (0,)
     assert len(run(example_image((64, 96)))[0]) == len(found_by(detector, example_image((64, 96)))) > 0
-    strict = detector_of(replace(settings, overrides={"MODEL.ROI_HEADS.SCORE_THRESH_TEST": 0.9}))
+    strict = detector_of(altered(settings, overrides={"MODEL.ROI_HEADS.SCORE_THRESH_TEST": 0.9}))
     boxes, scores, _ = exported(strict, file_format)(example_image((90, 75)))
     assert boxes.shape == (0, 4) and scores.shape == (0,)
 
@@ -121,7 +118,7 @@ def test_no_proposal_and_no_detection(settings, file_format):
 @pytest.mark.parametrize("file_format", FORMATS)
 def test_a_cascade(file_format):
     overrides = {"MODEL.ROI_HEADS.NAME": "CascadeROIHeads", "MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG": True}
-    detector = detector_of(replace(FPN, overrides=ALL_SCORES | overrides))
+    detector = detector_of(altered(FPN, overrides=ALL_SCORES | overrides))
     run = exported(detector, file_format)
     for image in IMAGES.values():
         torch.testing.assert_close(run(image)[1], found_by(detector, image).scores, rtol=0, atol=1e-5)
@@ -193,7 +190,7 @@ def test_a_wrong_export_is_found_out(wrong, message, file_format):
 
 
 def test_every_score_passes_for_a_while():
-    for detector in (detector_of(replace(FPN, overrides={"MODEL.ROI_HEADS.SCORE_THRESH_TEST": 0.9})), retinanet()):
+    for detector in (detector_of(altered(FPN, overrides={"MODEL.ROI_HEADS.SCORE_THRESH_TEST": 0.9})), retinanet()):
         image = example_image((64, 64)) // 32 + 112
         before = len(found_by(detector, image))
         with every_score(detector):

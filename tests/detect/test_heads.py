@@ -1,22 +1,21 @@
 """Cascade R-CNN and RetinaNet around a classifier: built, trained, resumed, evaluated, counted, pruned, exported."""
 
-from dataclasses import replace
-
 import pytest
 import torch
 from detectron2.modeling import RetinaNet
 from detectron2.modeling.roi_heads import CascadeROIHeads
 from support.tiny_detector import SMALL, make_detector, settings, two_squares
+from support.told import altered
 
 from classify.export import export
 from classify.models import arch, build
 from detect.build import build_detector
 from detect.cost import detector_params, evaluation_macs, training_macs
-from detect.detector_config import DetectorSettings
 from detect.evaluate import METRICS, evaluate_detector
 from detect.export import SIGNATURE, ImageDetector, example_image, number_of_classes
 from detect.heads import IDLE
 from detect.prune import backbone_groups, prune_detector
+from detect.settings import DetectorSettings
 from detect.train import train_detector
 from pruning.cost import count_params
 from pruning.select import Selection
@@ -36,7 +35,7 @@ def test_it_trains_and_is_evaluated(head, tmp_path):
         detector,
         cfg,
         dataset=dataset,
-        settings=settings(precision="float32", warmup=0.0),
+        **settings(precision="float32", warmup=0.0),
         checkpoint=tmp_path / "checkpoint.pt",
         report=lambda step, total, metrics: losses.append(metrics),
     )
@@ -60,7 +59,7 @@ def test_a_resumed_training_ends_with_the_same_bits(head, tmp_path):
         if step == 3:  # step 3 is lost; the checkpoint is of step 2
             raise Killed
 
-    common = {"dataset": two_squares(tmp_path), "settings": settings(precision="float32", checkpoint_every=2)}
+    common = {"dataset": two_squares(tmp_path), **settings(precision="float32", checkpoint_every=2)}
     whole, cfg = make_detector(**HEADS[head])
     train_detector(whole, cfg, **common, checkpoint=tmp_path / "whole.pt")
     with pytest.raises(Killed):
@@ -109,7 +108,7 @@ def test_the_backbone_is_pruned_inside(head):
     options = {"depth": 18, "width": 0.25}
     classifier = build("imagenet_resnet", 3, options)
     strides = (8, 16, 32) if head == "retinanet" else (4, 8, 16, 32)
-    detector, cfg = build_detector(classifier, settings=replace(SMALL, **HEADS[head]))
+    detector, cfg = build_detector(classifier, altered(SMALL, **HEADS[head]), num_classes=2)
     groups = backbone_groups(classifier, torch.zeros(1, 3, 64, 64), strides=strides)
     pruned = prune_detector(
         detector.eval(),
@@ -127,7 +126,7 @@ def test_the_backbone_is_pruned_inside(head):
 
 @pytest.mark.parametrize("name", IDLE["retinanet"])
 def test_what_retinanet_has_not_is_refused(name):
-    with pytest.raises(ValueError, match=f"{name}=16 means nothing with head='retinanet'; leave it out"):
+    with pytest.raises(ValueError, match=f"head: retinanet has no {name}; set it to null or leave it out"):
         make_detector(**{**ONE_STAGE, name: 16})
 
 
@@ -154,6 +153,6 @@ def test_images_of_several_sizes_are_joined_where_detectron2_is_asked_to(tmp_pat
 
 
 def test_settings_left_out_are_detectron2s():
-    detector, cfg = build_detector(build("imagenet_resnet", 3, {"depth": 18}), settings=DetectorSettings(num_classes=2))
+    detector, cfg = build_detector(build("imagenet_resnet", 3, {"depth": 18}), DetectorSettings(), num_classes=2)
     assert (cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.MAX_SIZE_TEST) == ((800,), 1333)
     assert cfg.MODEL.FPN.OUT_CHANNELS == 256 and detector.roi_heads.num_classes == 2

@@ -8,8 +8,8 @@ from torch import nn
 
 from classify.models import arch, build
 from detect.build import build_detector
-from detect.detector_config import DetectorSettings
 from detect.prune import backbone_groups, prune_detector
+from detect.settings import DetectorSettings
 from pruning.select import Selection
 
 OPTIONS = {"width": 0.25}
@@ -30,7 +30,6 @@ def classifier():
 
 def detector_of(classifier, norm):
     settings = DetectorSettings(
-        num_classes=3,
         image_size=64,
         norm=norm,
         fpn_channels=16,
@@ -40,7 +39,7 @@ def detector_of(classifier, norm):
         overrides={"MODEL.ROI_HEADS.SCORE_THRESH_TEST": 0.0},
     )
     torch.manual_seed(1)
-    return build_detector(classifier, settings=settings)[0].eval()
+    return build_detector(classifier, settings, num_classes=3)[0].eval()
 
 
 @pytest.mark.parametrize("norm", ["FrozenBN", "BN"])

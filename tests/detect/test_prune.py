@@ -1,17 +1,16 @@
 """Pruning inside a detector: masked equals smaller, widths of the features stay, the plan is the classifier's."""
 
-from dataclasses import replace
-
 import pytest
 import torch
 from detectron2.structures import Boxes, Instances
+from support.told import altered
 from torch import nn
 
 from classify.models import arch, build, rebuild
 from classify.models.preresnet import PreResNet, PreResNetShape
 from detect.build import build_detector
-from detect.detector_config import DetectorSettings
 from detect.prune import backbone_groups, detection_loss, prune_detector
+from detect.settings import DetectorSettings
 from pruning.cost import count_macs
 from pruning.design.pattern import Pattern
 from pruning.methods import METHODS
@@ -20,7 +19,7 @@ from pruning.plan import PruningPlan
 from pruning.select import Selection
 
 OPTIONS = {"width": 0.25}
-SETTINGS = DetectorSettings(num_classes=2, image_size=64, max_image_size=64, fpn_channels=16, box_head_dim=32)
+SETTINGS = DetectorSettings(image_size=64, max_image_size=64, fpn_channels=16, box_head_dim=32)
 
 
 def randomise(classifier):
@@ -38,7 +37,7 @@ def dense():
     torch.manual_seed(0)
     classifier = randomise(build("resnet10", 3, OPTIONS))
     groups = backbone_groups(classifier, torch.zeros(1, 3, 64, 64), strides=(4, 8, 16, 32), stages=("layer1",))
-    return classifier, groups, build_detector(classifier, settings=SETTINGS)[0]
+    return classifier, groups, build_detector(classifier, SETTINGS, num_classes=2)[0]
 
 
 def prune(dense, selection, method="l1_filter", **arguments):
@@ -72,7 +71,7 @@ def test_half_of_the_inner_filters_go_and_the_features_keep_their_widths(dense, 
 def test_a_detector_is_rebuilt_from_its_plan_and_loads_strictly(dense):
     pruned = prune(dense, Selection(0.5))
     plan = PruningPlan.from_json(pruned.plan.to_json())
-    again, _ = build_detector(rebuild(plan, 3), settings=SETTINGS)
+    again, _ = build_detector(rebuild(plan, 3), SETTINGS, num_classes=2)
     again.load_state_dict(pruned.detector.state_dict())
     image = [{"image": torch.randint(256, (3, 64, 64)).float()}]
     one, two = pruned.detector.eval()(image)[0]["instances"], again.eval()(image)[0]["instances"]
@@ -82,7 +81,7 @@ def test_a_detector_is_rebuilt_from_its_plan_and_loads_strictly(dense):
 def test_a_pruned_classifier_becomes_a_backbone(dense):
     plan = prune(dense, Selection(0.5)).plan
     classifier = rebuild(plan, 3)
-    detector, _ = build_detector(classifier, settings=SETTINGS)
+    detector, _ = build_detector(classifier, SETTINGS, num_classes=2)
     body, state = detector.backbone.bottom_up.body.state_dict(), classifier.state_dict()
     assert state.keys() - body.keys() == {"fc.weight", "fc.bias"}
     assert all(torch.equal(tensor, state[name]) for name, tensor in body.items())
@@ -119,7 +118,7 @@ def options_of(tmp_path):
 def test_every_method_prunes_inside_a_detector(dense, method, options_of):
     """With trainable BatchNorm and the detector's own loss for calibration."""
     classifier, groups, _ = dense
-    trainable, _ = build_detector(classifier, settings=replace(SETTINGS, norm="BN"))
+    trainable, _ = build_detector(classifier, altered(SETTINGS, norm="BN"), num_classes=2)
     loss = detection_loss(calibration_batches())
     half = (classifier, groups, trainable), Selection(0.5), method
     pruned = prune(*half, loss=loss, options=options_of.get(method))
@@ -133,7 +132,7 @@ def test_every_method_prunes_inside_a_detector(dense, method, options_of):
 def test_calibration_leaves_the_detector_and_the_generators_as_they_were(dense):
     """Also normalisation outside of the backbone: statistics stay, and are used, so that a batch of two is enough."""
     overrides = {"MODEL.FPN.NORM": "BN"}
-    detector, _ = build_detector(dense[0], settings=replace(SETTINGS, norm="BN", overrides=overrides))
+    detector, _ = build_detector(dense[0], altered(SETTINGS, norm="BN", overrides=overrides), num_classes=2)
     detector.eval().proposal_generator.train()
     modes = {name: m.training for name, m in detector.named_modules()}
     before = {name: tensor.clone() for name, tensor in detector.state_dict().items()}
@@ -171,7 +170,7 @@ def test_selected_inputs_are_carried_into_a_detector(options_of):
     classifier = randomise(PreResNet(shape, 3))
     groups = backbone_groups(classifier, torch.zeros(1, 3, 64, 64), strides=(4, 8, 16, 32))
     for norm, method in (("FrozenBN", "guided"), ("BN", "slimming")):
-        detector, _ = build_detector(classifier, settings=replace(SETTINGS, norm=norm, freeze_at=0))
+        detector, _ = build_detector(classifier, altered(SETTINGS, norm=norm, freeze_at=0), num_classes=2)
         pruned = prune((classifier, groups, detector), Selection(0.5), method, options=options_of.get(method))
         assert pruned.plan.select.keys() == {f"layer{stage}.1.conv1" for stage in (1, 2, 3, 4)}
         assert pruned.difference < 1e-4

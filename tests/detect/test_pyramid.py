@@ -1,18 +1,18 @@
 """Pruning a body together with its FPN: the groups of both, widths by hand, masked equals smaller, strict loading."""
 
 import copy
-from dataclasses import replace
 
 import pytest
 import torch
 from detectron2.structures import Boxes, Instances
+from support.told import altered
 from torch import fx, nn
 
 from classify.models import arch, build, rebuild
 from detect.build import build_detector
-from detect.detector_config import DetectorSettings
 from detect.prune import detection_loss, prune_detector
 from detect.pyramid import join, narrow_pyramid, put_back, pyramid_groups
+from detect.settings import DetectorSettings
 from pruning.cost import count_params
 from pruning.design.pattern import Pattern
 from pruning.methods import METHODS, Request, get_method
@@ -25,7 +25,6 @@ from pruning.surgery import mask
 OPTIONS = {"width": 0.125}  # stages of 8, 16, 32 and 64 channels
 STAGES = ("layer1", "layer2", "layer3", "layer4")
 SETTINGS = DetectorSettings(
-    num_classes=2,
     image_size=64,
     max_image_size=64,
     strides=(4, 8, 16, 32),
@@ -36,7 +35,7 @@ SETTINGS = DetectorSettings(
     test_proposals=30,
     overrides={"MODEL.ROI_HEADS.SCORE_THRESH_TEST": 0.0},
 )
-WITH_NORM = replace(SETTINGS, overrides={**SETTINGS.overrides, "MODEL.FPN.NORM": "BN"})
+WITH_NORM = altered(SETTINGS, overrides={**SETTINGS.overrides, "MODEL.FPN.NORM": "BN"})
 MASKING = ("magnitude", "uniform_weights", "lottery")
 LATERALS = ("fpn_lateral5", "fpn_lateral4", "fpn_lateral3", "fpn_lateral2")
 X = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
@@ -59,7 +58,7 @@ class Whole:
         self.settings = settings
         self.classifier = build("resnet10", 3, OPTIONS)
         randomise(self.classifier)
-        self.detector, self.cfg = build_detector(self.classifier, settings=settings)
+        self.detector, self.cfg = build_detector(self.classifier, settings, num_classes=2)
         randomise(self.detector.backbone)
         reads = {"strides": settings.strides, "stages": STAGES}
         self.groups = pyramid_groups(self.detector.backbone, self.classifier, torch.zeros(1, 3, 64, 64), **reads)
@@ -72,7 +71,7 @@ class Whole:
     def rebuilt(self, plan):
         """An untrained detector of a plan's shape."""
         body, own = (plan.part(lambda name, fpn=fpn: name.startswith("fpn_") is fpn) for fpn in (False, True))
-        detector, _ = build_detector(rebuild(body, 3), settings=self.settings)
+        detector, _ = build_detector(rebuild(body, 3), self.settings, num_classes=2)
         narrow_pyramid(detector.backbone, own)
         return detector
 
@@ -109,7 +108,7 @@ def assert_same_detections(one, two, *, scores=1e-4):
     assert torch.equal(first.pred_classes, second.pred_classes)
 
 
-@pytest.mark.parametrize("settings", [SETTINGS, replace(WITH_NORM, norm="FrozenBN")], ids=["plain", "normed"])
+@pytest.mark.parametrize("settings", [SETTINGS, altered(WITH_NORM, norm="FrozenBN")], ids=["plain", "normed"])
 def test_body_and_pyramid_joined_compute_the_same_with_the_same_layers(settings):
     whole = Whole(settings)
     joined = join(whole.detector.backbone)
@@ -248,8 +247,8 @@ def test_an_empty_part_of_a_plan_changes_nothing(plain):
 
 
 def test_detectors_that_have_no_pyramid_to_prune_are_refused(plain):
-    single = replace(SETTINGS, head="c4", strides=(16,), fpn_channels=None, box_head_dim=None)
-    detector, _ = build_detector(plain.classifier, settings=single)
+    single = altered(SETTINGS, head="c4", strides=(16,), fpn_channels=None, box_head_dim=None)
+    detector, _ = build_detector(plain.classifier, single, num_classes=2)
     with pytest.raises(
         ValueError, match=r"scope 'backbone\+fpn' needs a detector with an FPN, this one has SingleLevel"
     ):
@@ -260,7 +259,7 @@ def test_detectors_that_have_no_pyramid_to_prune_are_refused(plain):
             scope="backbone+fpn",
         )
     mixing, _ = build_detector(
-        plain.classifier, settings=replace(SETTINGS, fpn_channels=32, overrides={"MODEL.FPN.NORM": "GN"})
+        plain.classifier, altered(SETTINGS, fpn_channels=32, overrides={"MODEL.FPN.NORM": "GN"}), num_classes=2
     )
     with pytest.raises(ValueError, match=r"an FPN with GroupNorm cannot be pruned: set MODEL\.FPN\.NORM to BN"):
         join(mixing.backbone)

@@ -1,12 +1,11 @@
 """Detectors on one level, with the classifier's next stage on each region."""
 
-from dataclasses import replace
-
 import pytest
 import torch
 from detectron2.modeling import build_model
 from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
+from support.told import altered
 from torch import nn
 from torchvision.models import mobilenet_v2
 from torchvision.models.resnet import BasicBlock, ResNet
@@ -15,14 +14,14 @@ from classify.models import arch, build, rebuild
 from detect.backbone import ClassifierBackbone, FusedFrozenBatchNorm2d, stage_after
 from detect.build import build_detector
 from detect.cost import detector_macs
-from detect.detector_config import DetectorSettings, make_config
+from detect.detector_config import make_config
 from detect.prune import backbone_groups, prune_detector
+from detect.settings import DetectorSettings
 from detect.single_level import masked_parts
 from pruning.plan import PruningPlan
 from pruning.select import Selection
 
 SETTINGS = DetectorSettings(
-    num_classes=3,
     head="c4",
     strides=(16,),
     image_size=64,
@@ -72,7 +71,7 @@ def test_other_families_have_such_a_stage(model, stride, channels):
 
 
 def test_built_as_detectron2s_c4():
-    detector, cfg = build_detector(classifier(), settings=replace(SETTINGS, anchor_sizes=None))
+    detector, cfg = build_detector(classifier(), altered(SETTINGS, anchor_sizes=None), num_classes=3)
     assert {name: (s.channels, s.stride) for name, s in detector.backbone.output_shape().items()} == {"s16": (64, 16)}
     assert detector.backbone.size_divisibility == 16
     assert cfg.MODEL.ANCHOR_GENERATOR.SIZES == [[32.0, 64.0, 128.0, 256.0, 512.0]]
@@ -84,7 +83,7 @@ def test_built_as_detectron2s_c4():
 
 @pytest.mark.parametrize("norm", ["FrozenBN", "BN"])
 def test_it_trains_and_detects(norm):
-    detector, _ = build_detector(classifier(), settings=replace(SETTINGS, norm=norm))
+    detector, _ = build_detector(classifier(), altered(SETTINGS, norm=norm), num_classes=3)
     with EventStorage(0):
         losses = detector(batch())
     assert losses.keys() == {"loss_cls", "loss_box_reg", "loss_rpn_cls", "loss_rpn_loc"}
@@ -97,7 +96,7 @@ def test_it_trains_and_detects(norm):
 
 
 def test_earlier_strides_count_stages_for_freezing():
-    detector, _ = build_detector(classifier(), settings=replace(SETTINGS, strides=(4, 8, 16), freeze_at=2))
+    detector, _ = build_detector(classifier(), altered(SETTINGS, strides=(4, 8, 16), freeze_at=2), num_classes=3)
     trainable = {
         name.split(".")[0] for name, p in detector.backbone.bottom_up.body.named_parameters() if p.requires_grad
     }
@@ -108,7 +107,7 @@ def test_earlier_strides_count_stages_for_freezing():
 
 def test_macs_of_a_region_are_the_stages():
     """On 14 x 14 x 64 regions: 3x3 to 128 at 7 x 7, 3x3 of 128, 1x1 projection; then 4 scores and 12 deltas."""
-    detector, _ = build_detector(classifier(), settings=SETTINGS)
+    detector, _ = build_detector(classifier(), SETTINGS, num_classes=3)
     macs = detector_macs(detector, image_size=(64, 64), proposals=2)
     assert macs.roi_heads == 2 * (49 * (9 * 64 * 128 + 9 * 128 * 128 + 64 * 128) + 128 * (4 + 12))
     assert macs.fpn == 0 and macs.backbone > 0
@@ -117,7 +116,7 @@ def test_macs_of_a_region_are_the_stages():
 def test_a_pruned_classifier_and_pruning_inside():
     plan = PruningPlan("imagenet_resnet", OPTIONS, {"layer4.0.conv1": tuple(range(0, 128, 2))}, {"layer4.0.conv1": 128})
     small = rebuild(plan, 3)
-    detector, _ = build_detector(small, settings=SETTINGS)
+    detector, _ = build_detector(small, SETTINGS, num_classes=3)
     assert detector.roi_heads.res5.get_parameter("layer4.0.conv1.weight").shape[0] == 64
     groups = backbone_groups(small, torch.zeros(1, 3, 64, 64), strides=(16,))
     images = torch.randn(2, 3, 64, 64)
@@ -125,7 +124,7 @@ def test_a_pruned_classifier_and_pruning_inside():
     pruned = prune_detector(detector.eval(), named, groups, "l1_filter", Selection(0.5), batch=images, seed=0)
     assert pruned.difference < 1e-4
     assert "layer4.0.conv1" not in pruned.plan.keep and len(pruned.plan.keep["layer1.0.conv1"]) == 8
-    again, _ = build_detector(rebuild(plan.then(pruned.plan), 3), settings=SETTINGS)
+    again, _ = build_detector(rebuild(plan.then(pruned.plan), 3), SETTINGS, num_classes=3)
     again.load_state_dict(pruned.detector.state_dict())
     with torch.no_grad():
         first, second = (d.eval()(batch())[0]["instances"] for d in (pruned.detector, again))
@@ -136,11 +135,11 @@ def test_both_parts_of_the_classifier_are_found_by_its_names():
     """And of an FPN, whose layers masks may cover too, its own."""
     model = classifier()
     names = {name for name, _ in model.named_parameters()} - {"fc.weight", "fc.bias"}
-    detector, _ = build_detector(model, settings=replace(SETTINGS, norm="BN"))
+    detector, _ = build_detector(model, altered(SETTINGS, norm="BN"), num_classes=3)
     parts = masked_parts(detector)
     assert parts.keys() == {"body", "stage"}
     assert {name for part in parts.values() for name, _ in part.named_parameters()} == names
-    pyramid, _ = build_detector(model, settings=replace(SETTINGS, norm="BN", head="fpn", strides=(4, 8, 16, 32)))
+    pyramid, _ = build_detector(model, altered(SETTINGS, norm="BN", head="fpn", strides=(4, 8, 16, 32)), num_classes=3)
     parts = masked_parts(pyramid)
     assert parts.keys() == {"body", "fpn"}
     assert {name for name, _ in parts["body"].named_parameters()} == names
@@ -150,17 +149,17 @@ def test_both_parts_of_the_classifier_are_found_by_its_names():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"head": "c5"}, "head='c5' is not one of fpn, cascade, c4, retinanet"),
+        ({"head": "c5"}, "settings.head: 'c5' does not fit; expected: one of fpn, cascade, c4, retinanet"),
         ({"strides": (32,)}, r"no feature map of stride 64; .* the head of a single level at stride 32 is the stage"),
-        ({"fpn_channels": 8}, "fpn_channels=8 means nothing with head='c4'"),
+        ({"fpn_channels": 8}, "head: c4 has no fpn_channels; set it to null or leave it out"),
         ({"overrides": {"MODEL.MASK_ON": True}}, "MODEL.MASK_ON=True cannot be: detectors predict boxes only"),
     ],
 )
 def test_what_cannot_be_is_refused(changes, message):
     with pytest.raises(ValueError, match=message):
-        build_detector(ResNet(BasicBlock, [1, 1, 1, 1], num_classes=2), settings=replace(SETTINGS, **changes))
+        build_detector(ResNet(BasicBlock, [1, 1, 1, 1], num_classes=2), altered(SETTINGS, **changes), num_classes=3)
 
 
 def test_the_registered_names_alone_say_what_they_need():
     with pytest.raises(ValueError, match="build_classifier_single_level_backbone needs a classifier"):
-        build_model(make_config(SETTINGS))
+        build_model(make_config(SETTINGS, num_classes=3))

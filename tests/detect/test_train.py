@@ -1,13 +1,13 @@
 """Detector training: learning rates, resuming, effects, refusals."""
 
 import json
-from dataclasses import replace
 
 import pytest
 import torch
 from detectron2.engine import SimpleTrainer
 from detectron2.layers import ROIAlign
 from support.tiny_detector import SMALL, make_detector, settings, two_squares
+from support.told import altered
 from torchvision.models.resnet import BasicBlock, ResNet
 
 from detect.build import build_detector
@@ -15,6 +15,7 @@ from detect.data.loader import train_loader
 from detect.train import schedule_of, train_detector
 from pruning.methods import Effect
 from training.checkpoint import save_checkpoint
+from training.schedule import lr_schedule
 from training.seeding import seed_generators
 
 
@@ -24,11 +25,11 @@ def dataset(tmp_path):
 
 
 def test_learning_rates_written_out():
-    schedule = schedule_of(settings(warmup=0.0, milestones=(0.5, 0.75)))
+    schedule = schedule_of(settings(warmup=0.0, milestones=(0.5, 0.75))["settings"])
     assert [schedule(k / 8) for k in range(8)] == pytest.approx([1, 1, 1, 1, 0.1, 0.1, 0.01, 0.01])
-    warm = schedule_of(settings(warmup=0.5, warmup_factor=0.2, milestones=(0.75,)))
+    warm = lr_schedule("step", warmup=0.5, warmup_factor=0.2, milestones=(0.75,))
     assert [warm(k / 4) for k in range(4)] == pytest.approx([0.2, 0.6, 1, 0.1])
-    cosine = schedule_of(settings(warmup=0.0, schedule="cosine"))
+    cosine = schedule_of(settings(warmup=0.0, schedule="cosine")["settings"])
     assert [cosine(k / 4) for k in range(4)] == pytest.approx([1, 0.853553, 0.5, 0.146447], abs=1e-5)
 
 
@@ -42,11 +43,11 @@ def test_resumed_training_equals_uninterrupted_bit_for_bit(dataset, tmp_path, au
 
     whole, cfg = make_detector()
     auto = settings(precision="auto", checkpoint_every=2)
-    outcome = train_detector(whole, cfg, dataset=dataset, settings=auto, checkpoint=tmp_path / "whole.pt")
+    outcome = train_detector(whole, cfg, dataset=dataset, **auto, checkpoint=tmp_path / "whole.pt")
     assert outcome.precision.name == auto_is
 
     killed, _ = make_detector()
-    arguments = {"dataset": dataset, "settings": auto, "checkpoint": tmp_path / "killed.pt"}
+    arguments = {"dataset": dataset, **auto, "checkpoint": tmp_path / "killed.pt"}
     with pytest.raises(Killed):
         train_detector(killed, cfg, report=kill_after_two, **arguments)
     resumed, _ = make_detector()
@@ -100,7 +101,7 @@ def test_reports_and_effects_see_every_step(dataset, tmp_path):
         detector,
         cfg,
         dataset=dataset,
-        settings=settings(weight_decay=0.0, warmup=0.0, milestones=(0.5,)),
+        **settings(weight_decay=0.0, warmup=0.0, milestones=(0.5,)),
         checkpoint=tmp_path / "c.pt",
         report=lambda step, total, metrics: reports.append((step, total, metrics)),
         effects=[effect],
@@ -119,7 +120,8 @@ def test_a_step_equals_plain_detectron2(dataset, tmp_path):
     """Same loss, and the same weights after SGD, as Detectron2's RPN, ROIAlign and trainer."""
     plain, _ = build_detector(
         ResNet(BasicBlock, [1, 1, 1, 1], num_classes=2),
-        settings=replace(SMALL, overrides={"MODEL.PROPOSAL_GENERATOR.NAME": "RPN"}),
+        altered(SMALL, overrides={"MODEL.PROPOSAL_GENERATOR.NAME": "RPN"}),
+        num_classes=2,
     )
     for name in ("0", "1", "2", "3"):
         old = plain.roi_heads.box_pooler.level_poolers.get_submodule(name)
@@ -136,7 +138,7 @@ def test_a_step_equals_plain_detectron2(dataset, tmp_path):
     plain_loss = sum(v.latest() for k, v in trainer.storage.histories().items() if k.startswith("loss_"))
 
     step = settings(iterations=1, momentum=0.0, weight_decay=0.0, warmup=0.0, clip_norm=None)
-    outcome = train_detector(ours, cfg, dataset=dataset, settings=step, checkpoint=tmp_path / "c.pt")
+    outcome = train_detector(ours, cfg, dataset=dataset, **step, checkpoint=tmp_path / "c.pt")
     assert outcome.final_loss == pytest.approx(plain_loss, rel=1e-5)
     for name, value in plain.state_dict().items():
         torch.testing.assert_close(ours.state_dict()[name], value, rtol=1e-4, atol=1e-6)
@@ -148,7 +150,7 @@ def test_bfloat16_trains_to_finite_float32_weights(dataset, tmp_path):
         detector,
         cfg,
         dataset=dataset,
-        settings=settings(iterations=2, precision="bfloat16"),
+        **settings(iterations=2, precision="bfloat16"),
         checkpoint=tmp_path / "c.pt",
     )
     assert all(p.dtype == torch.float32 and p.isfinite().all() for p in detector.parameters())
@@ -165,49 +167,47 @@ def test_a_loss_that_is_not_finite_names_its_step(dataset, tmp_path):
 
     detector, cfg = make_detector()
     with pytest.raises(FloatingPointError, match="step 2: the loss is nan"):
-        train_detector(
-            detector, cfg, dataset=dataset, settings=settings(), checkpoint=tmp_path / "c.pt", effects=[Poison()]
-        )
+        train_detector(detector, cfg, dataset=dataset, **settings(), checkpoint=tmp_path / "c.pt", effects=[Poison()])
     detector, cfg = make_detector()
     detector.proposal_generator.rpn_head.objectness_logits.bias.data.fill_(float("nan"))
     with pytest.raises(FloatingPointError, match=r"step 0: .*diverged"):
-        train_detector(detector, cfg, dataset=dataset, settings=settings(), checkpoint=tmp_path / "d.pt")
+        train_detector(detector, cfg, dataset=dataset, **settings(), checkpoint=tmp_path / "d.pt")
 
 
 def test_a_truncated_checkpoint_is_put_aside_and_the_log_says_so(dataset, tmp_path, caplog):
     detector, cfg = make_detector()
     path = tmp_path / "c.pt"
-    train_detector(detector, cfg, dataset=dataset, settings=settings(iterations=1), checkpoint=path)
+    train_detector(detector, cfg, dataset=dataset, **settings(iterations=1), checkpoint=path)
     path.write_bytes(path.read_bytes()[:5000])
-    train_detector(detector, cfg, dataset=dataset, settings=settings(iterations=1), checkpoint=path)
+    train_detector(detector, cfg, dataset=dataset, **settings(iterations=1), checkpoint=path)
     assert "c.pt: not a whole checkpoint" in caplog.text
     assert "the training starts over" in caplog.text
     assert (tmp_path / "c.damaged.pt").stat().st_size == 5000
     save_checkpoint(path, {"model": {}})
-    train_detector(detector, cfg, dataset=dataset, settings=settings(iterations=1), checkpoint=path)
+    train_detector(detector, cfg, dataset=dataset, **settings(iterations=1), checkpoint=path)
     assert "a checkpoint has batch_size, effects, iteration" in caplog.text
 
 
 def test_a_checkpoint_of_another_training_is_refused(dataset, tmp_path):
     detector, cfg = make_detector()
     path = tmp_path / "c.pt"
-    train_detector(detector, cfg, dataset=dataset, settings=settings(iterations=1), checkpoint=path)
+    train_detector(detector, cfg, dataset=dataset, **settings(iterations=1), checkpoint=path)
     with pytest.raises(ValueError, match="seed=0, not 1"):
-        train_detector(detector, cfg, dataset=dataset, settings=settings(iterations=1, seed=1), checkpoint=path)
+        train_detector(detector, cfg, dataset=dataset, **settings(iterations=1, seed=1), checkpoint=path)
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"schedule": "linear"}, "schedule='linear' is not one of step, cosine"),
+        ({"schedule": "linear"}, "^settings.schedule: 'linear' does not fit; expected: one of step, cosine$"),
         ({"precision": "half"}, "precision='half' is not one of auto, float32, bfloat16"),
-        ({"warmup": 1.5}, "warmup=1.5 is a fraction"),
+        ({"warmup": 1.5}, "^settings.warmup: 1.5 does not fit; expected: fraction"),
     ],
 )
 def test_wrong_settings_are_refused(dataset, tmp_path, changes, message):
     detector, cfg = make_detector()
     with pytest.raises(ValueError, match=message):
-        train_detector(detector, cfg, dataset=dataset, settings=settings(**changes), checkpoint=tmp_path / "c.pt")
+        train_detector(detector, cfg, dataset=dataset, **settings(**changes), checkpoint=tmp_path / "c.pt")
 
 
 def test_a_data_set_with_other_classes_is_refused(dataset, tmp_path):
@@ -216,4 +216,4 @@ def test_a_data_set_with_other_classes_is_refused(dataset, tmp_path):
     content["categories"].append({"id": 3, "name": "third"})
     dataset.annotations.write_text(json.dumps(content))
     with pytest.raises(ValueError, match="has 3 categories, the detector 2 classes"):
-        train_detector(detector, cfg, dataset=dataset, settings=settings(), checkpoint=tmp_path / "c.pt")
+        train_detector(detector, cfg, dataset=dataset, **settings(), checkpoint=tmp_path / "c.pt")

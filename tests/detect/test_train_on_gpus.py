@@ -37,7 +37,7 @@ def test_a_first_step_that_a_scaler_skips_leaves_no_trace(tmp_path, monkeypatch,
     weight.register_hook(overflow_once)
     checkpoint = tmp_path / "c.pt"
     train_detector(
-        detector, cfg, dataset=two_squares(tmp_path), settings=settings(iterations=3, warmup=0.0), checkpoint=checkpoint
+        detector, cfg, dataset=two_squares(tmp_path), **settings(iterations=3, warmup=0.0), checkpoint=checkpoint
     )
     assert torch.equal(seen[1], start) and not torch.equal(seen[2], start)  # the first step was skipped, no other
     assert all(p.isfinite().all() for p in detector.parameters())

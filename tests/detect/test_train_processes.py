@@ -125,13 +125,14 @@ def test_detectron2s_reference_world_size_scales_the_settings():
     """The example in the documentation of Detectron2's auto_scale_workers: 8 processes to 16."""
     _, cfg = make_detector(overrides={"SOLVER.REFERENCE_WORLD_SIZE": 8})
     with mock.patch("detect.train.world_size", lambda: 16):
-        scaled = scaled_to_processes(settings(batch_size=16, lr=0.1, iterations=5000), cfg)
+        scaled = scaled_to_processes(settings(batch_size=16, lr=0.1, iterations=5000)["settings"], cfg)
     assert (scaled.batch_size, scaled.lr, scaled.iterations) == (32, 0.2, 2500)
-    one = scaled_to_processes(settings(batch_size=16, lr=0.1, iterations=5000), cfg)
+    one = scaled_to_processes(settings(batch_size=16, lr=0.1, iterations=5000)["settings"], cfg)
     assert (one.batch_size, one.lr, one.iterations) == (2, 0.0125, 40000)
     with pytest.raises(ValueError, match=r"batch_size=12 is no multiple of SOLVER\.REFERENCE_WORLD_SIZE=8"):
-        scaled_to_processes(settings(batch_size=12), cfg)
-    assert scaled_to_processes(settings(), make_detector()[1]) == settings()
+        scaled_to_processes(settings(batch_size=12)["settings"], cfg)
+    plain = settings()["settings"]
+    assert scaled_to_processes(plain, make_detector()[1]) == plain
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import torch
 from classify.models import arch, build, channel_groups
 from detect.backbone import ClassifierBackbone
 from detect.build import build_detector
-from detect.detector_config import DetectorSettings
+from detect.settings import DetectorSettings
 from pruning.cut import prune, prune_by_choice
 from pruning.graph.layers import ScatterOutputs, SelectInputs
 from pruning.methods import Choice
@@ -59,7 +59,7 @@ def test_laterals_follow_stage_outputs_that_a_classifier_lost(method):
             torch.nn.init.uniform_(layer.weight, 0.5, 1.5)
     groups = channel_groups("resnet10", dense)
     pruned = prune(dense, named, groups, method, Selection(0.5, scope="all"), batch=X, seed=0)
-    detector, _ = build_detector(pruned.model, settings=DetectorSettings(num_classes=2, fpn_channels=8, norm="BN"))
+    detector, _ = build_detector(pruned.model, DetectorSettings(fpn_channels=8, norm="BN"), num_classes=2)
     features = detector.backbone.bottom_up.eval()
     masked = ClassifierBackbone(mask(dense, pruned.plan, groups), norm="BN").eval()
     trunk = {"s4": "conv1", "s8": "layer2.0.conv2", "s16": "layer3.0.conv2", "s32": "layer4.0.conv2"}

@@ -9,7 +9,7 @@ from torch import nn
 from classify.export import Signature, export
 from detect.backbone import ClassifierBackbone, stage_after
 from detect.build import build_detector
-from detect.detector_config import DetectorSettings
+from detect.settings import DetectorSettings
 from pruning.graph.layers import scatter_outputs
 from training.norm_layers import ThenChildren
 from training.synchronised_norm import synchronised_norms
@@ -98,8 +98,8 @@ def test_the_stage_behind_a_level_keeps_it_as_well(classifier):
 
 
 def test_a_detector_around_it_detects_and_is_exported(classifier):
-    settings = DetectorSettings(num_classes=2, image_size=64, fpn_channels=8, box_head_dim=16, freeze_at=1)
-    detector, _ = build_detector(classifier, settings=settings)
+    settings = DetectorSettings(image_size=64, fpn_channels=8, box_head_dim=16, freeze_at=1)
+    detector, _ = build_detector(classifier, settings, num_classes=2)
     with torch.no_grad():
         assert "instances" in detector.eval()([{"image": torch.zeros(3, 64, 64)}])[0]
     classes = Signature("images", {0: "batch"}, {"logits": "batch"})

@@ -12,8 +12,7 @@ from PIL import Image
 from support.tiny_classification import run, tiny
 from support.voc_layout import voc_object, write_voc
 
-from detect.detector_model import DetectorModel
-from detect.settings import DetectorData
+from detect.settings import DetectorData, DetectorSettings
 from study.config.sections import ClassifierData, Machine
 from study.run.stage import run_stage
 from study.run.study import load_written_study, report_again, run_study
@@ -227,7 +226,7 @@ def test_a_detectron2_file_counts_by_its_content_and_that_of_its_bases(tmp_path)
         (tmp_path / place / "mine.yaml").write_text("_BASE_: base.yaml\n")
 
     def sum_of(place):
-        settings = DetectorModel(config_file=tmp_path / place / "mine.yaml").settings()
+        settings = DetectorSettings(config_file=tmp_path / place / "mine.yaml").as_json()
         return Stage("train_detector", {"model": settings}, (), 0).hash
 
     before = sum_of("one")

@@ -3,7 +3,8 @@
 import pytest
 from support.tiny_study import tiny
 
-from detect.detector_model import DetectorModel
+from detect.settings import DetectorSettings
+from study.config.detector import DetectorModel
 from training.strict_yaml import ConfigError
 
 
@@ -16,14 +17,14 @@ def model(*overrides, pipeline="unpruned"):
 def test_a_file_s_keys_are_kept_with_its_base_s(tmp_path):
     (tmp_path / "base.yaml").write_text("INPUT: {MAX_SIZE_TEST: 1000, MIN_SIZE_TEST: 600}\n")
     (tmp_path / "mine.yaml").write_text("_BASE_: base.yaml\nINPUT: {MIN_SIZE_TEST: 640}\n")
-    settings = DetectorModel(config_file=tmp_path / "mine.yaml").settings()
+    settings = DetectorSettings(config_file=tmp_path / "mine.yaml").as_json()
     assert settings["config_file"]["keys"] == {"INPUT.MAX_SIZE_TEST": 1000, "INPUT.MIN_SIZE_TEST": 640}
     assert settings["image_size"] is None and settings["max_image_size"] is None
 
 
 def test_left_out_and_set_are_told_apart():
     keys = {"INPUT.MIN_SIZE_TEST": 96, "MODEL.BACKBONE.FREEZE_AT": 2, "MODEL.RESNETS.NORM": "BN"}
-    settings = DetectorModel(overrides=keys).settings()
+    settings = DetectorSettings(overrides=keys).as_json()
     assert settings["image_size"] is None and settings["max_image_size"] == 1333
     assert (settings["norm"], settings["freeze_at"], settings["strides"]) == ("BN", 2, [4, 8, 16, 32])
     with pytest.raises(ValueError, match=r"detector.model.image_size \(800\) and overrides: INPUT.MIN_SIZE_TEST=96"):
@@ -31,11 +32,11 @@ def test_left_out_and_set_are_told_apart():
 
 
 def test_heads_are_found_by_detectron2s_names():
-    assert DetectorModel(overrides={"MODEL.META_ARCHITECTURE": "RetinaNet"}).settings()["head"] == "retinanet"
-    assert DetectorModel(overrides={"MODEL.META_ARCHITECTURE": "RetinaNet"}).settings()["strides"] == [8, 16, 32]
-    assert DetectorModel(overrides={"MODEL.ROI_HEADS.NAME": "CascadeROIHeads"}).settings()["head"] == "cascade"
-    assert "head" not in DetectorModel(overrides={"MODEL.RPN.NMS_THRESH": 0.5}).settings()
-    assert DetectorModel(head="retinanet").settings()["strides"] == [8, 16, 32]
+    assert DetectorSettings(overrides={"MODEL.META_ARCHITECTURE": "RetinaNet"}).as_json()["head"] == "retinanet"
+    assert DetectorSettings(overrides={"MODEL.META_ARCHITECTURE": "RetinaNet"}).as_json()["strides"] == [8, 16, 32]
+    assert DetectorSettings(overrides={"MODEL.ROI_HEADS.NAME": "CascadeROIHeads"}).as_json()["head"] == "cascade"
+    assert "head" not in DetectorSettings(overrides={"MODEL.RPN.NMS_THRESH": 0.5}).as_json()
+    assert DetectorSettings(head="retinanet").as_json()["strides"] == [8, 16, 32]
 
 
 def test_the_content_and_not_the_name_of_the_file_is_in_the_hash(tmp_path):

@@ -12,8 +12,7 @@ import yaml
 
 from detect.data import class_names
 from detect.data.open import detection_data, open_detection
-from detect.detector_model import DetectorModel
-from detect.settings import DetectorData, Scenes
+from detect.settings import DetectorData, DetectorSettings, Scenes
 from pruning.plan import PruningPlan
 from study.export import export_run
 from study.stages.detector import build
@@ -26,7 +25,7 @@ PLAN = PruningPlan("resnet10", {"width": 0.125}, {"layer1.0.conv1": (0, 5)}, {"l
 NETWORK = Network(PLAN, 10, 32, (0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
 DIGITS = {"name": "digits", "options": {"image_size": 32, "n_train": 48, "n_val": 20, "n_test": 20}, "seed": 0}
 CLASSIFIER = Stage("train_classifier", {"dataset": DIGITS}, (), 0)
-MODEL = DetectorModel(
+MODEL = DetectorSettings(
     image_size=64,
     max_image_size=96,
     fpn_channels=16,
@@ -38,7 +37,12 @@ MODEL = DetectorModel(
 SCENES = Scenes(image_size=64, train=2, val=1, test=1, digits_per_scene=(1, 2), digit_size=(24, 32))
 DETECTOR = Stage(
     "train_detector",
-    {"model": MODEL.model_dump(mode="json"), "data": detection_data(DetectorData(digits=SCENES))},
+    {
+        "model": MODEL.model_dump(mode="json"),
+        "data": detection_data(DetectorData(digits=SCENES)),
+        "train": {"iterations": 1, "batch_size": 2, "lr": 0.01},
+        "init": "inherited",
+    },
     (CLASSIFIER,),
     0,
 )

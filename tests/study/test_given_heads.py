@@ -10,6 +10,7 @@ from classify.models import build
 from pruning.plan import PruningPlan
 from study.stages.given_weights import check_given, load_given
 from study.stages.network import Network
+from study.stages.settings import TrainClassifier
 from training.files import file_digest
 from training.strict_yaml import ConfigError
 
@@ -29,7 +30,7 @@ def test_a_file_without_a_head_is_refused_with_the_key_that_allows_it(tmp_path):
     assert "(fc.weight, fc.bias) is not in the file" in refused(changes)
     stage = tiny({**changes, "classifier.replace_head": True})[1][0].evaluation
     network = Network(PruningPlan("resnet10", WIDTH), 10, 32, (0.0,) * 3, (1.0,) * 3)
-    check_given(network, stage.settings)
+    check_given(network, stage.read(TrainClassifier))
 
 
 def test_a_file_that_lacks_more_than_the_head_is_refused_whatever_the_key_says(tmp_path):
@@ -58,7 +59,9 @@ def test_the_head_is_what_depends_on_the_classes(tmp_path, arch, head):
     file = {"sha256": file_digest(tmp_path / "w.pt"), "paths": {"file": str(tmp_path / "w.pt")}, "replace_head": True}
     network = Network(PruningPlan(arch), 10, 32, (0.0,) * 3, (1.0,) * 3)
     model = network.build()
-    notes = load_given(model, network, {"weights": file, "dataset": {"name": "digits"}})
+    asked = {"arch": arch, "arch_options": {}, "dataset": {"name": "digits"}, "regime": "base", "weights": file}
+    settings = TrainClassifier(**asked, train={"epochs": 1, "batch_size": 8, "lr": 0.1})
+    notes = load_given(model, network, settings)
     assert f"the head ({', '.join(head)}) was drawn anew" in notes[-1]
     assert all(torch.equal(t, weights[n]) for n, t in model.state_dict().items() if n not in head)
 
@@ -82,7 +85,7 @@ def test_classifiers_that_only_help_a_training_are_left_out_and_named(tmp_path):
     )[0]
     network = Network(PruningPlan("googlenet"), 10, 32, (0.0,) * 3, (1.0,) * 3)
     built = network.build()
-    notes = load_given(built, network, settings)
+    notes = load_given(built, network, TrainClassifier(**settings))
     assert torch.equal(built.state_dict()["conv1.conv.weight"], model.state_dict()["conv1.conv.weight"])
     assert notes == [
         "w.pt was taken for a finished training and counted as 2 epochs",

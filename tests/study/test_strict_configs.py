@@ -6,7 +6,7 @@ import pytest
 from filelock import FileLock
 from support.tiny_study import DIGITS
 
-from detect.detector_model import DetectorModel
+from detect.settings import DetectorSettings
 from study.config.load import load_config, read_yaml
 from study.config.schema import StudyConfig
 from study.prune_one.arguments import add_arguments
@@ -65,7 +65,7 @@ def test_yaml_without_end_is_one_sentence():
 def test_equal_keys_in_a_detectron2_file_are_refused(tmp_path):
     path = write(tmp_path / "mine.yaml", "MODEL:\n  MASK_ON: true\n  MASK_ON: false\n")
     with pytest.raises(ValueError, match=r"mine\.yaml: MODEL\.MASK_ON: .* in lines 2 and 3"):
-        DetectorModel(config_file=path)
+        DetectorSettings(config_file=path)
 
 
 def test_equal_keys_in_an_option_of_the_pruner_are_refused(tmp_path):
@@ -118,7 +118,7 @@ def test_null_takes_away_what_a_base_says(tmp_path):
 @pytest.mark.parametrize(
     ("chain", "words"),
     [
-        ("[{shape: {ratoi: 0.3}}, scratch_e, detect]", r"pipelines.mine: shape: prune\.ratoi: .*known keys: method"),
+        ("[{shape: {ratoi: 0.3}}, scratch_e, detect]", r"pipelines.mine: shape: prune\.ratoi: .*known keys: ratio"),
         ("[{classify: {lr: fast}}, detect]", r"pipelines.mine: classify: changes\.lr: .*number"),
         ("[]", "pipelines.mine: a chain ends with a trained detector, this one with nothing"),
     ],

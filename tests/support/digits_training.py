@@ -6,7 +6,7 @@ from torch import nn
 
 from classify.data.images import ImageSet
 from classify.evaluate import evaluate_classifier
-from classify.step import TrainSettings
+from classify.settings import TrainRun, TrainSettings
 from classify.train import train_classifier
 
 MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
@@ -39,8 +39,9 @@ def small_vgg():
 
 def train_on_digits(model, effects, folder, *, epochs):
     """Train in place at learning rate 0.1; `folder` takes the checkpoint."""
-    settings = TrainSettings(epochs=epochs, batch_size=32, lr=0.1, mean=MEAN, std=STD, precision="float32")
-    train_classifier(model, digit_set(), settings=settings, checkpoint=folder / "checkpoint", effects=effects)
+    settings = TrainSettings(epochs=epochs, batch_size=32, lr=0.1)
+    run = TrainRun(mean=MEAN, std=STD, precision="float32")
+    train_classifier(model, digit_set(), settings=settings, run=run, checkpoint=folder / "checkpoint", effects=effects)
 
 
 def accuracy(model):

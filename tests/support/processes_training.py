@@ -4,19 +4,18 @@ import json
 import multiprocessing
 import os
 import socket
-from dataclasses import replace
 
 import torch
 from torch import nn
 
 from classify.data.images import ImageSet
-from classify.step import TrainSettings
 from classify.train import train_classifier
 from pruning.masked_training import HoldMasks
 from pruning.masks import Masks
 from pruning.methods import Effect
 from pruning.methods.slimming import SlimmingEffect, SlimmingOptions
 from pruning.methods.soft_filter import SoftFilterEffect, filters_to_keep, find_filters
+from support.told import told
 from training.checkpoint import save_snapshot
 from training.distributed import process_group, rank
 from training.stopping import Stopped, stop_on_signals
@@ -88,7 +87,7 @@ def losses_of(name, folder, kill_at=None):
     train_classifier(
         model,
         images(),
-        settings=TrainSettings(**{**SETTINGS, **CHANGES[name]}),
+        **told(SETTINGS, **CHANGES[name]),
         checkpoint=folder / f"{name}.pt",
         snapshot=folder / f"{name}_snapshot.safetensors",
         validation=images(5),
@@ -147,10 +146,10 @@ class AskToEnd(Effect):
 def train_until_asked(folder, signum=0, asked=(), at=7):
     """Train; the processes `asked` get a signal after step `at`. Leaves the steps taken here, or the weights."""
     model, counter = network(), AskToEnd(at if rank() in asked else 0, signum)
-    settings = replace(TrainSettings(**SETTINGS), report_every=1000, checkpoint_every=1000)
+    rarely = told(SETTINGS, report_every=1000, checkpoint_every=1000)
     try:
         with stop_on_signals():
-            train_classifier(model, images(), settings=settings, checkpoint=folder / "c.pt", effects=[counter])
+            train_classifier(model, images(), **rarely, checkpoint=folder / "c.pt", effects=[counter])
     except Stopped:
         (folder / f"steps_rank{rank()}").write_text(str(counter.steps))
         return

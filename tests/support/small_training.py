@@ -4,11 +4,16 @@ import torch
 from torch import nn
 
 from classify.data.images import ImageSet
-from classify.step import TrainSettings
 
-SETTINGS = TrainSettings(
-    epochs=3, batch_size=4, lr=0.1, mean=(0.5,) * 3, std=(0.25,) * 3, augmentation="cifar", checkpoint_every=2
-)
+SETTINGS = {
+    "epochs": 3,
+    "batch_size": 4,
+    "lr": 0.1,
+    "mean": (0.5,) * 3,
+    "std": (0.25,) * 3,
+    "augmentation": "cifar",
+    "checkpoint_every": 2,
+}
 
 
 def images(n=10, classes=3):

@@ -1,17 +1,17 @@
 """A detector and its data as small as they can be."""
 
 import json
-from dataclasses import replace
 
 import numpy as np
 import torch
 from PIL import Image
 from torchvision.models.resnet import BasicBlock, ResNet
 
+import detect.settings
 from detect.build import build_detector
 from detect.data import CocoDataset
-from detect.detector_config import DetectorSettings
-from detect.settings import TrainSettings
+from detect.settings import DetectorSettings
+from support.told import altered, told
 
 
 def two_squares(folder):
@@ -42,7 +42,6 @@ def two_squares(folder):
 
 
 SMALL = DetectorSettings(
-    num_classes=2,
     image_size=64,
     norm="BN",
     fpn_channels=8,
@@ -58,13 +57,10 @@ SMALL = DetectorSettings(
 
 def make_detector(**changes):
     torch.manual_seed(0)
-    return build_detector(ResNet(BasicBlock, [1, 1, 1, 1], num_classes=2), settings=replace(SMALL, **changes))
+    return build_detector(ResNet(BasicBlock, [1, 1, 1, 1], num_classes=2), altered(SMALL, **changes), num_classes=2)
 
 
 def settings(**changes):
-    return TrainSettings(
-        **(
-            {"iterations": 4, "batch_size": 2, "lr": 0.01, "clip_norm": 5.0, "report_every": 1, "precision": "float32"}
-            | changes
-        )
-    )
+    """The `settings` and the `run` of a training."""
+    values = {"iterations": 4, "batch_size": 2, "lr": 0.01, "clip_norm": 5.0, "report_every": 1, "precision": "float32"}
+    return told(values, detect.settings, **changes)

@@ -8,7 +8,7 @@ from study.config.sections import Machine
 from study.run.scheduler import run_stages
 from study.stages.stage import KINDS, Context, Stage
 
-VERSIONS = {name: kind.version for name, kind in KINDS.items()}
+REAL = dict(KINDS)
 
 
 def stage(number: int, *parents: Stage, seed: int = 0) -> Stage:
@@ -29,4 +29,8 @@ class Doing:
 
     @property
     def version(self):
-        return VERSIONS[self.kind]
+        return REAL[self.kind].version
+
+    @property
+    def settings(self):
+        return REAL[self.kind].settings

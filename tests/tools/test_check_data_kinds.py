@@ -11,7 +11,8 @@ from detect.data import VocDataset, check_apart, check_classes, check_dataset
 from detect.data import problems as named
 from detect.data.loader import train_loader
 from detect.data.problems import KINDS
-from detect.detector_config import DetectorSettings, make_config
+from detect.detector_config import make_config
+from detect.settings import DetectorSettings
 from study.run.launch import launch, make_parser
 from tools.check_data import add_arguments, main
 
@@ -126,5 +127,5 @@ def test_what_is_shown_and_what_training_does(kind, tmp_path, capsys):
             check_apart(check_dataset(dataset), check_dataset(other or dataset))
         return
     check_dataset(dataset)
-    cfg = make_config(DetectorSettings(num_classes=len(dataset.split.classes), image_size=20))
+    cfg = make_config(DetectorSettings(image_size=20), num_classes=len(dataset.split.classes))
     assert next(iter(train_loader(dataset, cfg, batch_size=1, seed=0)))[0]["image"].shape == (3, 20, 40)

@@ -2,11 +2,11 @@
 
 import os
 import signal
-from dataclasses import replace
 
 import pytest
 import torch
 from support.small_training import SETTINGS, images, network
+from support.told import told
 
 from classify.train import train_classifier
 from training.stopping import Stopped, between_steps, stop_asked, stop_on_signals
@@ -15,13 +15,13 @@ from training.stopping import Stopped, between_steps, stop_asked, stop_on_signal
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2])
 def test_a_training_ends_after_the_step_and_goes_on_to_the_same_bits(tmp_path, signum):
     whole, stopped = network(), network()
-    train_classifier(whole, images(), settings=SETTINGS, checkpoint=tmp_path / "whole.pt")
+    train_classifier(whole, images(), **told(SETTINGS), checkpoint=tmp_path / "whole.pt")
 
     def report(step, total, metrics):
         if step == 5:
             os.kill(os.getpid(), signum)
 
-    arguments = {"settings": replace(SETTINGS, report_every=1), "checkpoint": tmp_path / "c.pt"}
+    arguments = {**told(SETTINGS, report_every=1), "checkpoint": tmp_path / "c.pt"}
     with stop_on_signals(), pytest.raises(Stopped, match=signal.Signals(signum).name):
         train_classifier(stopped, images(), report=report, **arguments)
     steps = []

@@ -13,7 +13,8 @@ from detect.data.loader import test_loader as every_image_once
 from detect.data.loader import train_loader
 from detect.data.picture import read_picture
 from detect.data.problems import KINDS, box_fault, by_kind
-from detect.detector_config import DetectorSettings, make_config
+from detect.detector_config import make_config
+from detect.settings import DetectorSettings
 
 
 def _found(dataset):
@@ -27,7 +28,7 @@ JPEG = encoded(picture(), "JPEG", quality=95)
 def test_pictures_of_8_bits_and_less_are_trained_on(tmp_path, mode):
     dataset = write_coco(tmp_path, {"a.png": encoded(picture(mode=mode), "TIFF")})
     check_dataset(dataset)
-    cfg = make_config(DetectorSettings(num_classes=2, image_size=20))
+    cfg = make_config(DetectorSettings(image_size=20), num_classes=2)
     (record,) = next(iter(train_loader(dataset, cfg, batch_size=1, seed=0)))
     assert record["image"].shape == (3, 20, 40) and record["instances"].gt_classes.tolist() == [0]
 
@@ -55,7 +56,7 @@ def test_sizes_are_those_of_pictures_turned_as_their_exif_says(tmp_path):
     dataset = write_coco(tmp_path, files)
     (place,) = _found(dataset)["images of another size than annotated"]
     assert "lying.jpg: 20 x 40 (turned upright as its EXIF orientation says), annotated as 40 x 20" in place
-    cfg = make_config(DetectorSettings(num_classes=2, image_size=20))
+    cfg = make_config(DetectorSettings(image_size=20), num_classes=2)
     good = write_coco(tmp_path, {"upright.jpg": files["upright.jpg"]})
     (record,) = next(iter(train_loader(good, cfg, batch_size=1, seed=0)))
     assert record["image"].shape == (3, 20, 40)
@@ -74,7 +75,7 @@ def test_where_a_turn_leaves_the_size_boxes_are_of_the_upright_picture(tmp_path)
     (place,) = _found(dataset)["images that EXIF turns, with a size that fits either way"]
     assert place.endswith("a.png: orientation 3; its boxes are taken to be of the upright picture")
     check_dataset(dataset)
-    cfg = make_config(DetectorSettings(num_classes=2, image_size=20))
+    cfg = make_config(DetectorSettings(image_size=20), num_classes=2)
     (record,) = next(iter(train_loader(dataset, cfg, batch_size=1, seed=0)))
     stored = torch.from_numpy(np.array(picture())).permute(2, 0, 1)
     assert torch.equal(record["image"], stored.rot90(2, (1, 2)))
@@ -86,7 +87,7 @@ def test_of_16_bits_the_upper_8_are_used(tmp_path):
         dataset = write_coco(tmp_path, {"a.png": grey_16_bits(value)})
         check_dataset(dataset)
         assert list(_found(dataset)) == ["images of 16 bits, of which the upper 8 are used"]
-        cfg = make_config(DetectorSettings(num_classes=2, image_size=20))
+        cfg = make_config(DetectorSettings(image_size=20), num_classes=2)
         for loader in (train_loader(dataset, cfg, batch_size=1, seed=0), every_image_once(dataset, cfg)):
             (record,) = next(iter(loader))
             assert record["image"].shape == (3, 20, 40) and record["image"].unique().tolist() == [expected]
@@ -114,7 +115,7 @@ def test_boxes(tmp_path, bbox, kind):
             check_dataset(dataset)
         return
     check_dataset(dataset)
-    cfg = make_config(DetectorSettings(num_classes=2, image_size=20))
+    cfg = make_config(DetectorSettings(image_size=20), num_classes=2)
     (record,) = next(iter(train_loader(dataset, cfg, batch_size=1, seed=0)))
     assert len(record["instances"]) == (2 if KINDS[kind].effect == "clipped" else 1)
 

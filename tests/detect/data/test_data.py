@@ -12,7 +12,8 @@ from PIL import Image
 from detect.data import CocoDataset, check_dataset, class_names
 from detect.data.loader import PositionSampler, TrainStream, seeded_rng, train_loader
 from detect.data.loader import test_loader as every_image_once
-from detect.detector_config import DetectorSettings, make_config
+from detect.detector_config import make_config
+from detect.settings import DetectorSettings
 from training.seeding import seed_generators
 
 
@@ -152,7 +153,7 @@ def _ids(loader, batches):
 
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_a_loader_that_starts_later_continues_the_same_stream(dataset, num_workers):
-    cfg = make_config(DetectorSettings(num_classes=2, image_size=32))
+    cfg = make_config(DetectorSettings(image_size=32), num_classes=2)
     arguments = {"batch_size": 2, "seed": 0, "flip": True, "num_workers": num_workers}
     whole = list(itertools.islice(train_loader(dataset, cfg, **arguments), 6))
     rest = list(itertools.islice(train_loader(dataset, cfg, start_iteration=4, **arguments), 2))
@@ -165,7 +166,7 @@ def test_a_loader_that_starts_later_continues_the_same_stream(dataset, num_worke
 
 
 def test_images_are_resized_rgb_and_unflipped_unless_asked(dataset):
-    cfg = make_config(DetectorSettings(num_classes=2, image_size=32, max_image_size=1000))
+    cfg = make_config(DetectorSettings(image_size=32, max_image_size=1000), num_classes=2)
     batch = next(iter(train_loader(dataset, cfg, batch_size=5, seed=0)))
     for record in batch:
         assert min(record["image"].shape[1:]) == 32
@@ -175,5 +176,5 @@ def test_images_are_resized_rgb_and_unflipped_unless_asked(dataset):
 
 
 def test_evaluation_sees_every_image_once_in_order(dataset):
-    cfg = make_config(DetectorSettings(num_classes=2, image_size=32))
+    cfg = make_config(DetectorSettings(image_size=32), num_classes=2)
     assert _ids(every_image_once(dataset, cfg), 9) == [[0], [1], [2], [3], [4]]

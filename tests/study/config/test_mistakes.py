@@ -22,7 +22,7 @@ MISTAKES = {
     "prune.ratio=[0.5, 2]": f"prune.ratio: [0.5, 2] does not fit; expected: {RATIO}",
     "prune.ratio=null": f"prune.ratio: null does not fit; expected: {RATIO}",
     "prune=0.5": "prune: 0.5 does not fit; expected: section",
-    "prune.rati=0.5": "prune.rati: unknown key; did you mean 'ratio'? known keys: method, options,",
+    "prune.rati=0.5": "prune.rati: unknown key; did you mean 'ratio'? known keys: ratio, level,",
     "ratio=0.5": "ratio: unknown key; did you mean 'prune.ratio'? known keys: name, title,",
     "lr=0.1": "lr: unknown key; did you mean 'classifier.train.lr'? known keys: name, title,",
     "seeds=3": f"seeds: 3 does not fit; expected: {SEEDS}, such as [3]",
@@ -65,7 +65,7 @@ MISTAKES = {
     ),
     "machine.executor=slrum": "machine.executor: 'slrum' does not fit; did you mean 'slurm'? expected: one of local,",
     "prune.layers={1: 0.5}": 'prune.layers: {"1": 0.5} does not fit; expected: mapping of names to fractions',
-    "prune={1: 0.5}": "prune.1: unknown key; known keys: method,",
+    "prune={1: 0.5}": "prune.1: unknown key; known keys: ratio,",
     "evaluate.scenes={a: 1}": 'evaluate.scenes: {"a": 1} does not fit; expected: whole number (at least 0)',
 }
 INNER_WORDS = ("Input should", "validation error", "type=", "pydantic", "Extra inputs", "Value error", "function-")

@@ -1,13 +1,16 @@
 """What a stage is named after: the settings that differ from their defaults, and nothing that says where things are."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from pydantic import create_model
 
-from detect.detector_model import DetectorModel
-from detect.settings import DetectorTraining, Scenes
+import classify.settings
+import detect.settings
+from detect.settings import DetectorSettings, Scenes
 from pruning.select import Selection
-from study.config.sections import ClassifierData, ClassifierTraining
+from study.config.sections import ClassifierData
 from study.plan.pipelines import all_stages
 from study.run.study import load_study
 from study.stages import stage as module
@@ -39,10 +42,10 @@ DEMO = {
     "a976382e6636": "evaluate",
 }
 SECTIONS = {
-    ClassifierTraining: "9e2501d6b30c",
+    classify.settings.TrainSettings: "9e2501d6b30c",
     ClassifierData: "7b0e8e34dd65",
-    DetectorTraining: "cb7775df94c9",
-    DetectorModel: "c5b286ea1425",
+    detect.settings.TrainSettings: "cb7775df94c9",
+    DetectorSettings: "c5b286ea1425",
     Scenes: "d1e33c1f43e7",
     Selection: "7c03370cccd6",
 }
@@ -64,14 +67,16 @@ def test_defaults_are_pinned(section):
     assert content_hash(defaults(section)) == SECTIONS[section]
 
 
-@pytest.mark.parametrize(("name", "section"), [("train", DetectorTraining), ("model", DetectorModel)])
+@pytest.mark.parametrize(("name", "section"), [("train", detect.settings.TrainSettings), ("model", DetectorSettings)])
 def test_a_new_key_that_is_off_changes_no_hash(stages, monkeypatch, name, section):
     class More(section):
         new_key: float | None = None
         another: bool = False
 
-    changed = module._TRAINING if name == "train" else module._SECTIONS
-    monkeypatch.setitem(changed, "train_detector" if name == "train" else name, More)
+    kind = KINDS["train_detector"]
+    more = create_model("TrainDetector", __base__=kind.settings, **{name: (More, ...)})
+    monkeypatch.setitem(KINDS, "train_detector", replace(kind, settings=more))
+    monkeypatch.setitem(module._SECTIONS, "model", More if name == "model" else DetectorSettings)
     before = next(stage for stage in stages if stage.kind == "train_detector")
     settings = {**before.settings, name: {**before.settings[name], "new_key": None, "another": False}}
     assert Stage(before.kind, settings, before.parents, 0).hash == before.hash
@@ -81,7 +86,7 @@ def test_a_new_key_that_is_off_changes_no_hash(stages, monkeypatch, name, sectio
 
 def test_what_differs_from_a_default_is_named_and_what_is_off_is_not():
     settings = {"train": {"epochs": 3, "batch_size": 8, "lr": 0.1, "momentum": 0.9, "gamma": 0.5}, "cap": None, "n": 0}
-    found = what_differs(settings, {"train": ClassifierTraining})
+    found = what_differs(settings, {"train": classify.settings.TrainSettings})
     assert found == {"train": {"epochs": 3, "batch_size": 8, "lr": 0.1, "gamma": 0.5}, "n": 0}
 
 

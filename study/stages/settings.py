@@ -1,0 +1,176 @@
+"""What the settings of each kind of stage hold, typed. A stage keeps them as JSON, which its name follows from."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, model_validator
+
+import classify.settings
+import detect.settings
+from pruning.graph.members import Group
+from pruning.methods import Request
+from pruning.select import Selection
+from pruning.targets import Target, get_target
+from study.config.sections import Normalization
+from training.options import Section, read_method_options
+
+Data = dict[str, Any]  # a data set as `study.stages.contents.Contents` gives it
+Scope = Literal["backbone", "backbone+fpn"]
+
+
+def _selection(given: Mapping[str, Any]) -> Selection:
+    """From JSON, which has a list of ratios also where it is one."""
+    ratio = given.get("ratio", Selection.ratio)
+    ratios = tuple(ratio) if isinstance(ratio, Sequence) else (ratio,)
+    skip = tuple(given.get("skip", Selection.skip))
+    return Selection(**{**given, "ratio": ratios[0] if len(ratios) == 1 else ratios, "skip": skip})
+
+
+def _set(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Without what is null because a key of Detectron2's says it."""
+    return {name: value for name, value in given.items() if value is not None}
+
+
+class GivenFile(Section):
+    """A file of the user's: the SHA-256 of its bytes, and in `paths` where it is, at `file`."""
+
+    sha256: str
+    paths: dict[str, str]
+
+    @property
+    def file(self) -> Path:
+        return Path(self.paths["file"])
+
+
+class GivenWeights(GivenFile):
+    """Weights that a training starts from, or that are taken for its result.
+
+    `counted_epochs`: of the training that they stand for, where the stage itself trains on from them.
+    """
+
+    replace_head: bool = False
+    counted_epochs: int = 0
+
+
+class SourcedNormalization(Normalization):
+    """What the network's input is normalised by, and whose numbers these are."""
+
+    source: str
+
+
+class OwnNetwork(Section):
+    """The unpruned network that a stage makes itself, and the data whose classes it has."""
+
+    arch: str
+    arch_options: dict[str, Any]
+    dataset: Data
+    normalization: SourcedNormalization | None = None
+
+
+class Asked(Section):
+    """What is asked of a pruning method. `files`: its options that name files, by what is in these."""
+
+    method: str
+    options: dict[str, Any]
+    files: dict[str, list[GivenFile]] = {}
+    selection: Annotated[Selection, BeforeValidator(_selection)] = Selection()
+
+    def method_options(self) -> Any:
+        """The typed options of the method."""
+        files = {name: [str(file.file) for file in given] for name, given in self.files.items()}
+        return read_method_options(self.method, {**self.options, **files})
+
+
+class Effect(Asked):
+    """What a method adds to the training before it prunes; `selection` holds what of it the effect depends on."""
+
+    scope: Scope = "backbone"
+
+    def request(self, groups: Sequence[Group], seed: int) -> Request:
+        """What the effect is asked."""
+        return Request(groups, self.selection, self.method_options(), seed)
+
+
+class Cut(Asked):
+    """One pruning."""
+
+    target: str | None
+    allow_partial: bool = False
+
+    @property
+    def structural(self) -> Target | None:
+        """The published shape, if it drops blocks or reads fewer inputs."""
+        return get_target(self.target) if self.target is not None and is_structural(self.target) else None
+
+
+class TrainClassifier(OwnNetwork):
+    """`cap`: of the epochs of Scratch-B. `snapshot_at`: the iteration whose weights are kept for rewinding."""
+
+    regime: str
+    train: classify.settings.TrainSettings
+    cap: float | None = None
+    fine_tune_epochs: int = 0
+    snapshot_at: int | None = None
+    effect: Effect | None = None
+    weights: GivenWeights | None = None
+
+    @property
+    def trains(self) -> bool:
+        """Does the stage train, rather than take the weights that are given as a finished training?"""
+        return self.weights is None or self.effect is not None or self.weights.replace_head
+
+    @property
+    def counted_epochs(self) -> int:
+        """The epochs that its cost counts on top of its own: of the training that given weights stand for."""
+        return 0 if self.weights is None else self.weights.counted_epochs
+
+
+class Prune(Cut):
+    """`network`: of a stage that makes its network itself, where only the shape is wanted."""
+
+    network: OwnNetwork | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _gather_network(cls, data: dict[str, Any]) -> dict[str, Any]:
+        own = {name: data[name] for name in OwnNetwork.model_fields if name in data}
+        return {**{name: value for name, value in data.items() if name not in own}, "network": own or None}
+
+
+class DetectorBudget(Section):
+    """What the iterations of a detector follow from; `iterations`, `classifier_epochs`: the unpruned route's."""
+
+    rule: Literal["same_compute", "same_total"]
+    iterations: int
+    classifier_epochs: int
+
+
+class TrainDetector(Section):
+    """`init`: start the backbone from the weights of the stage before, or from random ones."""
+
+    data: Data
+    model: Annotated[detect.settings.DetectorSettings, BeforeValidator(_set)]
+    train: detect.settings.TrainSettings
+    init: Literal["inherited", "random"]
+    budget: DetectorBudget | None = None
+    effect: Effect | None = None
+
+
+class PruneDetector(Cut):
+    """`scope`: what is pruned of the detector."""
+
+    scope: Scope = "backbone"
+
+
+class Evaluate(Section):
+    """`scenes`: how many test images are drawn with their detections."""
+
+    data: Data
+    scenes: int
+    split: str
+
+
+def is_structural(target: str | None) -> bool:
+    """Does this published shape drop blocks or read fewer inputs, which no selection of channels can say?"""
+    return target is not None and bool(get_target(target).select or get_target(target).blocks)
