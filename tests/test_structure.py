@@ -4,6 +4,7 @@ import ast
 import re
 import sys
 from collections import Counter
+from itertools import combinations
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ FACES = ("pruning", "classify", "detect")  # whose `__all__` is what users impor
 ROOMS = ("config", "stages", "plan", "report", "run")  # of study/, each may import those before it
 MODULE_LINES = 300
 LAUNCHER_LINES = 70
+SAME_DEFAULTS = 5
 INSTALLER = ROOT / "tools" / "install.py"
 CALLERS = sorted([*MODULES, *(ROOT / "benchmarks").rglob("*.py")])
 
@@ -183,6 +185,39 @@ def test_function_without_a_caller_is_found():
     trees = {name: ast.parse(text) for name, text in code.items()}
     assert list(uncalled(trees, ["a", "b"], ["face"])) == ["a: dead"]
     assert list(uncalled(trees, ["a"], [])) == ["a: dead", "a: Offered"]
+
+
+def defaults(trees):
+    """(path, class) -> the keys that the class itself declares with a default, each with that default's code."""
+    for path, tree in trees.items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ClassDef):
+                keys = [line for line in node.body if isinstance(line, ast.AnnAssign) and line.value is not None]
+                yield (path, node.name), {(ast.unparse(key.target), ast.unparse(key.value)) for key in keys}
+
+
+def declared_twice(trees):
+    """Pairs of classes that give many keys of the same names the same defaults: one of them is a second declaration."""
+    for (one, mine), (other, theirs) in combinations(defaults(trees), 2):
+        if len(mine & theirs) >= SAME_DEFAULTS:
+            yield f"{'.'.join(one)} and {'.'.join(other)}: {', '.join(sorted(name for name, _ in mine & theirs))}"
+
+
+def test_no_knob_is_declared_twice():
+    """A second declaration of its default is one that somebody forgets to change; derive a class, or hold the other."""
+    trees = {name_of(path): ast.parse(path.read_text(encoding="utf-8")) for path in MODULES}
+    assert list(declared_twice(trees)) == []
+
+
+def test_second_declaration_of_knobs_is_found():
+    section = "class Pruning(Section):\n ratio: Ratio = 0.5\n level: Level = 'layer'\n scope: Scope = 'inner'\n"
+    plain = "@dataclass\nclass Selection:\n ratio: float = 0.5\n level: str = 'layer'\n scope: str = 'inner'\n"
+    more = " skip: tuple = ()\n round_to: int = 1\n"
+    other = " skip: tuple = ()\n round_to: int = 8\n"  # the same name for another knob
+    twice = declared_twice({"a": ast.parse(section + more), "b": ast.parse(plain + more)})
+    assert list(twice) == ["a.Pruning and b.Selection: level, ratio, round_to, scope, skip"]
+    assert list(declared_twice({"a": ast.parse(section + more), "b": ast.parse(plain + other)})) == []
+    assert list(declared_twice({"a": ast.parse(section + more + "class More(Pruning):\n new: int = 1")})) == []
 
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
