@@ -19,7 +19,7 @@ class Detector(Section):
     """The detection half of every route."""
 
     dataset: DetectorData
-    """Data to train and test on: exactly one of `digits`, `coco` and `voc`."""
+    """Data to train and test on: exactly one of the data sets below."""
     model: DetectorModel = DetectorModel()
     """The detector around the classifier."""
     train: DetectorTraining

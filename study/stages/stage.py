@@ -13,8 +13,9 @@ import yaml
 from pydantic import BaseModel
 from pydantic_core import to_jsonable_python
 
+from detect.data.sets import DATASETS
 from detect.detector_model import DetectorModel
-from detect.settings import DetectorTraining, Scenes
+from detect.settings import DetectorTraining
 from pruning.errors import Refusal
 from pruning.select import Selection
 from study.config.sections import ClassifierData, ClassifierTraining, Machine
@@ -26,9 +27,9 @@ from training.files import content_hash
 # the declarations of what stages' settings hold under these names; by kind where kinds differ
 _SECTIONS: dict[str, type] = {
     "dataset": ClassifierData,
-    "digits": Scenes,
     "model": DetectorModel,
     "selection": Selection,
+    **{name: source.options for name, source in DATASETS.items() if source.generated},
 }
 _TRAINING: dict[str, type] = {"train_classifier": ClassifierTraining, "train_detector": DetectorTraining}
 

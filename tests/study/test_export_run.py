@@ -12,8 +12,9 @@ import yaml
 
 from detect.data import class_names
 from detect.data.open import detection_data, open_detection
+from detect.data.sets.digits import Scenes
 from detect.detector_model import DetectorModel
-from detect.settings import DetectorData, Scenes
+from detect.settings import DetectorData
 from pruning.plan import PruningPlan
 from study.export import export_run
 from study.stages.detector import build

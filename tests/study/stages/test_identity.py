@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from detect.data.sets.digits import Scenes
 from detect.detector_model import DetectorModel
-from detect.settings import DetectorTraining, Scenes
+from detect.settings import DetectorTraining
 from pruning.select import Selection
 from study.config.sections import ClassifierData, ClassifierTraining
 from study.plan.pipelines import all_stages
