@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from classify.regimes import REGIMES
+from classify.regimes import BASE, REGIMES
 from pruning.errors import Refusal
 from pruning.targets import TARGETS
 from study.config.detector import Detector
@@ -135,7 +135,7 @@ class ClassifyConfig(Section):
     """Seed of the weights, the order of images and the augmentation."""
     classifier: Classifier
     """The network and its training."""
-    regime: Annotated[str, OneOf(REGIMES, "regime")] = "base"
+    regime: Annotated[str, OneOf(REGIMES, "regime")] = BASE
     """How it is trained: base from random weights; the others need a pruned network (--pruned)."""
     machine: Machine = Machine()
     """Where and how it runs."""

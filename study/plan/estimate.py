@@ -9,6 +9,7 @@ from torch import nn
 
 from classify.data import DataInfo
 from classify.models.blank import rebuild_blank
+from detect.budgets import Costs
 from detect.data.open import open_detection
 from pruning.cost import count_macs, count_params, masked_costs
 from pruning.cut import make_plan
@@ -193,18 +194,21 @@ class Budget:
         network = self.network(stage) or self._larger(stage)
         return detector_iterations(
             stage,
-            macs=lambda: self._per_image(stage, network),
-            dense_macs=lambda: self._per_image(stage, network.dense()),
-            spent=lambda: sum(self._spent(before) for before in stage.with_ancestors()[:-1]),
-            classification=lambda epochs: self._dense_classification(stage, network, epochs),
+            Costs(
+                macs=lambda: self._per_image(stage, network),
+                dense_macs=lambda: self._per_image(stage, network.dense()),
+                before=lambda: sum(self._spent(before) for before in stage.with_ancestors()[:-1]),
+                dense_classification=lambda: self._dense_classification(stage, network),
+            ),
         )
 
     def _spent(self, stage: Stage) -> int:
         run = stage.run(self.runs)
         return run.read_result()["train_macs"] if run.done else self.estimate(stage).train_macs
 
-    def _dense_classification(self, stage: Stage, network: Network, epochs: int) -> int:
+    def _dense_classification(self, stage: Stage, network: Network) -> int:
         """Training MACs of the unpruned classifier that a study's budgets follow from."""
+        epochs = stage.settings["budget"]["classifier_epochs"]
         source = next(s for s in reversed(stage.with_ancestors()) if "dataset" in s.settings)
         return 3 * self._cost(network.dense())[1] * epochs * self._data(source).n_train
 

@@ -12,6 +12,7 @@ from torch import nn
 
 from classify.batch_norms import check_smallest_batch
 from classify.models.blank import rebuild_blank
+from classify.regimes import get_regime
 from pruning.achieved import achieved
 from pruning.cut import make_plan
 from pruning.design.pattern import average
@@ -68,7 +69,7 @@ class Rehearsal:
             effect(model, effect_request(settings["effect"], groups, stage.seed))
         info, train = self.budget._data(stage), settings["train"]
         if train["batch_size"] > info.n_train:
-            key = {"base": "train", "fine_tune": "fine_tune"}.get(settings["regime"], "scratch")
+            key = get_regime(settings["regime"]).section
             raise Refusal(
                 f"classifier.{key}.batch_size={train['batch_size']} is larger than the training set of {info.n_train}"
                 " images"

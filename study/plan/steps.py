@@ -1,12 +1,13 @@
 """Stages from the sections of a config: what each step of a pipeline is made of."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 from classify.models import in_channels
-from classify.regimes import get_regime
+from classify.regimes import BASE, REGIMES, get_regime
+from detect.budgets import BUDGETS
 from pruning.errors import Refusal
 from pruning.methods import get_method
 from study.config.detector import Detector, check_pyramid, stated_norm
@@ -62,7 +63,7 @@ class StageBuilder:
     def classify(self, parent: Stage | None, changes: dict[str, Any], *, effect: bool = False) -> Stage:
         _expect(parent, None)
         method = get_method(self.config.prune.method)
-        settings = self._classifier("base", "train", changes)
+        settings = self._classifier(BASE, changes)
         if self.config.classifier.rewind:
             settings["snapshot_at"] = self.config.classifier.rewind
         weights = self.config.classifier.weights
@@ -106,14 +107,13 @@ class StageBuilder:
 
     def train_pruned(self, regime: str, parent: Stage | None, changes: dict[str, Any]) -> Stage:
         stage = _expect(parent, "prune")
-        section = "fine_tune" if regime == "fine_tune" else "scratch"
         wanted = get_regime(regime)
         if wanted.init != "random" and starts_dense(stage):
             raise Refusal("comes after a network that was trained and pruned, here its shape alone is known")
         given = self.config.classifier.weights or any("weights" in s.settings for s in stage.with_ancestors())
         if wanted.init == "original" and given:
             raise Refusal("weights that are given have no beginning to go back to; leave out classifier.weights")
-        settings = self._classifier(regime, section, changes)
+        settings = self._classifier(regime, changes)
         if wanted.plus_fine_tuning:
             settings["fine_tune_epochs"] = self.config.classifier.training("fine_tune").epochs
         return self.stage("train_classifier", settings, stage)
@@ -132,7 +132,7 @@ class StageBuilder:
             "train": {**training.model_dump(mode="json"), **_checked(changes, training)},
             "init": "random" if scratch else "inherited",
         }
-        if detector.budget != "same_iterations" and phase != "before_pruning":
+        if BUDGETS[detector.budget] is not None and phase != "before_pruning":
             whole = {"rule": detector.budget, "iterations": detector.train.iterations}
             settings["budget"] = {**whole, "classifier_epochs": self.config.classifier.train.epochs}
         method = get_method(self.config.prune.method)
@@ -163,8 +163,8 @@ class StageBuilder:
         network = {"arch": classifier.arch, "arch_options": classifier.options, "dataset": dataset}
         return {**network, **({} if found is None else {"normalization": found})}
 
-    def _classifier(self, regime: str, section: Any, changes: dict[str, Any]) -> dict[str, Any]:
-        training = self.config.classifier.training(section)
+    def _classifier(self, regime: str, changes: dict[str, Any]) -> dict[str, Any]:
+        training = self.config.classifier.training(get_regime(regime).section)
         return {
             **self._network(),
             "regime": regime,
@@ -215,6 +215,9 @@ class StageBuilder:
         return self.contents.detection(self._detector().dataset)
 
 
+Step = Callable[[StageBuilder, Stage | None, dict[str, Any]], Stage]
+
+
 @dataclass(frozen=True)
 class _Guiding:
     """The sections of the networks that a guided design follows."""
@@ -253,17 +256,17 @@ def _checked(changes: Mapping[str, Any], section: Any) -> Mapping[str, Any]:
     return changes
 
 
+def _training_by(regime: str) -> Step:
+    return lambda builder, parent, changes: builder.train_pruned(regime, parent, changes)
+
+
 # what each step of a chain adds; the value of a step in a user's chain changes that step's settings
-STEPS: dict[str, Any] = {
+STEPS: dict[str, Step] = {
     "classify": StageBuilder.classify,
     "classify_for_pruning": StageBuilder.classify_for_pruning,
     "shape": StageBuilder.shape,
     "prune": StageBuilder.prune,
-    "fine_tune": lambda b, parent, changes: b.train_pruned("fine_tune", parent, changes),
-    "scratch_e": lambda b, parent, changes: b.train_pruned("scratch_e", parent, changes),
-    "scratch_b": lambda b, parent, changes: b.train_pruned("scratch_b", parent, changes),
-    "scratch_b_fair": lambda b, parent, changes: b.train_pruned("scratch_b_fair", parent, changes),
-    "ticket": lambda b, parent, changes: b.train_pruned("ticket", parent, changes),
+    **{regime: _training_by(regime) for regime in REGIMES if regime != BASE},
     "detect": StageBuilder.detect,
     "detect_before_pruning": lambda b, parent, changes: b.detect(parent, changes, "before_pruning"),
     "prune_detector": StageBuilder.prune_detector,

@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from classify.models import stages_of
+from detect.budgets import Costs
 from detect.build import build_detector
 from detect.cost import training_macs
 from detect.data import DetectionDataset, class_names
@@ -61,10 +62,12 @@ def run_train_detector(context: Context) -> dict[str, Any]:
     macs = training_macs(detector, cfg, image_size=mean_image_size(dataset, cfg), masks=network.masks)
     iterations = detector_iterations(
         stage,
-        macs=lambda: macs,
-        dense_macs=lambda: _dense_training_macs(context, network, dataset),
-        spent=lambda: sum(s.run(context.runs).read_result()["train_macs"] for s in stage.with_ancestors()[:-1]),
-        classification=lambda epochs: _dense_classification(context, network, epochs),
+        Costs(
+            macs=lambda: macs,
+            dense_macs=lambda: _dense_training_macs(context, network, dataset),
+            before=lambda: sum(s.run(context.runs).read_result()["train_macs"] for s in stage.with_ancestors()[:-1]),
+            dense_classification=lambda: _dense_classification(context, network),
+        ),
     )
     train_settings = TrainSettings(
         **{**settings["train"], "milestones": tuple(settings["train"]["milestones"]), "iterations": iterations},
@@ -107,8 +110,9 @@ def _dense_training_macs(context: Context, network: Network, dataset: DetectionD
     return training_macs(detector, cfg, image_size=mean_image_size(dataset, cfg))
 
 
-def _dense_classification(context: Context, network: Network, epochs: int) -> int:
-    """Training MACs of the unpruned classifier in so many epochs."""
+def _dense_classification(context: Context, network: Network) -> int:
+    """Training MACs of the unpruned classifier in the epochs that its budget counts."""
+    epochs = context.stage.settings["budget"]["classifier_epochs"]
     source = next(s for s in reversed(context.stage.with_ancestors()) if "dataset" in s.settings)
     n_train = classification_info(source.settings["dataset"], context.machine).n_train
     return 3 * network.dense().costs()["macs"] * epochs * n_train
