@@ -6,6 +6,7 @@ from pydantic import Field, field_validator, model_validator
 
 from classify.regimes import BASE, REGIMES
 from pruning.errors import Refusal
+from pruning.methods import METHODS, get_method
 from pruning.targets import TARGETS
 from study.config.detector import Detector
 from study.config.load import merge
@@ -72,8 +73,9 @@ class StudyConfig(Section):
     def _guide_fits(self) -> "StudyConfig":
         if self.guide is None:
             return self
-        if self.prune.method != "guided" and not self.variants:
-            raise Refusal(f"guide: only method 'guided' follows patterns, not prune.method {self.prune.method!r}")
+        if not get_method(self.prune.method).follows_patterns and not self.variants:
+            able = " or ".join(repr(name) for name, method in METHODS.items() if method.follows_patterns)
+            raise Refusal(f"guide: only method {able} follows patterns, not prune.method {self.prune.method!r}")
         if self.prune.options.get("patterns"):
             raise Refusal("guide: the pattern comes from there or from prune.options.patterns, not from both")
         other = sorted({"arch", "options", "dataset"} & self.guide.classifier.keys())

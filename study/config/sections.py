@@ -12,7 +12,7 @@ from classify.data import DATASETS, dataset_options, read_dataset_options
 from classify.data.augment import AUGMENTATIONS
 from classify.models import get_model
 from pruning.errors import Refusal
-from pruning.methods import METHODS
+from pruning.methods import DEFAULT, METHODS
 from pruning.select import Selection
 from pruning.targets import TARGETS
 from training.options import Fraction, Positive, Ratio, Section, changed, check_level, read_method_options
@@ -147,7 +147,7 @@ class Classifier(Section):
 class Pruning(Section):
     """What is removed: a published `target`, or a `method` and how far it goes (see pruning.select.Selection)."""
 
-    method: Annotated[str, OneOf(METHODS, "pruning method")] = "l1_filter"
+    method: Annotated[str, OneOf(METHODS, "pruning method")] = DEFAULT
     """Pruning method; `python tools/prune.py --list` prints each with its options."""
     options: dict[str, Any] = {}
     """Options of the method; a wrong name lists those there are."""

@@ -96,14 +96,15 @@ class Rehearsal:
             request = Request(groups, selection_of(settings), options, stage.seed, example=before.example())
             choice = _choice(settings["method"], model, request)
         if settings["target"] is None and not settings.get("allow_partial"):
-            achieved(model, request, choice).check(settings["method"], request.selection.scope)
+            by_ratio = get_method(settings["method"]).sets_amount(options) == "selection"
+            achieved(model, request, choice, by_ratio=by_ratio).check(settings["method"], request.selection.scope)
         return before.then(make_plan(before.arch, groups, choice), choice.masks)
 
 
 def _choice(name: str, model: nn.Module, request: Request) -> Choice:
     """What the method chooses, or where it must look at data or trained weights, any choice of the asked counts."""
     method = get_method(name)
-    if getattr(request.options, "zeros_only", False):
+    if method.sets_amount(request.options) == "training":
         return Choice()
     if method.needs == "nothing":
         return method.prune(model, request)

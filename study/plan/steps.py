@@ -82,7 +82,7 @@ class StageBuilder:
         """The pruned architecture, from as little as the method needs."""
         _expect(parent, None)
         prune = self.config.prune
-        if self.config.guide is not None and prune.method == "guided":
+        if self.config.guide is not None and get_method(prune.method).follows_patterns:
             return self.guided(None, changes)
         predefined = get_method(prune.method).predefined and prune.selection().level == "layer"
         if predefined or is_structural(prune.target):
@@ -175,7 +175,8 @@ class StageBuilder:
     def _check_design(self) -> None:
         """ValueError where trained weights would be cut by a design that only a network from scratch is made by."""
         prune = self.config.prune
-        if self.config.guide is not None and prune.method == "guided" and not prune.options.get("patterns"):
+        follows = self.config.guide is not None and get_method(prune.method).follows_patterns
+        if follows and not prune.options.get("patterns"):
             raise Refusal(
                 "a design after the networks of `guide` is for networks from scratch (scratch_e, scratch_b,"
                 " scratch_b_fair); to cut trained weights by a design, name its file in prune.options.patterns"

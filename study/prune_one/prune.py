@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from classify.calibration import check_fit
 from classify.models import arch, build, channel_groups, example_input, get_model, trace_input
 from classify.weights_file import load_weights, read_given_weights
-from pruning.achieved import INSTEAD_OF_RATIO
 from pruning.cost import count_macs, count_params, masked_costs
 from pruning.cut import Pruned, prune
 from pruning.design.pattern import Pattern
@@ -140,11 +139,12 @@ def _options(job: PruneJob) -> Any:
 
 
 def _selection(job: PruneJob) -> Selection:
-    if job.method is not None and "level" in job.selection:
+    assert job.method is not None
+    if "level" in job.selection:
         check_level(job.method, read_method_options(job.method, job.options), job.selection["level"])
     if "ratio" in job.selection:
         return Selection(**job.selection)
-    if "layers" not in job.selection and not any(name in job.options for name in INSTEAD_OF_RATIO):
+    if "layers" not in job.selection and get_method(job.method).sets_amount(_options(job)) == "selection":
         raise Refusal(f"method {job.method!r} needs --ratio, the fraction to remove, or --layer, ratios by layer")
     return Selection(**{**job.selection, "ratio": 0.0})
 
@@ -221,7 +221,7 @@ def _left(dense: _Dense, pruned: Pruned) -> dict[str, Any]:
 
 
 def _pattern(dense: _Dense, pruned: Pruned) -> Pattern | None:
-    """What method `guided` designs other networks from; None where nothing but whole blocks is gone."""
+    """What other networks are designed from; None where nothing but whole blocks is gone."""
     if not (pruned.masks or pruned.plan.keep or pruned.plan.select):
         return None
     return pattern_of(pruned.plan, Dense(dense.model, dense.groups, dense.example), Masks(pruned.masks))

@@ -1,7 +1,7 @@
 """The stage that prunes a classifier: a trained one, or an untrained one where only the shape is wanted."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
@@ -18,7 +18,7 @@ from pruning.design.pattern import average
 from pruning.design.widths_and_masks import Dense, pattern_of
 from pruning.errors import Refusal
 from pruning.masks import Masks
-from pruning.methods import Calibration, get_method
+from pruning.methods import METHODS, Calibration, get_method
 from pruning.modes import evaluation_mode
 from pruning.recalibrate import recalibrate
 from pruning.targets import get_target, prune_to_shape
@@ -127,10 +127,11 @@ def after_masks(method: str, options: Any, masks: Masks | None) -> Any:
 
     ValueError where the method cannot go on from masks.
     """
-    if "masks" in {option.name for option in fields(options)}:
+    if get_method(method).continues_masks:
         return replace(options, masks=Masks({}) if masks is None else masks)
     if masks is not None:
-        raise Refusal(f"{method} cannot prune a network that single weights were removed from; lottery can")
+        able = " or ".join(name for name, entry in METHODS.items() if entry.continues_masks)
+        raise Refusal(f"{method} cannot prune a network that single weights were removed from; {able} can")
     return options
 
 
