@@ -144,6 +144,15 @@ class Classifier(Section):
         return changed(self.train, changes, regime)
 
 
+class CalibrationData(Section):
+    """How much of the training data a method sees that looks at activations or gradients; others read neither key."""
+
+    images: Positive = 512
+    """Training images that such a method looks at in a classifier, as many of each class."""
+    batches: Positive = 16
+    """Training batches that such a method looks at in a detector, of `detector.train.batch_size` images."""
+
+
 class Pruning(Section):
     """What is removed: a published `target`, or a `method` and how far it goes (see pruning.select.Selection)."""
 
@@ -165,6 +174,8 @@ class Pruning(Section):
     """Fraction removed of single layers, by name or pattern; it wins over `ratio`."""
     round_to: Positive = 1
     """The number of kept channels is rounded to the nearest multiple of this, such as 8 for fast kernels."""
+    calibration: CalibrationData = CalibrationData()
+    """How much data is seen by a method that looks at activations or gradients."""
     allow_partial: bool = False
     """Take a result where far less than asked can be removed; otherwise that is an error."""
 

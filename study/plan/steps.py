@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from classify.models import in_channels
 from classify.regimes import BASE, REGIMES, get_regime
@@ -142,7 +142,7 @@ class StageBuilder:
 
     def prune_detector(self, parent: Stage | None, changes: dict[str, Any]) -> Stage:
         stage = _expect(parent, "train_detector")
-        settings = {**self._pruning(changes), **self._detector().scope_settings()}
+        settings = {**self._pruning(changes, "batches"), **self._detector().scope_settings()}
         if is_structural(settings["target"]):
             raise Refusal(f"target {settings['target']!r} is a shape of a classifier; prune it before the transfer")
         if "scope" in settings:
@@ -189,10 +189,12 @@ class StageBuilder:
         selection = {"selection": {key: pruning["selection"][key] for key in reads}} if reads else {}
         return {"method": pruning["method"], "options": pruning["options"], **selection}
 
-    def _pruning(self, changes: dict[str, Any]) -> dict[str, Any]:
+    def _pruning(self, changes: dict[str, Any], unit: Literal["images", "batches"] = "images") -> dict[str, Any]:
+        """The settings of a pruning; `unit`: of what the method looks at, if it does."""
         data = {**self.config.prune.model_dump(mode="json", exclude_unset=True), **changes}
         complete = validated(type(self.config.prune), data, "prune")
         selection = complete.selection()
+        looks = get_method(complete.method).needs != "nothing"
         files = {name: complete.options[name] for name in file_options(complete.method) if complete.options.get(name)}
         given = {
             name: [self.contents.file(Path(file), f"prune.options.{name}") for file in found]
@@ -204,6 +206,7 @@ class StageBuilder:
             **({"files": given} if given else {}),
             "target": complete.target,
             "selection": {**selection.__dict__, "ratio": list(selection.stage_ratios())},
+            **({"calibration": {unit: getattr(complete.calibration, unit)}} if looks else {}),
             **({"allow_partial": True} if complete.allow_partial else {}),
         }
 

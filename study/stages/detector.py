@@ -45,8 +45,6 @@ from study.stages.prune import pruning_facts
 from study.stages.stage import Context, Stage
 from training.distributed import is_main
 
-_CALIBRATION_BATCHES = 16
-
 
 def run_train_detector(context: Context) -> dict[str, Any]:
     """Train a detector around the parent's network; artifacts: plan.json (backbone), weights.safetensors (all)."""
@@ -130,7 +128,8 @@ def run_prune_detector(context: Context) -> dict[str, Any]:
         check_pyramid(settings["method"], cfg.MODEL.FPN.NORM)
     groups = prunable_groups(stage, network, network.build(), detector.backbone)
     loader = train_loader(dataset, cfg, batch_size=parent.settings["train"]["batch_size"], seed=stage.seed)
-    batches = list(islice(loader, _CALIBRATION_BATCHES))
+    looks = get_method(settings["method"]).needs != "nothing"
+    batches = list(islice(loader, settings["calibration"]["batches"] if looks else 1))
     pruned = prune_detector(
         detector,
         network.arch,
@@ -140,7 +139,7 @@ def run_prune_detector(context: Context) -> dict[str, Any]:
         batch=detector.preprocess_image(batches[0]).tensor,
         seed=stage.seed,
         options=method_options(settings),
-        loss=detection_loss(batches) if get_method(settings["method"]).needs != "nothing" else None,
+        loss=detection_loss(batches) if looks else None,
         scope=settings.get("scope", "backbone"),
         allow_partial=settings.get("allow_partial", False),
     )

@@ -39,7 +39,6 @@ from study.stages.stage import Context, Stage
 from study.stages.store import RunDir
 from training.files import write_text
 
-_CALIBRATION_IMAGES = 512
 _RECALIBRATION_BATCHES, _RECALIBRATION_BATCH_SIZE = 100, 128  # of the training images, as in the study
 _CHECKED_IMAGES = 8  # on which the masked and the smaller network must agree
 
@@ -154,6 +153,7 @@ def _prune(before: _Before, settings: Mapping[str, Any], options: Any, *, seed: 
     groups = [] if unstructured else dense_groups(network, model)
     if structural:
         return prune_to_shape(model, network.arch, groups, get_target(settings["target"]), batch=batch)
+    looks = get_method(settings["method"]).needs != "nothing"
     return prune(
         model,
         network.arch,
@@ -163,7 +163,7 @@ def _prune(before: _Before, settings: Mapping[str, Any], options: Any, *, seed: 
         batch=batch,
         seed=seed,
         options=options,
-        calibration=_calibration(before) if get_method(settings["method"]).needs != "nothing" else None,
+        calibration=_calibration(before, settings["calibration"]["images"]) if looks else None,
         allow_partial=settings.get("allow_partial", False),
     )
 
@@ -181,9 +181,9 @@ def _metrics(model: nn.Module, before: _Before) -> dict[str, Any]:
     return found | {"recalibrated_top1": accuracy(model, data, network, splits=("test",))["test_top1"]}
 
 
-def _calibration(before: _Before) -> Calibration:
+def _calibration(before: _Before, n_images: int) -> Calibration:
     """Cross-entropy over training images, as many of each class, by which activations or gradients are seen."""
-    chosen = balanced_indices(before.data.train.labels, _CALIBRATION_IMAGES)
+    chosen = balanced_indices(before.data.train.labels, n_images)
     images, labels = _inputs(before, chosen), before.data.train.labels[chosen]
 
     def loss(model: nn.Module) -> Tensor:

@@ -18,7 +18,7 @@ from detect.detector_model import DetectorModel
 from detect.settings import DetectorTraining
 from pruning.errors import Refusal
 from pruning.select import Selection
-from study.config.sections import ClassifierData, ClassifierTraining, Machine
+from study.config.sections import CalibrationData, ClassifierData, ClassifierTraining, Machine
 from study.stages.progress import Recorder
 from study.stages.store import RunDir
 from training.device import Precision
@@ -28,6 +28,7 @@ from training.files import content_hash
 _SECTIONS: dict[str, type] = {
     "dataset": ClassifierData,
     "model": DetectorModel,
+    "calibration": CalibrationData,
     "selection": Selection,
     **{name: source.options for name, source in DATASETS.items() if source.generated},
 }
