@@ -47,9 +47,10 @@ def remaining(length: Length, costs: Costs) -> int:
     return left
 
 
+DEFAULT = "same_iterations"
 # None: the iterations of the settings, split where pruning happens in between
 BUDGETS: dict[str, Callable[[Length, Costs], int] | None] = {
-    "same_iterations": None,
+    DEFAULT: None,
     "same_compute": stretched,
     "same_total": remaining,
 }

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from detect.budgets import BUDGETS
+from detect.budgets import BUDGETS, DEFAULT
 from detect.detector_model import DetectorModel
 from detect.settings import DetectorData, DetectorTraining
 from pruning.errors import Refusal
@@ -26,7 +26,7 @@ class Detector(Section):
     """The detector around the classifier."""
     train: DetectorTraining
     """How the detector is trained."""
-    budget: Annotated[str, OneOf(BUDGETS, "budget")] = "same_iterations"
+    budget: Annotated[str, OneOf(BUDGETS, "budget")] = DEFAULT
     """What routes have in common: iterations, detector-training compute, or the compute of all stages."""
     # what `transfer_then_prune` prunes: the backbone, as in the paper, or also its FPN (see detect/pyramid.py),
     # one more stage to ratios by stage; with `prune.scope: all` the outputs of the backbone's stages narrow as well
