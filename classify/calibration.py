@@ -53,11 +53,15 @@ class CalibrationImages:
 
 @dataclass(frozen=True)
 class ImageSource:
-    """A data set of `DATASETS` with its options, or a folder or zip `class/image`; and how many images are wanted."""
+    """A data set of `DATASETS` with its options, or a folder or zip `class/image`; and how many images are wanted.
+
+    `seed`: of generated images.
+    """
 
     name: str
     options: Mapping[str, Any] = field(default_factory=dict)
     n_images: int = 256
+    seed: int = 0
 
     def open(self, *, image_size: int, seed: int) -> CalibrationImages:
         """Read or make the images; a named data set has `image_size` unless its options say otherwise."""
@@ -80,7 +84,7 @@ class ImageSource:
         known = dataset_options(self.name)
         options = {key: value for key, value in wanted.items() if key in known} | dict(self.options)
         try:
-            splits = open_splits(self.name, **options)
+            splits = open_splits(self.name, seed=self.seed, **options)
         except ValueError as error:
             raise Refusal(f"--data {self.name}: {error} (options are given by --data-options)") from error
         chosen = balanced_indices(splits.train.labels, self.n_images)

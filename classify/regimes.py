@@ -13,23 +13,26 @@ from pruning.targets import scratch_b_epochs
 @dataclass(frozen=True)
 class Regime:
     """`init`: `inherited` weights of the parent, `random` ones, or the `original` ones of the dense network: at its
-    start, or at the iteration it was asked to remember (winning tickets). `budget`: the epochs of its own settings, the
-    dense network's epochs (E), or as many as cost what the dense network's training cost (B). `plus_fine_tuning`:
-    with the fine-tuning epochs on top, which a pruned network that inherits its weights has had as well.
+    start, or at the iteration it was asked to remember (winning tickets). `section`: whose settings it trains by, those
+    of the dense network (`train`) or changes to them. `same_compute`: as many epochs as cost what the dense network's
+    training cost (B), not those of its settings (E). `plus_fine_tuning`: with the fine-tuning epochs on top, which a
+    pruned network that inherits its weights has had as well.
     """
 
     init: Literal["inherited", "random", "original"]
-    budget: Literal["own", "same_epochs", "same_compute"]
+    section: Literal["train", "fine_tune", "scratch"] = "scratch"
+    same_compute: bool = False
     plus_fine_tuning: bool = False
 
 
+BASE = "base"  # of the dense network; every other regime is of a pruned one
 REGIMES: dict[str, Regime] = {
-    "base": Regime("random", "own"),
-    "fine_tune": Regime("inherited", "own"),
-    "scratch_e": Regime("random", "same_epochs"),
-    "scratch_b": Regime("random", "same_compute"),
-    "scratch_b_fair": Regime("random", "same_compute", plus_fine_tuning=True),
-    "ticket": Regime("original", "same_epochs"),
+    BASE: Regime("random", "train"),
+    "fine_tune": Regime("inherited", "fine_tune"),
+    "scratch_e": Regime("random"),
+    "scratch_b": Regime("random", same_compute=True),
+    "scratch_b_fair": Regime("random", same_compute=True, plus_fine_tuning=True),
+    "ticket": Regime("original"),
 }
 
 
@@ -50,6 +53,6 @@ def budget_epochs(
     fine_tune_epochs: int = 0,
 ) -> int:
     """Epochs of a regime whose settings say `epochs`; `cap` limits the same-compute budget to cap * epochs."""
-    if regime.budget == "same_compute":
+    if regime.same_compute:
         epochs = scratch_b_epochs(epochs, dense_macs, pruned_macs, cap=cap)
     return epochs + (fine_tune_epochs if regime.plus_fine_tuning else 0)

@@ -1,12 +1,12 @@
 """What a detector and its training are told, without Detectron2."""
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, create_model, field_validator, model_validator
 
+from detect.data.sets import DATASETS
 from detect.detectron2_keys import OURS
 from detect.heads import check_idle, default_strides
 from pruning.errors import Refusal
@@ -14,127 +14,20 @@ from training import settings
 from training.options import Fraction, Positive, Section, changed
 from training.type_words import InWords
 
-
-class Scenes(Section):
-    """The embedded detection data: scenes of several digits on photographs (detect/scenes.py)."""
-
-    image_size: Annotated[int, Field(ge=32)] = 128
-    """Side of the square scenes in pixels."""
-    train: Positive = 600
-    """Number of training scenes."""
-    val: Positive = 60
-    """Number of validation scenes."""
-    test: Positive = 300
-    """Number of test scenes."""
-    digits_per_scene: tuple[Positive, Positive] = (2, 6)
-    """Fewest and most digits in a scene."""
-    digit_size: tuple[Positive, Positive] = (16, 44)
-    """Smallest and largest side of a digit in pixels."""
-    seed: int = 0
-    """Seed of the scenes; not the seed of a run, so all runs see the same data."""
+# a section for each data set, of which one is given
+_SECTIONS: dict[str, Any] = {
+    name: (found.options | None, Field(None, description=found.meaning)) for name, found in DATASETS.items()
+}
 
 
-class CocoFiles(Section):
-    """An annotation file in COCO's format and the folder of its images; relative to the working directory."""
-
-    annotations: Path
-    """JSON file of boxes in COCO's format, relative to the working directory."""
-    images: Path
-    """Folder of its images, relative to the working directory."""
-
-
-class CocoData(Section):
-    """A detection data set of the user's own."""
-
-    train: CocoFiles
-    """Training images."""
-    test: CocoFiles
-    """Test images."""
-
-
-class VocPart(Section):
-    """Training images of Pascal VOC, or of a data set in its layout.
-
-    Without `root` it is Pascal VOC itself, where Detectron2 has it: VOC<year> in $DETECTRON2_DATASETS, or in datasets/.
-    `train`: a name in ImageSets/Main, the path of a list of names, a folder with XML files and images of its own, or
-    `all`, which is every XML file.
-    """
-
-    root: Path | None = None
-    """Folder of the data set, relative to the working directory; null: where Detectron2 has Pascal VOC."""
-    annotations: Path | None = None
-    """Folder of the XML files in `root`; null: Annotations/ or the like, or `root` itself."""
-    images: Path | None = None
-    """Folder of the images in `root`; null: JPEGImages/, images/ or beside the XML files."""
-    train: str = "trainval"
-    """Training images: a name in ImageSets/Main, a file with a list, a folder, or `all` XML files."""
-    year: Literal[2007, 2012] = 2012
-    """Year of Pascal VOC, which also says whose mAP comes first: at 11 points (2007), or continuous."""
-
-    def folder(self) -> Path:
-        """Where the data set is."""
-        if self.root is not None:
-            return self.root
-        return Path(os.environ.get("DETECTRON2_DATASETS", "datasets")) / f"VOC{self.year}"
-
-
-class VocSplit(Section):
-    """A random share of the images is the test split, always the same one for a seed; the rest is trained on."""
-
-    test: Annotated[float, Field(gt=0, lt=1)] = 0.2
-    """Fraction of the images that becomes the test split."""
-    seed: int = 0
-    """Seed of the draw; not the seed of a run, so all runs have the same split."""
-    of: str = "all"
-    """Images to draw from, named as by `train`."""
-
-
-class VocData(VocPart):
-    """Training and test images; `also` joins those of other folders to the training images.
-
-    The usual "07+12" is {year: 2007, also: [{year: 2012}]}. Where there are no lists: {root: ..., split: {test: 0.2}}
-    draws both from all images.
-    """
-
-    test: str = "test"
-    """Test images, named as by `train`."""
-    split: VocSplit | None = None
-    """Draw training and test images at random from all, instead of `train` and `test`."""
-    classes: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
-    """Names of the classes to detect; null: those of the annotations, in alphabetical order."""
-    also: tuple[VocPart, ...] = ()
-    """Further folders whose images join the training images, such as {year: 2012}."""
-
-    @model_validator(mode="after")
-    def _drawn(self) -> "VocData":
-        named = [key for key, usual in (("train", "trainval"), ("test", "test")) if getattr(self, key) != usual]
-        if self.split is not None and named:
-            given = " and ".join(f"{key}: {getattr(self, key)}" for key in named)
-            raise Refusal(f"split draws training and test images; leave out {given} (split.of names what to draw from)")
-        return self
-
-    @field_validator("classes")
-    @classmethod
-    def _distinct(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
-        if value is not None and len(set(value)) != len(value):
-            raise Refusal(f"classes {list(value)} repeat themselves")
-        return value
-
-
-class DetectorData(Section):
-    """Exactly one of the three.
+class DetectorData(create_model("DataSets", __base__=Section, **_SECTIONS)):  # type: ignore[misc]  # no static base
+    """Exactly one of the data sets.
 
     `allow_shared`: go on although images of the test split are in training too; the result and the report say how many.
     `skip_broken`: go on without images that are absent or cannot be read, or whose VOC annotations are or cannot be;
     the result and the report name them.
     """
 
-    digits: Scenes | None = None
-    """Generated scenes of handwritten digits, which need no download."""
-    coco: CocoData | None = None
-    """A data set of your own in COCO's format."""
-    voc: VocData | None = None
-    """Pascal VOC, or a data set of your own in its layout."""
     allow_shared: bool = False
     """Go on although test images are among the training images; the report says how many."""
     skip_broken: bool = False
@@ -142,18 +35,24 @@ class DetectorData(Section):
 
     @model_validator(mode="after")
     def _one(self) -> "DetectorData":
-        if sum(part is not None for part in (self.digits, self.coco, self.voc)) != 1:
-            raise Refusal("give exactly one of `digits`, `coco` and `voc`")
-        if self.skip_broken and self.digits is not None:
-            raise Refusal("skip_broken: true has no effect on `digits`, which are generated; leave it out")
+        given = [name for name in DATASETS if getattr(self, name) is not None]
+        if len(given) != 1:
+            *others, last = (f"`{name}`" for name in DATASETS)
+            raise Refusal(f"give exactly one of {', '.join(others)} and {last}")
+        if self.skip_broken and DATASETS[given[0]].generated:
+            raise Refusal(f"skip_broken: true has no effect on `{given[0]}`, which are generated; leave it out")
         return self
+
+    @property
+    def given(self) -> tuple[str, Section]:
+        """The data set's name in DATASETS and its options."""
+        return next((name, section) for name in DATASETS if (section := getattr(self, name)) is not None)
 
     @property
     def title(self) -> str:
         """What a report calls it."""
-        if self.voc is not None:
-            return f"{self.voc.folder()}, {self.voc.test}"
-        return str(self.coco.test.annotations) if self.coco is not None else "digits"
+        name, options = self.given
+        return DATASETS[name].title(options)
 
 
 class DetectorSettings(Section):

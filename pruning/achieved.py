@@ -24,8 +24,6 @@ from pruning.plan import PruningPlan
 from pruning.select import count_to_keep, ratio_of
 from pruning.surgery import producer_of
 
-# options of methods that say how much is removed, so that the ratio asks for nothing
-INSTEAD_OF_RATIO = ("budget", "zeros_only")
 _TOLERANCE = 1e-6  # 0.29 * 100 is 28.999...
 _FAR_BELOW = 0.6  # of the asked count: shares of narrow layers round, whole kinds of layers out of reach do not
 _SHOWN = 3  # reasons in an error, and layers in a reason
@@ -82,9 +80,11 @@ class Achieved:
         )
 
 
-def achieved(model: nn.Module, request: Request, choice: Choice) -> Achieved:
-    """The counts of what was chosen of `model`, which is not pruned yet, by this request."""
-    by_ratio = not any(getattr(request.options, name, None) for name in INSTEAD_OF_RATIO)
+def achieved(model: nn.Module, request: Request, choice: Choice, *, by_ratio: bool = True) -> Achieved:
+    """The counts of what was chosen of `model`, which is not pruned yet, by this request.
+
+    `by_ratio`: does the selection say how much, see `Method.sets_amount`?
+    """
     if choice.masks:
         found = _of_weights(model, request, choice)
     elif choice.drop:

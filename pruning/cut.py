@@ -69,7 +69,7 @@ def prune(
     settings = chosen.options() if options is None else options
     request = Request(groups, selection, settings, seed, calibration, batch[:1], finetune)
     choice = chosen.prune(model, request)
-    found = achieved(model, request, choice)
+    found = achieved(model, request, choice, by_ratio=chosen.sets_amount(settings) == "selection")
     if not allow_partial:
         found.check(method, selection.scope)
     return replace(prune_by_choice(model, arch, groups, choice, batch=batch), achieved=found)

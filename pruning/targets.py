@@ -161,9 +161,7 @@ def prune_to_shape(model: nn.Module, arch: Arch, groups: Sequence[Group], target
     """Prune `model`, which is not changed, to a published shape; what was asked is what is counted."""
     choice = choose_for_target(target, model, groups)
     request = Request(groups, target.selection or Selection(ratio=0.0), None, seed=0)
-    found = achieved(model, request, choice)
-    if target.blocks:
-        found = replace(found, asked=None)
+    found = achieved(model, request, choice, by_ratio=not target.blocks)
     return replace(prune_by_choice(model, arch, groups, choice, batch=batch), achieved=found)
 
 

@@ -9,6 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from detect.budgets import BUDGETS
+from detect.data.sets import DATASETS
+from pruning.methods import METHODS
+from study.plan.named import CLASSIFIER_PIPELINES, PIPELINES
+from study.plan.steps import STEPS
+
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("pruning", "training", "classify", "detect", "study", "tools")  # each may import those before it
 MODULES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
@@ -226,6 +232,48 @@ def test_module_has_a_size_and_a_name_of_its_own(path):
     limit = LAUNCHER_LINES if launcher else MODULE_LINES
     assert len(path.read_text(encoding="utf-8").splitlines()) <= limit
     assert path.stem not in ("utils", "common", "misc", "helpers")
+
+
+LITERATURE = "study/report/claims"  # published numbers and statements, which are about methods and routes by name
+# what there is by name -> its names, and where they may stand in quotes: the registry and what it takes from
+BY_NAME = {
+    # `random` is also how a network starts
+    "method": (METHODS.keys() - {"random"}, ("pruning/methods", LITERATURE)),
+    # `digits` is a classification data set too
+    "detection data set": (DATASETS.keys(), ("detect/data/sets", "classify/data/__init__.py")),
+    "budget": (BUDGETS.keys(), ("detect/budgets.py",)),
+    # many pipelines are called after the step that tells them apart
+    "pipeline": ({*PIPELINES, *CLASSIFIER_PIPELINES} - STEPS.keys(), ("study/plan/named.py", LITERATURE)),
+}
+
+
+def quoted(trees, names, allowed):
+    """Path and name of each string that is one of the names, outside the places where they are allowed."""
+    for path, tree in trees.items():
+        if not path.startswith(allowed):
+            for node in ast.walk(tree):
+                if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value in names:
+                    yield f"{path}: {node.value}"
+
+
+@pytest.mark.parametrize("what", BY_NAME)
+def test_to_add_one_takes_its_own_file_and_a_line_of_the_registry(what):
+    """Whoever asks for a thing by its name is one more place to change."""
+    trees = {name_of(path): ast.parse(path.read_text(encoding="utf-8")) for path in MODULES}
+    names, allowed = BY_NAME[what]
+    assert names and list(quoted(trees, names, allowed)) == []
+
+
+def test_the_report_asks_for_no_pipeline_but_where_it_is_about_one():
+    trees = {name_of(p): ast.parse(p.read_text(encoding="utf-8")) for p in (ROOT / "study" / "report").rglob("*.py")}
+    about = (LITERATURE, "study/report/analyses/tickets.py", "study/report/analyses/recalibration.py")
+    assert list(quoted(trees, {*PIPELINES, *CLASSIFIER_PIPELINES}, about)) == []
+
+
+def test_a_name_in_quotes_is_found():
+    code = {"a/own.py": "X = {'thinet': 1}", "b.py": "if name == 'thinet': ...", "c.py": "thinet = 'a thinet'"}
+    trees = {path: ast.parse(text) for path, text in code.items()}
+    assert list(quoted(trees, {"thinet"}, ("a/",))) == ["b.py: thinet"]
 
 
 def test_installer_needs_the_standard_library_only():

@@ -32,7 +32,9 @@ METHODS: dict[str, Method] = {
     "soft_filter": soft_filter.METHOD,
 }
 
-__all__ = ["METHODS", "Calibration", "Choice", "Effect", "Method", "Request", "get_method"]
+DEFAULT = "l1_filter"
+
+__all__ = ["DEFAULT", "METHODS", "Calibration", "Choice", "Effect", "Method", "Request", "get_method"]
 
 
 def get_method(name: str) -> Method:

@@ -97,4 +97,10 @@ def _read(path: Path, dense: Dense) -> Pattern:
         raise Refusal(f"{path}: {error}") from error
 
 
-METHOD = Method(prune=prune, options=GuidedOptions, predefined=False)
+METHOD = Method(
+    prune=prune,
+    options=GuidedOptions,
+    predefined=False,
+    sets_amount=lambda options: "selection" if options.budget is None else "options",
+    follows_patterns=True,
+)

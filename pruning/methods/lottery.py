@@ -122,5 +122,6 @@ METHOD = Method(
     options=LotteryOptions,
     predefined=False,
     unstructured=lambda options: options.unit == "weights",
+    continues_masks=True,
     own_level=lambda options: "global" if options.unit == "weights" else None,
 )

@@ -83,6 +83,9 @@ class Effect:
         """Inverse of `state_dict`."""
 
 
+Amount = Literal["selection", "options", "training"]
+
+
 class Score(Protocol):
     """Scores of a group's channels, shape (width,); higher is better."""
 
@@ -98,8 +101,12 @@ class Method:
     fields of the selection that it depends on. `needs` says what
     `Request.calibration` is used for. `own_level(options)`: the level at which the method ranks whatever the selection
     says, None where that decides. `predefined`: do the widths follow from the selection alone (level `layer`), so
-    that the pruned architecture is known before anything is trained? `unstructured(options)`: does it remove single
-    weights, so that it prunes networks whose channels nobody can follow (`Request.groups` may be empty)?
+    that the pruned architecture is known before anything is trained? `by_norms`: does it rank channels by the
+    BatchNorm behind them? `unstructured(options)`: does it remove single weights, so that it prunes networks whose
+    channels nobody can follow (`Request.groups` may be empty)? `sets_amount(options)`: what says how much is removed,
+    the selection, the options (a budget), or what training brought to zero; only the first asks by its ratio.
+    `follows_patterns`: does it design a network after the files in its option `patterns`? `continues_masks`: can it
+    prune what single weights were removed from, given their masks as its option `masks`?
     """
 
     prune: Callable[[nn.Module, Request], Choice]
@@ -110,6 +117,9 @@ class Method:
     predefined: bool = True
     by_norms: bool = False
     unstructured: Callable[[Any], bool] = lambda options: False
+    sets_amount: Callable[[Any], Amount] = lambda options: "selection"
+    follows_patterns: bool = False
+    continues_masks: bool = False
     own_level: Callable[[Any], Literal["layer", "global"] | None] = lambda options: None
 
 

@@ -240,4 +240,5 @@ METHOD = Method(
     predefined=False,
     by_norms=True,
     own_level=lambda options: "global",
+    sets_amount=lambda options: "training" if options.zeros_only else "selection",
 )

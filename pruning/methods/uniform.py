@@ -61,4 +61,9 @@ def _scores(model: nn.Module, place: NormChannels, request: Request) -> Tensor:
     return channel_scores(model, place)
 
 
-METHOD = Method(prune=prune, options=UniformOptions, predefined=False)
+METHOD = Method(
+    prune=prune,
+    options=UniformOptions,
+    predefined=False,
+    sets_amount=lambda options: "selection" if options.budget is None else "options",
+)

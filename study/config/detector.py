@@ -4,10 +4,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from detect.budgets import BUDGETS, DEFAULT
 from detect.settings import DetectorData, DetectorSettings, TrainSettings
 from pruning.errors import Refusal
 from pruning.methods import get_method
 from training.options import Section, changed
+from training.type_words import OneOf
 
 PRUNABLE_PYRAMIDS = ("fpn", "cascade")
 _PYRAMID_NORMS = ("", "BN", "SyncBN")  # others mix channels, or hold their scale as a constant
@@ -29,12 +31,12 @@ class Detector(Section):
     """The detection half of every route."""
 
     dataset: DetectorData
-    """Data to train and test on: exactly one of `digits`, `coco` and `voc`."""
+    """Data to train and test on: exactly one of the data sets below."""
     model: DetectorModel = DetectorModel()
     """The detector around the classifier."""
     train: TrainSettings
     """How the detector is trained."""
-    budget: Literal["same_iterations", "same_compute", "same_total"] = "same_iterations"
+    budget: Annotated[str, OneOf(BUDGETS, "budget")] = DEFAULT
     """What routes have in common: iterations, detector-training compute, or the compute of all stages."""
     # what `transfer_then_prune` prunes: the backbone, as in the paper, or also its FPN (see detect/pyramid.py),
     # one more stage to ratios by stage; with `prune.scope: all` the outputs of the backbone's stages narrow as well

@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from pruning.errors import Refusal
-from study.config.schema import ClassifyConfig, DetectConfig, StudyConfig
+from study.config.schema import ClassifyConfig, DetectConfig, PruneConfig, StudyConfig
 from training.misfits import sections_in, shown
 from training.options import Section
 from training.type_words import field_type, in_words
@@ -22,8 +22,18 @@ from training.type_words import field_type, in_words
 WIDTH = 120
 _REQUIRED, _BELOW = "required", "see its keys"  # in the place of a default
 # what is configured -> its schema; the launcher that reads it
-SCHEMAS: dict[str, type[Section]] = {"study": StudyConfig, "classifier": ClassifyConfig, "detector": DetectConfig}
-_LAUNCHERS = {"study": "run_pipeline.py", "classifier": "train_cls.py", "detector": "train_det.py"}
+SCHEMAS: dict[str, type[Section]] = {
+    "study": StudyConfig,
+    "classifier": ClassifyConfig,
+    "detector": DetectConfig,
+    "pruning": PruneConfig,
+}
+_LAUNCHERS = {
+    "study": "run_pipeline.py",
+    "classifier": "train_cls.py",
+    "detector": "train_det.py",
+    "pruning": "prune.py",
+}
 
 
 @dataclass(frozen=True)
@@ -67,7 +77,7 @@ def in_lines(keys: Iterable[Key]) -> str:
 
 
 def in_markdown() -> str:
-    """The page about all configs: the study's keys, then those that the other two have of their own."""
+    """The page about all configs: the study's keys, then those that the others have of their own."""
     lines = [
         "# Configuration",
         "",
@@ -81,7 +91,7 @@ def in_markdown() -> str:
         known.update(keys)
         lines += ["", f"## A {schema}: `tools/{_LAUNCHERS[schema]}`", ""]
         if schema != "study":
-            lines += ["The keys in its sections are those of a study.", ""]
+            lines += ["Keys that it shares with a study are not repeated here.", ""]
         lines += ["| key | takes | default | meaning |", "| --- | --- | --- | --- |"]
         lines += [_row(key) for key in keys]
     return "\n".join(lines) + "\n"

@@ -12,15 +12,28 @@ from training.misfits import Misfit, misfits
 from training.strict_yaml import ConfigError, parse_yaml, parse_yaml_file
 
 Schema = TypeVar("Schema", bound=BaseModel)
+_OVERRIDE = "override "  # how what is said of one begins
 
 
-def load_config(schema: type[Schema], path: Path, overrides: Sequence[str] = ()) -> Schema:
+@dataclass(frozen=True)
+class Change:
+    """What a command line says of a key; `text`: the words that say it."""
+
+    text: str
+    key: str
+    value: Any
+
+
+def load_config(
+    schema: type[Schema], path: Path | None, overrides: Sequence[str] = (), short: Sequence[Change] = ()
+) -> Schema:
     """Read `path`, inherit from its `_base_`, apply `key.path=value` overrides, validate.
 
-    Raises ConfigError with one line per problem, which names the override that it comes from, or else the file.
+    `path` None: there is no file. `short`: what short forms such as `--ratio 0.5` say, applied before the overrides.
+    Raises ConfigError with one line per problem, which names the words that it comes from, or else the file.
     """
-    data = read_yaml(path)
-    changes = [_read_override(override) for override in overrides]
+    data = {} if path is None else read_yaml(path)
+    changes = [*short, *(_read_override(override) for override in overrides)]
     whole = _with(data, changes)
     try:
         return schema.model_validate(whole)
@@ -92,23 +105,14 @@ def set_key(data: dict[str, Any], key: str, value: Any) -> None:
     data[last] = value
 
 
-@dataclass(frozen=True)
-class _Change:
-    """An override, read."""
-
-    text: str
-    key: str
-    value: Any
-
-
-def _read_override(override: str) -> _Change:
+def _read_override(override: str) -> Change:
     key, equals, text = override.partition("=")
     if not equals or not all(key.split(".")):
         raise ConfigError(f"override {override!r} is not of the form key.path=value")
-    return _Change(override, key, parse_value(text, source=f"override {override!r}"))
+    return Change(f"{_OVERRIDE}{override!r}", key, parse_value(text, source=f"override {override!r}"))
 
 
-def _with(data: Mapping[str, Any], changes: Sequence[_Change]) -> dict[str, Any]:
+def _with(data: Mapping[str, Any], changes: Sequence[Change]) -> dict[str, Any]:
     changed = deepcopy(dict(data))
     for change in changes:
         set_key(changed, change.key, deepcopy(change.value))
@@ -116,7 +120,7 @@ def _with(data: Mapping[str, Any], changes: Sequence[_Change]) -> dict[str, Any]
 
 
 def _blamed(
-    problem: Misfit, schema: type[BaseModel], path: Path, data: Mapping[str, Any], changes: Sequence[_Change]
+    problem: Misfit, schema: type[BaseModel], path: Path | None, data: Mapping[str, Any], changes: Sequence[Change]
 ) -> str:
     """Where a problem comes from: the file if it has it alone, else the override that brings it to the file.
 
@@ -125,14 +129,16 @@ def _blamed(
     place = [str(part) for part in problem.path]
     within = [change for change in changes if _leads_to(change.key.split("."), place)]
     if within:  # the value itself was given so
-        return f"override {within[-1].text!r}"
+        return within[-1].text
     if problem in _problems(schema, data):
         return str(path)
     for change in reversed(changes):
         if problem in _problems(schema, _with(data, [change])):
-            return f"override {change.text!r}"
-    touching = [repr(change.text) for change in changes if _leads_to(place, change.key.split("."))]
-    return f"overrides {', '.join(touching)}" if touching else str(path)
+            return change.text
+    touching = [change.text for change in changes if _leads_to(place, change.key.split("."))]
+    if touching and all(text.startswith(_OVERRIDE) for text in touching):
+        return f"overrides {', '.join(text.removeprefix(_OVERRIDE) for text in touching)}"
+    return ", ".join(touching) or str(path)
 
 
 def _problems(schema: type[BaseModel], data: Mapping[str, Any]) -> list[Misfit]:

@@ -1,16 +1,19 @@
 """The typed schema of what can be run: a study, one classifier, one detector. Sections are in `sections.py`."""
 
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from classify.regimes import REGIMES
+from classify.models import get_model
+from classify.regimes import BASE, REGIMES
 from pruning.errors import Refusal
+from pruning.methods import METHODS, get_method
 from pruning.targets import TARGETS
 from study.config.detector import Detector
 from study.config.load import merge
-from study.config.sections import Classifier, Evaluation, Machine, Pruning
-from training.options import Section, validated
+from study.config.sections import Classifier, ClassifierData, Evaluation, Machine, Pruning
+from training.options import Positive, Section, validated
 from training.type_words import InWords, OneOf
 
 _NAME = InWords("text of letters, digits, `_`, `.` and `-`, beginning with a letter or digit")
@@ -72,8 +75,9 @@ class StudyConfig(Section):
     def _guide_fits(self) -> "StudyConfig":
         if self.guide is None:
             return self
-        if self.prune.method != "guided" and not self.variants:
-            raise Refusal(f"guide: only method 'guided' follows patterns, not prune.method {self.prune.method!r}")
+        if not get_method(self.prune.method).follows_patterns and not self.variants:
+            able = " or ".join(repr(name) for name, method in METHODS.items() if method.follows_patterns)
+            raise Refusal(f"guide: only method {able} follows patterns, not prune.method {self.prune.method!r}")
         if self.prune.options.get("patterns"):
             raise Refusal("guide: the pattern comes from there or from prune.options.patterns, not from both")
         other = sorted({"arch", "options", "dataset"} & self.guide.classifier.keys())
@@ -128,6 +132,50 @@ def _not_empty(value: Any) -> Any:
     return value
 
 
+class Schedule(Section):
+    """How long the unpruned network is trained, which the epochs of Scratch-B follow from."""
+
+    epochs: Positive | None = None
+    """Passes over the training images; null: the target's own, else 160."""
+
+
+class NetworkToPrune(Section):
+    """The network that is pruned alone."""
+
+    arch: str | None = None
+    """Architecture's name, as `python tools/prune.py --list` prints it; null: the target's own."""
+    options: dict[str, Any] = {}
+    """Options of the architecture, such as {width: 0.5}."""
+    num_classes: Positive | None = None
+    """Classes that the network tells apart; null: 10 where its images have 32 pixels or fewer, else 1000."""
+    weights: Path | None = None
+    """File of its weights; null: they are drawn at random."""
+    dataset: ClassifierData | Path | None = None
+    """Images for methods that look at activations or gradients: a data set, or a folder or zip of class/image."""
+    train: Schedule = Schedule()
+    """How the unpruned network is trained."""
+    scratch_b_cap: Annotated[float, Field(ge=1)] | None = None
+    """Scratch-B trains at most this many times `classifier.train.epochs`; null: the target's own, else no limit."""
+
+    @field_validator("arch")
+    @classmethod
+    def _known_arch(cls, value: str | None) -> str | None:
+        if value is not None:
+            get_model(value)
+        return value
+
+
+class PruneConfig(Section):
+    """One network pruned alone: `tools/prune.py`."""
+
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Seed of random weights and random choices."""
+    classifier: NetworkToPrune = NetworkToPrune()
+    """The network to prune."""
+    prune: Pruning = Pruning()
+    """What is removed; `ratio` has no default here."""
+
+
 class ClassifyConfig(Section):
     """One classifier training alone: `tools/train_cls.py`."""
 
@@ -135,7 +183,7 @@ class ClassifyConfig(Section):
     """Seed of the weights, the order of images and the augmentation."""
     classifier: Classifier
     """The network and its training."""
-    regime: Annotated[str, OneOf(REGIMES, "regime")] = "base"
+    regime: Annotated[str, OneOf(REGIMES, "regime")] = BASE
     """How it is trained: base from random weights; the others need a pruned network (--pruned)."""
     machine: Machine = Machine()
     """Where and how it runs."""

@@ -13,7 +13,7 @@ from classify.data import DATASETS, dataset_options, read_dataset_options
 from classify.models import get_model
 from classify.settings import TrainSettings
 from pruning.errors import Refusal
-from pruning.methods import METHODS
+from pruning.methods import DEFAULT, METHODS
 from pruning.select import Ratio, Selection
 from pruning.targets import TARGETS
 from training.options import Positive, Section, changed, check_level, read_method_options
@@ -109,10 +109,19 @@ class Classifier(Section):
         return changed(self.train, changes, regime)
 
 
+class CalibrationData(Section):
+    """How much of the training data a method sees that looks at activations or gradients; others read neither key."""
+
+    images: Positive = 512
+    """Training images that such a method looks at in a classifier, as many of each class."""
+    batches: Positive = 16
+    """Training batches that such a method looks at in a detector, of `detector.train.batch_size` images."""
+
+
 class Pruning(Section, Selection):
     """What is removed: a published `target`, or a `method` and how far it goes by the keys of a `Selection`."""
 
-    method: Annotated[str, OneOf(METHODS, "pruning method")] = "l1_filter"
+    method: Annotated[str, OneOf(METHODS, "pruning method")] = DEFAULT
     """Pruning method; `python tools/prune.py --list` prints each with its options."""
     options: dict[str, Any] = {}
     """Options of the method; a wrong name lists those there are."""
@@ -120,6 +129,8 @@ class Pruning(Section, Selection):
     """Published pruned shape to cut to, instead of `ratio`, `level`, `scope`, `skip`, `layers` and `round_to`."""
     layers: dict[str, Ratio] = {}  # a config says nothing by an empty mapping, not by null
     """Fraction removed of single layers, by name or pattern; it wins over `ratio`."""
+    calibration: CalibrationData = CalibrationData()
+    """How much data is seen by a method that looks at activations or gradients."""
     allow_partial: bool = False
     """Take a result where far less than asked can be removed; otherwise that is an error."""
 

@@ -9,6 +9,7 @@ from torch import nn
 
 from classify.data import DataInfo
 from classify.models.blank import rebuild_blank
+from detect.budgets import Costs
 from detect.data.open import open_detection
 from pruning.cost import count_macs, count_params, masked_costs
 from pruning.cut import make_plan
@@ -192,20 +193,24 @@ class Budget:
         network = self.network(stage) or self._larger(stage)
         return detector_iterations(
             stage,
-            macs=lambda: self._per_image(stage, network),
-            dense_macs=lambda: self._per_image(stage, network.dense()),
-            spent=lambda: sum(self._spent(before) for before in stage.with_ancestors()[:-1]),
-            classification=lambda epochs: self._dense_classification(stage, network, epochs),
+            Costs(
+                macs=lambda: self._per_image(stage, network),
+                dense_macs=lambda: self._per_image(stage, network.dense()),
+                before=lambda: sum(self._spent(before) for before in stage.with_ancestors()[:-1]),
+                dense_classification=lambda: self._dense_classification(stage, network),
+            ),
         )
 
     def _spent(self, stage: Stage) -> int:
         run = stage.run(self.runs)
         return run.read_result()["train_macs"] if run.done else self.estimate(stage).train_macs
 
-    def _dense_classification(self, stage: Stage, network: Network, epochs: int) -> int:
+    def _dense_classification(self, stage: Stage, network: Network) -> int:
         """Training MACs of the unpruned classifier that a study's budgets follow from."""
+        budget = stage.read(TrainDetector).budget
+        assert budget is not None  # it asks for this
         n_train = classification_info(dataset_of(stage), self.machine).n_train
-        return 3 * self._cost(network.dense())[1] * epochs * n_train
+        return 3 * self._cost(network.dense())[1] * budget.classifier_epochs * n_train
 
     def _per_image(self, stage: Stage, network: Network) -> int:
         """Training MACs of one image in the detector around `network`."""

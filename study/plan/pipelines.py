@@ -8,33 +8,11 @@ from typing import Any
 from pruning.errors import Refusal
 from study.config.load import merge, set_key, validate
 from study.config.schema import StudyConfig
+from study.plan.named import CLASSIFIER_PIPELINES, PIPELINES
 from study.plan.steps import STEPS, StageBuilder
 from study.stages.contents import Contents
 from study.stages.stage import Stage
 from training.files import canonical
-
-# In Liu et al. (ICLR 2019) prune_then_transfer is called Prune-C and transfer_then_prune Prune-D. Where a method's
-# layer widths do not depend on trained weights, `shape` costs nothing; otherwise it trains a classifier and prunes it.
-PIPELINES: dict[str, list[str]] = {
-    "unpruned": ["classify", "detect"],
-    "prune_then_transfer": ["classify_for_pruning", "prune", "fine_tune", "detect"],
-    "transfer_then_prune": ["classify_for_pruning", "detect_before_pruning", "prune_detector", "fine_tune_detector"],
-    "scratch_e": ["shape", "scratch_e", "detect"],
-    "scratch_b": ["shape", "scratch_b", "detect"],
-    "detect_from_scratch": ["shape", "detect_from_scratch"],
-}
-
-# The same for a study without a detector, which compares classifiers. A ticket starts from the dense network's own
-# weights, rewound; its control is scratch_e, the same pruned network from other random weights.
-CLASSIFIER_PIPELINES: dict[str, list[str]] = {
-    "unpruned": ["classify"],
-    "pruned": ["classify_for_pruning", "prune"],
-    "fine_tune": ["classify_for_pruning", "prune", "fine_tune"],
-    "scratch_e": ["shape", "scratch_e"],
-    "scratch_b": ["shape", "scratch_b"],
-    "scratch_b_fair": ["shape", "scratch_b_fair"],
-    "ticket": ["classify_for_pruning", "prune", "ticket"],
-}
 
 
 @dataclass(frozen=True)
@@ -94,7 +72,7 @@ def chains(config: StudyConfig) -> dict[str, list[tuple[str, dict[str, Any]]]]:
         if unknown:
             of = "" if config.detector else " of a study without `detector`"
             raise Refusal(f"pipelines: unknown pipeline {unknown[0]!r}{of}; known: {', '.join(named)}")
-        wanted = {name: named[name] for name in config.pipelines}
+        wanted = {name: named[name].chain for name in config.pipelines}
     return {name: [_step(name, s) for s in chain] for name, chain in wanted.items()}
 
 

@@ -12,6 +12,7 @@ from torch import nn
 
 from classify.batch_norms import check_smallest_batch
 from classify.models.blank import rebuild_blank
+from classify.regimes import get_regime
 from pruning.achieved import achieved
 from pruning.cut import make_plan
 from pruning.design.pattern import average
@@ -65,7 +66,7 @@ class Rehearsal:
             effect(model, settings.effect.request(groups, stage.seed))
         info, train = self.budget._data(stage), settings.train
         if train.batch_size > info.n_train:
-            key = {"base": "train", "fine_tune": "fine_tune"}.get(settings.regime, "scratch")
+            key = get_regime(settings.regime).section
             raise Refusal(
                 f"classifier.{key}.batch_size={train.batch_size} is larger than the training set of {info.n_train}"
                 " images"
@@ -92,14 +93,15 @@ class Rehearsal:
             request = Request(groups, settings.selection, options, stage.seed, example=before.example())
             choice = _choice(settings.method, model, request)
         if settings.target is None and not settings.allow_partial:
-            achieved(model, request, choice).check(settings.method, request.selection.scope)
+            by_ratio = get_method(settings.method).sets_amount(options) == "selection"
+            achieved(model, request, choice, by_ratio=by_ratio).check(settings.method, request.selection.scope)
         return before.then(make_plan(before.arch, groups, choice), choice.masks)
 
 
 def _choice(name: str, model: nn.Module, request: Request) -> Choice:
     """What the method chooses, or where it must look at data or trained weights, any choice of the asked counts."""
     method = get_method(name)
-    if getattr(request.options, "zeros_only", False):
+    if method.sets_amount(request.options) == "training":
         return Choice()
     if method.needs == "nothing":
         return method.prune(model, request)

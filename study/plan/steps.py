@@ -1,12 +1,13 @@
 """Stages from the sections of a config: what each step of a pipeline is made of."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from classify.models import in_channels
-from classify.regimes import get_regime
+from classify.regimes import BASE, REGIMES, get_regime
+from detect.budgets import BUDGETS
 from pruning.errors import Refusal
 from pruning.methods import get_method
 from study.config.detector import Detector, check_pyramid
@@ -63,7 +64,7 @@ class StageBuilder:
     def classify(self, parent: Stage | None, changes: dict[str, Any], *, effect: bool = False) -> Stage:
         _expect(parent, None)
         method = get_method(self.config.prune.method)
-        settings = self._classifier("base", "train", changes)
+        settings = self._classifier(BASE, changes)
         if self.config.classifier.rewind:
             settings["snapshot_at"] = self.config.classifier.rewind
         weights = self.config.classifier.weights
@@ -82,7 +83,7 @@ class StageBuilder:
         """The pruned architecture, from as little as the method needs."""
         _expect(parent, None)
         prune = self.config.prune
-        if self.config.guide is not None and prune.method == "guided":
+        if self.config.guide is not None and get_method(prune.method).follows_patterns:
             return self.guided(None, changes)
         predefined = get_method(prune.method).predefined and prune.selection().level == "layer"
         if predefined or is_structural(prune.target):
@@ -107,14 +108,13 @@ class StageBuilder:
 
     def train_pruned(self, regime: str, parent: Stage | None, changes: dict[str, Any]) -> Stage:
         stage = _expect(parent, "prune")
-        section = "fine_tune" if regime == "fine_tune" else "scratch"
         wanted = get_regime(regime)
         if wanted.init != "random" and starts_dense(stage):
             raise Refusal("comes after a network that was trained and pruned, here its shape alone is known")
         given = self.config.classifier.weights or any("weights" in s.settings for s in stage.with_ancestors())
         if wanted.init == "original" and given:
             raise Refusal("weights that are given have no beginning to go back to; leave out classifier.weights")
-        settings = self._classifier(regime, section, changes)
+        settings = self._classifier(regime, changes)
         if wanted.plus_fine_tuning:
             settings["fine_tune_epochs"] = self.config.classifier.training("fine_tune").epochs
         return self.stage("train_classifier", settings, stage)
@@ -133,7 +133,7 @@ class StageBuilder:
             "train": {**training.model_dump(mode="json"), **_checked(changes, training)},
             "init": "random" if scratch else "inherited",
         }
-        if detector.budget != "same_iterations" and phase != "before_pruning":
+        if BUDGETS[detector.budget] is not None and phase != "before_pruning":
             whole = {"rule": detector.budget, "iterations": detector.train.iterations}
             settings["budget"] = {**whole, "classifier_epochs": self.config.classifier.train.epochs}
         method = get_method(self.config.prune.method)
@@ -143,7 +143,7 @@ class StageBuilder:
 
     def prune_detector(self, parent: Stage | None, changes: dict[str, Any]) -> Stage:
         stage = _expect(parent, "train_detector")
-        settings = {**self._pruning(changes), **self._detector().scope_settings()}
+        settings = {**self._pruning(changes, "batches"), **self._detector().scope_settings()}
         if is_structural(settings["target"]):
             raise Refusal(f"target {settings['target']!r} is a shape of a classifier; prune it before the transfer")
         if "scope" in settings:
@@ -165,8 +165,8 @@ class StageBuilder:
         network = {"arch": classifier.arch, "arch_options": classifier.options, "dataset": dataset}
         return {**network, **({} if found is None else {"normalization": found})}
 
-    def _classifier(self, regime: str, section: Any, changes: dict[str, Any]) -> dict[str, Any]:
-        training = self.config.classifier.training(section)
+    def _classifier(self, regime: str, changes: dict[str, Any]) -> dict[str, Any]:
+        training = self.config.classifier.training(get_regime(regime).section)
         return {
             **self._network(),
             "regime": regime,
@@ -177,7 +177,8 @@ class StageBuilder:
     def _check_design(self) -> None:
         """ValueError where trained weights would be cut by a design that only a network from scratch is made by."""
         prune = self.config.prune
-        if self.config.guide is not None and prune.method == "guided" and not prune.options.get("patterns"):
+        follows = self.config.guide is not None and get_method(prune.method).follows_patterns
+        if follows and not prune.options.get("patterns"):
             raise Refusal(
                 "a design after the networks of `guide` is for networks from scratch (scratch_e, scratch_b,"
                 " scratch_b_fair); to cut trained weights by a design, name its file in prune.options.patterns"
@@ -190,10 +191,12 @@ class StageBuilder:
         selection = {"selection": {key: pruning["selection"][key] for key in reads}} if reads else {}
         return {"method": pruning["method"], "options": pruning["options"], **selection}
 
-    def _pruning(self, changes: dict[str, Any]) -> dict[str, Any]:
+    def _pruning(self, changes: dict[str, Any], unit: Literal["images", "batches"] = "images") -> dict[str, Any]:
+        """The settings of a pruning; `unit`: of what the method looks at, if it does."""
         data = {**self.config.prune.model_dump(mode="json", exclude_unset=True), **changes}
         complete = validated(type(self.config.prune), data, "prune")
         selection = complete.selection()
+        looks = get_method(complete.method).needs != "nothing"
         files = {name: complete.options[name] for name in file_options(complete.method) if complete.options.get(name)}
         given = {
             name: [self.contents.file(Path(file), f"prune.options.{name}") for file in found]
@@ -205,6 +208,7 @@ class StageBuilder:
             **({"files": given} if given else {}),
             "target": complete.target,
             "selection": {**selection.__dict__, "ratio": list(selection.stage_ratios())},
+            **({"calibration": {unit: getattr(complete.calibration, unit)}} if looks else {}),
             **({"allow_partial": True} if complete.allow_partial else {}),
         }
 
@@ -215,6 +219,9 @@ class StageBuilder:
 
     def _detection(self) -> dict[str, Any]:
         return self.contents.detection(self._detector().dataset)
+
+
+Step = Callable[[StageBuilder, Stage | None, dict[str, Any]], Stage]
 
 
 @dataclass(frozen=True)
@@ -255,17 +262,17 @@ def _checked(changes: Mapping[str, Any], section: Any) -> Mapping[str, Any]:
     return changes
 
 
+def _training_by(regime: str) -> Step:
+    return lambda builder, parent, changes: builder.train_pruned(regime, parent, changes)
+
+
 # what each step of a chain adds; the value of a step in a user's chain changes that step's settings
-STEPS: dict[str, Any] = {
+STEPS: dict[str, Step] = {
     "classify": StageBuilder.classify,
     "classify_for_pruning": StageBuilder.classify_for_pruning,
     "shape": StageBuilder.shape,
     "prune": StageBuilder.prune,
-    "fine_tune": lambda b, parent, changes: b.train_pruned("fine_tune", parent, changes),
-    "scratch_e": lambda b, parent, changes: b.train_pruned("scratch_e", parent, changes),
-    "scratch_b": lambda b, parent, changes: b.train_pruned("scratch_b", parent, changes),
-    "scratch_b_fair": lambda b, parent, changes: b.train_pruned("scratch_b_fair", parent, changes),
-    "ticket": lambda b, parent, changes: b.train_pruned("ticket", parent, changes),
+    **{regime: _training_by(regime) for regime in REGIMES if regime != BASE},
     "detect": StageBuilder.detect,
     "detect_before_pruning": lambda b, parent, changes: b.detect(parent, changes, "before_pruning"),
     "prune_detector": StageBuilder.prune_detector,

@@ -2,15 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from classify.calibration import check_fit
+from classify.calibration import ImageSource, check_fit
 from classify.models import arch, build, channel_groups, example_input, get_model, trace_input
 from classify.weights_file import load_weights, read_given_weights
-from pruning.achieved import INSTEAD_OF_RATIO
 from pruning.cost import count_macs, count_params, masked_costs
 from pruning.cut import Pruned, prune
 from pruning.design.pattern import Pattern
@@ -20,15 +20,15 @@ from pruning.graph.members import Group
 from pruning.masks import Masks
 from pruning.methods import Calibration, get_method
 from pruning.select import Selection
-from pruning.targets import Target, prune_to_shape, scratch_b_epochs
+from pruning.targets import Target, get_target, prune_to_shape, scratch_b_epochs
+from study.config.schema import PruneConfig
 from study.prune_one.chart import draw_channels, panels
-from study.prune_one.job import PruneJob
 from study.stages.given_weights import normalization_of, without_training_only
 from study.stages.network import save_weights
 from study.stages.prune import pruning_facts
 from study.stages.store import RunDir
 from training.files import check_output_folder, file_digest, whole_folder, write_bytes, write_text
-from training.options import check_level, read_method_options
+from training.options import read_method_options
 
 MASKS, PICTURE, PATTERN = "masks.safetensors", "channels.png", "pattern.json"
 BASE_EPOCHS = 160
@@ -51,21 +51,21 @@ class _Dense:
     notes: tuple[str, ...] = ()
 
 
-def prune_alone(job: PruneJob) -> dict[str, Any]:
-    """Prune, write plan, weights, masks and picture into `job.out`, and return what there is to say in one line.
+def prune_alone(config: PruneConfig, out: Path, *, force: bool = False) -> dict[str, Any]:
+    """Prune, write plan, weights, masks and picture into `out`, and return what there is to say in one line.
 
-    Nothing is written unless all went well; ValueError for what cannot be done.
+    Nothing is written unless all went well; ValueError for what cannot be done. `force`: files in `out` are replaced.
     """
-    check_output_folder(job.out, force=job.force)
-    target = job.published()
-    dense = _dense_network(job, target)
-    pruned = _prune(job, target, dense)
-    summary = _summary(job, target, dense, pruned)
-    picture = draw_channels(_title(job, dense), panels(dense.model, pruned.model, pruned.plan, pruned.masks))
-    known = RunDir(job.out)
+    check_output_folder(out, force=force)
+    target = _target(config)
+    dense = _dense_network(config, target)
+    pruned = _prune(config, target, dense)
+    summary = _summary(config, target, dense, pruned) | {"out": str(out)}
+    picture = draw_channels(_title(config, dense), panels(dense.model, pruned.model, pruned.plan, pruned.masks))
+    known = RunDir(out)
     pattern = _pattern(dense, pruned)
     names = frozenset({known.plan.name, known.weights.name, MASKS, PICTURE, PATTERN})
-    with whole_folder(job.out, known=names) as folder:
+    with whole_folder(out, known=names) as folder:
         save_weights(RunDir(folder).weights, pruned.model)
         if pruned.masks:
             write_bytes(folder / MASKS, Masks(pruned.masks).to_bytes())
@@ -76,25 +76,39 @@ def prune_alone(job: PruneJob) -> dict[str, Any]:
     return summary
 
 
-def _dense_network(job: PruneJob, target: Target | None) -> _Dense:
+def _target(config: PruneConfig) -> Target | None:
+    """The published shape that is asked for, of the architecture that is; ValueError unless it, or a method, is."""
+    prune, arch = config.prune, config.classifier.arch
+    if (prune.target is None) == ("method" not in prune.model_fields_set):
+        raise Refusal("give either --target, or --method with --ratio (--list names both)")
+    if prune.target is None:
+        return None
+    target = get_target(prune.target)
+    if arch not in (None, target.arch):
+        raise Refusal(f"target {prune.target!r} is made from {target.arch}, not from {arch}")
+    return target
+
+
+def _dense_network(config: PruneConfig, target: Target | None) -> _Dense:
     """The network to prune: random weights drawn by the seed, or the user's."""
-    name = target.arch if target else job.arch
+    asked = config.classifier
+    name = target.arch if target else asked.arch
     if name is None:
         raise Refusal("--method needs --arch, the network to prune (--list names all)")
-    options = {**(target.options if target else {}), **job.arch_options}
+    options = {**(target.options if target else {}), **asked.options}
     small_images = get_model(name).input_size <= _LARGEST_SMALL_INPUT
-    num_classes = job.num_classes or (10 if small_images else 1000)
-    given = None if job.weights is None else without_training_only(read_given_weights(job.weights), name)
-    torch.manual_seed(job.seed)
+    num_classes = asked.num_classes or (10 if small_images else 1000)
+    given = None if asked.weights is None else without_training_only(read_given_weights(asked.weights), name)
+    torch.manual_seed(config.seed)
     model = build(name, num_classes, options)
     if given is not None:
         try:
-            load_weights(model, given.tensors, source=str(job.weights))
+            load_weights(model, given.tensors, source=str(asked.weights))
         except ValueError as error:
             built = f"{name} with {num_classes} classes" + (f" and {options}" if options else "")
             hint = _only_projection_biases(model, given.tensors) or "see --num-classes and --arch-options"
             raise Refusal(f"{error} (built: {built}; {hint})") from error
-    unstructured = job.method is not None and get_method(job.method).unstructured(_options(job))
+    unstructured = target is None and get_method(config.prune.method).unstructured(_options(config))
     groups = [] if unstructured else channel_groups(name, model.eval(), trace_input(name, options))
     notes = () if given is None else given.notes
     return _Dense(name, options, num_classes, model, groups, example_input(name, options), notes)
@@ -112,83 +126,88 @@ def _only_projection_biases(model: nn.Module, weights: Mapping[str, Tensor]) -> 
     return "only because the projections of these weights have biases: add --arch-options projection_bias=true"
 
 
-def _prune(job: PruneJob, target: Target | None, dense: _Dense) -> Pruned:
+def _prune(config: PruneConfig, target: Target | None, dense: _Dense) -> Pruned:
     name = arch(dense.arch, dense.options)
-    generator = torch.Generator().manual_seed(job.seed)
+    generator = torch.Generator().manual_seed(config.seed)
     # masked and small network are compared on it; of full size, because budgets of MACs are counted on it, too
     batch = torch.randn(2, *dense.example.shape[1:], generator=generator)
     if target is not None:
         return prune_to_shape(dense.model, name, dense.groups, target, batch=batch)
-    assert job.method is not None
     return prune(
         dense.model,
         name,
         dense.groups,
-        job.method,
-        _selection(job),
+        config.prune.method,
+        _selection(config),
         batch=batch,
-        seed=job.seed,
-        options=_options(job),
-        calibration=_calibration(job, dense),
-        allow_partial=job.allow_partial,
+        seed=config.seed,
+        options=_options(config),
+        calibration=_calibration(config, dense),
+        allow_partial=config.prune.allow_partial,
     )
 
 
-def _options(job: PruneJob) -> Any:
-    assert job.method is not None
-    return read_method_options(job.method, job.options)
+def _options(config: PruneConfig) -> Any:
+    return read_method_options(config.prune.method, config.prune.options)
 
 
-def _selection(job: PruneJob) -> Selection:
-    if job.method is not None and "level" in job.selection:
-        check_level(job.method, read_method_options(job.method, job.options), job.selection["level"])
-    if "ratio" in job.selection:
-        return Selection(**job.selection)
-    if "layers" not in job.selection and not any(name in job.options for name in INSTEAD_OF_RATIO):
-        raise Refusal(f"method {job.method!r} needs --ratio, the fraction to remove, or --layer, ratios by layer")
-    return Selection(**{**job.selection, "ratio": 0.0})
+def _selection(config: PruneConfig) -> Selection:
+    """The selection asked for; without --ratio nothing goes but what --layer names or the method's options ask."""
+    prune = config.prune
+    if "ratio" in prune.model_fields_set:
+        return prune.selection()
+    if not prune.layers and get_method(prune.method).sets_amount(_options(config)) == "selection":
+        raise Refusal(f"method {prune.method!r} needs --ratio, the fraction to remove, or --layer, ratios by layer")
+    return replace(prune.selection(), ratio=0.0)
 
 
-def _calibration(job: PruneJob, dense: _Dense) -> Calibration | None:
-    assert job.method is not None
-    needs = get_method(job.method).needs
+def _calibration(config: PruneConfig, dense: _Dense) -> Calibration | None:
+    method, dataset = config.prune.method, config.classifier.dataset
+    needs = get_method(method).needs
     if needs == "nothing":
         return None
-    if job.data is None:
-        raise Refusal(f"method {job.method!r} looks at {needs}, which needs --data, a data set or a folder")
-    data = job.data.open(image_size=dense.example.shape[-1], seed=job.seed)
+    if dataset is None:
+        raise Refusal(f"method {method!r} looks at {needs}, which needs --data, a data set or a folder")
+    n_images = config.prune.calibration.images
+    if isinstance(dataset, Path):
+        source = ImageSource(str(dataset), n_images=n_images)
+    else:
+        source = ImageSource(dataset.name, dataset.options, n_images, dataset.seed)
+    data = source.open(image_size=dense.example.shape[-1], seed=config.seed)
     check_fit(dense.model, dense.example, dense.num_classes, data)
-    wanted = _normalization(job, dense)
+    wanted = _normalization(config, dense)
     return (data if wanted is None else replace(data, mean=wanted["mean"], std=wanted["std"])).loss()
 
 
-def _normalization(job: PruneJob, dense: _Dense) -> dict[str, Any] | None:
-    """What the images of `job.data` are normalised by where the weights want another normalisation than theirs."""
-    if job.weights is None or job.data is None:
+def _normalization(config: PruneConfig, dense: _Dense) -> dict[str, Any] | None:
+    """What images to look at are normalised by where the weights want another normalisation than theirs."""
+    asked = config.classifier
+    if asked.weights is None or asked.dataset is None:
         return None
-    return normalization_of(job.weights, dense.arch, dense.options)
+    return normalization_of(asked.weights, dense.arch, dense.options)
 
 
-def _summary(job: PruneJob, target: Target | None, dense: _Dense, pruned: Pruned) -> dict[str, Any]:
+def _summary(config: PruneConfig, target: Target | None, dense: _Dense, pruned: Pruned) -> dict[str, Any]:
     """Names, sizes and the epochs of equal compute."""
+    prune, asked = config.prune, config.classifier
     removed: dict[str, Any] = (
-        {"target": job.target} if target else {"method": job.method, "ratio": _selection(job).ratio}
+        {"target": prune.target} if target else {"method": prune.method, "ratio": _selection(config).ratio}
     )
-    if "layers" in job.selection:
-        removed["layers"] = dict(job.selection["layers"])
+    if prune.layers:
+        removed["layers"] = dict(prune.layers)
     params, macs = count_params(pruned.model), count_macs(pruned.model, dense.example)
     dense_params, dense_macs = _budget(target, dense)
     dense_now = count_params(dense.model), count_macs(dense.model, dense.example)
     left = _left(dense, pruned) if pruned.masks else {}
-    base_epochs = job.base_epochs or (target.base_epochs if target else BASE_EPOCHS)
-    cap = job.cap or (target.cap if target else None)
+    base_epochs = asked.train.epochs or (target.base_epochs if target else BASE_EPOCHS)
+    cap = asked.scratch_b_cap or (target.cap if target else None)
     return {
         "arch": dense.arch,
         "arch_options": dict(dense.options),
         "num_classes": dense.num_classes,
         **removed,
-        "seed": job.seed,
-        **({"weights": {"sha256": file_digest(job.weights), "notes": list(dense.notes)}} if job.weights else {}),
+        "seed": config.seed,
+        **({"weights": {"sha256": file_digest(asked.weights), "notes": list(dense.notes)}} if asked.weights else {}),
         "params": params,
         "macs": macs,
         "dense_params": dense_params,
@@ -197,9 +216,8 @@ def _summary(job: PruneJob, target: Target | None, dense: _Dense, pruned: Pruned
         "base_epochs": base_epochs,
         "cap": cap,
         "scratch_b_epochs": scratch_b_epochs(base_epochs, dense_macs, left.get("effective_macs", macs), cap=cap),
-        **({"normalization": wanted} if (wanted := _normalization(job, dense)) else {}),
+        **({"normalization": wanted} if (wanted := _normalization(config, dense)) else {}),
         **pruning_facts(pruned, {"params": dense_now[0], "macs": dense_now[1]}, {"params": params, "macs": macs}),
-        "out": str(job.out),
     }
 
 
@@ -221,14 +239,15 @@ def _left(dense: _Dense, pruned: Pruned) -> dict[str, Any]:
 
 
 def _pattern(dense: _Dense, pruned: Pruned) -> Pattern | None:
-    """What method `guided` designs other networks from; None where nothing but whole blocks is gone."""
+    """What other networks are designed from; None where nothing but whole blocks is gone."""
     if not (pruned.masks or pruned.plan.keep or pruned.plan.select):
         return None
     return pattern_of(pruned.plan, Dense(dense.model, dense.groups, dense.example), Masks(pruned.masks))
 
 
-def _title(job: PruneJob, dense: _Dense) -> str:
-    if job.target is not None:
-        return f"{job.target}, from {dense.arch}"
-    ratio = f", ratio {job.selection['ratio']}" if "ratio" in job.selection else ""
-    return f"{dense.arch}, {job.method}{ratio}"
+def _title(config: PruneConfig, dense: _Dense) -> str:
+    prune = config.prune
+    if prune.target is not None:
+        return f"{prune.target}, from {dense.arch}"
+    ratio = f", ratio {prune.ratio}" if "ratio" in prune.model_fields_set else ""
+    return f"{dense.arch}, {prune.method}{ratio}"

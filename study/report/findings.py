@@ -7,12 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from study.plan.named import DENSE
 from study.report import units
 from study.report.precisions import precision_warnings
 from study.report.reach import reach_notes
 from study.report.routes import Route, describe_point, distinct_names, find_route, full_points
 from study.report.stats import t_quantile
-from study.report.task import DENSE, Task
+from study.report.task import Task
 
 _FEW_SEEDS = 3
 

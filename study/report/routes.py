@@ -7,24 +7,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from study.plan.named import colour_of
 from study.report.rows import Row
 from study.report.stats import Difference, Summary, is_number, paired_difference, summarize
 
 _PRUNING_KINDS = frozenset({"prune", "prune_detector"})
-# One colour per known route, the same for every task.
-_COLOURS = {
-    "unpruned": "#6b7685",
-    "prune_then_transfer": "#2f6fd6",
-    "fine_tune": "#2f6fd6",
-    "transfer_then_prune": "#dc8320",
-    "pruned": "#c9a227",
-    "scratch_e": "#119c8d",
-    "scratch_b": "#8a5ad0",
-    "scratch_b_fair": "#5b3a94",
-    "ticket": "#dc8320",
-    "detect_from_scratch": "#d2436b",
-}
-# Colours of routes a user named; distinct from those above, repeated when they run out.
+# Colours of routes a user named; distinct from those of the named, repeated when they run out.
 _OTHER_COLOURS = ("#5f9e2f", "#b0722d", "#2b93c8", "#b4489f", "#8d8a1f", "#4c5fd0")
 
 
@@ -130,11 +118,9 @@ def colours(names: Iterable[str]) -> dict[str, str]:
     unknown = 0
     chosen = {}
     for name in names:
-        if name in _COLOURS:
-            chosen[name] = _COLOURS[name]
-        else:
-            chosen[name] = _OTHER_COLOURS[unknown % len(_OTHER_COLOURS)]
-            unknown += 1
+        known = colour_of(name)
+        chosen[name] = known or _OTHER_COLOURS[unknown % len(_OTHER_COLOURS)]
+        unknown += known is None
     return chosen
 
 

@@ -9,11 +9,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from study.plan.named import DENSE
 from study.report import units
 from study.report.claims.published import Accuracy
 from study.report.routes import Route, distinct_names, find_route, point_fields
 from study.report.stats import summarize
-from study.report.task import DENSE, Cost, Measure, Task, task_of
+from study.report.task import Cost, Measure, Task, task_of
 
 _FORMS = {"count": units.si, "seconds": units.seconds, "milliseconds": units.milliseconds}
 
@@ -84,7 +85,7 @@ def main_table(
     )
     lines = []
     for route in routes:
-        note = task.notes.get(route.name)
+        note = task.pipelines.get(route.name)
         cells = (
             *(_quality(route, measure, task.decimals) for measure in task.measures),
             *(_difference(route, find_route(routes, name, route.point), task) for name in references),

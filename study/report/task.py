@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from pruning.errors import Refusal
+from study.plan.named import CLASSIFIER_PIPELINES, PIPELINES, Pipeline
 from study.report.claims.statements import CLASSIFICATION_STATEMENTS, DETECTION_STATEMENTS, Statement
-
-DENSE = "unpruned"
 
 
 @dataclass(frozen=True)
@@ -32,14 +31,6 @@ class Cost:
 
 
 @dataclass(frozen=True)
-class RouteNote:
-    """What the report says about a route it knows: its name in the paper and one sentence."""
-
-    paper: str
-    explanation: str
-
-
-@dataclass(frozen=True)
 class Task:
     """One task. `measures`: the primary one first; `after_pruning`: those shown only where a route has them.
 
@@ -54,8 +45,7 @@ class Task:
     margin: float
     measures: tuple[Measure, ...]
     costs: tuple[Cost, ...]
-    references: tuple[str, ...]
-    notes: Mapping[str, RouteNote]
+    pipelines: Mapping[str, Pipeline]
     statements: tuple[Statement, ...]
     literature: str
     csv: tuple[str, ...]
@@ -64,12 +54,21 @@ class Task:
     cost_caption: str
     curves: Mapping[str, str]
     after_pruning: tuple[Measure, ...] = ()  # with what the last pruning removed
-    undrawn: tuple[str, ...] = ()  # routes far below the others, which would flatten the figures; tables have them
 
     @property
     def primary(self) -> Measure:
         """The measure that routes are compared by."""
         return self.measures[0]
+
+    @property
+    def references(self) -> tuple[str, ...]:
+        """The named routes that every other is compared with."""
+        return tuple(name for name, pipeline in self.pipelines.items() if pipeline.reference)
+
+    @property
+    def undrawn(self) -> tuple[str, ...]:
+        """The named routes that figures leave out."""
+        return tuple(name for name, pipeline in self.pipelines.items() if not pipeline.drawn)
 
     def cost(self, key: str) -> Cost:
         """The cost whose column is `key`."""
@@ -94,23 +93,7 @@ DETECTION = Task(
         *_TRAINING,
     ),
     after_pruning=_REMOVED,
-    references=(DENSE, "prune_then_transfer"),
-    notes={
-        DENSE: RouteNote("dense", "dense classifier, transferred to the detector"),
-        "prune_then_transfer": RouteNote(
-            "Prune-C", "classifier pruned and fine-tuned, then transferred to the detector"
-        ),
-        "transfer_then_prune": RouteNote("Prune-D", "dense detector trained, then its backbone pruned and fine-tuned"),
-        "scratch_e": RouteNote(
-            "Scratch-E", "pruned classifier trained from random weights, same epochs, then transferred"
-        ),
-        "scratch_b": RouteNote(
-            "Scratch-B", "pruned classifier trained from random weights, same compute, then transferred"
-        ),
-        "detect_from_scratch": RouteNote(
-            "our control", "pruned architecture trained on detection alone, no pretraining"
-        ),
-    },
+    pipelines=PIPELINES,
     statements=DETECTION_STATEMENTS,
     literature="report on detection: Scratch above Prune-C (prune_then_transfer) above Prune-D (transfer_then_prune).",
     csv=(
@@ -146,18 +129,7 @@ CLASSIFICATION = Task(
         Cost("epochs", "epochs", relative=False),
         *_TRAINING,
     ),
-    references=(DENSE, "fine_tune"),
-    notes={
-        DENSE: RouteNote("dense", "dense classifier"),
-        "pruned": RouteNote("no training after", "dense classifier pruned, and nothing trained after that"),
-        "fine_tune": RouteNote("Fine-tuned", "dense classifier pruned, then fine-tuned from the weights left"),
-        "scratch_e": RouteNote("Scratch-E", "pruned architecture trained from random weights, same epochs"),
-        "scratch_b": RouteNote("Scratch-B", "pruned architecture trained from random weights, same compute"),
-        "scratch_b_fair": RouteNote("our control", "as Scratch-B, with the epochs of fine-tuning added"),
-        "ticket": RouteNote(
-            "winning ticket", "pruned network rewound to its own early weights, then trained for the dense epochs"
-        ),
-    },
+    pipelines=CLASSIFIER_PIPELINES,
     statements=CLASSIFICATION_STATEMENTS,
     literature=(
         "report that pruned structures trained from scratch are as good as fine-tuned ones, except for single weights "
@@ -169,7 +141,6 @@ CLASSIFICATION = Task(
         *(measure.key for measure in _REMOVED),
     ),
     forward_costs=("params", "macs"),
-    undrawn=("pruned",),
     answer_costs=("macs", "train_macs"),
     cost_caption=(
         "MACs and params of networks that lost single weights count the weights left; latency is that of the "

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import torch
 
-from classify.regimes import get_regime
+from classify.regimes import BASE, get_regime
 from pruning.errors import Refusal
 from study.config.detector import Detector
 from study.config.load import load_config
@@ -98,8 +98,7 @@ def train_classifier_alone(
         config.seed,
         contents=Contents(runs, fetch=True),
     )
-    # "base" is the training of the dense network, and every other regime is of a pruned one
-    if (config.regime == "base") != (pruned is None):
+    if (config.regime == BASE) != (pruned is None):
         need = (
             "starts from nothing; leave out --pruned" if pruned else "starts from a pruned network; give --pruned RUN"
         )

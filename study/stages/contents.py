@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from classify.data import data_pieces
 from classify.data.content import Piece
-from detect.data.open import annotations_now, detection_data, open_detection
+from detect.data.open import annotations_now, detection_data, is_generated, open_detection
 from detect.settings import DetectorData
 from pruning.errors import Refusal
 from study.config.sections import ClassifierData, Machine
@@ -85,7 +85,7 @@ class Contents:
         root = Path("data") if self.runs is None else self.runs / "data"
         try:
             found = detection_data(data)
-            if "digits" in found:
+            if is_generated(found):
                 return found
             return {**found, "images": {s: _images(found, s, root, self.runs) for s in ("train", "test")}}
         except ValueError as error:

@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from classify.models import stages_of
+from detect.budgets import Costs
 from detect.build import Config, Detector, build_detector
 from detect.cost import training_macs
 from detect.data import DetectionDataset, class_names
@@ -39,8 +40,6 @@ from study.stages.settings import PruneDetector, Scope, TrainDetector
 from study.stages.stage import Context, Stage
 from training.distributed import is_main
 
-_CALIBRATION_BATCHES = 16
-
 
 def run_train_detector(context: Context) -> dict[str, object]:
     """Train a detector around the parent's network; artifacts: plan.json (backbone), weights.safetensors (all)."""
@@ -56,10 +55,12 @@ def run_train_detector(context: Context) -> dict[str, object]:
     macs = training_macs(detector, cfg, image_size=mean_image_size(dataset, cfg), masks=network.masks)
     iterations = detector_iterations(
         stage,
-        macs=lambda: macs,
-        dense_macs=lambda: _dense_training_macs(context, network, dataset),
-        spent=lambda: sum(s.run(context.runs).read_result()["train_macs"] for s in stage.with_ancestors()[:-1]),
-        classification=lambda epochs: _dense_classification(context, network, epochs),
+        Costs(
+            macs=lambda: macs,
+            dense_macs=lambda: _dense_training_macs(context, network, dataset),
+            before=lambda: sum(s.run(context.runs).read_result()["train_macs"] for s in stage.with_ancestors()[:-1]),
+            dense_classification=lambda: _dense_classification(context, network),
+        ),
     )
     train_settings = scaled_to_processes(settings.train.model_copy(update={"iterations": iterations}), cfg)
     run = TrainRun(
@@ -102,8 +103,11 @@ def _dense_training_macs(context: Context, network: Network, dataset: DetectionD
     return training_macs(detector, cfg, image_size=mean_image_size(dataset, cfg))
 
 
-def _dense_classification(context: Context, network: Network, epochs: int) -> int:
-    """Training MACs of the unpruned classifier in so many epochs."""
+def _dense_classification(context: Context, network: Network) -> int:
+    """Training MACs of the unpruned classifier in the epochs that its budget counts."""
+    budget = context.stage.read(TrainDetector).budget
+    assert budget is not None  # it asks for this
+    epochs = budget.classifier_epochs
     n_train = classification_info(dataset_of(context.stage), context.machine).n_train
     return 3 * network.dense().costs()["macs"] * epochs * n_train
 
@@ -121,7 +125,8 @@ def run_prune_detector(context: Context) -> dict[str, object]:
         check_pyramid(settings.method, cfg.MODEL.FPN.NORM)
     groups = prunable_groups(stage, network, network.build(), detector.backbone)
     loader = train_loader(dataset, cfg, batch_size=trained.train.batch_size, seed=stage.seed)
-    batches = list(islice(loader, _CALIBRATION_BATCHES))
+    looks = get_method(settings.method).needs != "nothing"
+    batches = list(islice(loader, settings.calibration.batches if looks else 1))
     pruned = prune_detector(
         detector,
         network.arch,
@@ -131,7 +136,7 @@ def run_prune_detector(context: Context) -> dict[str, object]:
         batch=detector.preprocess_image(batches[0]).tensor,
         seed=stage.seed,
         options=settings.method_options(),
-        loss=detection_loss(batches) if get_method(settings.method).needs != "nothing" else None,
+        loss=detection_loss(batches) if looks else None,
         scope=settings.scope,
         allow_partial=settings.allow_partial,
     )

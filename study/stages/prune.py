@@ -1,7 +1,7 @@
 """The stage that prunes a classifier: a trained one, or an untrained one where only the shape is wanted."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
@@ -18,7 +18,7 @@ from pruning.design.pattern import average
 from pruning.design.widths_and_masks import Dense, pattern_of
 from pruning.errors import Refusal
 from pruning.masks import Masks
-from pruning.methods import Calibration, get_method
+from pruning.methods import METHODS, Calibration, get_method
 from pruning.modes import evaluation_mode
 from pruning.recalibrate import recalibrate
 from pruning.targets import prune_to_shape
@@ -38,7 +38,6 @@ from study.stages.stage import Context, Stage
 from study.stages.store import RunDir
 from training.files import write_text
 
-_CALIBRATION_IMAGES = 512
 _RECALIBRATION_BATCHES, _RECALIBRATION_BATCH_SIZE = 100, 128  # of the training images, as in the study
 _CHECKED_IMAGES = 8  # on which the masked and the smaller network must agree
 
@@ -126,10 +125,11 @@ def after_masks(method: str, options: Any, masks: Masks | None) -> Any:
 
     ValueError where the method cannot go on from masks.
     """
-    if "masks" in {option.name for option in fields(options)}:
+    if get_method(method).continues_masks:
         return replace(options, masks=Masks({}) if masks is None else masks)
     if masks is not None:
-        raise Refusal(f"{method} cannot prune a network that single weights were removed from; lottery can")
+        able = " or ".join(name for name, entry in METHODS.items() if entry.continues_masks)
+        raise Refusal(f"{method} cannot prune a network that single weights were removed from; {able} can")
     return options
 
 
@@ -152,6 +152,7 @@ def _prune(before: _Before, settings: Prune, options: Any, *, seed: int) -> Prun
     groups = [] if unstructured else dense_groups(network, model)
     if shape is not None:
         return prune_to_shape(model, network.arch, groups, shape, batch=batch)
+    looks = get_method(settings.method).needs != "nothing"
     return prune(
         model,
         network.arch,
@@ -161,7 +162,7 @@ def _prune(before: _Before, settings: Prune, options: Any, *, seed: int) -> Prun
         batch=batch,
         seed=seed,
         options=options,
-        calibration=_calibration(before) if get_method(settings.method).needs != "nothing" else None,
+        calibration=_calibration(before, settings.calibration.images) if looks else None,
         allow_partial=settings.allow_partial,
     )
 
@@ -179,9 +180,9 @@ def _metrics(model: nn.Module, before: _Before) -> dict[str, float]:
     return found | {"recalibrated_top1": accuracy(model, data, network, splits=("test",))["test_top1"]}
 
 
-def _calibration(before: _Before) -> Calibration:
+def _calibration(before: _Before, n_images: int) -> Calibration:
     """Cross-entropy over training images, as many of each class, by which activations or gradients are seen."""
-    chosen = balanced_indices(before.data.train.labels, _CALIBRATION_IMAGES)
+    chosen = balanced_indices(before.data.train.labels, n_images)
     images, labels = _inputs(before, chosen), before.data.train.labels[chosen]
 
     def loss(model: nn.Module) -> Tensor:

@@ -12,7 +12,7 @@ from pruning.graph.members import Group
 from pruning.methods import Request
 from pruning.select import Selection
 from pruning.targets import Target, get_target
-from study.config.sections import Normalization
+from study.config.sections import CalibrationData, Normalization
 from training.options import Section, read_method_options
 
 Data = dict[str, Any]  # a data set as `study.stages.contents.Contents` gives it
@@ -96,6 +96,7 @@ class Cut(Asked):
     """One pruning."""
 
     target: str | None
+    calibration: CalibrationData = CalibrationData()
     allow_partial: bool = False
 
     @property
@@ -141,7 +142,7 @@ class Prune(Cut):
 class DetectorBudget(Section):
     """What the iterations of a detector follow from; `iterations`, `classifier_epochs`: the unpruned route's."""
 
-    rule: Literal["same_compute", "same_total"]
+    rule: str  # of detect.budgets.BUDGETS
     iterations: int
     classifier_epochs: int
 

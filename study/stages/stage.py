@@ -13,10 +13,11 @@ import yaml
 from pydantic import BaseModel
 from pydantic_core import to_jsonable_python
 
-from detect.settings import DetectorSettings, Scenes
+from detect.data.sets import DATASETS
+from detect.settings import DetectorSettings
 from pruning.errors import Refusal
 from pruning.select import Selection
-from study.config.sections import ClassifierData, Machine
+from study.config.sections import CalibrationData, ClassifierData, Machine
 from study.stages.progress import Recorder
 from study.stages.settings import Evaluate, Prune, PruneDetector, TrainClassifier, TrainDetector
 from study.stages.store import RunDir
@@ -27,9 +28,10 @@ from training.options import Section, SectionT, validated
 # the declarations of what stages' settings hold under these names; under `train` it is as the kind says
 _SECTIONS: dict[str, type] = {
     "dataset": ClassifierData,
-    "digits": Scenes,
     "model": DetectorSettings,
+    "calibration": CalibrationData,
     "selection": Selection,
+    **{name: source.options for name, source in DATASETS.items() if source.generated},
 }
 
 

@@ -5,7 +5,7 @@ in `options_of`.
 """
 
 import copy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cache
 
 import pytest
@@ -311,3 +311,17 @@ def test_seed_changes_the_random_choice(network, options_of):
     case = make_case(network)
     for method in ("random", "uniform_weights"):
         assert state_of(run(case, method, options_of, seed=1)) != state_of(run(case, method, options_of, seed=2))
+
+
+@every_method
+def test_what_a_method_says_of_its_options_is_so(method):
+    """Studies read these promises instead of asking which method they have."""
+    entry = METHODS[method]
+    names = {option.name for option in fields(entry.options)}
+    assert entry.follows_patterns == ("patterns" in names)
+    assert entry.continues_masks == ("masks" in names)
+    assert entry.sets_amount(entry.options()) == "selection"
+    if "budget" in names:
+        assert entry.sets_amount(entry.options(budget={"params": 0.5})) == "options"
+    if "zeros_only" in names:
+        assert entry.sets_amount(entry.options(zeros_only=True)) == "training"

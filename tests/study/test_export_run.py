@@ -12,7 +12,8 @@ import yaml
 
 from detect.data import class_names
 from detect.data.open import detection_data, open_detection
-from detect.settings import DetectorData, DetectorSettings, Scenes
+from detect.data.sets.digits import Scenes
+from detect.settings import DetectorData, DetectorSettings
 from pruning.plan import PruningPlan
 from study.export import export_run
 from study.stages.detector import build

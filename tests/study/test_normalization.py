@@ -3,15 +3,14 @@
 import pytest
 import torch
 from support.given_files import IMAGENET, WIDTH, given, refused, settings_of
+from support.pruning_alone import alone
 from support.tiny_classification import run
 from support.tiny_study import tiny as tiny_detection
 
-from classify.calibration import CalibrationImages, ImageSource
+from classify.calibration import CalibrationImages
 from classify.models import build, example_input, in_channels
 from classify.models.normalization import published_normalization
 from study.export import export_run
-from study.prune_one.job import PruneJob
-from study.prune_one.prune import prune_alone
 from study.run.study import run_study
 from study.stages.detector import load_detector
 from study.stages.network import Network
@@ -156,13 +155,12 @@ def test_a_network_for_grey_images_is_refused_as_a_backbone():
 
 def test_one_command_pruning_shows_the_weights_images_as_they_want_them(tmp_path, monkeypatch):
     given(tmp_path / "w.pt", "resnet18", 10)
-    words = {"arch": "resnet18", "arch_options": WIDTH, "method": "thinet", "selection": {"ratio": 0.5}}
-    source = ImageSource("digits", {"image_size": 32}, n_images=10)
+    source = {"name": "digits", "options": {"image_size": 32}}
+    network = {"arch": "resnet18", "options": WIDTH, "num_classes": 10, "weights": tmp_path / "w.pt", "dataset": source}
     seen = []
     inputs = CalibrationImages.inputs
     monkeypatch.setattr(CalibrationImages, "inputs", lambda self, a, b: seen.append(self.mean) or inputs(self, a, b))
-    job = PruneJob(tmp_path / "out", **words, data=source, num_classes=10, weights=tmp_path / "w.pt")
-    found = prune_alone(job)
+    found = alone(tmp_path / "out", {"method": "thinet", "ratio": 0.5, "calibration": {"images": 10}}, network)
     assert seen[-1] == IMAGENET[0]
     assert found["normalization"]["source"] == "of torchvision's weights of resnet18"
 

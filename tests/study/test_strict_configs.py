@@ -9,8 +9,7 @@ from support.tiny_study import DIGITS
 from detect.settings import DetectorSettings
 from study.config.load import load_config, read_yaml
 from study.config.schema import StudyConfig
-from study.prune_one.arguments import add_arguments
-from study.prune_one.job import job_from_words
+from study.prune_one.arguments import add_arguments, read_words
 from study.run.launch import make_parser
 from study.run.study import load_study
 from study.run.watch import check_begun
@@ -80,7 +79,7 @@ def test_equal_keys_in_an_option_of_the_pruner_are_refused(tmp_path):
         "width={a: 1, a: 2}",
     ]
     with pytest.raises(ValueError, match="twice"):
-        job_from_words(vars(make_parser("", add_arguments).parse_args(words)))
+        read_words(vars(make_parser("", add_arguments).parse_args(words)))
 
 
 @pytest.mark.parametrize(

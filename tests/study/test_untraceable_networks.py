@@ -2,13 +2,11 @@
 
 import pytest
 import torch_pruning as tp
+from support.pruning_alone import SMALL, alone
 from support.tiny_classification import run
 
 from pruning.masks import Masks
-from study.prune_one.job import PruneJob
-from study.prune_one.prune import MASKS, prune_alone
-
-SMALL = {"arch": "cifar_resnet", "arch_options": {"depth": 8, "width": 0.5}}
+from study.prune_one.prune import MASKS
 
 
 @pytest.fixture(autouse=True)
@@ -21,18 +19,17 @@ def untraceable(monkeypatch):
 
 @pytest.mark.parametrize("method", ["magnitude", "uniform_weights", "lottery"])
 def test_single_weights_need_no_groups(tmp_path, method):
-    found = prune_alone(PruneJob(tmp_path / "out", method=method, selection={"ratio": 0.5}, **SMALL))
+    found = alone(tmp_path / "out", {"method": method, "ratio": 0.5}, SMALL)
     assert found["density"] == pytest.approx(0.5, abs=0.01)
     assert Masks.load(tmp_path / "out" / MASKS).density() == pytest.approx(0.5, abs=0.01)
 
 
 @pytest.mark.parametrize(("method", "options"), [("l1_filter", {}), ("lottery", {"unit": "filters"})])
 def test_channels_need_them(tmp_path, method, options):
-    job = PruneJob(tmp_path / "out", method=method, options=options, selection={"ratio": 0.5}, **SMALL)
     with pytest.raises(
         ValueError, match=r"ResNet cannot be traced with an input of .*: its graph is not what it seems"
     ):
-        prune_alone(job)
+        alone(tmp_path / "out", {"method": method, "options": options, "ratio": 0.5}, SMALL)
     assert not (tmp_path / "out").exists()
 
 

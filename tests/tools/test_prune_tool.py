@@ -10,9 +10,8 @@ import pytest
 from classify.models import list_models
 from pruning.methods import METHODS
 from pruning.targets import TARGETS
-from study.prune_one.arguments import add_arguments
+from study.prune_one.arguments import add_arguments, read_pairs, read_words
 from study.prune_one.catalogue import catalogue, method_summary
-from study.prune_one.job import job_from_words, read_pairs
 from study.run.launch import launch, make_parser
 from tools.prune import main
 
@@ -20,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def call(*words):
-    return launch(lambda: main(make_parser("", add_arguments).parse_args([str(word) for word in words])))
+    return launch(lambda: main(make_parser("", add_arguments).parse_intermixed_args([str(word) for word in words])))
 
 
 def test_everything_is_listed():
@@ -58,7 +57,10 @@ def test_last_line_is_json(tmp_path, capsys):
     [
         (["--target", "resnet56-A"], "--out DIR is needed"),
         (["--out", "x", "--target", "nosuch"], "unknown target 'nosuch'"),
-        (["--out", "x", "--target", "resnet56-A", "--layer", "layer1.*=0.3"], "leave out layers"),
+        (["--out", "x", "--target", "resnet56-A", "--layer", "layer1.*=0.3"], "drop layers"),
+        (["--out", "x", "--target", "resnet56-A", "--option", "a=1"], "leave out --option"),
+        (["--out", "x", "--ratio", "2"], "error: --ratio 2.0: prune.ratio: 2.0 does not fit; expected: fraction"),
+        (["--out", "x", "prune.ratoi=2"], "override 'prune.ratoi=2': prune.ratoi: unknown key; did you mean 'ratio'?"),
         (["--out", "x", "--layer", "layer1.*"], "--layer 'layer1.*' is not of the form layer=ratio"),
         (["--out", "x", "--layer", "a=half"], "--layer 'a=half' is not of the form layer=ratio"),
         (["--out", "x", "--layer", "a=0.1", "a=0.2"], "--layer names 'a' twice"),
@@ -75,27 +77,35 @@ def test_errors_are_one_sentence_and_code_2(capsys, words, sentence):
     assert error.startswith("error: ") and sentence in error and "\n" not in error
 
 
-def test_words_become_a_job():
-    words = "--out o --arch a --method m --ratio 0.5 --skip x y.* --scope all --level global --round-to 8 --force"
-    more = "--option s=1e-5 --data digits --data-options image_size=64 --data-images 7 --cap 2"
-    given = vars(make_parser("", add_arguments).parse_args([*words.split(), *more.split()]))
-    job = job_from_words({key: value for key, value in given.items() if key != "list"})
-    assert job.selection == {
-        "ratio": 0.5,
-        "skip": ("x", "y.*"),
-        "scope": "all",
-        "level": "global",
-        "round_to": 8,
-    }
-    assert (job.data.name, job.data.options, job.data.n_images) == ("digits", {"image_size": 64}, 7)
-    assert (job.force, job.cap, job.arch, job.options) == (True, 2.0, "a", {"s": "1e-5"})
+def config(words):
+    return read_words(vars(make_parser("", add_arguments).parse_intermixed_args(words.split())))[0]
+
+
+def test_words_are_short_forms_of_keys():
+    words = "--out o --arch resnet20 --method soft_filter --ratio 0.5 --skip x y.* --scope all --round-to 8 --force"
+    more = "--option zero_norm=false --data digits --data-options image_size=64 --data-images 7 --cap 2 --level layer"
+    keys = (
+        "--out o classifier.arch=resnet20 prune.method=soft_filter prune.ratio=0.5 prune.skip=[x,y.*] prune.scope=all"
+        " prune.round_to=8 prune.options.zero_norm=false classifier.dataset.name=digits classifier.scratch_b_cap=2"
+        " classifier.dataset.options.image_size=64 prune.calibration.images=7 prune.level=layer"
+    )
+    found = config(f"{words} {more}")
+    assert found == config(keys)
+    assert found.prune.skip == ("x", "y.*") and found.prune.options == {"zero_norm": False}
+    assert found.classifier.dataset.options == {"image_size": 64}
+
+
+def test_keys_stand_between_words_and_win_over_a_file(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("prune: {method: random, ratio: 0.25}\nclassifier: {arch: resnet20}\n")
+    found = config(f"prune.scope=all --config {path} --out o prune.skip=[x] --ratio 0.5")
+    assert (found.prune.method, found.prune.ratio, found.prune.scope) == ("random", 0.5, "all")
+    assert found.prune.skip == ("x",) and found.classifier.arch == "resnet20"
 
 
 def test_ratios_by_layer_are_words_too():
-    words = "--out o --arch a --method m --layer layer2.*=0.3 x=0 --layer y=5e-1".split()
-    given = vars(make_parser("", add_arguments).parse_args(words))
-    job = job_from_words({key: value for key, value in given.items() if key != "list"})
-    assert job.selection == {"layers": {"layer2.*": 0.3, "x": 0.0, "y": 0.5}}
+    found = config("--out o --arch resnet20 --method l1_filter --layer layer2.*=0.3 x=0 --layer y=5e-1")
+    assert found.prune.layers == {"layer2.*": 0.3, "x": 0.0, "y": 0.5}
 
 
 def test_values_of_pairs_are_yaml():

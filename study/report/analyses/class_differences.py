@@ -9,12 +9,12 @@ from typing import Any
 
 import plotly.graph_objects as go
 
+from study.plan.named import DENSE
 from study.report import units
 from study.report.analyses.material import DIFFERENCE_COLUMNS, Material, difference_values
 from study.report.plots import Panel, base_figure, plain
 from study.report.routes import Route, find_route
 from study.report.stats import Difference, paired_difference, summarize
-from study.report.task import DENSE
 
 MOST_CLASSES = 20
 _MOST_MARKERS = 160  # of the figure, over all classes and routes

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from study.plan.named import DENSE
 from study.report.analyses.material import DIFFERENCE_COLUMNS, Material, difference_values
 from study.report.figures import against_field
 from study.report.plots import Panel
 from study.report.routes import describe_point, find_route
-from study.report.task import DENSE
 
 FIELD = "prune.ratio"
 

@@ -3,16 +3,21 @@
 import pytest
 from support.tiny_study import tiny
 
+from detect.budgets import Costs, Length, remaining, stretched
 from study.plan.estimate import Budget
-from study.stages.length import remaining, stretched
 
 
 def test_the_arithmetic():
-    assert stretched(100, dense_macs=30, macs=20) == 150
-    assert stretched(100, dense_macs=30, macs=29) == 103  # 103.4
-    assert remaining(total=1000, spent=400, macs=30, batch_size=2) == 10
+    half, whole = Length(iterations=100, batch_size=2, whole=10), 10 * 2 * 30 + 400  # of the dense detector; classifier
+    assert stretched(half, costs(macs=20)) == 150
+    assert stretched(half, costs(macs=29)) == 103  # 103.4
+    assert remaining(half, costs(macs=30, before=whole - 600)) == 10
     with pytest.raises(ValueError, match="leaves no iteration for the detector"):
-        remaining(total=1000, spent=990, macs=30, batch_size=2)
+        remaining(half, costs(macs=30, before=whole - 10))
+
+
+def costs(macs, before=0):
+    return Costs(macs=lambda: macs, dense_macs=lambda: 30, before=lambda: before, dense_classification=lambda: 400)
 
 
 def lengths(tmp_path, rule):

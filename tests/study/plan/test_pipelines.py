@@ -3,6 +3,7 @@
 import pytest
 from support.tiny_study import DIGITS, tiny
 
+from study.plan.named import CLASSIFIER_PIPELINES, PIPELINES
 from study.plan.pipelines import all_stages, labels
 from study.run.study import load_study
 from study.stages.stage import Stage
@@ -137,3 +138,10 @@ def test_a_target_must_be_of_the_networks_architecture(tmp_path):
     )
     with pytest.raises(ConfigError, match="'resnet56-A' is a shape of 'resnet56', not of"):
         load_study(path)
+
+
+def test_a_pipeline_of_both_tables_has_one_colour_and_no_other_of_its_table_has_it():
+    for name in PIPELINES.keys() & CLASSIFIER_PIPELINES.keys():
+        assert PIPELINES[name].colour == CLASSIFIER_PIPELINES[name].colour
+    for table in (PIPELINES, CLASSIFIER_PIPELINES):
+        assert len({pipeline.colour for pipeline in table.values()}) == len(table)

@@ -6,16 +6,14 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 from support import published
+from support.pruning_alone import HALF, SMALL, alone
 
-from classify.calibration import ImageSource
 from classify.models import build, example_input, rebuild
 from pruning.cost import count_macs, count_params
 from pruning.design.pattern import Pattern
 from pruning.masks import Masks
 from pruning.plan import PruningPlan
 from pruning.targets import TARGETS
-from study.prune_one.job import PruneJob
-from study.prune_one.prune import prune_alone
 
 # the network whose cost is the budget: the dense one, for the released ResNet-50s with their biases
 BUDGETS = {
@@ -24,8 +22,6 @@ BUDGETS = {
     "resnet50": published.RESNET50_WITH_BIASES,
 }
 QUICK = ("resnet56-A", "resnet56-B")
-SMALL = {"arch": "cifar_resnet", "arch_options": {"depth": 8, "width": 0.5}}
-HALF = {"method": "l1_filter", "selection": {"ratio": 0.5}}
 
 
 @pytest.mark.parametrize(
@@ -34,7 +30,7 @@ HALF = {"method": "l1_filter", "selection": {"ratio": 0.5}}
 )
 def test_published_targets(tmp_path, target):
     *size, epochs = published.TARGETS[target]
-    found = prune_alone(PruneJob(tmp_path / "out", target=target))
+    found = alone(tmp_path / "out", {"target": target})
     assert [found["params"], found["macs"]] == size
     assert (found["dense_params"], found["dense_macs"]) == BUDGETS[TARGETS[target].arch]
     assert found["scratch_b_epochs"] == epochs
@@ -42,7 +38,7 @@ def test_published_targets(tmp_path, target):
 
 
 def test_files_are_the_network_that_the_numbers_are_of(tmp_path):
-    found = prune_alone(PruneJob(tmp_path / "out", **SMALL, **HALF))
+    found = alone(tmp_path / "out", HALF, SMALL)
     plan = PruningPlan.load(tmp_path / "out" / "plan.json")
     model = rebuild(plan, found["num_classes"])
     model.load_state_dict(load_file(tmp_path / "out" / "weights.safetensors"))
@@ -60,11 +56,10 @@ def test_files_are_the_network_that_the_numbers_are_of(tmp_path):
 
 def test_users_weights_are_pruned_and_kept(tmp_path):
     torch.manual_seed(5)
-    dense = build("cifar_resnet", 7, SMALL["arch_options"])
+    dense = build("cifar_resnet", 7, SMALL["options"])
     state = {f"module.{name}": tensor for name, tensor in dense.state_dict().items()}
     torch.save({"state_dict": state, "epoch": 1}, tmp_path / "mine.pth")
-    job = PruneJob(tmp_path / "out", **SMALL, **HALF, num_classes=7, weights=tmp_path / "mine.pth")
-    prune_alone(job)
+    alone(tmp_path / "out", HALF, {**SMALL, "num_classes": 7, "weights": tmp_path / "mine.pth"})
     small = load_file(tmp_path / "out" / "weights.safetensors")
     kept = list(PruningPlan.load(tmp_path / "out" / "plan.json").keep["layer1.0.conv1"])
     norms = dense.layer1[0].conv1.weight.detach().abs().sum((1, 2, 3))
@@ -75,7 +70,7 @@ def test_users_weights_are_pruned_and_kept(tmp_path):
 
 def test_seed_draws_the_weights(tmp_path):
     def fc(name, seed):
-        prune_alone(PruneJob(tmp_path / name, **SMALL, **HALF, seed=seed))
+        alone(tmp_path / name, HALF, SMALL, seed=seed)
         return load_file(tmp_path / name / "weights.safetensors")["fc.weight"]
 
     first = fc("a", 1)
@@ -84,10 +79,9 @@ def test_seed_draws_the_weights(tmp_path):
 
 
 def test_weights_of_another_number_of_classes_say_what_was_built(tmp_path):
-    torch.save(build("cifar_resnet", 7, SMALL["arch_options"]).state_dict(), tmp_path / "mine.pth")
-    job = PruneJob(tmp_path / "out", **SMALL, **HALF, weights=tmp_path / "mine.pth")
+    torch.save(build("cifar_resnet", 7, SMALL["options"]).state_dict(), tmp_path / "mine.pth")
     with pytest.raises(ValueError, match=r"fc\.weight \(7, 32\) instead of \(10, 32\).*cifar_resnet with 10 classes"):
-        prune_alone(job)
+        alone(tmp_path / "out", HALF, {**SMALL, "weights": tmp_path / "mine.pth"})
     assert not (tmp_path / "out").exists()
 
 
@@ -96,46 +90,43 @@ def test_weights_that_differ_in_biases_of_projections_only_say_so(tmp_path, buil
     """torchvision's ResNet-50 for a ThiNet target, on a small network."""
     small = {"width": 0.125}
     torch.save(build("resnet10", 10, {**small, "projection_bias": given}).state_dict(), tmp_path / "mine.pth")
-    words = {"arch": "resnet10", **HALF, "num_classes": 10, "weights": tmp_path / "mine.pth"}
-    job = PruneJob(tmp_path / "out", **words, arch_options={**small, "projection_bias": built})
+    network = {"arch": "resnet10", "num_classes": 10, "weights": tmp_path / "mine.pth"}
+    other = {**network, "options": {**small, "projection_bias": built}}
     hint = f"projections of these weights have {word}: add --arch-options projection_bias={str(given).lower()}"
     with pytest.raises(ValueError, match=f"do not fit the network.* only because the {hint}"):
-        prune_alone(job)
+        alone(tmp_path / "out", HALF, other)
     with pytest.raises(ValueError, match="see --num-classes and --arch-options"):
-        prune_alone(PruneJob(**{**vars(job), "num_classes": 7}))
-    prune_alone(PruneJob(**{**vars(job), "arch_options": {**small, "projection_bias": given}}))
+        alone(tmp_path / "out", HALF, {**other, "num_classes": 7})
+    alone(tmp_path / "out", HALF, {**network, "options": {**small, "projection_bias": given}})
 
 
 def test_ratios_by_layer_name_the_layers_that_lose_channels(tmp_path):
     layers = {"layer1.*": 0.5, "layer3.0.conv1": 0.25}
-    selection = {"layers": layers, "skip": ("layer2.*",)}
-    found = prune_alone(PruneJob(tmp_path / "a", **SMALL, method="l1_filter", selection=selection))
+    found = alone(tmp_path / "a", {"method": "l1_filter", "layers": layers, "skip": ("layer2.*",)}, SMALL)
     plan = PruningPlan.load(tmp_path / "a" / "plan.json")
     assert plan.kept_counts() == {"layer1.0.conv1": 4, "layer3.0.conv1": 24}
     assert (found["ratio"], found["layers"]) == (0.0, layers)
-    prune_alone(PruneJob(tmp_path / "b", **SMALL, method="l1_filter", selection={"layers": layers, "ratio": 0.75}))
+    alone(tmp_path / "b", {"method": "l1_filter", "layers": layers, "ratio": 0.75}, SMALL)
     plan = PruningPlan.load(tmp_path / "b" / "plan.json")
     assert plan.kept_counts() == {"layer1.0.conv1": 4, "layer2.0.conv1": 4, "layer3.0.conv1": 24}
 
 
 def test_pattern_of_one_network_guides_another(tmp_path):
     """A DenseNet that selects inputs, then a ResNet that is narrowed: each stage takes the share of its depth."""
-    dense = {"arch": "cifar_densenet", "arch_options": {"depth": 10}}
-    slimmed = PruneJob(tmp_path / "a", **dense, method="slimming", selection={"ratio": 0.5})
-    found = prune_alone(slimmed)
+    dense = {"arch": "cifar_densenet", "options": {"depth": 10}}
+    found = alone(tmp_path / "a", {"method": "slimming", "ratio": 0.5}, dense)
     pattern = Pattern.from_json((tmp_path / "a" / "pattern.json").read_text())
     assert pattern.stages == 3
     options = {"patterns": [str(tmp_path / "a" / "pattern.json")], "budget": {"macs": 0.7}}
-    guided = prune_alone(PruneJob(tmp_path / "b", **SMALL, method="guided", options=options))
+    guided = alone(tmp_path / "b", {"method": "guided", "options": options}, SMALL)
     assert guided["macs"] == pytest.approx(0.7 * guided["dense_macs"], rel=0.03)
     back = {"patterns": [str(tmp_path / "b" / "pattern.json")], "budget": {"params": found["params"]}}
-    again = prune_alone(PruneJob(tmp_path / "c", **dense, method="guided", options=back))
+    again = alone(tmp_path / "c", {"method": "guided", "options": back}, dense)
     assert again["params"] == pytest.approx(found["params"], rel=0.02)
 
 
 def test_masks_are_written_and_counted(tmp_path):
-    job = PruneJob(tmp_path / "out", arch="conv2", method="uniform_weights", selection={"ratio": 0.75})
-    found = prune_alone(job)
+    found = alone(tmp_path / "out", {"method": "uniform_weights", "ratio": 0.75}, {"arch": "conv2"})
     # two 3x3 convolutions of 64 channels at 32x32 pixels; linear layers stay dense
     convs = 3 * 64 * 9 + 64 * 64 * 9
     assert found["params"] == found["dense_params"]
@@ -151,23 +142,21 @@ def test_masks_are_written_and_counted(tmp_path):
 
 
 def test_replacing_masks_by_channels_removes_the_masks(tmp_path):
-    prune_alone(PruneJob(tmp_path / "out", arch="conv2", method="magnitude", selection={"ratio": 0.5}))
+    alone(tmp_path / "out", {"method": "magnitude", "ratio": 0.5}, {"arch": "conv2"})
     with pytest.raises(ValueError, match="exists and is not empty"):
-        prune_alone(PruneJob(tmp_path / "out", **SMALL, **HALF))
-    prune_alone(PruneJob(tmp_path / "out", **SMALL, **HALF, force=True))
+        alone(tmp_path / "out", HALF, SMALL)
+    alone(tmp_path / "out", HALF, SMALL, force=True)
     assert not (tmp_path / "out" / "masks.safetensors").exists()
 
 
 @pytest.mark.parametrize("method", ["thinet", "reconstruction"])
 def test_methods_that_need_images_see_them(tmp_path, method):
-    job = PruneJob(
+    found = alone(
         tmp_path / "out",
-        **SMALL,
-        method=method,
-        selection={"ratio": 0.5},
-        data=ImageSource("digits", n_images=20),
+        {"method": method, "ratio": 0.5, "calibration": {"images": 20}},
+        {**SMALL, "dataset": {"name": "digits"}},
     )
-    assert prune_alone(job)["params"] < count_params(build("cifar_resnet", 10, SMALL["arch_options"]))
+    assert found["params"] < count_params(build("cifar_resnet", 10, SMALL["options"]))
 
 
 def test_images_can_be_a_folder(tmp_path):
@@ -176,101 +165,98 @@ def test_images_can_be_a_folder(tmp_path):
         folder.mkdir(parents=True, exist_ok=True)
         noise = np.random.default_rng(i).integers(0, 256, (40, 50, 3), dtype=np.uint8)
         Image.fromarray(noise).save(folder / f"{i}.png")
-    job = PruneJob(
-        tmp_path / "out",
-        **SMALL,
-        method="thinet",
-        selection={"ratio": 0.5},
-        data=ImageSource(str(tmp_path / "images")),
-    )
-    assert prune_alone(job)["masked_equals_small"] < 1e-4
+    found = alone(tmp_path / "out", {"method": "thinet", "ratio": 0.5}, {**SMALL, "dataset": tmp_path / "images"})
+    assert found["masked_equals_small"] < 1e-4
 
 
 def test_epochs_of_equal_compute_follow_base_and_cap(tmp_path):
-    found = prune_alone(PruneJob(tmp_path / "a", **SMALL, **HALF, base_epochs=1000))
+    found = alone(tmp_path / "a", HALF, {**SMALL, "train": {"epochs": 1000}})
     assert found["scratch_b_epochs"] == 1000 * found["dense_macs"] // found["macs"] > 1100
-    capped = prune_alone(PruneJob(tmp_path / "b", **SMALL, **HALF, base_epochs=1000, cap=1.1))
+    capped = alone(tmp_path / "b", HALF, {**SMALL, "train": {"epochs": 1000}, "scratch_b_cap": 1.1})
     assert (capped["scratch_b_epochs"], capped["cap"]) == (1100, 1.1)
 
 
-THINET = {**SMALL, "method": "thinet", "selection": {"ratio": 0.5}}
+THINET = {"method": "thinet", "ratio": 0.5, "calibration": {"images": 10}}
+DIGITS = {"dataset": {"name": "digits"}}
+FIRST = {"method": "l1_filter"}
 REFUSED = {
-    "neither": ({}, "give either --target, or --method with --ratio"),
-    "both": ({"target": "resnet56-A", **HALF}, "give either --target, or --method"),
+    "neither": ({}, {}, "give either --target, or --method with --ratio"),
+    "both": ({"target": "resnet56-A", **FIRST}, {}, "give either --target, or --method"),
     "ratio of a target": (
-        {"target": "resnet56-A", "selection": {"ratio": 0.5}},
-        "already says .* leave out ratio",
+        {"target": "resnet56-A", "ratio": 0.5},
+        {},
+        "already says .* drop ratio",
     ),
-    "unknown target": ({"target": "resnet56-C"}, "unknown target 'resnet56-C'; known: vgg16-A"),
+    "option of a target": (
+        {"target": "resnet56-A", "method": "uniform", "options": {"criterion": "random"}},
+        {},
+        "give either --target, or --method",
+    ),
+    "unknown target": ({"target": "resnet56-C"}, {}, "unknown target 'resnet56-C'; .* choose from vgg16-A"),
     "another network": (
-        {"target": "resnet56-A", "arch": "resnet20"},
+        {"target": "resnet56-A"},
+        {"arch": "resnet20"},
         "made from resnet56, not from resnet20",
     ),
-    "no network": (HALF, "--method needs --arch"),
-    "unknown network": ({**HALF, "arch": "resnet21"}, "unknown architecture 'resnet21'"),
-    "unknown option": (
-        {**HALF, "arch": "resnet20", "arch_options": {"deep": 1}},
-        "does not take these options",
-    ),
-    "unknown method": (
-        {"arch": "resnet20", "method": "l2", "selection": {"ratio": 0.5}},
-        "unknown pruning method",
-    ),
-    "no ratio": ({**SMALL, "method": "l1_filter"}, "'l1_filter' needs --ratio, the fraction to remove, or --layer"),
-    "whole layer": ({**SMALL, "method": "l1_filter", "selection": {"ratio": 0.99}}, "leaves no channel of 8"),
-    "beyond 1": ({**SMALL, "method": "l1_filter", "selection": {"ratio": 1.5}}, "ratio 1.5 is outside"),
-    "unknown layer": (
-        {**SMALL, "method": "random", "selection": {"ratio": 0.5, "skip": ("x*",)}},
-        "no layer matches",
-    ),
+    "no network": (HALF, {}, "--method needs --arch"),
+    "unknown network": (HALF, {"arch": "resnet21"}, "unknown architecture 'resnet21'"),
+    "unknown option": (HALF, {"arch": "resnet20", "options": {"deep": 1}}, "does not take these options"),
+    "unknown method": ({"method": "l2", "ratio": 0.5}, {"arch": "resnet20"}, "unknown pruning method"),
+    "no ratio": (FIRST, SMALL, "'l1_filter' needs --ratio, the fraction to remove, or --layer"),
+    "whole layer": ({**FIRST, "ratio": 0.99}, SMALL, "leaves no channel of 8"),
+    "beyond 1": ({**FIRST, "ratio": 1.5}, SMALL, r"prune\.ratio: 1\.5 does not fit; .*less than 1"),
+    "unknown layer": ({"method": "random", "ratio": 0.5, "skip": ("x*",)}, SMALL, "no layer matches"),
     "whole layer by name": (
-        {**SMALL, "method": "l1_filter", "selection": {"layers": {"layer1.*": 1.0}}},
-        "ratio 1.0 is outside",
+        {**FIRST, "layers": {"layer1.*": 1.0}},
+        SMALL,
+        r"layer1\.\*: 1\.0 does not fit; .*less than 1",
     ),
     "layer in one ranking": (
-        {**SMALL, "method": "l1_filter", "selection": {"layers": {"layer1.*": 0.5}, "level": "global"}},
+        {**FIRST, "layers": {"layer1.*": 0.5}, "level": "global"},
+        SMALL,
         "need level 'layer'",
     ),
     "layers of a design": (
-        {**SMALL, "method": "uniform", "selection": {"layers": {"layer1.*": 0.5}}},
+        {"method": "uniform", "layers": {"layer1.*": 0.5}},
+        SMALL,
         "one ratio for every layer",
     ),
-    "no images": (THINET, "looks at activations, which needs --data"),
+    "no images": (THINET, SMALL, "looks at activations, which needs --data"),
     "no such images": (
-        {**THINET, "data": ImageSource("nowhere")},
+        THINET,
+        {**SMALL, "dataset": "nowhere"},
         "neither a folder.* nor a data set; .* digits",
     ),
     "no image asked": (
-        {**THINET, "data": ImageSource("digits", n_images=0)},
-        "--data-images 0 must be at least 1",
+        {**THINET, "calibration": {"images": 0}},
+        {**SMALL, **DIGITS},
+        r"prune\.calibration\.images: 0 does not fit; .*at least 1",
     ),
-    "data option": ({**THINET, "data": ImageSource("digits", {"size": 1})}, "has no option 'size'"),
-    "classes": (
-        {**THINET, "num_classes": 3, "data": ImageSource("digits", n_images=10)},
-        "10 classes, .* has 3",
+    "data option": (
+        THINET,
+        {**SMALL, "dataset": {"name": "digits", "options": {"size": 1}}},
+        "unknown option of data set 'digits' 'size'; .*choose from image_size",
     ),
+    "classes": (THINET, {**SMALL, **DIGITS, "num_classes": 3}, "10 classes, .* has 3"),
     "grey network": (
-        {**THINET, "arch": "lenet5", "arch_options": {}, "data": ImageSource("digits", n_images=10)},
+        THINET,
+        {"arch": "lenet5", **DIGITS},
         "the images have 3 channels, the network reads 1",
     ),
     "image size": (
-        {
-            **THINET,
-            "arch": "conv2",
-            "arch_options": {},
-            "data": ImageSource("digits", {"image_size": 20}, 10),
-        },
+        THINET,
+        {"arch": "conv2", "dataset": {"name": "digits", "options": {"image_size": 20}}},
         r"made for \(3, 32, 32\), cannot read images of shape \(3, 20, 20\)",
     ),
-    "no epochs": ({"target": "resnet56-A", "base_epochs": 0}, "--base-epochs 0 must be at least 1"),
-    "cap": ({"target": "resnet56-A", "cap": 0.5}, "--cap 0.5 must be at least 1"),
-    "no classes": ({"target": "resnet56-A", "num_classes": 0}, "--num-classes 0 must be at least 1"),
+    "no epochs": ({"target": "resnet56-A"}, {"train": {"epochs": 0}}, r"train\.epochs: 0 does not fit; .*at least 1"),
+    "cap": ({"target": "resnet56-A"}, {"scratch_b_cap": 0.5}, r"scratch_b_cap: 0\.5 does not fit; .*at least 1"),
+    "no classes": ({"target": "resnet56-A"}, {"num_classes": 0}, r"num_classes: 0 does not fit; .*at least 1"),
 }
 
 
 @pytest.mark.parametrize("case", REFUSED)
 def test_bad_input_is_refused_before_anything_is_written(tmp_path, case):
-    words, message = REFUSED[case]
+    prune, classifier, message = REFUSED[case]
     with pytest.raises(ValueError, match=message):
-        prune_alone(PruneJob(tmp_path / "out", **words))
+        alone(tmp_path / "out", prune, classifier)
     assert list(tmp_path.iterdir()) == []

@@ -1,5 +1,10 @@
 """What of a detection data set enters a stage's hash, and how it is opened."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 from support.voc_layout import voc_object, write_annotation, write_voc
 
@@ -96,3 +101,50 @@ def test_an_absent_annotation_is_left_to_the_check_and_an_absent_list_is_not(tmp
 def test_sections_that_do_not_fit_are_refused(section, message):
     with pytest.raises(ValueError, match=message):
         DetectorData.model_validate(section)
+
+
+NEW = """
+import sys
+from pathlib import Path
+from detect.data.sets import DATASETS, voc
+from detect.data.sets.dataset import DataSet
+from training.options import Section
+
+class Mine(Section):
+    root: Path
+    '''Folder of my data.'''
+
+def at(paths):
+    return {"root": Path(paths["root"]), "train": "train", "test": "test"}
+
+def identity(mine):
+    return voc.VOC.identity(voc.VocData(**at(mine.model_dump())))
+
+DATASETS["mine"] = DataSet(
+    Mine, "My data.", lambda mine: f"mine in {mine.root}", identity, voc.VOC.open, voc.VOC.files
+)
+
+from detect.data.open import annotations_now, detection_data, open_detection
+from detect.settings import DetectorData
+from study.config.keys import in_lines, keys_at
+
+found = DetectorData.model_validate({"mine": {"root": sys.argv[1]}})
+data = detection_data(found)
+assert found.title == f"mine in {sys.argv[1]}" and list(data) == ["mine"] and annotations_now(data) == data
+assert open_detection(data, "test", Path("data")).split.classes == ("cat", "dog")
+assert "Folder of my data." in in_lines(keys_at("study", "detector.dataset.mine"))
+try:
+    DetectorData.model_validate({"mine": {"root": "x"}, "digits": {}})
+except ValueError as error:
+    assert "exactly one of `digits`, `coco`, `voc` and `mine`" in str(error)
+"""
+
+
+def test_a_new_data_set_needs_its_own_file_and_a_line_of_the_registry(tmp_path):
+    root = Path(__file__).parents[3]
+    script = tmp_path / "new.py"  # meanings of keys are read from the source
+    script.write_text(NEW)
+    command = [sys.executable, str(script), str(_write(tmp_path / "mine"))]
+    environment = {**os.environ, "PYTHONPATH": str(root)}
+    done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -8,9 +8,10 @@ from pydantic import create_model
 
 import classify.settings
 import detect.settings
-from detect.settings import DetectorSettings, Scenes
+from detect.data.sets.digits import Scenes
+from detect.settings import DetectorSettings
 from pruning.select import Selection
-from study.config.sections import ClassifierData
+from study.config.sections import CalibrationData, ClassifierData
 from study.plan.pipelines import all_stages
 from study.run.study import load_study
 from study.stages import stage as module
@@ -48,6 +49,7 @@ SECTIONS = {
     DetectorSettings: "c5b286ea1425",
     Scenes: "d1e33c1f43e7",
     Selection: "7c03370cccd6",
+    CalibrationData: "9c7f489a4a52",
 }
 
 
@@ -93,3 +95,25 @@ def test_what_differs_from_a_default_is_named_and_what_is_off_is_not():
 def test_a_kind_names_its_version_and_a_function_that_is_there():
     assert KINDS.keys() == {"train_classifier", "prune", "train_detector", "prune_detector", "evaluate"}
     assert all(module.resolve_name(kind.place) for kind in KINDS.values())
+
+
+def pruned(kind, *overrides):
+    """The hashes of the stages of a kind of the demo, pruned by a method that looks at data."""
+    found = all_stages(load_study(DIGITS, ["prune.method=thinet", *overrides])[1])
+    mine = [stage for stage in found if stage.kind == kind]
+    if not overrides:  # runs of before there was the key keep their names
+        without = ({k: v for k, v in stage.settings.items() if k != "calibration"} for stage in mine)
+        assert [Stage(kind, s, stage.parents, 0).hash for s, stage in zip(without, mine, strict=True)] == [
+            stage.hash for stage in mine
+        ]
+    return [stage.hash for stage in mine]
+
+
+def test_how_much_a_method_sees_counts_where_it_differs_from_the_default_and_is_seen(stages):
+    fewer, default = "prune.calibration.images=100", ["prune.calibration.images=512", "prune.calibration.batches=16"]
+    assert pruned("prune") == pruned("prune", *default) == pruned("prune", "prune.calibration.batches=4")
+    assert pruned("prune_detector") == pruned("prune_detector", *default) == pruned("prune_detector", fewer)
+    assert not set(pruned("prune")) & set(pruned("prune", fewer))
+    assert pruned("prune_detector") != pruned("prune_detector", "prune.calibration.batches=4")
+    blind = all_stages(load_study(DIGITS, [fewer, "prune.calibration.batches=4"])[1])
+    assert {stage.hash for stage in blind} == {stage.hash for stage in stages}

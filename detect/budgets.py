@@ -1,0 +1,56 @@
+"""How long a detector trains: what the routes of a study have in common. To add a rule: a line in BUDGETS."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from pruning.errors import Refusal
+
+
+@dataclass(frozen=True)
+class Length:
+    """`iterations` of `batch_size` images that a training's settings say; `whole`: those of a route, if it is split."""
+
+    iterations: int
+    batch_size: int
+    whole: int
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Training MACs, each counted only where a rule asks for it.
+
+    `macs`, `dense_macs`: of one image, with the detector's own network and with the dense one. `before`: of all stages
+    before. `dense_classification`: of the dense classifier.
+    """
+
+    macs: Callable[[], int]
+    dense_macs: Callable[[], int]
+    before: Callable[[], int]
+    dense_classification: Callable[[], int]
+
+
+def stretched(length: Length, costs: Costs) -> int:
+    """Scratch-B for the detector itself: what the settings' iterations cost the dense detector."""
+    return length.iterations * costs.dense_macs() // costs.macs()
+
+
+def remaining(length: Length, costs: Costs) -> int:
+    """What the stages before left of the unpruned route's cost; ValueError if they have used it up."""
+    total = length.whole * length.batch_size * costs.dense_macs() + costs.dense_classification()
+    spent = costs.before()
+    left = (total - spent) // (costs.macs() * length.batch_size)
+    if left < 1:
+        raise Refusal(
+            f"detector.budget same_total: the stages before cost {spent:.3g} of {total:.3g} training MACs, which leaves"
+            " no iteration for the detector; lower classifier.train.epochs or raise detector.train.iterations"
+        )
+    return left
+
+
+DEFAULT = "same_iterations"
+# None: the iterations of the settings, split where pruning happens in between
+BUDGETS: dict[str, Callable[[Length, Costs], int] | None] = {
+    DEFAULT: None,
+    "same_compute": stretched,
+    "same_total": remaining,
+}

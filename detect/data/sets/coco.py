@@ -1,0 +1,64 @@
+"""A data set of the user's own in COCO's format."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from detect.data.coco import CocoDataset
+from detect.data.sets.dataset import DataSet
+from pruning.errors import Refusal
+from training.files import files_digest
+from training.options import Section
+
+
+class CocoFiles(Section):
+    """An annotation file in COCO's format and the folder of its images; relative to the working directory."""
+
+    annotations: Path
+    """JSON file of boxes in COCO's format, relative to the working directory."""
+    images: Path
+    """Folder of its images, relative to the working directory."""
+
+
+class CocoData(Section):
+    """A detection data set of the user's own."""
+
+    train: CocoFiles
+    """Training images."""
+    test: CocoFiles
+    """Test images."""
+
+
+def _identity(data: CocoData) -> dict[str, Any]:
+    files: dict[str, Any] = {}
+    for split, part in (("train", data.train), ("test", data.test)):
+        _check(part, f"detector.dataset.coco.{split}")
+        files[split] = {"sha256": files_digest((part.annotations,)), "paths": part.model_dump(mode="json")}
+    return files
+
+
+def _check(part: CocoFiles, key: str) -> None:
+    for name, place, there in (
+        ("annotations", part.annotations, part.annotations.is_file()),
+        ("images", part.images, part.images.is_dir()),
+    ):
+        if not there:
+            raise Refusal(
+                f"{key}.{name}: {place} is not there; a split in COCO's format is a JSON file and the folder of its"
+                " images, which nothing here downloads"
+            )
+
+
+def _open(identity: Mapping[str, Any], split: str, root: Path) -> CocoDataset:
+    paths = identity[split]["paths"]
+    return CocoDataset(Path(paths["annotations"]), Path(paths["images"]))
+
+
+COCO = DataSet(
+    options=CocoData,
+    meaning="A data set of your own in COCO's format.",
+    title=lambda data: str(data.test.annotations),
+    identity=_identity,
+    open=_open,
+    files=lambda paths: (Path(paths["annotations"]),),
+)

@@ -1,0 +1,49 @@
+"""Scenes of handwritten digits, generated from their options; see detect/scenes.py."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from detect.data.coco import CocoDataset
+from detect.data.sets.dataset import DataSet
+from detect.scenes import write_scenes
+from training.options import Positive, Section
+
+
+class Scenes(Section):
+    """The embedded detection data: scenes of several digits on photographs (detect/scenes.py)."""
+
+    image_size: Annotated[int, Field(ge=32)] = 128
+    """Side of the square scenes in pixels."""
+    train: Positive = 600
+    """Number of training scenes."""
+    val: Positive = 60
+    """Number of validation scenes."""
+    test: Positive = 300
+    """Number of test scenes."""
+    digits_per_scene: tuple[Positive, Positive] = (2, 6)
+    """Fewest and most digits in a scene."""
+    digit_size: tuple[Positive, Positive] = (16, 44)
+    """Smallest and largest side of a digit in pixels."""
+    seed: int = 0
+    """Seed of the scenes; not the seed of a run, so all runs see the same data."""
+
+
+def _open(identity: Mapping[str, Any], split: str, root: Path) -> CocoDataset:
+    """The scenes of a split, which are written below `root` once."""
+    options = dict(identity)
+    counts = {name: options.pop(name) for name in ("train", "val", "test")}
+    ranges = {name: tuple(options.pop(name)) for name in ("digits_per_scene", "digit_size")}
+    scenes = write_scenes(root, images=counts, **{**ranges, **options})[split]
+    return CocoDataset(scenes.annotations, scenes.image_dir)
+
+
+DIGITS = DataSet(
+    options=Scenes,
+    meaning="Generated scenes of handwritten digits, which need no download.",
+    title=lambda _: "digits",
+    identity=lambda scenes: scenes.model_dump(mode="json"),
+    open=_open,
+)

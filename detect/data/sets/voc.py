@@ -1,0 +1,167 @@
+"""Pascal VOC, or a data set of the user's own in its layout."""
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from detect.data.records import DetectionDataset
+from detect.data.sets.dataset import DataSet
+from detect.data.voc import JoinedDataset, VocDataset, voc_classes
+from detect.data.voc_layout import Draw, VocSet
+from pruning.errors import Refusal
+from training.files import files_digest
+from training.options import Section
+
+
+class VocPart(Section):
+    """Training images of Pascal VOC, or of a data set in its layout.
+
+    Without `root` it is Pascal VOC itself, where Detectron2 has it: VOC<year> in $DETECTRON2_DATASETS, or in datasets/.
+    `train`: a name in ImageSets/Main, the path of a list of names, a folder with XML files and images of its own, or
+    `all`, which is every XML file.
+    """
+
+    root: Path | None = None
+    """Folder of the data set, relative to the working directory; null: where Detectron2 has Pascal VOC."""
+    annotations: Path | None = None
+    """Folder of the XML files in `root`; null: Annotations/ or the like, or `root` itself."""
+    images: Path | None = None
+    """Folder of the images in `root`; null: JPEGImages/, images/ or beside the XML files."""
+    train: str = "trainval"
+    """Training images: a name in ImageSets/Main, a file with a list, a folder, or `all` XML files."""
+    year: Literal[2007, 2012] = 2012
+    """Year of Pascal VOC, which also says whose mAP comes first: at 11 points (2007), or continuous."""
+
+    def folder(self) -> Path:
+        """Where the data set is."""
+        if self.root is not None:
+            return self.root
+        return Path(os.environ.get("DETECTRON2_DATASETS", "datasets")) / f"VOC{self.year}"
+
+
+class VocSplit(Section):
+    """A random share of the images is the test split, always the same one for a seed; the rest is trained on."""
+
+    test: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    """Fraction of the images that becomes the test split."""
+    seed: int = 0
+    """Seed of the draw; not the seed of a run, so all runs have the same split."""
+    of: str = "all"
+    """Images to draw from, named as by `train`."""
+
+
+class VocData(VocPart):
+    """Training and test images; `also` joins those of other folders to the training images.
+
+    The usual "07+12" is {year: 2007, also: [{year: 2012}]}. Where there are no lists: {root: ..., split: {test: 0.2}}
+    draws both from all images.
+    """
+
+    test: str = "test"
+    """Test images, named as by `train`."""
+    split: VocSplit | None = None
+    """Draw training and test images at random from all, instead of `train` and `test`."""
+    classes: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    """Names of the classes to detect; null: those of the annotations, in alphabetical order."""
+    also: tuple[VocPart, ...] = ()
+    """Further folders whose images join the training images, such as {year: 2012}."""
+
+    @model_validator(mode="after")
+    def _drawn(self) -> "VocData":
+        named = [key for key, usual in (("train", "trainval"), ("test", "test")) if getattr(self, key) != usual]
+        if self.split is not None and named:
+            given = " and ".join(f"{key}: {getattr(self, key)}" for key in named)
+            raise Refusal(f"split draws training and test images; leave out {given} (split.of names what to draw from)")
+        return self
+
+    @field_validator("classes")
+    @classmethod
+    def _distinct(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        if value is not None and len(set(value)) != len(value):
+            raise Refusal(f"classes {list(value)} repeat themselves")
+        return value
+
+
+def _identity(voc: VocData) -> dict[str, Any]:
+    for key, part in (("voc", voc), *((f"voc.also.{k}", part) for k, part in enumerate(voc.also))):
+        _check(part, f"detector.dataset.{key}")
+    test = VocSet(voc.folder(), voc.test, voc.annotations, voc.images)
+    train = replace(test, image_set=voc.train)
+    if voc.split is not None:
+        share, seed, of = voc.split.test, voc.split.seed, voc.split.of
+        train, test = (replace(test, image_set=of, draw=Draw(share, seed, side)) for side in ("train", "test"))
+    also = [VocSet(part.folder(), part.train, part.annotations, part.images) for part in voc.also]
+    files: dict[str, Any] = {"train": _files(train), "test": _files(test)}
+    if also:  # results without it keep their hashes
+        files["also"] = [_files(place) for place in also]
+    everything = tuple(file for place in (train, test, *also) for file in place.find().needs())
+    classes = voc.classes or _once_a_content(files_digest(everything), voc_classes, (train, test, *also))
+    return {"classes": list(classes), "year": voc.year, **files, "paths": {"declared": voc.classes is not None}}
+
+
+def _files(files: VocSet) -> dict[str, Any]:
+    """`paths` is what VocDataset is made of; which of the files are drawn shows in the digest."""
+    more = {name: str(path) for name in ("annotations", "images") if (path := getattr(files, name)) is not None}
+    draw = {} if files.draw is None else {"draw": asdict(files.draw)}
+    paths = {"root": str(files.root), "image_set": files.image_set, **more, **draw}
+    return {"sha256": files_digest(files.find().needs()), "paths": paths}
+
+
+@lru_cache(maxsize=16)
+def _once_a_content(digest: str, function: Callable[..., tuple[str, ...]], *arguments: Any) -> tuple[str, ...]:
+    """`function` of files whose contents `digest` stands for."""
+    return function(*arguments)
+
+
+def _check(part: VocPart, key: str) -> None:
+    if not part.folder().is_dir():
+        where = (
+            "" if part.root else f"; without `root`, VOC{part.year} is looked for in $DETECTRON2_DATASETS or datasets/"
+        )
+        raise Refusal(
+            f"{key}.root: {part.folder()} is not there; a data set in VOC's layout is a folder with Annotations/,"
+            f" JPEGImages/ and ImageSets/Main/, which nothing here downloads{where}"
+        )
+
+
+def _open(identity: Mapping[str, Any], split: str, root: Path) -> DetectionDataset:
+    also = identity.get("also", ()) if split == "train" else ()
+    parts = tuple(_dataset(part["paths"], identity) for part in (identity[split], *also))
+    return JoinedDataset(parts) if len(parts) > 1 else parts[0]
+
+
+def _dataset(paths: Mapping[str, Any], voc: Mapping[str, Any]) -> VocDataset:
+    declared = voc.get("paths", {}).get("declared", True)  # runs that are older do not say
+    files = _set(paths)
+    return VocDataset(
+        files.root,
+        files.image_set,
+        tuple(voc["classes"]),
+        voc["year"],
+        files.annotations,
+        files.images,
+        files.draw,
+        declared,
+    )
+
+
+def _set(paths: Mapping[str, Any]) -> VocSet:
+    """The image set that a stage's settings name."""
+    folders = {name: Path(paths[name]) for name in ("annotations", "images") if name in paths}
+    draw = Draw(**paths["draw"]) if "draw" in paths else None
+    return VocSet(Path(paths["root"]), paths["image_set"], **folders, draw=draw)
+
+
+VOC = DataSet(
+    options=VocData,
+    meaning="Pascal VOC, or a data set of your own in its layout.",
+    title=lambda voc: f"{voc.folder()}, {voc.test}",
+    identity=_identity,
+    open=_open,
+    files=lambda paths: _set(paths).find().needs(),
+)

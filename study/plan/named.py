@@ -1,0 +1,114 @@
+"""The named pipelines: their steps, and what a report says of them. To add one: an entry in one of the two tables."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+DENSE = "unpruned"
+_GREY, _BLUE, _ORANGE, _TEAL, _PURPLE = "#6b7685", "#2f6fd6", "#dc8320", "#119c8d", "#8a5ad0"
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """A chain of steps (of study.plan.steps.STEPS) and how it is told from others.
+
+    `paper`: its name in Liu et al. (ICLR 2019), or what we call it. `explanation`: the chain in words. `colour`: of all
+    that is drawn of it, the same in both tables. `reference`: the report says of every other how far it is from it.
+    `drawn`: False for one so far below the others that it would flatten the figures; tables have it.
+    """
+
+    chain: tuple[str, ...]
+    paper: str
+    explanation: str
+    colour: str
+    reference: bool = False
+    drawn: bool = True
+
+
+# Where a method's layer widths do not depend on trained weights, `shape` costs nothing; otherwise it trains a
+# classifier and prunes it.
+PIPELINES: dict[str, Pipeline] = {
+    DENSE: Pipeline(
+        ("classify", "detect"), "dense", "dense classifier, transferred to the detector", _GREY, reference=True
+    ),
+    "prune_then_transfer": Pipeline(
+        ("classify_for_pruning", "prune", "fine_tune", "detect"),
+        "Prune-C",
+        "classifier pruned and fine-tuned, then transferred to the detector",
+        _BLUE,
+        reference=True,
+    ),
+    "transfer_then_prune": Pipeline(
+        ("classify_for_pruning", "detect_before_pruning", "prune_detector", "fine_tune_detector"),
+        "Prune-D",
+        "dense detector trained, then its backbone pruned and fine-tuned",
+        _ORANGE,
+    ),
+    "scratch_e": Pipeline(
+        ("shape", "scratch_e", "detect"),
+        "Scratch-E",
+        "pruned classifier trained from random weights, same epochs, then transferred",
+        _TEAL,
+    ),
+    "scratch_b": Pipeline(
+        ("shape", "scratch_b", "detect"),
+        "Scratch-B",
+        "pruned classifier trained from random weights, same compute, then transferred",
+        _PURPLE,
+    ),
+    "detect_from_scratch": Pipeline(
+        ("shape", "detect_from_scratch"),
+        "our control",
+        "pruned architecture trained on detection alone, no pretraining",
+        "#d2436b",
+    ),
+}
+
+# The same for a study without a detector, which compares classifiers. A ticket starts from the dense network's own
+# weights, rewound; its control is scratch_e, the same pruned network from other random weights.
+CLASSIFIER_PIPELINES: dict[str, Pipeline] = {
+    DENSE: Pipeline(("classify",), "dense", "dense classifier", _GREY, reference=True),
+    "pruned": Pipeline(
+        ("classify_for_pruning", "prune"),
+        "no training after",
+        "dense classifier pruned, and nothing trained after that",
+        "#c9a227",
+        drawn=False,
+    ),
+    "fine_tune": Pipeline(
+        ("classify_for_pruning", "prune", "fine_tune"),
+        "Fine-tuned",
+        "dense classifier pruned, then fine-tuned from the weights left",
+        _BLUE,
+        reference=True,
+    ),
+    "scratch_e": Pipeline(
+        ("shape", "scratch_e"),
+        "Scratch-E",
+        "pruned architecture trained from random weights, same epochs",
+        _TEAL,
+    ),
+    "scratch_b": Pipeline(
+        ("shape", "scratch_b"),
+        "Scratch-B",
+        "pruned architecture trained from random weights, same compute",
+        _PURPLE,
+    ),
+    "scratch_b_fair": Pipeline(
+        ("shape", "scratch_b_fair"),
+        "our control",
+        "as Scratch-B, with the epochs of fine-tuning added",
+        "#5b3a94",
+    ),
+    "ticket": Pipeline(
+        ("classify_for_pruning", "prune", "ticket"),
+        "winning ticket",
+        "pruned network rewound to its own early weights, then trained for the dense epochs",
+        _ORANGE,
+    ),
+}
+
+
+def colour_of(name: str) -> str | None:
+    """The colour of a named pipeline; None for one that a user made."""
+    tables: tuple[Mapping[str, Pipeline], ...] = (PIPELINES, CLASSIFIER_PIPELINES)
+    return next((table[name].colour for table in tables if name in table), None)
