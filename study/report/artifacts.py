@@ -6,7 +6,6 @@ import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import safetensors
 import safetensors.torch
@@ -14,8 +13,8 @@ from torch import Tensor
 
 from pruning.masks import Masks
 from pruning.plan import PruningPlan
-from study.report.routes import Route
-from study.report.rows import Step
+from study.report.routes import RouteResults
+from study.report.rows import Json, Step
 from study.report.stats import is_number
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -39,7 +38,7 @@ class RunFiles:
             self.gaps.append(f"{run}/{name}: {error.strerror or error}")
             return None
 
-    def metrics(self, run: str) -> list[dict[str, Any]]:
+    def metrics(self, run: str) -> list[Json]:
         """The lines of metrics.jsonl that have a step; a kill may leave a torn last line, left out."""
         lines = (self.read(run, METRICS) or b"").splitlines()
         records = [record for record in map(_json_object, lines) if is_number(record.get("step"))]
@@ -79,7 +78,7 @@ class RunFiles:
             self.gaps.append(f"{run}/{WEIGHTS}: not a safetensors file ({error})")
             return {}
 
-    def json(self, run: str, name: str) -> dict[str, Any] | None:
+    def json(self, run: str, name: str) -> Json | None:
         """A JSON object of a run directory; None, and a gap, where it cannot be read."""
         content = self.read(run, name)
         if content is None:
@@ -106,10 +105,10 @@ class RunFiles:
         return count
 
 
-User = tuple[Route, int, Step]  # route, seed, step of its chain
+User = tuple[RouteResults, int, Step]  # route, seed, step of its chain
 
 
-def steps(route: Route, *kinds: str) -> Iterator[tuple[int, Step]]:
+def steps(route: RouteResults, *kinds: str) -> Iterator[tuple[int, Step]]:
     """(seed, step of the chain) of a route, in order, limited to `kinds`."""
     for row in route.rows:
         for step in row.chain:
@@ -117,7 +116,7 @@ def steps(route: Route, *kinds: str) -> Iterator[tuple[int, Step]]:
                 yield row.seed, step
 
 
-def users_of_runs(routes: Iterable[Route], *kinds: str) -> dict[str, list[User]]:
+def users_of_runs(routes: Iterable[RouteResults], *kinds: str) -> dict[str, list[User]]:
     """Run directory -> who used it: a shared run appears once, with all its users."""
     users: dict[str, list[User]] = {}
     for route in routes:
@@ -126,7 +125,7 @@ def users_of_runs(routes: Iterable[Route], *kinds: str) -> dict[str, list[User]]
     return users
 
 
-def _json_object(content: bytes) -> dict[str, Any]:
+def _json_object(content: bytes) -> Json:
     try:
         value = json.loads(content)
     except ValueError:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,10 @@ from pruning.cost import measure_latency
 from pruning.plan import PruningPlan
 from study.config.schema import StudyConfig
 from study.plan.pipelines import Route, grid_fields
-from study.report.precisions import precision_of
-from study.report.rows import Comparison, Measured, Missing, Row, StageResult, Step
+from study.report.provenance import precision_of
+from study.report.rows import Comparison, Evaluation, Json, Measured, Missing, Row, StageResult, Step
 from study.report.stats import summarize
+from study.report.topic import topic_of
 from study.stages.network import Network, load_model
 from study.stages.stage import Stage, device_of
 from training.files import canonical, content_hash, read_json, write_json
@@ -24,12 +25,12 @@ from training.files import canonical, content_hash, read_json, write_json
 
 def summary(comparison: Comparison) -> list[str]:
     """One line a route: its mean score over the seeds, for the end of a log."""
-    score = "AP" if comparison.task == "detection" else "top1"
+    score = topic_of(comparison).primary.key
     found: dict[str, list[float | None]] = {}
     for row in comparison.rows:
         point = ", ".join(f"{k}={v}" for k, v in row.point.items())
         name = f"{row.pipeline}{f' ({point})' if point else ''}"
-        found.setdefault(name, []).append(row.measured.scores[score])
+        found.setdefault(name, []).append(row.number(score))
     means = {name: summarize(values) for name, values in found.items()}
     return [
         f"{name:40s} {score} {mean.mean:5.1f}  (n = {mean.n})" if mean else f"{name:40s} no {score}"
@@ -41,14 +42,16 @@ _AP = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 
 
 @dataclass(frozen=True)
-class Task:
-    """`measures(route, runs)`: quality and size, for one row. `evaluation(config, result)`: what was measured on what;
+class Reader:
+    """How the results of a task are read.
+
+    `measures(route, runs)`: quality and size, for one row. `evaluation(config, result)`: what was measured on what;
     `result` None: nothing is finished. `network(route, runs, device)` and `example(route, runs)`: what latency is
     measured of, a function of one image.
     """
 
     measures: Callable[[Route, Path], Measured]
-    evaluation: Callable[[StudyConfig, Mapping[str, Any] | None], dict[str, Any]]
+    evaluation: Callable[[StudyConfig, Json | None], Evaluation]
     network: Callable[[Route, Path, str], nn.Module]
     example: Callable[[Route, Path], Tensor]
 
@@ -59,13 +62,13 @@ def _detector_measures(route: Route, runs: Path) -> Measured:
     return Measured({name: result["metrics"][name] for name in _AP}, costs, result["per_class"])
 
 
-def _detector_evaluation(config: StudyConfig, first: Mapping[str, Any] | None) -> dict[str, Any]:
+def _detector_evaluation(config: StudyConfig, first: Json | None) -> Evaluation:
     assert config.detector is not None
     name = config.detector.dataset.title
     if first is None:
-        return {"dataset": name}
+        return Evaluation(name)
     height, width = first["evaluation"]["image_size"]
-    return {"dataset": name, **first["evaluation"], "image_size": f"{width} x {height}"}
+    return Evaluation(name, **{**first["evaluation"], "image_size": f"{width} x {height}"})
 
 
 def _detector(route: Route, runs: Path, device: str) -> nn.Module:
@@ -127,12 +130,12 @@ def _after_pruning(stage: Stage, runs: Path) -> dict[str, float]:
     return {"pruned_top1": metrics["test_top1"], "recalibrated_top1": metrics["recalibrated_top1"]}
 
 
-def _classifier_evaluation(config: StudyConfig, first: Mapping[str, Any] | None) -> dict[str, Any]:
-    found = {"dataset": config.classifier.dataset.name, "split": "test", "metric": "top-1 accuracy (%)"}
+def _classifier_evaluation(config: StudyConfig, first: Json | None) -> Evaluation:
+    found = Evaluation(config.classifier.dataset.name, "test", "top-1 accuracy (%)")
     if first is None:
         return found
     side = first["network"]["image_size"]
-    return {**found, "images": first["metrics"]["test_images"], "image_size": f"{side} x {side}"}
+    return replace(found, images=first["metrics"]["test_images"], image_size=f"{side} x {side}")
 
 
 def _classifier(route: Route, runs: Path, device: str) -> nn.Module:
@@ -143,7 +146,7 @@ def _classifier_example(route: Route, runs: Path) -> Tensor:
     return _dense(route, route.evaluation.run(runs).read_result()).example()
 
 
-def _dense(route: Route, result: Mapping[str, Any]) -> Network:
+def _dense(route: Route, result: Json) -> Network:
     """The unpruned network of a route, from its result: a report needs no plan for it, which may be gone."""
     first = next(s.settings for s in reversed(route.evaluation.with_ancestors()) if "arch" in s.settings)
     found = result["network"]
@@ -151,9 +154,9 @@ def _dense(route: Route, result: Mapping[str, Any]) -> Network:
     return Network(plan, found["num_classes"], found["image_size"], tuple(found["mean"]), tuple(found["std"]))
 
 
-TASKS: dict[str, Task] = {
-    "detection": Task(_detector_measures, _detector_evaluation, _detector, _detector_example),
-    "classification": Task(_classifier_measures, _classifier_evaluation, _classifier, _classifier_example),
+READERS: dict[str, Reader] = {
+    "detection": Reader(_detector_measures, _detector_evaluation, _detector, _detector_example),
+    "classification": Reader(_classifier_measures, _classifier_evaluation, _classifier, _classifier_example),
 }
 
 
@@ -168,16 +171,15 @@ def collect(
     why = {**_damaged(stages.values(), runs), **why}
     finished = [r for r in routes if all(s.run(runs).done and s.id not in why for s in r.stages)]
     task = "detection" if config.detector else "classification"
-    scores, device = TASKS[task], device_of(config.machine)
+    reader, device = READERS[task], device_of(config.machine)
     file = runs / config.name / "latency.json"
-    latency, gaps = _latencies(scores, finished, runs, config.evaluate.latency_rounds, file, device)
+    latency, gaps = _latencies(reader, finished, runs, config.evaluate.latency_rounds, file, device)
     users: dict[str, set[tuple[str, str]]] = {}
     for route in routes:
         for stage in route.stages:
             users.setdefault(stage.id, set()).add((route.pipeline, canonical(dict(route.point))))
-    rows = tuple(_row(scores, route, runs, latency, users) for route in finished)
-    missing = tuple(_missing(route, runs, why) for route in routes if route not in finished)
     used = {s.id: s for route in finished for s in route.stages}
+    results = {key: StageResult(s.kind, _step_of(s, routes), s.run(runs).read_result()) for key, s in used.items()}
     first = next((r.evaluation.run(runs).read_result() for r in finished), None)
     written = config.model_dump(mode="json", exclude_unset=True)
     return Comparison(
@@ -188,12 +190,12 @@ def collect(
         config=written,
         config_yaml=yaml.safe_dump(written, sort_keys=False),
         seeds=tuple(config.seeds),
-        evaluation=scores.evaluation(config, first),
+        evaluation=reader.evaluation(config, first),
         grid=grid_fields(config),
-        rows=rows,
-        missing=missing,
+        rows=tuple(_row(reader, route, runs, latency, users, results) for route in finished),
+        missing=tuple(_missing(route, runs, why) for route in routes if route not in finished),
         gaps=tuple(gaps),
-        stages={key: StageResult(s.kind, _step_of(key, routes), s.run(runs).read_result()) for key, s in used.items()},
+        stages=results,
     )
 
 
@@ -210,16 +212,20 @@ def _damaged(stages: Iterable[Stage], runs: Path) -> dict[str, str]:
 
 
 def _row(
-    scores: Task, route: Route, runs: Path, latency: Mapping[str, float], users: Mapping[str, set[tuple[str, str]]]
+    reader: Reader,
+    route: Route,
+    runs: Path,
+    latency: Mapping[str, float],
+    users: Mapping[str, set[tuple[str, str]]],
+    results: Mapping[str, StageResult],
 ) -> Row:
-    results = {stage.id: stage.run(runs).read_result() for stage in route.stages}
-    chain = (
+    chain = tuple(
         Step(
-            step=_name(route, stage),
+            step=_step_of(stage, [route]),
             kind=stage.kind,
             run=stage.id,
-            train_macs=results[stage.id]["train_macs"],
-            seconds=results[stage.id]["seconds"],
+            train_macs=results[stage.id].result["train_macs"],
+            seconds=results[stage.id].result["seconds"],
             shared=len(users[stage.id]) > 1,
         )
         for stage in route.stages
@@ -228,10 +234,10 @@ def _row(
         pipeline=route.pipeline,
         point=dict(route.point),
         seed=route.seed,
-        measured=scores.measures(route, runs),
+        measured=reader.measures(route, runs),
         latency_ms=latency.get(route.evaluation.id),
-        precision=precision_of(results.values()),
-        chain=tuple(chain),
+        precision=precision_of(results[step.run] for step in chain),
+        chain=chain,
     )
 
 
@@ -242,7 +248,7 @@ def _missing(route: Route, runs: Path, why: Mapping[str, str]) -> Missing:
 
 
 def _latencies(
-    scores: Task, routes: Sequence[Route], runs: Path, rounds: int, file: Path, device: str
+    reader: Reader, routes: Sequence[Route], runs: Path, rounds: int, file: Path, device: str
 ) -> tuple[dict[str, float], list[str]]:
     """Median milliseconds of each route's whole network on one test-sized image, all measured in turn in one process.
 
@@ -259,7 +265,7 @@ def _latencies(
     gone: dict[str, str] = {}
     for route in routes:
         try:
-            networks[route.evaluation.id] = scores.network(route, runs, device)
+            networks[route.evaluation.id] = reader.network(route, runs, device)
         except (ValueError, RuntimeError, OSError) as error:
             gone[route.evaluation.id] = f"No latency of {route.pipeline} (seed {route.seed}): {error}"
     gaps = [*gone.values()][:_SHOWN_GAPS]
@@ -267,16 +273,12 @@ def _latencies(
         gaps.append(f"No latency of {len(gone) - _SHOWN_GAPS} more networks, for such reasons.")
     if not networks:
         return {}, gaps
-    measured = measure_latency(networks, scores.example(routes[0], runs).to(device), rounds=rounds)
+    measured = measure_latency(networks, reader.example(routes[0], runs).to(device), rounds=rounds)
     if not gone:
         write_json(file, {"key": key, "device": device, "threads": torch.get_num_threads(), "latency_ms": measured})
     return measured, gaps
 
 
-def _name(route: Route, stage: Stage) -> str:
-    """The step of the route that made this stage; stages behind `shape` have none of their own."""
-    return next((step for step, s in route.steps if s.id == stage.id), stage.kind)
-
-
-def _step_of(key: str, routes: Sequence[Route]) -> str:
-    return next((step for route in routes for step, s in route.steps if s.id == key), key.split("-")[0])
+def _step_of(stage: Stage, routes: Sequence[Route]) -> str:
+    """The step that made this stage, in the first route that names it; stages behind `shape` have no name of theirs."""
+    return next((step for route in routes for step, s in route.steps if s.id == stage.id), stage.kind)

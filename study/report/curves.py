@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import plotly.graph_objects as go
 
 from study.report.artifacts import RunFiles, User, users_of_runs
-from study.report.plots import Panel, base_figure, plain, thin
-from study.report.routes import Route
-from study.report.rows import Step
+from study.report.plots import Exhibit, base_figure, plain, thin
+from study.report.routes import RouteResults
+from study.report.rows import Json, Step
 from study.report.stats import is_number
 
 _DASHES = ("solid", "dash", "dot", "dashdot")
@@ -18,13 +17,13 @@ _MEASURES = {"loss": "training loss", "val_accuracy": "validation accuracy"}
 
 
 def learning_curves(
-    routes: Sequence[Route], root: RunFiles, colours: Mapping[str, str], kinds: Mapping[str, str]
-) -> list[Panel]:
-    """One panel per kind of training and measure; of what no run recorded, only the loss has a panel.
+    routes: Sequence[RouteResults], root: RunFiles, colours: Mapping[str, str], kinds: Mapping[str, str]
+) -> list[Exhibit]:
+    """An exhibit per kind of training and measure; of what no run recorded, only the loss has a exhibit.
 
     `kinds`: kind of a training stage -> what it trains.
     """
-    panels = []
+    exhibits = []
     for kind, noun in kinds.items():
         files = RunFiles(root.root)
         users = users_of_runs(routes, kind)
@@ -37,8 +36,8 @@ def learning_curves(
             if not users:
                 gaps = (f"No chain has a {kind} stage.",)
             title = f"{measure.capitalize()} of the {noun}"
-            panels.append(Panel(title, _caption(measure), figure, gaps))
-    return panels
+            exhibits.append(Exhibit(title, _caption(measure), figure, gaps))
+    return exhibits
 
 
 def _caption(measure: str) -> str:
@@ -51,7 +50,7 @@ def _caption(measure: str) -> str:
 
 def _figure(
     users: Mapping[str, list[User]],
-    records: Mapping[str, list[dict[str, Any]]],
+    records: Mapping[str, list[Json]],
     key: str,
     measure: str,
     colours: Mapping[str, str],
@@ -82,7 +81,7 @@ def _figure(
     return figure if figure.data else None
 
 
-def _order_in_chain(route: Route, seed: int, step: Step) -> int:
+def _order_in_chain(route: RouteResults, seed: int, step: Step) -> int:
     """How many stages of the same kind come before `step` in its chain."""
     chain = next(row.chain for row in route.rows if row.seed == seed)
     same_kind = [other.run for other in chain if other.kind == step.kind]

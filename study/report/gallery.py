@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from study.report.artifacts import RunFiles, steps
-from study.report.routes import Route, describe_point, find_route, full_points
+from study.report.routes import RouteResults, describe_point, find_route, full_points
+from study.report.rows import Point
 
 MAX_SCENES = 6  # pictures are embedded: six scenes of seven columns are a few megabytes
 GROUND_TRUTH = "ground truth"
@@ -26,12 +26,12 @@ class Gallery:
     gaps: tuple[str, ...]
 
 
-def galleries(routes: Sequence[Route], root: RunFiles) -> list[Gallery]:
+def galleries(routes: Sequence[RouteResults], root: RunFiles) -> list[Gallery]:
     """One gallery per grid point."""
     return [_gallery(routes, root, point) for point in full_points(routes)]
 
 
-def _gallery(routes: Sequence[Route], root: RunFiles, point: Mapping[str, Any]) -> Gallery:
+def _gallery(routes: Sequence[RouteResults], root: RunFiles, point: Point) -> Gallery:
     files = RunFiles(root.root)
     names = dict.fromkeys(route.name for route in routes)
     here = [route for name in names if (route := find_route(routes, name, point)) is not None]
@@ -50,7 +50,7 @@ def _gallery(routes: Sequence[Route], root: RunFiles, point: Mapping[str, Any]) 
     return Gallery(describe_point(point), seed, (GROUND_TRUTH, *runs), tuple(rows), left_out, tuple(gaps))
 
 
-def _evaluation(route: Route, seed: int | None) -> str | None:
+def _evaluation(route: RouteResults, seed: int | None) -> str | None:
     return next((step.run for step_seed, step in steps(route, "evaluate") if step_seed == seed), None)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import TypeGuard
 
 from scipy.special import stdtrit
 
@@ -39,7 +40,7 @@ class Difference:
         return low <= 0 <= high
 
 
-def is_number(value: object) -> bool:
+def is_number(value: object) -> TypeGuard[int | float]:
     """Whether `value` is a finite number; None, NaN and text are missing values, a bool is no number."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
@@ -53,7 +54,7 @@ def t_quantile(n: int) -> float:
 
 def summarize(values: Iterable[float | None]) -> Summary | None:
     """Mean, sample standard deviation (n - 1) and n of the values that are there; None when none is."""
-    present = [float(v) for v in values if v is not None and is_number(v)]
+    present = [float(v) for v in values if is_number(v)]
     if not present:
         return None
     n = len(present)

@@ -4,9 +4,8 @@ To add one: a file here, and a line in ANALYSES. An analysis takes the compariso
 returns None where the study has nothing for it.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from pruning.errors import Refusal
 from study.report.analyses import (
@@ -21,9 +20,10 @@ from study.report.analyses import (
     tickets,
     weights,
 )
-from study.report.plots import Panel
+from study.report.plots import Exhibit
+from study.report.rows import Comparison
 
-Analysis = Callable[[Mapping[str, Any], Path], Panel | None]
+Analysis = Callable[[Comparison, Path], Exhibit | None]
 
 ANALYSES: dict[str, Analysis] = {
     "quality_against_macs": efficiency.against_macs,
@@ -48,6 +48,6 @@ def get_analysis(name: str) -> Analysis:
     return ANALYSES[name]
 
 
-def analyse_all(comparison: Mapping[str, Any], runs: Path) -> list[Panel]:
+def analyse_all(comparison: Comparison, runs: Path) -> list[Exhibit]:
     """Every analysis that the study has something for."""
-    return [panel for analyse in ANALYSES.values() if (panel := analyse(comparison, runs)) is not None]
+    return [exhibit for analyse in ANALYSES.values() if (exhibit := analyse(comparison, runs)) is not None]

@@ -11,10 +11,11 @@ from rich.table import Table
 
 from pruning.errors import Refusal
 from study.report.analyses import ANALYSES, get_analysis
-from study.report.plots import Panel
+from study.report.plots import Exhibit
+from study.report.rows import load_comparison
 from study.report.units import value
 from study.report.write import JSON
-from training.files import read_json, write_text
+from training.files import write_text
 
 
 def run_analysis(out: Path, name: str, console: Console) -> list[Path]:
@@ -25,17 +26,17 @@ def run_analysis(out: Path, name: str, console: Console) -> list[Path]:
     analyse = get_analysis(name)
     if not (out / JSON).is_file():
         raise Refusal(f"{out}: not the directory of a study with a report (it has no {JSON})")
-    panel = analyse(read_json(out / JSON), out.parent)
-    if panel is None:
+    exhibit = analyse(load_comparison(out / JSON), out.parent)
+    if exhibit is None:
         raise Refusal(f"{out}: the study has nothing for the analysis {name!r}")
-    console.print(_terminal_table(panel))
-    for gap in panel.gaps:
+    console.print(_terminal_table(exhibit))
+    for gap in exhibit.gaps:
         console.print(gap, style="yellow", markup=False)
     written = [out / f"analysis-{name}.csv"]
-    write_text(written[0], table_csv(panel))
-    if panel.figure is not None:
+    write_text(written[0], table_csv(exhibit))
+    if exhibit.figure is not None:
         written.append(out / f"analysis-{name}.html")
-        write_text(written[1], panel.figure.to_html(include_plotlyjs=True, full_html=True))
+        write_text(written[1], exhibit.figure.to_html(include_plotlyjs=True, full_html=True))
     return written
 
 
@@ -44,19 +45,19 @@ def list_analyses() -> str:
     return "\n".join(f"{name}: {(analyse.__doc__ or '').strip().splitlines()[0]}" for name, analyse in ANALYSES.items())
 
 
-def table_csv(panel: Panel) -> str:
+def table_csv(exhibit: Exhibit) -> str:
     """The table of an analysis with all digits; a missing value is an empty field."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(panel.columns)
-    writer.writerows(panel.rows)
+    writer.writerow(exhibit.columns)
+    writer.writerows(exhibit.rows)
     return out.getvalue()
 
 
-def _terminal_table(panel: Panel) -> Table:
-    table = Table(title=panel.title)
-    for column in panel.columns:
+def _terminal_table(exhibit: Exhibit) -> Table:
+    table = Table(title=exhibit.title)
+    for column in exhibit.columns:
         table.add_column(column)
-    for row in panel.rows:
+    for row in exhibit.rows:
         table.add_row(*map(value, row))
     return table

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from itertools import cycle
 from pathlib import Path
-from typing import Any
 
 from pruning.design.pattern import stages_of
 from pruning.plan import PruningPlan
 from study.report.analyses.material import Material
 from study.report.artifacts import users_of_runs
-from study.report.plots import Panel, Value, base_figure, plain
+from study.report.plots import Exhibit, Value, base_figure, plain
 from study.report.routes import joint_label
+from study.report.rows import Comparison
 from study.report.stats import summarize
 
 _CAPTION = (
@@ -23,13 +23,13 @@ _CAPTION = (
 _MORE_COLOURS = ("#5f9e2f", "#b0722d", "#2b93c8", "#b4489f", "#4c5fd0", "#7c7c8c")
 
 
-def analyse(comparison: Mapping[str, Any], runs: Path) -> Panel | None:
+def analyse(comparison: Comparison, runs: Path) -> Exhibit | None:
     """Bars of kept share per layer, one series per set of routes with the same plans; None if nothing was narrowed."""
     material = Material.of(comparison, runs)
     series = _by_users(material)
     title, gaps = "Kept channels by layer", tuple(material.files.gaps)
     if not series:
-        return Panel(title, "", None, gaps) if gaps else None
+        return Exhibit(title, "", None, gaps) if gaps else None
     figure = base_figure("layer, in the order of the plan", "kept channels (% of dense)", height=430)
     figure.update_xaxes(showgrid=False)
     rows: list[tuple[Value, ...]] = []
@@ -55,7 +55,7 @@ def analyse(comparison: Mapping[str, Any], runs: Path) -> Panel | None:
     figure.update_layout(barmode="group", bargap=0.3, legend={"y": -0.42})
     figure.update_yaxes(range=[0, 102])
     columns = ("routes", "part", "kept (%)", "standard deviation", "n")
-    return Panel(title, _CAPTION, figure, gaps, columns, tuple(rows))
+    return Exhibit(title, _CAPTION, figure, gaps, columns, tuple(rows))
 
 
 class _Kept:

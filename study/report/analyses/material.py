@@ -1,4 +1,4 @@
-"""What every analysis works on: the routes of a comparison, the files of its runs, and its task."""
+"""What every analysis works on: the routes of a comparison, the files of its runs, and its topic."""
 
 from __future__ import annotations
 
@@ -14,35 +14,36 @@ from classify.models import build
 from pruning.cost import map_areas
 from study.report.artifacts import RunFiles
 from study.report.plots import Value
-from study.report.routes import Route, colours, distinct_names, group_routes
+from study.report.routes import RouteResults, colours, distinct_names, group_routes
+from study.report.rows import Comparison, StageResult
 from study.report.stats import Difference
-from study.report.task import Task, task_of
+from study.report.topic import Topic, topic_of
 
 
 @dataclass(frozen=True)
 class Material:
-    """`stages` as in comparison.json; `colours` by pipeline name."""
+    """`stages` by run, `colours` by pipeline name."""
 
-    task: Task
-    routes: list[Route]
+    topic: Topic
+    routes: list[RouteResults]
     colours: Mapping[str, str]
     files: RunFiles
-    stages: Mapping[str, Any]
+    stages: Mapping[str, StageResult]
 
     @classmethod
-    def of(cls, comparison: Mapping[str, Any], runs: Path) -> Material:
+    def of(cls, comparison: Comparison, runs: Path) -> Material:
         """What a comparison has."""
-        routes = group_routes(comparison["rows"])
+        routes = group_routes(comparison.rows)
         palette = colours(distinct_names(routes))
-        return cls(task_of(comparison), routes, palette, RunFiles(runs), comparison.get("stages") or {})
+        return cls(topic_of(comparison), routes, palette, RunFiles(runs), comparison.stages)
 
-    def named(self, name: str) -> list[Route]:
+    def named(self, name: str) -> list[RouteResults]:
         """The routes of a pipeline that have a result, at all their grid points."""
-        return [r for r in self.routes if r.name == name and r.mean(self.task.primary.key) is not None]
+        return [r for r in self.routes if r.name == name and r.mean(self.topic.primary.key) is not None]
 
     def areas(self, run: str) -> dict[str, int]:
         """Output pixels of each layer of the dense network behind a run; empty where it is not recorded."""
-        network = ((self.stages.get(run) or {}).get("result") or {}).get("network") or {}
+        network = self.stages[run].part("network")
         plan = self.files.plan(run)
         if plan is None or "image_size" not in network:
             return {}

@@ -12,8 +12,9 @@ from plotly.subplots import make_subplots
 
 from study.report.analyses.material import Material
 from study.report.artifacts import PR, RunFiles, steps
-from study.report.plots import Panel, Value, base_figure, plain, translucent
-from study.report.routes import Route
+from study.report.plots import Exhibit, Value, base_figure, plain, translucent
+from study.report.routes import RouteResults
+from study.report.rows import Comparison
 from study.report.stats import Summary, is_number, summarize
 
 MOST_CLASSES = 6  # that get a figure each
@@ -30,7 +31,7 @@ Curve = tuple[float, ...]  # precision at each recall, 0..1
 Spread = list[Summary]  # the same, over seeds
 
 
-def analyse(comparison: Mapping[str, Any], runs: Path) -> Panel | None:
+def analyse(comparison: Comparison, runs: Path) -> Exhibit | None:
     """Each route's curve, mean over the classes that have boxes; None where no evaluation of detectors is recorded."""
     files, recall, curves = _read(comparison, runs)
     if not curves:
@@ -39,7 +40,7 @@ def analyse(comparison: Mapping[str, Any], runs: Path) -> Panel | None:
     spreads = {label: _over_seeds(seeds) for label, seeds in means.items() if seeds}
     title, columns = "Precision against recall", ("route", "at", *_headings(), "n")
     if not spreads:
-        return Panel(title, "", None, tuple(files.gaps), columns)
+        return Exhibit(title, "", None, tuple(files.gaps), columns)
     material = Material.of(comparison, runs)
     figure = base_figure("recall", "precision", height=430)
     for route, spread, dash in _drawn(material.routes, spreads):
@@ -47,10 +48,10 @@ def analyse(comparison: Mapping[str, Any], runs: Path) -> Panel | None:
             figure.add_trace(trace)
     _set_axes(figure)
     rows = tuple(_row(route, recall, spread) for route, spread, _ in _drawn(material.routes, spreads))
-    return Panel(title, _CAPTION.format(of="mean over classes"), figure, tuple(files.gaps), columns, rows)
+    return Exhibit(title, _CAPTION.format(of="mean over classes"), figure, tuple(files.gaps), columns, rows)
 
 
-def by_class(comparison: Mapping[str, Any], runs: Path) -> Panel | None:
+def by_class(comparison: Comparison, runs: Path) -> Exhibit | None:
     """The curves of each class; None where there are more than MOST_CLASSES, or only one."""
     _, recall, curves = _read(comparison, runs)
     names = list(dict.fromkeys(name for seeds in curves.values() for classes in seeds for name in classes))
@@ -69,7 +70,7 @@ def by_class(comparison: Mapping[str, Any], runs: Path) -> Panel | None:
             rows.append((name, *_row(route, recall, spread)))
     _set_axes(figure)
     columns = ("class", "route", "at", *_headings(), "n")
-    return Panel("Precision against recall by class", _CAPTION.format(of=_BY_CLASS), figure, (), columns, tuple(rows))
+    return Exhibit("Precision against recall by class", _CAPTION.format(of=_BY_CLASS), figure, (), columns, tuple(rows))
 
 
 def _grid(names: Sequence[str]) -> go.Figure:
@@ -81,7 +82,7 @@ def _grid(names: Sequence[str]) -> go.Figure:
     return figure.update_layout(margin={"t": 52}, legend={"y": -36 / plot})
 
 
-def _read(comparison: Mapping[str, Any], runs: Path) -> tuple[RunFiles, Curve, dict[str, list[dict[str, Curve]]]]:
+def _read(comparison: Comparison, runs: Path) -> tuple[RunFiles, Curve, dict[str, list[dict[str, Curve]]]]:
     """Recalls, and route label -> for each seed the curves by class; classes without boxes are left out."""
     material = Material.of(comparison, runs)
     recall: Curve = ()
@@ -125,7 +126,7 @@ def _over_seeds(curves: Sequence[Curve]) -> Spread:
     return [summary for values in zip(*curves, strict=True) if (summary := summarize(values)) is not None]
 
 
-def _drawn(routes: Sequence[Route], spreads: Mapping[str, Spread]) -> Iterator[tuple[Route, Spread, str]]:
+def _drawn(routes: Sequence[RouteResults], spreads: Mapping[str, Spread]) -> Iterator[tuple[RouteResults, Spread, str]]:
     """The routes that have a curve, each with its dash: one a grid point."""
     places = list(dict.fromkeys(route.place for route in routes))
     for route in routes:
@@ -133,7 +134,9 @@ def _drawn(routes: Sequence[Route], spreads: Mapping[str, Spread]) -> Iterator[t
             yield route, spreads[route.label], _DASHES[places.index(route.place) % len(_DASHES)]
 
 
-def _traces(route: Route, recall: Curve, spread: Spread, colour: str, dash: str) -> tuple[go.Scatter, go.Scatter]:
+def _traces(
+    route: RouteResults, recall: Curve, spread: Spread, colour: str, dash: str
+) -> tuple[go.Scatter, go.Scatter]:
     """The band of one standard deviation, and the mean above it."""
     label = plain(route.label)
     low, high = ([min(1.0, max(0.0, s.mean + sign * (s.std or 0.0))) for s in spread] for sign in (-1, 1))
@@ -176,7 +179,7 @@ def _headings() -> list[str]:
     return [heading for r in _RECALLS for heading in (f"precision at recall {r:g}", "sd")]
 
 
-def _row(route: Route, recall: Curve, spread: Spread) -> tuple[Value, ...]:
+def _row(route: RouteResults, recall: Curve, spread: Spread) -> tuple[Value, ...]:
     at = [min(range(len(recall)), key=lambda i, r=wanted: abs(recall[i] - r)) for wanted in _RECALLS]  # type: ignore[misc]
     values = [value for i in at for value in (spread[i].mean, spread[i].std)]
     return (route.name, route.place, *values, spread[0].n)

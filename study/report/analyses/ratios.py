@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from study.report.analyses.material import DIFFERENCE_COLUMNS, Material, difference_values
 from study.report.figures import against_field
-from study.report.plots import Panel
+from study.report.plots import Exhibit
 from study.report.routes import describe_point, find_route
-from study.report.task import DENSE
+from study.report.rows import Comparison
+from study.report.topic import DENSE
 
 FIELD = "prune.ratio"
 
 
-def analyse(comparison: Mapping[str, Any], runs: Path) -> Panel | None:
+def analyse(comparison: Comparison, runs: Path) -> Exhibit | None:
     """One line per route and method; None unless the grid has at least two ratios that are numbers."""
     material = Material.of(comparison, runs)
-    measure = material.task.primary
+    measure = material.topic.primary
     routes = [r for r in material.routes if FIELD in r.point and r.mean(measure.key) is not None]
-    figure = against_field(routes, material.colours, material.task, FIELD)
+    figure = against_field(routes, material.colours, material.topic, FIELD)
     if figure is None or len({route.point[FIELD] for route in routes}) < 2:
         return None
     rows = []
@@ -34,4 +33,4 @@ def analyse(comparison: Mapping[str, Any], runs: Path) -> Panel | None:
         f"Mean over seeds and one standard deviation, by {FIELD}, the fraction removed. The table gives the paired "
         f"difference to {DENSE} with its 95 % interval."
     )
-    return Panel(f"{measure.name} against {FIELD}", caption, figure, (), columns, tuple(rows))
+    return Exhibit(f"{measure.name} against {FIELD}", caption, figure, (), columns, tuple(rows))

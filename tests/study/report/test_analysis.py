@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -25,11 +26,12 @@ from study.report.analyses import (
 from study.report.analyses.alone import list_analyses, run_analysis
 from study.report.analyses.weights import conv_weights
 from study.report.artifacts import RunFiles
+from study.report.rows import Comparison
 
 
-def rows_of(panel):
+def rows_of(exhibit):
     """The table of an analysis as dictionaries."""
-    return [dict(zip(panel.columns, row, strict=True)) for row in panel.rows]
+    return [dict(zip(exhibit.columns, row, strict=True)) for row in exhibit.rows]
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +39,8 @@ def study(tmp_path_factory):
     """Two variants at two ratios with files: (comparison, folder of the runs)."""
     runs = tmp_path_factory.mktemp("runs")
     grid = {"prune.ratio": [0.5, 0.75]}
-    return fabricate_classification(runs, variants=("l1", "weights"), grid=grid, seeds=(0, 1)), runs
+    content = fabricate_classification(runs, variants=("l1", "weights"), grid=grid, seeds=(0, 1))
+    return Comparison.from_json(content), runs
 
 
 def test_accuracy_is_set_against_params_and_macs_with_its_spread(study):
@@ -49,7 +52,7 @@ def test_accuracy_is_set_against_params_and_macs_with_its_spread(study):
 
 
 def test_detectors_are_not_set_against_params(tmp_path):
-    comparison = fabricate(tmp_path, files=False)
+    comparison = Comparison.from_json(fabricate(tmp_path, files=False))
     assert efficiency.against_params(comparison, tmp_path) is None
     assert rows_of(efficiency.against_macs(comparison, tmp_path))[0]["backbone MACs"] == 592_445_440
 
@@ -63,13 +66,13 @@ def test_the_drop_below_the_unpruned_network_grows_with_the_ratio(study):
 
 
 def test_one_ratio_shows_no_sensitivity(tmp_path):
-    comparison = fabricate_classification(tmp_path, grid={"prune.ratio": [0.5]}, files=False)
+    comparison = Comparison.from_json(fabricate_classification(tmp_path, grid={"prune.ratio": [0.5]}, files=False))
     assert ratios.analyse(comparison, tmp_path) is None
 
 
 def test_tickets_are_paired_with_random_starts_at_each_rate(tmp_path):
     grid = {"classifier.train.lr": [0.1, 0.01]}
-    comparison = fabricate_classification(tmp_path, variants=("weights",), grid=grid, files=False)
+    comparison = Comparison.from_json(fabricate_classification(tmp_path, variants=("weights",), grid=grid, files=False))
     large, small = rows_of(tickets.analyse(comparison, tmp_path))
     assert (large["at"], small["at"]) == ("weights, lr = 0.1", "weights, lr = 0.01")
     # the ticket is 0.1 below at the large rate; at the small one 0.6 and 0.9 above fine_tune's level and its own
@@ -79,9 +82,9 @@ def test_tickets_are_paired_with_random_starts_at_each_rate(tmp_path):
 
 
 def test_without_tickets_there_is_nothing_to_show(tmp_path):
-    comparison = fabricate_classification(tmp_path, files=False)
-    comparison["rows"] = [row for row in comparison["rows"] if row["pipeline"] != "ticket"]
-    assert tickets.analyse(comparison, tmp_path) is None
+    comparison = Comparison.from_json(fabricate_classification(tmp_path, files=False))
+    others = tuple(row for row in comparison.rows if row.pipeline != "ticket")
+    assert tickets.analyse(replace(comparison, rows=others), tmp_path) is None
 
 
 def test_recalibration_is_measured_on_the_pruned_network(study):
@@ -102,7 +105,7 @@ def test_kept_channels_by_stage_come_before_the_layers(study):
 
 
 def test_kernel_densities_by_position_and_stage(tmp_path):
-    comparison = fabricate_classification(tmp_path, variants=("weights",), seeds=(0,))
+    comparison = Comparison.from_json(fabricate_classification(tmp_path, variants=("weights",), seeds=(0,)))
     (path,) = tmp_path.glob("prune-*/seed0/masks.safetensors")
     masks = {name: torch.ones_like(mask) for name, mask in Masks.load(path).items()}
     for name, mask in masks.items():
@@ -128,20 +131,20 @@ def test_weights_behind_a_mask_are_left_out(tmp_path):
 
 
 def test_histograms_have_the_routes_side_by_side_and_equal_areas(study):
-    panel = weights.analyse(*study)
-    names = [row["route"] for row in rows_of(panel) if row["at"] == "variant = l1, prune.ratio = 0.5"]
+    exhibit = weights.analyse(*study)
+    names = [row["route"] for row in rows_of(exhibit) if row["at"] == "variant = l1, prune.ratio = 0.5"]
     assert names == ["unpruned", "pruned", "fine_tune", "scratch_e", "scratch_b", "ticket"]
-    line = panel.figure.data[0]
+    line = exhibit.figure.data[0]
     area = sum(line.y) * (line.x[1] - line.x[0])
     assert 0.98 < area <= 1.001  # the axis leaves out at most one weight in 200 of the widest route
 
 
 def test_damaged_files_are_gaps_and_no_errors(tmp_path):
-    comparison = fabricate_classification(tmp_path, variants=("weights",), seeds=(0,))
+    comparison = Comparison.from_json(fabricate_classification(tmp_path, variants=("weights",), seeds=(0,)))
     for name in ("masks.safetensors", "weights.safetensors"):
         for path in tmp_path.glob(f"*/seed0/{name}"):
             path.write_bytes(b"broken")
-    gaps = [gap for panel in analyse_all(comparison, tmp_path) for gap in panel.gaps]
+    gaps = [gap for exhibit in analyse_all(comparison, tmp_path) for gap in exhibit.gaps]
     assert any("masks.safetensors: not a safetensors file" in gap for gap in gaps)
     assert any("weights.safetensors: not a safetensors file" in gap for gap in gaps)
 
@@ -150,7 +153,7 @@ def test_one_analysis_alone_prints_and_writes_its_table(study, tmp_path):
     comparison, runs = study
     out = runs / "alone"
     out.mkdir()
-    (out / "comparison.json").write_text(json.dumps(comparison))
+    (out / "comparison.json").write_text(json.dumps(comparison.to_json()))
     console = Console(record=True, width=200)
     table, figure = run_analysis(out, "quality_against_params", console)
     assert "unpruned" in console.export_text()
