@@ -74,7 +74,7 @@ def content_of(comparison: Comparison, runs: Path, out: Path) -> Content:
         rule=rule(topic),
         classes=per_class(routes),
         chains=[(route, chain_of(route, comparison.stages, runs, out)) for route in routes],
-        analyses=analyse_all(comparison, runs),
+        analyses=analyse_all(material),
         figures=[
             against_training_macs(routes, colours, topic),
             *along_grid(routes, colours, topic, fields),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from study.report import units
@@ -53,21 +53,32 @@ class MainTable:
 
 
 def comparison_csv(comparison: Comparison) -> str:
-    """comparison.csv: one row per pipeline, grid point and seed; a missing value is an empty field."""
+    """comparison.csv: one row per pipeline, grid point and seed."""
     fields, columns = point_fields(comparison), topic_of(comparison).csv
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["pipeline", *fields, "seed", *columns])
-    for row in comparison.rows:
-        point = (_plain(row.point.get(key)) for key in fields)
-        values = (row.precision if column == "precision" else row.number(column) for column in columns)
-        writer.writerow([row.pipeline, *point, row.seed, *values])
-    return out.getvalue()
+    rows = (
+        (
+            row.pipeline,
+            *(_plain(row.point.get(key)) for key in fields),
+            row.seed,
+            *(row.precision if column == "precision" else row.number(column) for column in columns),
+        )
+        for row in comparison.rows
+    )
+    return csv_text(["pipeline", *fields, "seed", *columns], rows)
 
 
 def _plain(value: object) -> object:
     """A grid value as one CSV field: lists and mappings as JSON."""
     return json.dumps(value) if isinstance(value, list | dict) else value
+
+
+def csv_text(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """A table as CSV with all digits; a missing value is an empty field."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(rows)
+    return out.getvalue()
 
 
 def main_table(

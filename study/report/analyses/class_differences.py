@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import plotly.graph_objects as go
 
 from study.report import units
 from study.report.analyses.material import DIFFERENCE_COLUMNS, Material, difference_values
-from study.report.plots import Exhibit, base_figure, plain
+from study.report.plots import Exhibit, Value, base_figure, plain
 from study.report.routes import RouteResults, find_route
-from study.report.rows import Comparison
 from study.report.stats import Difference, paired_difference, summarize
 from study.report.topic import DENSE
 
@@ -32,9 +29,8 @@ class _Gain:
     by_class: Mapping[str, Difference]
 
 
-def analyse(comparison: Comparison, runs: Path) -> Exhibit | None:
+def analyse(material: Material) -> Exhibit | None:
     """The MOST_CLASSES classes that differ most in any route; None without classes or an unpruned detector."""
-    material = Material.of(comparison, runs)
     gains = [gain for route in material.routes if (gain := _gain(route, material.routes)) is not None]
     if not gains:
         return None
@@ -115,7 +111,7 @@ def _words(difference: Difference) -> str:
     return f"{units.signed(difference.mean)} {units.interval(difference)}, n = {difference.n}"
 
 
-def _row(name: str, gain: _Gain, routes: Sequence[RouteResults]) -> tuple[Any, ...]:
+def _row(name: str, gain: _Gain, routes: Sequence[RouteResults]) -> tuple[Value, ...]:
     dense = find_route(routes, DENSE, gain.route.point)
     assert dense is not None
     means = [None if s is None else s.mean for s in (summarize(_of(r, name).values()) for r in (dense, gain.route))]

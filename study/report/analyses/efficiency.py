@@ -5,13 +5,10 @@ Liu et al., ICLR 2019, section 5.
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from study.report.analyses.material import Material
 from study.report.figures import against_cost
 from study.report.plots import Exhibit, Value
 from study.report.routes import RouteResults
-from study.report.rows import Comparison
 
 _CAPTION = (
     "Small dots are seeds, large ones their mean, bars one standard deviation. Routes with the same {name} "
@@ -19,14 +16,14 @@ _CAPTION = (
 )
 
 
-def against_macs(comparison: Comparison, runs: Path) -> Exhibit | None:
+def against_macs(material: Material) -> Exhibit | None:
     """Quality against the multiply-adds of one image."""
-    return _against(Material.of(comparison, runs), "macs")
+    return _against(material, "macs")
 
 
-def against_params(comparison: Comparison, runs: Path) -> Exhibit | None:
+def against_params(material: Material) -> Exhibit | None:
     """Quality against the number of parameters; None for detection, whose networks are compared by MACs."""
-    return _against(Material.of(comparison, runs), "params")
+    return _against(material, "params")
 
 
 def _against(material: Material, ending: str) -> Exhibit | None:

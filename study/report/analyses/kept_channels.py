@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from itertools import cycle
-from pathlib import Path
 
 from pruning.design.pattern import stages_of
 from pruning.plan import PruningPlan
@@ -12,7 +11,6 @@ from study.report.analyses.material import Material
 from study.report.artifacts import users_of_runs
 from study.report.plots import Exhibit, Value, base_figure, plain
 from study.report.routes import joint_label
-from study.report.rows import Comparison
 from study.report.stats import summarize
 
 _CAPTION = (
@@ -23,9 +21,8 @@ _CAPTION = (
 _MORE_COLOURS = ("#5f9e2f", "#b0722d", "#2b93c8", "#b4489f", "#4c5fd0", "#7c7c8c")
 
 
-def analyse(comparison: Comparison, runs: Path) -> Exhibit | None:
+def analyse(material: Material) -> Exhibit | None:
     """Bars of kept share per layer, one series per set of routes with the same plans; None if nothing was narrowed."""
-    material = Material.of(comparison, runs)
     series = _by_users(material)
     title, gaps = "Kept channels by layer", tuple(material.files.gaps)
     if not series:

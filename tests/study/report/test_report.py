@@ -10,6 +10,7 @@ import pytest
 from support.fabricated_study import fabricate, with_grid
 
 from study.report.analyses import kept_channels
+from study.report.analyses.material import Material
 from study.report.artifacts import RunFiles
 from study.report.curves import learning_curves
 from study.report.figures import _dodged, against_field, along_grid
@@ -169,7 +170,7 @@ def test_damaged_files_are_said(tmp_path):
     files, palette = RunFiles(tmp_path), colours(distinct_names(routes))
     curves = learning_curves(routes, files, palette, DETECTION.curves)
     assert f"{run}/metrics.jsonl: 1 of 40 lines are unreadable" in curves[0].gaps
-    exhibit = kept_channels.analyse(Comparison.from_json(content), tmp_path)
+    exhibit = kept_channels.analyse(Material.of(Comparison.from_json(content), tmp_path))
     assert any("plan.json: not a pruning plan" in gap for gap in exhibit.gaps)
     (gallery,) = galleries(routes, files)
     assert gallery.rows[2].count(None) == 1
@@ -223,7 +224,7 @@ def test_columns_of_absent_references_are_left_out(tmp_path, small_plotly):
 
 
 def test_routes_that_share_a_plan_share_a_series_of_bars(tmp_path):
-    exhibit = kept_channels.analyse(Comparison.from_json(fabricate(tmp_path)), tmp_path)
+    exhibit = kept_channels.analyse(Material.of(Comparison.from_json(fabricate(tmp_path)), tmp_path))
     classifier, detector = exhibit.figure.data
     assert classifier.name == "prune_then_transfer + scratch_e + scratch_b + detect_from_scratch"
     assert list(classifier.y) == [50.0] * 8
