@@ -10,9 +10,10 @@ from dataclasses import dataclass
 
 from study.report import units
 from study.report.claims.published import Accuracy
+from study.report.plots import Value
 from study.report.routes import RouteResults, distinct_names, find_route, point_fields
 from study.report.rows import Comparison
-from study.report.stats import summarize
+from study.report.stats import Difference, summarize
 from study.report.topic import DENSE, Cost, Measure, Topic, topic_of
 
 _FORMS = {"count": units.si, "seconds": units.seconds, "milliseconds": units.milliseconds}
@@ -149,6 +150,17 @@ def _cost(route: RouteResults, dense: RouteResults | None, cost: Cost) -> Cell:
     other = dense.mean(cost.key) if cost.relative and dense is not None and dense is not route else None
     share = units.percent(value, other)
     return Cell(_FORMS[cost.form](value), (share,) if share else ())
+
+
+DIFFERENCE_COLUMNS = ("difference", "95 % from", "95 % to", "n")
+
+
+def difference_values(difference: Difference | None) -> tuple[Value, Value, Value, Value]:
+    """Mean, both ends of the 95 % interval, and n of a paired difference, for a table."""
+    if difference is None:
+        return None, None, None, 0
+    low, high = difference.interval or (None, None)
+    return difference.mean, low, high, difference.n
 
 
 def per_class(routes: Sequence[RouteResults]) -> dict[str, list[float | None]]:

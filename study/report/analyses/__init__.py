@@ -19,8 +19,8 @@ from study.report.analyses import (
     tickets,
     weights,
 )
-from study.report.analyses.material import Material
 from study.report.artifacts import RunFiles
+from study.report.material import Material
 from study.report.plots import Exhibit
 
 Analysis = Callable[[Material], Exhibit | None]

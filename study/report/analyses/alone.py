@@ -9,7 +9,7 @@ from rich.table import Table
 
 from pruning.errors import Refusal
 from study.report.analyses import ANALYSES, get_analysis
-from study.report.analyses.material import Material
+from study.report.material import Material
 from study.report.rows import load_comparison
 from study.report.tables import csv_text
 from study.report.units import value

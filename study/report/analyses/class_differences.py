@@ -8,10 +8,11 @@ from dataclasses import dataclass
 import plotly.graph_objects as go
 
 from study.report import units
-from study.report.analyses.material import DIFFERENCE_COLUMNS, Material, difference_values
+from study.report.material import Material
 from study.report.plots import Exhibit, Value, base_figure, plain
 from study.report.routes import RouteResults, find_route
 from study.report.stats import Difference, paired_difference, summarize
+from study.report.tables import DIFFERENCE_COLUMNS, difference_values
 from study.report.topic import DENSE
 
 MOST_CLASSES = 20
@@ -89,11 +90,18 @@ def _figure(classes: Sequence[str], gains: Sequence[_Gain], colours: Mapping[str
         figure.add_scatter(
             x=[d.mean for _, d in here],
             y=[i + shift for i, _ in here],
-            error_x={"array": [_half_width(d) for _, d in here], "thickness": 1.2, "width": 0},
+            error_x={
+                "array": [0.0 if d.interval is None else d.interval[1] - d.mean for _, d in here],
+                "thickness": 1.2,
+                "width": 0,
+            },
             mode="markers",
             marker={"color": colours[gain.route.name], "size": 7},
             name=label,
-            hovertext=[f"{label}<br>{plain(classes[i])}: {_words(d)}" for i, d in here],
+            hovertext=[
+                f"{label}<br>{plain(classes[i])}: {units.signed(d.mean)} {units.interval(d)}, n = {d.n}"
+                for i, d in here
+            ],
             hoverinfo="text",
         )
     names = [f"{plain(name)}  " for name in classes]
@@ -101,14 +109,6 @@ def _figure(classes: Sequence[str], gains: Sequence[_Gain], colours: Mapping[str
     figure.update_xaxes(range=[-_REACH * largest, _REACH * largest] if largest else None, zeroline=True)
     figure.update_layout(legend={"y": -62 / (height - 68)})
     return figure
-
-
-def _half_width(difference: Difference) -> float:
-    return 0.0 if difference.interval is None else difference.interval[1] - difference.mean
-
-
-def _words(difference: Difference) -> str:
-    return f"{units.signed(difference.mean)} {units.interval(difference)}, n = {difference.n}"
 
 
 def _row(name: str, gain: _Gain, routes: Sequence[RouteResults]) -> tuple[Value, ...]:

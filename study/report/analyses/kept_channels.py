@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from itertools import cycle
+from statistics import fmean
 
 from pruning.design.pattern import stages_of
 from pruning.plan import PruningPlan
-from study.report.analyses.material import Material
 from study.report.artifacts import users_of_runs
+from study.report.material import Material
 from study.report.plots import Exhibit, Value, base_figure, plain
 from study.report.routes import joint_label
 from study.report.stats import summarize
@@ -37,9 +38,8 @@ def analyse(material: Material) -> Exhibit | None:
         colour = next(others) if route_colour in taken else route_colour
         taken.add(colour)
         layers = list(dict.fromkeys(layer for plan in plans for layer in plan.shares))
-        shares = {layer: _mean([plan.shares.get(layer) for plan in plans]) for layer in layers}
         name = plain(users[0])
-        values = [100 * share for share in shares.values()]
+        values = [100 * fmean(plan.shares[layer] for plan in plans if layer in plan.shares) for layer in layers]
         figure.add_bar(
             x=[plain(layer) for layer in layers],
             y=values,
@@ -93,11 +93,6 @@ def _rows(users: str, plans: list[_Kept]) -> list[tuple[Value, ...]]:
             if summary is not None:
                 found.append((users, part, summary.mean, summary.std, summary.n))
     return found
-
-
-def _mean(values: list[float | None]) -> float:
-    summary = summarize(values)
-    return summary.mean if summary is not None else 0.0
 
 
 def _layer(name: str) -> str:

@@ -11,8 +11,8 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from pruning.design.pattern import Pattern, average, pattern_from_masks
-from study.report.analyses.material import Material
 from study.report.artifacts import users_of_runs
+from study.report.material import Material
 from study.report.plots import Exhibit, Value, base_figure, plain
 from study.report.routes import joint_label
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from study.report import units
-from study.report.analyses.material import Material
+from study.report.material import Material
 from study.report.plots import Exhibit, Value, base_figure, plain
 from study.report.routes import RouteResults
 from study.report.topic import DETECTION

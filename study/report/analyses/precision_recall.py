@@ -8,8 +8,8 @@ from statistics import fmean
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from study.report.analyses.material import Material
 from study.report.artifacts import PR, steps
+from study.report.material import Material
 from study.report.plots import Exhibit, Value, base_figure, plain, translucent
 from study.report.routes import RouteResults
 from study.report.rows import Json

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from study.report.analyses.material import DIFFERENCE_COLUMNS, Material, difference_values
+from study.report.material import Material
 from study.report.plots import Exhibit, base_figure, plain
 from study.report.routes import RouteResults, find_route, full_points, short_place
+from study.report.tables import DIFFERENCE_COLUMNS, difference_values
 
 PRUNED, RECALIBRATED, FINE_TUNE = "pruned_top1", "recalibrated_top1", "fine_tune"
 _COLOURS = ("#c9a227", "#8fb04a", "#2f6fd6")

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import plotly.graph_objects as go
 
-from study.report.analyses.material import DIFFERENCE_COLUMNS, Material, difference_values
+from study.report.material import Material
 from study.report.plots import Exhibit, base_figure, plain
 from study.report.routes import RouteResults, find_route, full_points, short_place
+from study.report.tables import DIFFERENCE_COLUMNS, difference_values
 
 TICKET, RANDOM = "ticket", "scratch_e"
 _WORDS = {TICKET: "winning ticket", RANDOM: "random re-initialisation"}

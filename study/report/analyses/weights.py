@@ -13,8 +13,8 @@ import torch
 from plotly.subplots import make_subplots
 from torch import Tensor
 
-from study.report.analyses.material import Material
 from study.report.artifacts import RunFiles
+from study.report.material import Material
 from study.report.plots import Exhibit, Value, base_figure, plain
 from study.report.routes import RouteResults, describe_point, distinct_names, find_route, full_points
 from study.report.rows import Point

@@ -24,9 +24,9 @@ from study.report.analyses import (
     weights,
 )
 from study.report.analyses.alone import list_analyses, run_analysis
-from study.report.analyses.material import Material
 from study.report.analyses.weights import conv_weights
 from study.report.artifacts import RunFiles
+from study.report.material import Material
 from study.report.rows import Comparison
 
 

@@ -9,7 +9,7 @@ from support.fabricated_classification import fabricate_classification
 from support.fabricated_study import a_comparison, a_row, a_step, fabricate
 
 from study.report.analyses import class_differences, object_sizes, precision_recall
-from study.report.analyses.material import Material
+from study.report.material import Material
 from study.report.rows import Comparison
 from study.report.write import figure_json, write_report
 
