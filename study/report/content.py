@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from study.report.analyses import analyse_all
-from study.report.analyses.ratios import FIELD as RATIO
 from study.report.answers import Answer, answers, seed_warning
 from study.report.chains import ChainStep, chain_of
 from study.report.claims.judge import Finding, findings, rule
@@ -19,7 +18,7 @@ from study.report.gallery import Gallery, galleries
 from study.report.material import Material
 from study.report.plots import Exhibit
 from study.report.provenance import Provenance, precision_of, provenance, warnings
-from study.report.routes import RouteResults, point_fields
+from study.report.routes import RATIO, RouteResults, point_fields
 from study.report.rows import Comparison
 from study.report.tables import MainTable, main_table, per_class
 from study.report.topic import DETECTION, Topic

@@ -10,13 +10,12 @@ import plotly.graph_objects as go
 from study.report import units
 from study.report.material import Material
 from study.report.plots import Exhibit, base_figure, plain
-from study.report.routes import RouteResults, distinct_names, is_numeric_field, short_place
+from study.report.routes import RATIO, RouteResults, distinct_names, is_numeric_field, short_place
 from study.report.rows import Row
 from study.report.stats import Summary
 from study.report.topic import Topic
 
 _BAR_HEIGHT = 34
-_RATIO = "prune.ratio"  # the field of the grid that moves a network along its costs
 _LEGEND_ENTRIES, _LEGEND_LINE = 8, 14  # those that fit below a figure of the usual height; pixels
 _SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "star", "pentagon", "hexagon")
 # Stage colours stay apart from the routes' colours: cool for classification, warm for detection.
@@ -33,8 +32,8 @@ def against_cost(material: Material, key: str, *, dodge: bool = True) -> go.Figu
     `dodge`: set routes of equal cost side by side, as those of one pruned architecture are.
     """
     topic, routes, measure = material.topic, material.routes, material.topic.primary
-    costs = {id(r): r.mean(key) for r in routes if r.mean(measure.key) is not None and r.name not in topic.undrawn}
-    drawn = [(cost, r) for r in routes if (cost := costs.get(id(r))) is not None]
+    scored = [r for r in routes if r.mean(measure.key) is not None and r.name not in topic.undrawn]
+    drawn = [(cost, r) for r in scored if (cost := r.mean(key)) is not None]
     if not drawn:
         return None
     size, prefix = units.prefix_for(max(cost for cost, _ in drawn))
@@ -42,7 +41,7 @@ def against_cost(material: Material, key: str, *, dodge: bool = True) -> go.Figu
     title = topic.cost(key).name + (" per image" if key.endswith("macs") and key in topic.forward_costs else "")
     figure = base_figure(f"{title} ({prefix})" if prefix else title, measure.name, height=430)
     placed = list(zip(places, (route for _, route in drawn), strict=True))
-    _add_routes(figure, placed, material, _RATIO)
+    _add_routes(figure, placed, material, RATIO)
     figure.update_xaxes(range=[0, max(places) * 1.08])
     return figure
 
@@ -93,7 +92,9 @@ def _add_routes(
     figure: go.Figure, placed: Sequence[tuple[float, RouteResults]], material: Material, along: str
 ) -> None:
     """Every pipeline in its colour; a line joins its grid points that differ in no field but `along`."""
-    rests: dict[str, str] = {}  # other grid values, as text -> symbol
+    # With several fields in the grid a pipeline has a line for each combination of the others: its seeds are spread at
+    # one point of the grid, never over points. The combination has a symbol, the same for all pipelines.
+    rests: dict[str, str] = {}
     height = figure.layout.height
     for name in distinct_names(route for _, route in placed):
         series: dict[str, list[tuple[float, RouteResults]]] = {}

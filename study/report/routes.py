@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from study.report.rows import Comparison, Point, Row
 from study.report.stats import Difference, Summary, is_number, paired_difference, summarize
 
+RATIO = "prune.ratio"  # the field of the grid that moves a network along its costs
 _PRUNING_KINDS = frozenset({"prune", "prune_detector"})
 # One colour per known route, the same for every topic.
 _COLOURS = {
@@ -78,6 +79,8 @@ def group_routes(rows: Iterable[Row]) -> list[RouteResults]:
 
 def find_route(routes: Iterable[RouteResults], name: str, point: Point) -> RouteResults | None:
     """The route `name` at `point`, or the one outside the grid, which leaves fields of `point` open."""
+    # A route's point holds only the fields that make a difference to it: the unpruned network has none, or the learning
+    # rate alone, and is then the reference at every point that has this rate. The fullest point fits best.
     fitting = [r for r in routes if r.name == name and r.point.items() <= point.items()]
     return max(fitting, key=lambda r: len(r.point), default=None)
 

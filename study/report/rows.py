@@ -13,7 +13,8 @@ from training.files import read_json
 
 _SCORES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "top1", "top5", "val_top1")
 _AFTER_PRUNING = ("pruned_top1", "recalibrated_top1")
-# What a row of comparison.json holds beside the numbers that its task measures.
+# A row of comparison.json is flat, as its readers know it: what is neither a score nor in here is a cost, whatever its
+# task measures.
 _OTHER = frozenset(
     "pipeline point seed per_class latency_ms train_macs precision train_macs_by_kind seconds chain".split()
 )

@@ -71,11 +71,12 @@ def paired_difference(values: Mapping[int, float | None], reference: Mapping[int
     Routes of one seed share data order and often whole stages, so differences are taken seed by seed before
     averaging. None when they have no seed in common.
     """
-    seeds = [s for s in values if is_number(values[s]) and is_number(reference.get(s))]
-    summary = summarize((values[s] or 0.0) - (reference[s] or 0.0) for s in seeds)
+    pairs = [(a, b) for seed, a in values.items() if is_number(a) and is_number(b := reference.get(seed))]
+    summary = summarize(a - b for a, b in pairs)
     if summary is None:
         return None
     if summary.std is None:
         return Difference(summary.mean, None, summary.n)
+    # n counts pairs, not rows: a seed that one side lacks says nothing of the difference
     half_width = t_quantile(summary.n) * summary.std / math.sqrt(summary.n)
     return Difference(summary.mean, (summary.mean - half_width, summary.mean + half_width), summary.n)

@@ -34,7 +34,9 @@ def analyse(material: Material) -> Exhibit | None:
     recall, curves = _read(material)
     if not curves:
         return None
-    means = {label: [_mean(classes) for classes in seeds] for label, seeds in curves.items()}
+    # Over classes first, as COCO's mean AP is: the area below a seed's curve is then its AP50. Over seeds after that,
+    # because runs differ by seed; the spread of a band is theirs, not that of easy and hard classes.
+    means = {label: [_mean_curve(classes) for classes in seeds] for label, seeds in curves.items()}
     spreads = {label: _over_seeds(seeds) for label, seeds in means.items() if seeds}
     title, columns = "Precision against recall", ("route", "at", *_headings(), "n")
     if not spreads:
@@ -79,7 +81,10 @@ def _grid(names: Sequence[str]) -> go.Figure:
 
 
 def _read(material: Material) -> tuple[Curve, dict[str, list[dict[str, Curve]]]]:
-    """Recalls, and route label -> for each seed the curves by class; classes without boxes are left out."""
+    """Recalls, and route label -> for each seed the curves by class; classes without boxes are left out.
+
+    A class whose boxes a seed's test images do not have has no curve there: it counts in the mean of the other seeds.
+    """
     recall: Curve = ()
     found: dict[str, list[dict[str, Curve]]] = {}
     for route in material.routes:
@@ -92,7 +97,7 @@ def _read(material: Material) -> tuple[Curve, dict[str, list[dict[str, Curve]]]]
             if read is None or (recall and read[0] != recall):
                 material.files.gaps.append(f"{step.run}/{PR}: not the precision at the recalls of COCO")
                 continue
-            recall = read[0]
+            recall = read[0]  # of the first file: curves at other recalls could not be averaged with these
             here.append(read[1])
     return recall, found
 
@@ -113,7 +118,7 @@ def _numbers(values: object) -> Curve:
     return tuple(values) if isinstance(values, list) and all(map(is_number, values)) else ()
 
 
-def _mean(classes: Mapping[str, Curve]) -> Curve:
+def _mean_curve(classes: Mapping[str, Curve]) -> Curve:
     return tuple(map(fmean, zip(*classes.values(), strict=True)))
 
 

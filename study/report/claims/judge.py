@@ -57,6 +57,7 @@ def findings(
             place = _place(better, worse)
             at = order.get(point_key({**better.point, **worse.point}), len(order))
             found.append((at, _judge(statement, better, worse, describe_point(place), topic)))
+    # Where the sides stand at two points, the pair is listed at that of the worse side; last where no route is there.
     return [finding for _, finding in sorted(found, key=lambda pair: pair[0])]  # stable: statements keep their order
 
 
@@ -160,6 +161,7 @@ def verdict(difference: Difference, relation: str, margin: float = 0.0) -> str:
     if difference.interval is None:
         return UNDECIDED
     low, high = difference.interval
+    # `outside` is not the opposite of `inside`: an interval that reaches over a bound decides neither
     if relation == COMPARABLE:
         inside, outside = -margin <= low and high <= margin, high < -margin or low > margin
     elif relation == ABOVE:
