@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from pruning.plan import PruningPlan
 from study.config.schema import StudyConfig
 from study.plan.pipelines import Route
-from study.report.rows import Evaluation, Json, Measured, StageResult
+from study.report.rows import Basis, Json, Measured, StageResult
 from study.stages.network import Network, load_model
 from study.stages.stage import Stage
 
@@ -29,7 +29,7 @@ class Reader:
     """
 
     measures: Callable[[Route, Results], Measured]
-    evaluation: Callable[[StudyConfig, Json | None], Evaluation]
+    evaluation: Callable[[StudyConfig, Json | None], Basis]
     network: Callable[[Route, Path, str], nn.Module]
     example: Callable[[Route, Json], Tensor]
 
@@ -40,13 +40,13 @@ def _detector_measures(route: Route, results: Results) -> Measured:
     return Measured({name: result["metrics"][name] for name in _AP}, costs, result["per_class"])
 
 
-def _detector_evaluation(config: StudyConfig, first: Json | None) -> Evaluation:
+def _detector_evaluation(config: StudyConfig, first: Json | None) -> Basis:
     assert config.detector is not None
     name = config.detector.dataset.title
     if first is None:
-        return Evaluation(name)
+        return Basis(name)
     height, width = first["evaluation"]["image_size"]
-    return Evaluation(name, **{**first["evaluation"], "image_size": f"{width} x {height}"})
+    return Basis(name, **{**first["evaluation"], "image_size": f"{width} x {height}"})
 
 
 def _detector(route: Route, runs: Path, device: str) -> nn.Module:
@@ -109,8 +109,8 @@ def _after_pruning(stage: Stage, results: Results) -> dict[str, float]:
     return {"pruned_top1": metrics["test_top1"], "recalibrated_top1": metrics["recalibrated_top1"]}
 
 
-def _classifier_evaluation(config: StudyConfig, first: Json | None) -> Evaluation:
-    found = Evaluation(config.classifier.dataset.name, "test", "top-1 accuracy (%)")
+def _classifier_evaluation(config: StudyConfig, first: Json | None) -> Basis:
+    found = Basis(config.classifier.dataset.name, "test", "top-1 accuracy (%)")
     if first is None:
         return found
     side = first["network"]["image_size"]

@@ -163,8 +163,8 @@ class StageResult:
 
 
 @dataclass(frozen=True)
-class Evaluation:
-    """What was measured on what, for a reader; None where nothing is finished that could say so."""
+class Basis:
+    """What the scores rest on: the data and the metric; None where nothing is finished that could say it."""
 
     dataset: str | None = None
     split: str | None = None
@@ -194,7 +194,7 @@ class Comparison:
     config: Json
     config_yaml: str
     seeds: tuple[int, ...]
-    evaluation: Evaluation
+    evaluation: Basis
     grid: Json
     rows: tuple[Row, ...]
     missing: tuple[Missing, ...]
@@ -216,7 +216,7 @@ class Comparison:
         """The inverse of `to_json`; KeyError or TypeError if `content` is something else."""
         read = {
             "seeds": tuple(content["seeds"]),
-            "evaluation": Evaluation(**content["evaluation"]),
+            "evaluation": Basis(**content["evaluation"]),
             "rows": tuple(Row.from_json(row) for row in content["rows"]),
             "missing": tuple(Missing(**missing) for missing in content["missing"]),
             "gaps": tuple(content["gaps"]),

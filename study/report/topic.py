@@ -1,4 +1,4 @@
-"""What the report has to know of a topic, as data: its measures, its costs, its routes and their references."""
+"""What the report has to know of a task, as data: its measures, its costs, its routes and their references."""
 
 from __future__ import annotations
 
@@ -42,8 +42,9 @@ class RouteNote:
 
 @dataclass(frozen=True)
 class Topic:
-    """One topic. `measures`: the primary one first; `after_pruning`: those shown only where a route has them.
+    """What a report is about: detection or classification.
 
+    `measures`: the primary one first; `after_pruning`: those shown only where a route has them.
     `margin`: how far a result may lie below another and still count as no worse, in points of the primary measure.
     `forward_costs`: the keys of the costs of one image that quality is drawn against. `answer_costs`: keys and words
     of the costs that the answer names. `curves`: kind of a training stage -> what it trains.

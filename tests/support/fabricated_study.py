@@ -10,7 +10,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 
-from study.report.rows import Comparison, Evaluation, Measured, Row, StageResult, Step
+from study.report.rows import Basis, Comparison, Measured, Row, StageResult, Step
 
 # pipeline -> (chain of (step, kind, run kind-and-hash, shared), AP of seed 0, 1, 2)
 CHAINS = {
@@ -97,7 +97,7 @@ def fabricate(runs: Path, *, seeds: tuple[int, ...] = (0, 1), files: bool = True
 
 def a_comparison(rows: Sequence[Row] = (), stages: Mapping[str, StageResult] | None = None) -> Comparison:
     """A comparison of detectors that has nothing but what it is given."""
-    return Comparison("s", "detection", "", "", {}, "", (), Evaluation(), {}, tuple(rows), (), (), stages or {})
+    return Comparison("s", "detection", "", "", {}, "", (), Basis(), {}, tuple(rows), (), (), stages or {})
 
 
 def a_row(pipeline: str, seed: int, chain: Sequence[Step], point: dict | None = None, **measured) -> Row:

@@ -241,5 +241,19 @@ def test_equal_costs_are_set_side_by_side_around_the_true_one():
     assert _dodged([50.0, 100.0, 50.0]) == pytest.approx([48.9, 100.0, 51.1])
 
 
+def test_markdown_has_a_blank_line_between_blocks_and_whole_tables(tmp_path, small_plotly):
+    content = fabricate(tmp_path)
+    content["missing"] = [{"pipeline": "scratch_e", "seed": 2, "point": {}, "why": "disk | full"}]
+    report_of(content, tmp_path)
+    text = (tmp_path / "digits" / "report.md").read_text()
+    assert "\n\n\n" not in text and text.endswith("```\n")
+    tables = [block.splitlines() for block in text.split("\n\n") if block.startswith("|")]
+    assert len(tables) == 9  # the main one, the literature, the classes, five analyses, what is missing
+    for head, rule, *rows in tables:
+        assert rule == "|" + " --- |" * head.count(" |") and rows
+        assert {len(re.findall(r"(?<!\\)\|", line)) for line in (head, *rows)} == {rule.count("|")}
+    assert "| scratch\\_e | 2 |  | disk \\| full |" in text
+
+
 def test_markdown_shows_names_as_they_are():
     assert escape("a|b <i>*x*\n`y`") == r"a\|b &lt;i&gt;\*x\* \`y\`"
