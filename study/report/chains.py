@@ -6,12 +6,11 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
 from study.report import units
-from study.report.routes import Route
-from study.report.rows import Step
+from study.report.routes import RouteResults
+from study.report.rows import Json, StageResult, Step
 from study.report.stats import is_number, summarize
 
 _MAX_METRICS = 6
@@ -30,7 +29,7 @@ class ChainStep:
     metrics: str
 
 
-def chain_of(route: Route, stages: Mapping[str, Any], runs: Path, out: Path) -> list[ChainStep]:
+def chain_of(route: RouteResults, stages: Mapping[str, StageResult], runs: Path, out: Path) -> list[ChainStep]:
     """The stages of a route in order; costs are means over seeds."""
     by_step: dict[str, list[tuple[int, Step]]] = {}
     for row in route.rows:
@@ -40,27 +39,22 @@ def chain_of(route: Route, stages: Mapping[str, Any], runs: Path, out: Path) -> 
 
 
 def _chain_step(
-    name: str, used: Sequence[tuple[int, Step]], stages: Mapping[str, Any], runs: Path, out: Path
+    name: str, used: Sequence[tuple[int, Step]], stages: Mapping[str, StageResult], runs: Path, out: Path
 ) -> ChainStep:
     macs = summarize(step.train_macs for _, step in used)
     seconds = summarize(step.seconds for _, step in used)
-    results = [(stages.get(step.run) or {}).get("result") or {} for _, step in used]
     return ChainStep(
         name,
         used[0][1].kind,
-        tuple((seed, step.run, _link(runs / step.run, out)) for seed, step in used),
+        tuple((seed, step.run, quote(Path(os.path.relpath(runs / step.run, out)).as_posix())) for seed, step in used),
         any(step.shared for _, step in used),
         units.si(macs.mean if macs and macs.mean else None),
         units.seconds(seconds.mean if seconds else None),
-        _metrics([result.get("metrics") or {} for result in results]),
+        _metrics([stages[step.run].part("metrics") for _, step in used]),
     )
 
 
-def _link(target: Path, out: Path) -> str:
-    return quote(Path(os.path.relpath(target, out)).as_posix())
-
-
-def _metrics(metrics: Sequence[Mapping[str, Any]]) -> str:
+def _metrics(metrics: Sequence[Json]) -> str:
     """The stage's single numbers, mean over seeds: "val_accuracy 0.97, loss 0.12"."""
     names = [name for name, value in metrics[0].items() if is_number(value)][:_MAX_METRICS]
     means = [(name, summarize(m.get(name) for m in metrics)) for name in names]

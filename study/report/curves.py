@@ -2,56 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
 
 import plotly.graph_objects as go
 
 from study.report.artifacts import RunFiles, User, users_of_runs
-from study.report.plots import Panel, base_figure, plain, thin
-from study.report.routes import Route
-from study.report.rows import Step
+from study.report.material import Material
+from study.report.plots import Exhibit, base_figure, plain, thin
+from study.report.routes import RouteResults
+from study.report.rows import Json, Step
 from study.report.stats import is_number
 
 _DASHES = ("solid", "dash", "dot", "dashdot")
+_CAPTION = (
+    "{measure} by training step; one line per run, long ones averaged in short windows. A run shared by several routes "
+    "is drawn once, in the colour of the first; the second training of a chain is dashed; seeds after the first are "
+    "fainter."
+)
 _MEASURES = {"loss": "training loss", "val_accuracy": "validation accuracy"}
 
 
-def learning_curves(
-    routes: Sequence[Route], root: RunFiles, colours: Mapping[str, str], kinds: Mapping[str, str]
-) -> list[Panel]:
-    """One panel per kind of training and measure; of what no run recorded, only the loss has a panel.
-
-    `kinds`: kind of a training stage -> what it trains.
-    """
-    panels = []
-    for kind, noun in kinds.items():
-        files = RunFiles(root.root)
-        users = users_of_runs(routes, kind)
+def learning_curves(material: Material) -> list[Exhibit]:
+    """An exhibit per kind of training and measure; of what no run recorded, only the loss has one."""
+    exhibits = []
+    for kind, noun in material.topic.curves.items():
+        files = RunFiles(material.files.root)  # each kind of training says what of its own is absent
+        users = users_of_runs(material.routes, kind)
         records = {run: files.metrics(run) for run in users}
         for key, measure in _MEASURES.items():
-            figure = _figure(users, records, key, measure, colours)
+            figure = _figure(users, records, key, measure, material.colours)
             if figure is None and key != "loss":
                 continue
             gaps = tuple(files.gaps) if key == "loss" else ()
             if not users:
                 gaps = (f"No chain has a {kind} stage.",)
-            title = f"{measure.capitalize()} of the {noun}"
-            panels.append(Panel(title, _caption(measure), figure, gaps))
-    return panels
-
-
-def _caption(measure: str) -> str:
-    return (
-        f"{measure.capitalize()} by training step; one line per run, long ones averaged in short windows. "
-        "A run shared by several routes is drawn once, in the colour of the first; the second training of "
-        "a chain is dashed; seeds after the first are fainter."
-    )
+            name = measure.capitalize()
+            exhibits.append(Exhibit(f"{name} of the {noun}", _CAPTION.format(measure=name), figure, gaps))
+    return exhibits
 
 
 def _figure(
     users: Mapping[str, list[User]],
-    records: Mapping[str, list[dict[str, Any]]],
+    records: Mapping[str, list[Json]],
     key: str,
     measure: str,
     colours: Mapping[str, str],
@@ -82,7 +74,7 @@ def _figure(
     return figure if figure.data else None
 
 
-def _order_in_chain(route: Route, seed: int, step: Step) -> int:
+def _order_in_chain(route: RouteResults, seed: int, step: Step) -> int:
     """How many stages of the same kind come before `step` in its chain."""
     chain = next(row.chain for row in route.rows if row.seed == seed)
     same_kind = [other.run for other in chain if other.kind == step.kind]

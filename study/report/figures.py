@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from operator import itemgetter
 
 import plotly.graph_objects as go
 
 from study.report import units
-from study.report.plots import Panel, base_figure, plain
-from study.report.routes import Route, distinct_names, is_numeric_field, short_place
+from study.report.material import Material
+from study.report.plots import Exhibit, base_figure, plain
+from study.report.routes import RATIO, RouteResults, distinct_names, is_numeric_field, short_place
 from study.report.rows import Row
 from study.report.stats import Summary
-from study.report.task import Task
+from study.report.topic import Topic
 
 _BAR_HEIGHT = 34
-_RATIO = "prune.ratio"  # the field of the grid that moves a network along its costs
 _LEGEND_ENTRIES, _LEGEND_LINE = 8, 14  # those that fit below a figure of the usual height; pixels
 _SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "star", "pentagon", "hexagon")
 # Stage colours stay apart from the routes' colours: cool for classification, warm for detection.
@@ -26,63 +26,55 @@ _STAGE_COLOURS = {
 _OTHER_STAGE_COLOURS = ("#b9b9c4", "#9a9aa8", "#7c7c8c")
 
 
-def against_cost(
-    routes: Sequence[Route], colours: Mapping[str, str], task: Task, key: str, *, dodge: bool = True
-) -> go.Figure | None:
+def against_cost(material: Material, key: str, *, dodge: bool = True) -> go.Figure | None:
     """Quality against the cost `key`, every route at every grid point; None where no row has both.
 
     `dodge`: set routes of equal cost side by side, as those of one pruned architecture are.
     """
-    measure = task.primary
-    costs = {id(r): r.mean(key) for r in routes if r.mean(measure.key) is not None and r.name not in task.undrawn}
-    drawn = [(cost, r) for r in routes if (cost := costs.get(id(r))) is not None]
+    topic, routes, measure = material.topic, material.routes, material.topic.primary
+    scored = [r for r in routes if r.mean(measure.key) is not None and r.name not in topic.undrawn]
+    drawn = [(cost, r) for r in scored if (cost := r.mean(key)) is not None]
     if not drawn:
         return None
     size, prefix = units.prefix_for(max(cost for cost, _ in drawn))
     places = _dodged([cost / size for cost, _ in drawn]) if dodge else [cost / size for cost, _ in drawn]
-    title = task.cost(key).name + (" per image" if key.endswith("macs") and key in task.forward_costs else "")
+    title = topic.cost(key).name + (" per image" if key.endswith("macs") and key in topic.forward_costs else "")
     figure = base_figure(f"{title} ({prefix})" if prefix else title, measure.name, height=430)
     placed = list(zip(places, (route for _, route in drawn), strict=True))
-    _add_routes(figure, placed, colours, task, [_RATIO])
+    _add_routes(figure, placed, material, RATIO)
     figure.update_xaxes(range=[0, max(places) * 1.08])
     return figure
 
 
-def against_training_macs(routes: Sequence[Route], colours: Mapping[str, str], task: Task) -> Panel:
+def against_training_macs(material: Material) -> Exhibit:
     """Quality against everything that was spent to get it."""
-    return Panel(
-        f"{task.primary.name} against training compute",
+    return Exhibit(
+        f"{material.topic.primary.name} against training compute",
         "Training MACs of every stage that the route needed, shared ones included: what it costs to follow "
         "this route alone. Small dots are seeds, large ones their mean, bars one standard deviation.",
-        against_cost(routes, colours, task, "train_macs", dodge=False),
+        against_cost(material, "train_macs", dodge=False),
     )
 
 
-def against_field(routes: Sequence[Route], colours: Mapping[str, str], task: Task, field: str) -> go.Figure | None:
+def against_field(material: Material, field: str) -> go.Figure | None:
     """Quality along a numeric field of the grid, one line per pipeline and other grid values; None for words."""
-    if not is_numeric_field(routes, field):
+    if not is_numeric_field(material.routes, field):
         return None
-    figure = base_figure(plain(field), task.primary.name)
-    drawn = [route for route in routes if field in route.point and route.name not in task.undrawn]
-    placed = sorted(((float(route.point[field]), route) for route in drawn), key=_position)
-    _add_routes(figure, placed, colours, task, [field])
+    figure = base_figure(plain(field), material.topic.primary.name)
+    drawn = [route for route in material.routes if field in route.point and route.name not in material.topic.undrawn]
+    placed = sorted(((float(route.point[field]), route) for route in drawn), key=itemgetter(0))
+    _add_routes(figure, placed, material, field)
     return figure
 
 
-def along_grid(routes: Sequence[Route], colours: Mapping[str, str], task: Task, fields: Iterable[str]) -> list[Panel]:
-    """A panel for each of the grid's fields that holds numbers."""
-    drawn = [(field, against_field(routes, colours, task, field)) for field in fields]
+def along_grid(material: Material, fields: Iterable[str]) -> list[Exhibit]:
+    """An exhibit for each of the grid's fields that holds numbers."""
+    name, caption = material.topic.primary.name, "Mean over seeds and one standard deviation, by {}."
     return [
-        Panel(
-            f"{task.primary.name} against {field}", f"Mean over seeds and one standard deviation, by {field}.", figure
-        )
-        for field, figure in drawn
-        if figure is not None
+        Exhibit(f"{name} against {field}", caption.format(field), figure)
+        for field in fields
+        if (figure := against_field(material, field)) is not None
     ]
-
-
-def _position(placed: tuple[float, Route]) -> float:
-    return placed[0]
 
 
 def _dodged(xs: Sequence[float]) -> list[float]:
@@ -97,41 +89,40 @@ def _dodged(xs: Sequence[float]) -> list[float]:
 
 
 def _add_routes(
-    figure: go.Figure,
-    placed: Sequence[tuple[float, Route]],
-    colours: Mapping[str, str],
-    task: Task,
-    along: Sequence[str],
+    figure: go.Figure, placed: Sequence[tuple[float, RouteResults]], material: Material, along: str
 ) -> None:
-    """Every pipeline in its colour; a line joins its grid points that differ in no field but those of `along`."""
-    rests: dict[str, str] = {}  # other grid values, as text -> symbol
+    """Every pipeline in its colour; a line joins its grid points that differ in no field but `along`."""
+    # With several fields in the grid a pipeline has a line for each combination of the others: its seeds are spread at
+    # one point of the grid, never over points. The combination has a symbol, the same for all pipelines.
+    rests: dict[str, str] = {}
     height = figure.layout.height
     for name in distinct_names(route for _, route in placed):
-        series: dict[str, list[tuple[float, Route]]] = {}
+        series: dict[str, list[tuple[float, RouteResults]]] = {}
         for x, route in placed:
             if route.name == name:
-                rest = {key: value for key, value in route.point.items() if key not in along}
+                rest = {key: value for key, value in route.point.items() if key != along}
                 series.setdefault(short_place(rest) if rest else "", []).append((x, route))
         for rest_name, here in series.items():
             symbol = rests.setdefault(rest_name, _SYMBOLS[len(rests) % len(_SYMBOLS)])
             label = f"{name}, {rest_name}" if rest_name else name
-            _add_series(figure, label, {"color": colours[name], "symbol": symbol}, sorted(here, key=_position), task)
+            marker = {"color": material.colours[name], "symbol": symbol}
+            _add_series(figure, label, marker, sorted(here, key=itemgetter(0)), material.topic)
     more = len(figure.data) // 2 - _LEGEND_ENTRIES
     figure.update_layout(height=height + _LEGEND_LINE * max(0, more))
 
 
 def _add_series(
-    figure: go.Figure, name: str, marker: Mapping[str, str], placed: Sequence[tuple[float, Route]], task: Task
+    figure: go.Figure, name: str, marker: Mapping[str, str], placed: Sequence[tuple[float, RouteResults]], topic: Topic
 ) -> None:
     """A dot per seed, a marker with its deviation per grid point, a line joining those."""
-    key = task.primary.key
+    key = topic.primary.key
     common = {"legendgroup": plain(name), "hoverinfo": "text"}
     summaries = [(x, route, s) for x, route in placed if (s := route.summary(key)) is not None]
     figure.add_scatter(
         x=[x for x, _, _ in summaries],
         y=[s.mean for _, _, s in summaries],
         error_y={"array": [s.std or 0.0 for _, _, s in summaries], "thickness": 1.5, "width": 5},
-        hovertext=[_hover_mean(route, s, task) for _, route, s in summaries],
+        hovertext=[_hover_mean(route, s, topic) for _, route, s in summaries],
         mode="lines+markers" if len(summaries) > 1 else "markers",
         line={"color": marker["color"], "width": 1.5},
         marker={**marker, "size": 13},
@@ -139,7 +130,7 @@ def _add_series(
         **common,
     )
     seeds = [(x, route, row) for x, route in placed for row in route.rows]
-    dots = [(x, v, _hover(route, row, task)) for x, route, row in seeds if (v := row.number(key)) is not None]
+    dots = [(x, v, _hover(route, row, topic)) for x, route, row in seeds if (v := row.number(key)) is not None]
     figure.add_scatter(  # after the means, so that no dot hides behind its own mean
         x=[x for x, _, _ in dots],
         y=[value for _, value, _ in dots],
@@ -151,25 +142,25 @@ def _add_series(
     )
 
 
-def _hover(route: Route, row: Row, task: Task) -> str:
-    value = units.score(row.number(task.primary.key), task.decimals)
-    return f"{plain(route.label)}<br>seed {row.seed}: {task.primary.name} {value}"
+def _hover(route: RouteResults, row: Row, topic: Topic) -> str:
+    value = units.score(row.number(topic.primary.key), topic.decimals)
+    return f"{plain(route.label)}<br>seed {row.seed}: {topic.primary.name} {value}"
 
 
-def _hover_mean(route: Route, summary: Summary, task: Task) -> str:
-    costs = [f"{task.cost(key).name} {units.si(route.mean(key))}" for key in (*task.forward_costs, "train_macs")]
-    score = f"{task.primary.name} {units.mean_std(summary, task.decimals)}"
+def _hover_mean(route: RouteResults, summary: Summary, topic: Topic) -> str:
+    costs = [f"{topic.cost(key).name} {units.si(route.mean(key))}" for key in (*topic.forward_costs, "train_macs")]
+    score = f"{topic.primary.name} {units.mean_std(summary, topic.decimals)}"
     return "<br>".join([f"<b>{plain(route.label)}</b>", score, *costs])
 
 
-def training_compute(routes: Sequence[Route]) -> Panel:
+def training_compute(routes: Sequence[RouteResults]) -> Exhibit:
     """Training MACs per route, stacked by stage; stages shared with other routes are hatched."""
     title = "Where the training compute went"
     spent = {id(route): _stage_macs(route) for route in routes}
     stages = _ordered_stages(spent.values())
     total = max((sum(macs for _, macs, _ in stage.values()) for stage in spent.values()), default=0.0)
     if not total:
-        return Panel(title, "", None, ("No row says what its stages cost.",))
+        return Exhibit(title, "", None, ("No row says what its stages cost.",))
     size, prefix = units.prefix_for(total)
     figure = base_figure(f"training MACs ({prefix})", "", height=130 + _BAR_HEIGHT * len(routes))
     for (step, _), colour in zip(stages, _stage_colours([kind for _, kind in stages]), strict=True):
@@ -179,8 +170,18 @@ def training_compute(routes: Sequence[Route]) -> Panel:
             y=[plain(route.label) for route, _ in used],
             x=[macs / size for _, (_, macs, _) in used],
             name=plain(step),
-            marker={"color": colour, "pattern": _hatched([shared for _, (_, _, shared) in used])},
-            hovertext=[_hover_stage(step, macs, shared) for _, (_, macs, shared) in used],
+            marker={
+                "color": colour,
+                "pattern": {
+                    "shape": ["/" if shared else "" for _, (_, _, shared) in used],
+                    "size": 7,
+                    "fillmode": "overlay",
+                },
+            },
+            hovertext=[
+                f"{plain(step)}: {units.si(macs, 'MACs')}{' (shared)' if shared else ''}"
+                for _, (_, macs, shared) in used
+            ],
             hoverinfo="text",
         )
     figure.update_layout(barmode="stack", bargap=0.35, legend={"y": -60 / (_BAR_HEIGHT * len(routes) + 62)})
@@ -189,7 +190,7 @@ def training_compute(routes: Sequence[Route]) -> Panel:
         "Mean over seeds; classification first, then detection. Hatched: the run is shared with another "
         "route, so the study paid for it once."
     )
-    return Panel(title, caption, figure)
+    return Exhibit(title, caption, figure)
 
 
 def _ordered_stages(spent: Iterable[Mapping[str, tuple[str, float, bool]]]) -> list[tuple[str, str]]:
@@ -199,15 +200,7 @@ def _ordered_stages(spent: Iterable[Mapping[str, tuple[str, float, bool]]]) -> l
     return sorted(stages, key=lambda stage: kinds.index(stage[1]) if stage[1] in kinds else len(kinds))
 
 
-def _hatched(shared: Sequence[bool]) -> dict[str, Any]:
-    return {"shape": ["/" if each else "" for each in shared], "size": 7, "fillmode": "overlay"}
-
-
-def _hover_stage(step: str, macs: float, shared: bool) -> str:
-    return f"{plain(step)}: {units.si(macs, 'MACs')}{' (shared)' if shared else ''}"
-
-
-def _stage_macs(route: Route) -> dict[str, tuple[str, float, bool]]:
+def _stage_macs(route: RouteResults) -> dict[str, tuple[str, float, bool]]:
     """Step -> (kind, mean training MACs over seeds, shared), for the steps that train."""
     found: dict[str, tuple[str, float, bool]] = {}
     for row in route.rows:

@@ -1,4 +1,4 @@
-"""What every figure shares: the panel it sits in, its layout, thinning of long curves."""
+"""What every figure shares: the exhibit it sits in, its layout, thinning of long curves."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Value = str | int | float | None  # of a table: a count is an int, None is missi
 
 
 @dataclass(frozen=True)
-class Panel:
+class Exhibit:
     """A figure with its words; `figure` is None where nothing could be drawn, and `gaps` says why.
 
     `columns` and `rows`: the figure's numbers as a table, where it has one.

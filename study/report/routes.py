@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 from study.plan.named import colour_of
-from study.report.rows import Row
+from study.report.rows import Comparison, Point, Row
 from study.report.stats import Difference, Summary, is_number, paired_difference, summarize
 
+RATIO = "prune.ratio"  # the field of the grid that moves a network along its costs
 _PRUNING_KINDS = frozenset({"prune", "prune_detector"})
 # Colours of routes a user named; distinct from those of the named, repeated when they run out.
 _OTHER_COLOURS = ("#5f9e2f", "#b0722d", "#2b93c8", "#b4489f", "#8d8a1f", "#4c5fd0")
 
 
 @dataclass(frozen=True)
-class Route:
-    """One pipeline at one grid point: its rows, one per seed."""
+class RouteResults:
+    """One route of the study at one grid point: its rows, one per seed."""
 
     name: str
-    point: Mapping[str, Any]
+    point: Point
     rows: tuple[Row, ...]
 
     @property
@@ -52,36 +52,38 @@ class Route:
         summary = self.summary(key)
         return None if summary is None else summary.mean
 
-    def minus(self, other: Route, key: str, other_key: str = "") -> Difference | None:
+    def minus(self, other: RouteResults, key: str, other_key: str = "") -> Difference | None:
         """Paired difference to another route, or to its column `other_key`, over the seeds they share."""
         return paired_difference(self.by_seed(key), other.by_seed(other_key or key))
 
 
-def group_routes(rows: Iterable[Mapping[str, Any]]) -> list[Route]:
-    """One Route per (pipeline, grid point), in the order of their first rows; `rows`: those of comparison.json."""
+def group_routes(rows: Iterable[Row]) -> list[RouteResults]:
+    """The rows by pipeline and grid point, in the order of their first rows."""
     groups: dict[tuple[str, str], list[Row]] = {}
-    for row in map(Row.from_json, rows):
+    for row in rows:
         groups.setdefault((row.pipeline, point_key(row.point)), []).append(row)
-    return [Route(name, rows[0].point, tuple(rows)) for (name, _), rows in groups.items()]
+    return [RouteResults(name, rows[0].point, tuple(rows)) for (name, _), rows in groups.items()]
 
 
-def find_route(routes: Iterable[Route], name: str, point: Mapping[str, Any]) -> Route | None:
+def find_route(routes: Iterable[RouteResults], name: str, point: Point) -> RouteResults | None:
     """The route `name` at `point`, or the one outside the grid, which leaves fields of `point` open."""
+    # A route's point holds only the fields that make a difference to it: the unpruned network has none, or the learning
+    # rate alone, and is then the reference at every point that has this rate. The fullest point fits best.
     fitting = [r for r in routes if r.name == name and r.point.items() <= point.items()]
     return max(fitting, key=lambda r: len(r.point), default=None)
 
 
-def point_key(point: Mapping[str, Any]) -> str:
+def point_key(point: Point) -> str:
     """A grid point as text that is equal for equal points; its values may be lists."""
     return json.dumps(point, sort_keys=True)
 
 
-def describe_point(point: Mapping[str, Any]) -> str:
+def describe_point(point: Point) -> str:
     """ "prune.ratio = 0.5, prune.method = random"."""
     return ", ".join(f"{key} = {value}" for key, value in point.items())
 
 
-def joint_label(routes: Iterable[Route]) -> str:
+def joint_label(routes: Iterable[RouteResults]) -> str:
     """What routes are called together, each grid point once: "scratch_e + scratch_b (prune.ratio = 0.5)"."""
     names: dict[str, dict[str, None]] = {}
     for route in routes:
@@ -90,25 +92,25 @@ def joint_label(routes: Iterable[Route]) -> str:
     return "; ".join(f"{here} ({place})" if place else here for place, here in words.items())
 
 
-def short_place(point: Mapping[str, Any]) -> str:
+def short_place(point: Point) -> str:
     """A grid point for the axis of a figure: "l1, ratio = 0.5"; "all" outside the grid."""
     parts = (str(v) if key == "variant" else f"{key.rpartition('.')[2]} = {v}" for key, v in point.items())
     return ", ".join(parts) or "all"
 
 
-def distinct_points(routes: Iterable[Route]) -> list[Mapping[str, Any]]:
+def distinct_points(routes: Iterable[RouteResults]) -> list[Point]:
     """Every grid point of the routes once, in order; [{}] without a grid."""
     points = {point_key(route.point): route.point for route in routes}
     return list(points.values())
 
 
-def full_points(routes: Iterable[Route]) -> list[Mapping[str, Any]]:
+def full_points(routes: Iterable[RouteResults]) -> list[Point]:
     """The grid points that no other point extends: a route outside the grid belongs to all of them."""
     points = distinct_points(routes)
     return [p for p in points if not any(p.items() < other.items() for other in points)]
 
 
-def distinct_names(routes: Iterable[Route]) -> list[str]:
+def distinct_names(routes: Iterable[RouteResults]) -> list[str]:
     """Every pipeline name once, in order."""
     return list(dict.fromkeys(route.name for route in routes))
 
@@ -124,14 +126,14 @@ def colours(names: Iterable[str]) -> dict[str, str]:
     return chosen
 
 
-def point_fields(comparison: Mapping[str, Any]) -> list[str]:
+def point_fields(comparison: Comparison) -> list[str]:
     """The fields that tell grid points apart: those of the grid, after any others such as `variant`."""
-    grid = list(comparison.get("grid") or {})
-    used = dict.fromkeys(key for row in comparison["rows"] for key in row.get("point") or {})
+    grid = list(comparison.grid)
+    used = dict.fromkeys(key for row in comparison.rows for key in row.point)
     return [*(key for key in used if key not in grid), *grid]
 
 
-def is_numeric_field(routes: Iterable[Route], field: str) -> bool:
+def is_numeric_field(routes: Iterable[RouteResults], field: str) -> bool:
     """Whether every route that has the grid field `field` has a number there."""
     values = [route.point[field] for route in routes if field in route.point]
     return bool(values) and all(is_number(value) for value in values)

@@ -7,16 +7,21 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from study.report.stats import is_number
+from training.device import Precision
 from training.files import read_json
 
 _SCORES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "top1", "top5", "val_top1")
 _AFTER_PRUNING = ("pruned_top1", "recalibrated_top1")
-# What a row of comparison.json holds beside the numbers that its task measures.
+# A row of comparison.json is flat, as its readers know it: what is neither a score nor in here is a cost, whatever its
+# task measures.
 _OTHER = frozenset(
     "pipeline point seed per_class latency_ms train_macs precision train_macs_by_kind seconds chain".split()
 )
 
-Numbers = Mapping[str, float | None]
+Json = Mapping[str, Any]  # an object of a JSON file
+Point = Mapping[str, Any]  # a grid point: field -> its value, of any type that a config holds
+Numbers = Mapping[str, float | None]  # None where a number is missing
 
 
 @dataclass(frozen=True)
@@ -44,17 +49,23 @@ class Measured:
     per_class: Numbers | None = None
     after_pruning: Numbers | None = None
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> Json:
         """One flat mapping; what the task does not have has no key."""
         classes = {} if self.per_class is None else {"per_class": self.per_class}
         return {**self.scores, **classes, **self.costs, **(self.after_pruning or {})}
 
     @classmethod
-    def from_json(cls, row: Mapping[str, Any]) -> Measured:
-        """From a row of comparison.json, whose numbers are flat."""
+    def from_json(cls, row: Json) -> Measured:
+        """From a row of comparison.json, whose numbers are flat; NaN and infinity are missing values."""
         costs = {k: v for k, v in row.items() if k not in _OTHER and k not in _SCORES and k not in _AFTER_PRUNING}
         after = {name: row[name] for name in _AFTER_PRUNING if name in row}
-        return cls({name: row[name] for name in _SCORES if name in row}, costs, row.get("per_class"), after)
+        classes = None if row.get("per_class") is None else _finite(row["per_class"])
+        scores = {name: row[name] for name in _SCORES if name in row}
+        return cls(_finite(scores), _finite(costs), classes, _finite(after))
+
+
+def _finite(numbers: Numbers) -> Numbers:
+    return {name: value if is_number(value) else None for name, value in numbers.items()}
 
 
 @dataclass(frozen=True)
@@ -62,7 +73,7 @@ class Row:
     """One pipeline at one grid point with one seed; `latency_ms` None where the network could not be timed."""
 
     pipeline: str
-    point: Mapping[str, Any]  # grid field -> its value, of any type that a config holds
+    point: Point
     seed: int
     measured: Measured
     latency_ms: float | None
@@ -93,7 +104,7 @@ class Row:
         found = self.measured
         return {**found.scores, **found.costs, **(found.after_pruning or {}), **own}.get(column)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> Json:
         """The row of comparison.json."""
         return {
             "pipeline": self.pipeline,
@@ -109,7 +120,7 @@ class Row:
         }
 
     @classmethod
-    def from_json(cls, row: Mapping[str, Any]) -> Row:
+    def from_json(cls, row: Json) -> Row:
         """A row of comparison.json; a report of an earlier version has no precision."""
         return cls(
             pipeline=row["pipeline"],
@@ -128,7 +139,7 @@ class Missing:
 
     pipeline: str
     seed: int
-    point: Mapping[str, Any]
+    point: Point
     why: str
 
 
@@ -138,14 +149,41 @@ class StageResult:
 
     kind: str
     step: str
-    result: Mapping[str, Any]
+    result: Json
+
+    def part(self, name: str) -> Json:
+        """An object of the result by name; empty where it has none: no kind of stage records them all."""
+        return self.result.get(name) or {}
+
+    @property
+    def precision(self) -> Precision | None:
+        """What the stage trained in; None where it trained nothing or recorded none."""
+        found = self.part("precision")
+        return Precision(**found) if found else None
+
+
+@dataclass(frozen=True)
+class Basis:
+    """What the scores rest on: the data and the metric; None where nothing is finished that could say it."""
+
+    dataset: str | None = None
+    split: str | None = None
+    metric: str | None = None
+    images: int | None = None
+    boxes: int | None = None
+    detections: int | None = None
+    image_size: str | None = None  # "width x height"
+
+    def to_json(self) -> Json:
+        """What is known."""
+        return {name: value for name, value in vars(self).items() if value is not None}
 
 
 @dataclass(frozen=True)
 class Comparison:
     """All that a report is made from.
 
-    `config`: what the user set, `config_yaml` the same as text; `evaluation`: what was measured on what; `grid`: field
+    `task`: "detection" or "classification"; `config`: what the user set, `config_yaml` the same as text; `grid`: field
     -> its values; `stages`: by run, relative to the runs' folder; `gaps`: sentences about what could not be measured.
     """
 
@@ -153,39 +191,32 @@ class Comparison:
     task: str
     title: str
     config_file: str
-    config: Mapping[str, Any]
+    config: Json
     config_yaml: str
     seeds: tuple[int, ...]
-    evaluation: Mapping[str, Any]
-    grid: Mapping[str, Any]
+    evaluation: Basis
+    grid: Json
     rows: tuple[Row, ...]
     missing: tuple[Missing, ...]
     gaps: tuple[str, ...]
     stages: Mapping[str, StageResult]
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> Json:
         """The content of comparison.json."""
         return {
-            "study": self.study,
-            "task": self.task,
-            "title": self.title,
-            "config_file": self.config_file,
-            "config": self.config,
-            "config_yaml": self.config_yaml,
-            "seeds": list(self.seeds),
-            "evaluation": self.evaluation,
-            "grid": self.grid,
+            **vars(self),
+            "evaluation": self.evaluation.to_json(),
             "rows": [row.to_json() for row in self.rows],
             "missing": [vars(missing) for missing in self.missing],
-            "gaps": list(self.gaps),
             "stages": {run: vars(stage) for run, stage in self.stages.items()},
         }
 
     @classmethod
-    def from_json(cls, content: Mapping[str, Any]) -> Comparison:
+    def from_json(cls, content: Json) -> Comparison:
         """The inverse of `to_json`; KeyError or TypeError if `content` is something else."""
         read = {
             "seeds": tuple(content["seeds"]),
+            "evaluation": Basis(**content["evaluation"]),
             "rows": tuple(Row.from_json(row) for row in content["rows"]),
             "missing": tuple(Missing(**missing) for missing in content["missing"]),
             "gaps": tuple(content["gaps"]),

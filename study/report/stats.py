@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import TypeGuard
 
 from scipy.special import stdtrit
 
@@ -39,7 +40,7 @@ class Difference:
         return low <= 0 <= high
 
 
-def is_number(value: object) -> bool:
+def is_number(value: object) -> TypeGuard[int | float]:
     """Whether `value` is a finite number; None, NaN and text are missing values, a bool is no number."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
@@ -53,7 +54,7 @@ def t_quantile(n: int) -> float:
 
 def summarize(values: Iterable[float | None]) -> Summary | None:
     """Mean, sample standard deviation (n - 1) and n of the values that are there; None when none is."""
-    present = [float(v) for v in values if v is not None and is_number(v)]
+    present = [float(v) for v in values if is_number(v)]
     if not present:
         return None
     n = len(present)
@@ -70,11 +71,12 @@ def paired_difference(values: Mapping[int, float | None], reference: Mapping[int
     Routes of one seed share data order and often whole stages, so differences are taken seed by seed before
     averaging. None when they have no seed in common.
     """
-    seeds = [s for s in values if is_number(values[s]) and is_number(reference.get(s))]
-    summary = summarize((values[s] or 0.0) - (reference[s] or 0.0) for s in seeds)
+    pairs = [(a, b) for seed, a in values.items() if is_number(a) and is_number(b := reference.get(seed))]
+    summary = summarize(a - b for a, b in pairs)
     if summary is None:
         return None
     if summary.std is None:
         return Difference(summary.mean, None, summary.n)
+    # n counts pairs, not rows: a seed that one side lacks says nothing of the difference
     half_width = t_quantile(summary.n) * summary.std / math.sqrt(summary.n)
     return Difference(summary.mean, (summary.mean - half_width, summary.mean + half_width), summary.n)

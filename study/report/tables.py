@@ -5,16 +5,17 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from study.plan.named import DENSE
 from study.report import units
 from study.report.claims.published import Accuracy
-from study.report.routes import Route, distinct_names, find_route, point_fields
-from study.report.stats import summarize
-from study.report.task import Cost, Measure, Task, task_of
+from study.report.plots import Value
+from study.report.routes import RouteResults, distinct_names, find_route, point_fields
+from study.report.rows import Comparison
+from study.report.stats import Difference, summarize
+from study.report.topic import Cost, Measure, Topic, topic_of
 
 _FORMS = {"count": units.si, "seconds": units.seconds, "milliseconds": units.milliseconds}
 
@@ -27,12 +28,17 @@ class Cell:
     notes: tuple[str, ...] = ()
     mark: str = ""
 
+    @property
+    def in_one_line(self) -> str:
+        """The number and its notes."""
+        return f"{self.text} {', '.join(self.notes)}".strip()
+
 
 @dataclass(frozen=True)
 class Line:
     """One line of the main table: the route, its grid values, its cells under `MainTable.columns`."""
 
-    route: Route
+    route: RouteResults
     paper: str
     explanation: str
     point: tuple[str, ...]
@@ -48,17 +54,19 @@ class MainTable:
     lines: tuple[Line, ...]
 
 
-def comparison_csv(comparison: Mapping[str, Any]) -> str:
-    """comparison.csv: one row per pipeline, grid point and seed; a missing value is an empty field."""
-    fields, columns = point_fields(comparison), task_of(comparison).csv
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["pipeline", *fields, "seed", *columns])
-    for row in comparison["rows"]:
-        point = row.get("point") or {}
-        values = [row.get(column) for column in columns]
-        writer.writerow([row["pipeline"], *(_plain(point.get(key)) for key in fields), row["seed"], *values])
-    return out.getvalue()
+def comparison_csv(comparison: Comparison) -> str:
+    """comparison.csv: one row per pipeline, grid point and seed."""
+    fields, columns = point_fields(comparison), topic_of(comparison).csv
+    rows = (
+        (
+            row.pipeline,
+            *(_plain(row.point.get(key)) for key in fields),
+            row.seed,
+            *(row.precision if column == "precision" else row.number(column) for column in columns),
+        )
+        for row in comparison.rows
+    )
+    return csv_text(["pipeline", *fields, "seed", *columns], rows)
 
 
 def _plain(value: object) -> object:
@@ -66,39 +74,48 @@ def _plain(value: object) -> object:
     return json.dumps(value) if isinstance(value, list | dict) else value
 
 
+def csv_text(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """A table as CSV with all digits; a missing value is an empty field."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(rows)
+    return out.getvalue()
+
+
 def main_table(
-    routes: Sequence[Route], fields: Sequence[str], task: Task, published: Mapping[str, Accuracy] | None = None
+    routes: Sequence[RouteResults], fields: Sequence[str], topic: Topic, published: Mapping[str, Accuracy] | None = None
 ) -> MainTable:
     """Quality, paired differences and costs of every route; columns that would be empty are left out.
 
     `published`: what the literature reports, by route label.
     """
     names = distinct_names(routes)
-    references = [name for name in task.references if name in names and len(names) > 1]
-    after = [m for m in task.after_pruning if any(route.mean(m.key) is not None for route in routes)]
+    references = [name for name in topic.references if name in names and len(names) > 1]
+    after = [m for m in topic.after_pruning if any(route.mean(m.key) is not None for route in routes)]
     columns = (
-        *(measure.name for measure in task.measures),
-        *(f"Δ {task.primary.name} to {name}" for name in references),
+        *(measure.name for measure in topic.measures),
+        *(f"Δ {topic.primary.name} to {name}" for name in references),
         *(["published top-1 (%)"] if published else []),
         *(measure.name for measure in after),
-        *(cost.name for cost in task.costs),
+        *(cost.name for cost in topic.costs),
     )
     lines = []
     for route in routes:
-        note = task.pipelines.get(route.name)
+        note = topic.pipelines.get(route.name)
         cells = (
-            *(_quality(route, measure, task.decimals) for measure in task.measures),
-            *(_difference(route, find_route(routes, name, route.point), task) for name in references),
+            *(_quality(route, measure, topic.decimals) for measure in topic.measures),
+            *(_difference(route, find_route(routes, name, route.point), topic) for name in references),
             *([_published(published.get(route.label))] if published else []),
-            *(_after_pruning(route, measure, task.decimals) for measure in after),
-            *(_cost(route, find_route(routes, DENSE, route.point), cost) for cost in task.costs),
+            *(_after_pruning(route, measure, topic.decimals) for measure in after),
+            *(_cost(route, find_route(routes, DENSE, route.point), cost) for cost in topic.costs),
         )
         point = tuple(str(route.point.get(key, units.MISSING)) for key in fields)
         lines.append(Line(route, note.paper if note else "", note.explanation if note else "", point, cells))
     return MainTable(tuple(fields), columns, tuple(lines))
 
 
-def _quality(route: Route, measure: Measure, decimals: int) -> Cell:
+def _quality(route: RouteResults, measure: Measure, decimals: int) -> Cell:
     summary = route.summary(measure.key)
     if summary is None:
         return Cell(units.MISSING, ("no result",))
@@ -106,7 +123,7 @@ def _quality(route: Route, measure: Measure, decimals: int) -> Cell:
     return Cell(units.score(summary.mean, decimals), (f"{spread}(n = {summary.n})",))
 
 
-def _after_pruning(route: Route, measure: Measure, decimals: int) -> Cell:
+def _after_pruning(route: RouteResults, measure: Measure, decimals: int) -> Cell:
     """As `_quality`; most routes have none, which is no gap."""
     return Cell(units.MISSING) if route.summary(measure.key) is None else _quality(route, measure, decimals)
 
@@ -115,34 +132,43 @@ def _published(accuracy: Accuracy | None) -> Cell:
     return Cell(units.MISSING) if accuracy is None else Cell(f"{accuracy[0]:.2f}", (f"top-5 {accuracy[1]:.2f}",))
 
 
-def _difference(route: Route, reference: Route | None, task: Task) -> Cell:
+def _difference(route: RouteResults, reference: RouteResults | None, topic: Topic) -> Cell:
     if reference is route:
         return Cell(units.MISSING)
-    difference = None if reference is None else route.minus(reference, task.primary.key)
+    difference = None if reference is None else route.minus(reference, topic.primary.key)
     if difference is None:
         return Cell(units.MISSING, ("no common seed" if reference else "not at this point",))
-    notes: tuple[str, ...] = (units.interval(difference, task.decimals), units.noise(difference))
+    notes: tuple[str, ...] = (units.interval(difference, topic.decimals), units.noise(difference))
     if difference.n < len(route.rows):  # the pairing rests on fewer seeds than the mean beside it
         notes += (f"n = {difference.n}",)
     beyond = "above" if difference.mean > 0 else "below"
     mark = beyond if difference.within_noise is False else "noise"
-    return Cell(units.signed(difference.mean, task.decimals), notes, mark)
+    return Cell(units.signed(difference.mean, topic.decimals), notes, mark)
 
 
-def _cost(route: Route, dense: Route | None, cost: Cost) -> Cell:
+def _cost(route: RouteResults, dense: RouteResults | None, cost: Cost) -> Cell:
     value = route.mean(cost.key)
     other = dense.mean(cost.key) if cost.relative and dense is not None and dense is not route else None
     share = units.percent(value, other)
     return Cell(_FORMS[cost.form](value), (share,) if share else ())
 
 
-def per_class(routes: Sequence[Route]) -> tuple[list[str], dict[str, list[float | None]]]:
-    """Class names in order, and route label -> mean AP of each class over seeds."""
-    tables = [row.measured.per_class or {} for route in routes for row in route.rows]
-    classes = list(dict.fromkeys(name for table in tables for name in table))
-    means = {}
-    for route in routes:
-        here = [row.measured.per_class or {} for row in route.rows]
-        by_class = [summarize(table.get(name) for table in here) for name in classes]
-        means[route.label] = [None if s is None else s.mean for s in by_class]
-    return classes, means
+DIFFERENCE_COLUMNS = ("difference", "95 % from", "95 % to", "n")
+
+
+def difference_values(difference: Difference | None) -> tuple[Value, Value, Value, Value]:
+    """Mean, both ends of the 95 % interval, and n of a paired difference, for a table."""
+    if difference is None:
+        return None, None, None, 0
+    low, high = difference.interval or (None, None)
+    return difference.mean, low, high, difference.n
+
+
+def per_class(routes: Sequence[RouteResults]) -> dict[str, list[float | None]]:
+    """Class name -> its AP on each route, mean over seeds; empty where the task has no classes."""
+    tables = [[row.measured.per_class or {} for row in route.rows] for route in routes]
+    found: dict[str, list[float | None]] = {}
+    for name in dict.fromkeys(name for here in tables for table in here for name in table):
+        summaries = (summarize(table.get(name) for table in here) for here in tables)
+        found[name] = [None if s is None else s.mean for s in summaries]
+    return found

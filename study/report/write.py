@@ -1,35 +1,40 @@
-"""Write the report: CSV, JSON, Markdown, HTML."""
+"""Write the report: CSV, JSON, Markdown, and one HTML page with plotly.js, styles, pictures and data inside."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
 
-from study.report.analyses import analyse_all
-from study.report.html import render_html
-from study.report.markdown import render_markdown
-from study.report.stats import is_number
+import jinja2
+import plotly.graph_objects as go
+from markupsafe import Markup
+from plotly.offline import get_plotlyjs
+
+from study.report import units
+from study.report.content import Content, content_of
+from study.report.routes import describe_point
+from study.report.rows import Comparison
 from study.report.tables import comparison_csv
 from training.files import write_text
 
 CSV, JSON, MARKDOWN, HTML = "comparison.csv", "comparison.json", "report.md", "report.html"
+_HERE = Path(__file__).parent
+_SPECIAL = re.compile(r"([\\`*_\[\]|#])")
 
 
-def write_report(comparison: Mapping[str, Any], runs: Path, out: Path) -> Path:
+def write_report(comparison: Comparison, runs: Path, out: Path) -> Path:
     """Write comparison.csv, comparison.json, report.md and report.html into `out`; returns the page's path.
 
-    `comparison` is the content of comparison.json (AP 0..100, None or NaN for a missing value), `runs` the
-    folder of the run directories its chains name. What is absent from them is said in the report.
+    `runs`: the folder of the run directories that the comparison names. What is absent from them is said in the report.
     """
-    comparison = without_nan(comparison)
-    panels = analyse_all(comparison, runs)
+    content = content_of(comparison, runs, out)
     texts = {
         CSV: comparison_csv(comparison),
-        JSON: json.dumps(comparison, indent=1, allow_nan=False) + "\n",
-        MARKDOWN: render_markdown(comparison, runs, out, panels),
-        HTML: render_html(comparison, runs, out, panels),
+        JSON: json.dumps(comparison.to_json(), indent=1, allow_nan=False) + "\n",
+        MARKDOWN: render_markdown(content),
+        HTML: render_html(content),
     }
     out.mkdir(parents=True, exist_ok=True)
     for name, text in texts.items():
@@ -37,10 +42,60 @@ def write_report(comparison: Mapping[str, Any], runs: Path, out: Path) -> Path:
     return out / HTML
 
 
-def without_nan(value: Any) -> Any:
-    """The same value with None for every NaN or infinity: Detectron2 reports an AP without objects as NaN."""
-    if isinstance(value, Mapping):
-        return {key: without_nan(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [without_nan(item) for item in value]
-    return None if isinstance(value, float) and not is_number(value) else value
+def render_html(content: Content) -> str:
+    """The page: one file that needs nothing else."""
+    environment = _environment()
+    environment.filters["figure_json"] = figure_json
+    return environment.get_template("report.html.j2").render(
+        vars(content),
+        units=units,
+        describe_point=describe_point,
+        style=Markup((_HERE / "report.css").read_text(encoding="utf-8")),
+        script=Markup((_HERE / "report.js").read_text(encoding="utf-8")),
+        plotly_js=Markup(get_plotlyjs()),
+    )
+
+
+def render_markdown(content: Content) -> str:
+    """The answer, the tables and the provenance as GitHub-flavoured Markdown, without figures."""
+    # what a template prints is escaped once: here before Jinja2 would do it for HTML
+    environment = _environment(finalize=lambda value: value if isinstance(value, Markup) else Markup(escape(value)))
+    environment.filters |= {"row": _table_row, "fence": _fence, "score": units.score, "value": units.value}
+    return environment.get_template("report.md.j2").render(vars(content), describe_point=describe_point)
+
+
+def _environment(finalize: Callable[[object], object] | None = None) -> jinja2.Environment:
+    return jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_HERE),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=finalize is not None,
+        finalize=finalize,
+    )
+
+
+def figure_json(figure: go.Figure) -> Markup:
+    """A figure as JSON that cannot leave its <script> element, whatever its labels contain."""
+    text = figure.to_json()
+    for character in "<>&\u2028\u2029":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return Markup(text)
+
+
+def escape(text: object) -> str:
+    """Text that Markdown shows as it is: no markup, no HTML, no line break."""
+    flat = " ".join(str(text).split())
+    return _SPECIAL.sub(r"\\\1", flat).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def _table_row(cells: Iterable[object]) -> Markup:
+    """A line of a pipe table."""
+    return Markup(f"| {' | '.join(map(escape, cells))} |")
+
+
+def _fence(text: str) -> Markup:
+    """A fence for a block of code: longer than any run of backticks in it."""
+    longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
+    return Markup("`" * max(3, longest + 1))

@@ -110,7 +110,7 @@ def report(
     out = runs / config.name
     with _alone_in(out):
         comparison = collect(config, config_file, routes, runs, why or {})
-        return write_report(comparison.to_json(), runs, out)
+        return write_report(comparison, runs, out)
 
 
 def report_again(out: Path) -> Path:

@@ -7,9 +7,10 @@ from support.tiny_classification import tiny
 
 from study.config.sections import Machine
 from study.plan.pipelines import all_stages
-from study.report.findings import warnings
-from study.report.html import render_html
-from study.report.markdown import render_markdown
+from study.report.content import content_of
+from study.report.provenance import warnings
+from study.report.rows import Comparison
+from study.report.write import render_html, render_markdown
 from study.run.precision import settle_here
 from study.run.study import run_study
 from study.stages.stage import Stage
@@ -102,27 +103,29 @@ def test_float16_on_the_cpu_is_refused_before_any_work(tmp_path):
 
 
 def test_rows_that_mix_precisions_are_named(tmp_path):
-    comparison = fabricate(tmp_path)
-    for row in comparison["rows"]:
+    content = fabricate(tmp_path)
+    for row in content["rows"]:
         row["precision"] = "float32"
-    assert warnings(comparison) == []
-    for row in comparison["rows"]:
+    assert warnings(Comparison.from_json(content)) == []
+    for row in content["rows"]:
         row["precision"] = "bfloat16" if row["pipeline"] == "scratch_e" else "float32"
-    (message,) = warnings(comparison)
+    (message,) = warnings(Comparison.from_json(content))
     assert message.startswith("The rows mix precisions") and message.endswith("bfloat16: scratch_e.")
-    comparison["rows"] = comparison["rows"][:1]
-    comparison["rows"][0]["precision"] = "float32 and bfloat16"  # of its classifier and of its detector
-    assert "float32 and bfloat16: unpruned" in warnings(comparison)[0]
+    content["rows"] = content["rows"][:1]
+    content["rows"][0]["precision"] = "float32 and bfloat16"  # of its classifier and of its detector
+    assert "float32 and bfloat16: unpruned" in warnings(Comparison.from_json(content))[0]
 
 
 def test_a_report_of_results_that_recorded_none_says_so(tmp_path):
-    comparison = fabricate(tmp_path)
-    assert "* precision: not recorded" in render_markdown(comparison, tmp_path, tmp_path, ())
-    for stage in comparison["stages"].values():
+    content = fabricate(tmp_path)
+    said = content_of(Comparison.from_json(content), tmp_path, tmp_path)
+    assert "* precision: not recorded" in render_markdown(said)
+    for stage in content["stages"].values():
         stage["result"]["precision"] = Precision("float32", "float32").as_result()
-    text = render_markdown(comparison, tmp_path, tmp_path, ())
+    said = content_of(Comparison.from_json(content), tmp_path, tmp_path)
+    text = render_markdown(said)
     assert "trained in float32" in text and "* precision: float32 (as asked)" in text
-    assert "trained in float32" in render_html(comparison, tmp_path, tmp_path, ())
+    assert "trained in float32" in render_html(said)
 
 
 def test_a_result_names_the_device_that_computed_and_its_vectors(tmp_path, monkeypatch):

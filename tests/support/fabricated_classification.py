@@ -40,7 +40,10 @@ def fabricate_classification(
     files: bool = True,
     dataset: str = "cifar10",
 ) -> dict:
-    """The known routes of each variant at each grid point; with `files`, the run directories below `runs` too."""
+    """The content of comparison.json for the known routes of each variant at each grid point.
+
+    With `files`, the run directories below `runs` too.
+    """
     grid = dict(grid or {})
     rows, stages = [], {}
     points = [dict(zip(grid, values, strict=True)) for values in product(*grid.values())]
@@ -74,6 +77,7 @@ def fabricate_classification(
         "grid": grid,
         "rows": rows,
         "missing": [],
+        "gaps": [],
         "stages": stages,
     }
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 
 from PIL import Image, ImageDraw
 
-from study.report.rows import Row, Step
+from study.report.rows import Basis, Comparison, Measured, Row, StageResult, Step
 
 # pipeline -> (chain of (step, kind, run kind-and-hash, shared), AP of seed 0, 1, 2)
 CHAINS = {
@@ -60,7 +61,7 @@ CLASSES = [str(digit) for digit in range(10)]
 
 
 def fabricate(runs: Path, *, seeds: tuple[int, ...] = (0, 1), files: bool = True) -> dict:
-    """A comparison of the six known routes; with `files`, its run directories below `runs` too."""
+    """The content of comparison.json for the six known routes; with `files`, its run directories below `runs` too."""
     rows = [_row(pipeline, seed) for pipeline in CHAINS for seed in seeds]
     stages = {
         step["run"]: {"kind": step["kind"], "step": step["step"], "result": _result(step["kind"])}
@@ -72,6 +73,7 @@ def fabricate(runs: Path, *, seeds: tuple[int, ...] = (0, 1), files: bool = True
             _write_run(runs / run, stage["kind"], run)
     return {
         "study": "digits",
+        "task": "detection",
         "title": "Fabricated study: routes to a pruned detector",
         "config_file": "configs/pipelines/digits.yaml",
         "config": {"seeds": list(seeds)},
@@ -88,29 +90,34 @@ def fabricate(runs: Path, *, seeds: tuple[int, ...] = (0, 1), files: bool = True
         "grid": {},
         "rows": rows,
         "missing": [],
+        "gaps": [],
         "stages": stages,
     }
 
 
-def a_row(pipeline: str, seed: int, chain: list[dict], point: dict | None = None, **measured) -> dict:
-    """A row of comparison.json that has nothing but what it is given."""
-    row = {"pipeline": pipeline, "point": point or {}, "seed": seed, **measured, "latency_ms": None, "chain": chain}
-    return Row.from_json(row).to_json()
+def a_comparison(rows: Sequence[Row] = (), stages: Mapping[str, StageResult] | None = None) -> Comparison:
+    """A comparison of detectors that has nothing but what it is given."""
+    return Comparison("s", "detection", "", "", {}, "", (), Basis(), {}, tuple(rows), (), (), stages or {})
 
 
-def a_step(kind: str, run: str) -> dict:
+def a_row(pipeline: str, seed: int, chain: Sequence[Step], point: dict | None = None, **measured) -> Row:
+    """A row that has nothing but what it is given."""
+    return Row(pipeline, point or {}, seed, Measured.from_json(measured), None, "", tuple(chain))
+
+
+def a_step(kind: str, run: str) -> Step:
     """A step of a chain that cost nothing, named after its kind."""
-    return vars(Step(kind, kind, run, 0, 0.0, False))
+    return Step(kind, kind, run, 0, 0.0, False)
 
 
-def with_grid(comparison: dict, ratios: tuple[float, ...] = (0.5, 0.7), loss: float = 4.0) -> dict:
+def with_grid(content: dict, ratios: tuple[float, ...] = (0.5, 0.7), loss: float = 4.0) -> dict:
     """The same rows at each ratio; from one ratio to the next every route but `unpruned` loses `loss` AP."""
     rows = [
         row | {"point": {"prune.ratio": ratio}, "AP": row["AP"] - loss * i * (row["pipeline"] != "unpruned")}
         for i, ratio in enumerate(ratios)
-        for row in comparison["rows"]
+        for row in content["rows"]
     ]
-    return {**comparison, "grid": {"prune.ratio": list(ratios)}, "rows": rows}
+    return {**content, "grid": {"prune.ratio": list(ratios)}, "rows": rows}
 
 
 def _row(pipeline: str, seed: int) -> dict:

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import plotly.graph_objects as go
 
 from study.plan.named import DENSE
 from study.report import units
-from study.report.analyses.material import DIFFERENCE_COLUMNS, Material, difference_values
-from study.report.plots import Panel, base_figure, plain
-from study.report.routes import Route, find_route
+from study.report.material import Material
+from study.report.plots import Exhibit, Value, base_figure, plain
+from study.report.routes import RouteResults, find_route
 from study.report.stats import Difference, paired_difference, summarize
+from study.report.tables import DIFFERENCE_COLUMNS, difference_values
 
 MOST_CLASSES = 20
 _MOST_MARKERS = 160  # of the figure, over all classes and routes
@@ -27,13 +26,12 @@ _SPREAD = 0.7  # of the distance between two classes, which their routes share
 class _Gain:
     """One route's differences by class."""
 
-    route: Route
+    route: RouteResults
     by_class: Mapping[str, Difference]
 
 
-def analyse(comparison: Mapping[str, Any], runs: Path) -> Panel | None:
+def analyse(material: Material) -> Exhibit | None:
     """The MOST_CLASSES classes that differ most in any route; None without classes or an unpruned detector."""
-    material = Material.of(comparison, runs)
     gains = [gain for route in material.routes if (gain := _gain(route, material.routes)) is not None]
     if not gains:
         return None
@@ -44,10 +42,10 @@ def analyse(comparison: Mapping[str, Any], runs: Path) -> Panel | None:
     columns = ("class", "route", "at", f"AP of {DENSE}", "AP", *DIFFERENCE_COLUMNS)
     rows = tuple(_row(name, gain, material.routes) for name in shown for gain in gains if name in gain.by_class)
     figure = _figure(drawn, gains, material.colours)
-    return Panel(f"AP by class against {DENSE}", _caption(len(drawn), left), figure, (), columns, rows)
+    return Exhibit(f"AP by class against {DENSE}", _caption(len(drawn), left), figure, (), columns, rows)
 
 
-def _gain(route: Route, routes: Sequence[Route]) -> _Gain | None:
+def _gain(route: RouteResults, routes: Sequence[RouteResults]) -> _Gain | None:
     dense = find_route(routes, DENSE, route.point)
     if dense is None or dense is route:
         return None
@@ -57,7 +55,7 @@ def _gain(route: Route, routes: Sequence[Route]) -> _Gain | None:
     return _Gain(route, found) if found else None
 
 
-def _of(route: Route, name: str) -> dict[int, float | None]:
+def _of(route: RouteResults, name: str) -> dict[int, float | None]:
     """Seed -> AP of a class."""
     return {row.seed: (row.measured.per_class or {}).get(name) for row in route.rows}
 
@@ -92,11 +90,18 @@ def _figure(classes: Sequence[str], gains: Sequence[_Gain], colours: Mapping[str
         figure.add_scatter(
             x=[d.mean for _, d in here],
             y=[i + shift for i, _ in here],
-            error_x={"array": [_half_width(d) for _, d in here], "thickness": 1.2, "width": 0},
+            error_x={
+                "array": [0.0 if d.interval is None else d.interval[1] - d.mean for _, d in here],
+                "thickness": 1.2,
+                "width": 0,
+            },
             mode="markers",
             marker={"color": colours[gain.route.name], "size": 7},
             name=label,
-            hovertext=[f"{label}<br>{plain(classes[i])}: {_words(d)}" for i, d in here],
+            hovertext=[
+                f"{label}<br>{plain(classes[i])}: {units.signed(d.mean)} {units.interval(d)}, n = {d.n}"
+                for i, d in here
+            ],
             hoverinfo="text",
         )
     names = [f"{plain(name)}  " for name in classes]
@@ -106,15 +111,7 @@ def _figure(classes: Sequence[str], gains: Sequence[_Gain], colours: Mapping[str
     return figure
 
 
-def _half_width(difference: Difference) -> float:
-    return 0.0 if difference.interval is None else difference.interval[1] - difference.mean
-
-
-def _words(difference: Difference) -> str:
-    return f"{units.signed(difference.mean)} {units.interval(difference)}, n = {difference.n}"
-
-
-def _row(name: str, gain: _Gain, routes: Sequence[Route]) -> tuple[Any, ...]:
+def _row(name: str, gain: _Gain, routes: Sequence[RouteResults]) -> tuple[Value, ...]:
     dense = find_route(routes, DENSE, gain.route.point)
     assert dense is not None
     means = [None if s is None else s.mean for s in (summarize(_of(r, name).values()) for r in (dense, gain.route))]

@@ -5,14 +5,9 @@ Liu et al., ICLR 2019, section 5.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
-
-from study.report.analyses.material import Material
 from study.report.figures import against_cost
-from study.report.plots import Panel, Value
-from study.report.routes import Route
+from study.report.material import Material
+from study.report.plots import Exhibit
 
 _CAPTION = (
     "Small dots are seeds, large ones their mean, bars one standard deviation. Routes with the same {name} "
@@ -20,30 +15,28 @@ _CAPTION = (
 )
 
 
-def against_macs(comparison: Mapping[str, Any], runs: Path) -> Panel | None:
+def against_macs(material: Material) -> Exhibit | None:
     """Quality against the multiply-adds of one image."""
-    return _against(Material.of(comparison, runs), "macs")
+    return _against(material, "macs")
 
 
-def against_params(comparison: Mapping[str, Any], runs: Path) -> Panel | None:
+def against_params(material: Material) -> Exhibit | None:
     """Quality against the number of parameters; None for detection, whose networks are compared by MACs."""
-    return _against(Material.of(comparison, runs), "params")
+    return _against(material, "params")
 
 
-def _against(material: Material, ending: str) -> Panel | None:
-    task = material.task
-    key = next((key for key in task.forward_costs if key.endswith(ending)), None)
-    figure = against_cost(material.routes, material.colours, task, key) if key else None
+def _against(material: Material, ending: str) -> Exhibit | None:
+    topic = material.topic
+    key = next((key for key in topic.forward_costs if key.endswith(ending)), None)
+    figure = against_cost(material, key) if key else None
     if key is None or figure is None:
         return None
-    cost = task.cost(key).name
+    cost = topic.cost(key).name
     name = "MACs" if ending == "macs" else "number of parameters"
-    columns = ("route", "at", cost, task.primary.name, "standard deviation", "n")
-    rows = tuple(_row(route, key, task.primary.key) for route in material.routes)
-    return Panel(f"{task.primary.name} against {cost}", _CAPTION.format(name=name), figure, (), columns, rows)
-
-
-def _row(route: Route, key: str, measure: str) -> tuple[Value, ...]:
-    summary, cost = route.summary(measure), route.mean(key)
-    found = (summary.mean, summary.std, summary.n) if summary else (None, None, 0)
-    return (route.name, route.place, None if cost is None else round(cost), *found)
+    columns = ("route", "at", cost, topic.primary.name, "standard deviation", "n")
+    rows = []
+    for route in material.routes:
+        summary, value = route.summary(topic.primary.key), route.mean(key)
+        found = (summary.mean, summary.std, summary.n) if summary else (None, None, 0)
+        rows.append((route.name, route.place, None if value is None else round(value), *found))
+    return Exhibit(f"{topic.primary.name} against {cost}", _CAPTION.format(name=name), figure, (), columns, tuple(rows))

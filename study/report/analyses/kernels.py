@@ -6,28 +6,25 @@ Liu et al., ICLR 2019, section 5: sparsity patterns of unstructured pruning.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
 
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from pruning.design.pattern import Pattern, average, pattern_from_masks
-from study.report.analyses.material import Material
 from study.report.artifacts import users_of_runs
-from study.report.plots import Panel, Value, base_figure, plain
+from study.report.material import Material
+from study.report.plots import Exhibit, Value, base_figure, plain
 from study.report.routes import joint_label
 
 _CELL = 200  # pixels, with the words above and below
 
 
-def analyse(comparison: Mapping[str, Any], runs: Path) -> Panel | None:
+def analyse(material: Material) -> Exhibit | None:
     """A 3x3 heat map per stage and grid point, mean over seeds; None where no pruning stage left masks."""
-    material = Material.of(comparison, runs)
     patterns = _patterns(material)
     title, gaps = "Weights left by position in the 3x3 kernels", tuple(material.files.gaps)
     if not patterns:
-        return Panel(title, "", None, gaps) if gaps else None
+        return Exhibit(title, "", None, gaps) if gaps else None
     caption = (
         "Percentage of the weights left, mean over seeds, by position in the 3x3 kernels of all layers of a stage; a "
         "stage is all layers whose output maps have one size. Routes that used the same masks share a row."
@@ -35,7 +32,7 @@ def analyse(comparison: Mapping[str, Any], runs: Path) -> Panel | None:
     rows = tuple(row for users, pattern in patterns.items() for row in _rows(users, pattern))
     columns = ("routes", "stage", *(f"row {i // 3 + 1}, column {i % 3 + 1} (%)" for i in range(9)))
     columns += ("3x3, mean (%)", "other kernels (%)", "networks")
-    return Panel(title, caption, _figure(patterns), gaps, columns, rows)
+    return Exhibit(title, caption, _figure(patterns), gaps, columns, rows)
 
 
 def _patterns(material: Material) -> dict[str, Pattern]:

@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
-
 from study.report import units
-from study.report.analyses.material import Material
-from study.report.plots import Panel, Value, base_figure, plain
-from study.report.routes import Route
-from study.report.task import DETECTION
+from study.report.material import Material
+from study.report.plots import Exhibit, Value, base_figure, plain
+from study.report.routes import RouteResults
+from study.report.topic import DETECTION
 
 _BARS = "#8a93a0"  # readable on light and on dark
 SIZES = {"APs": "small (under 32² px)", "APm": "medium", "APl": "large (over 96² px)"}
 
 
-def analyse(comparison: Mapping[str, Any], runs: Path) -> Panel | None:
+def analyse(material: Material) -> Exhibit | None:
     """A group of bars for each size, a bar a route; None where no size was measured."""
-    material = Material.of(comparison, runs)
     found = [key for key in SIZES if any(route.mean(key) is not None for route in material.routes)]
-    if material.task is not DETECTION or not found:
+    if material.topic is not DETECTION or not found:
         return None
     figure = base_figure("size of the object", "AP", height=430)
     for route in material.routes:
@@ -43,7 +38,7 @@ def analyse(comparison: Mapping[str, Any], runs: Path) -> Panel | None:
     figure.update_layout(barmode="group", bargap=0.25)
     columns = ("route", "at", *(heading for key in found for heading in (key, f"{key} sd", f"{key} n")))
     rows = tuple(_row(route, found) for route in material.routes)
-    return Panel("AP by object size", _caption(found), figure, (), columns, rows)
+    return Exhibit("AP by object size", _caption(found), figure, (), columns, rows)
 
 
 def _caption(found: list[str]) -> str:
@@ -52,7 +47,7 @@ def _caption(found: list[str]) -> str:
     return f"Mean over seeds, bars one standard deviation; pixels of the original images.{left_out}"
 
 
-def _row(route: Route, found: list[str]) -> tuple[Value, ...]:
+def _row(route: RouteResults, found: list[str]) -> tuple[Value, ...]:
     values: list[Value] = []
     for key in found:
         summary = route.summary(key)

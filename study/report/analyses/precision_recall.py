@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from statistics import fmean
-from typing import Any
 
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from study.report.analyses.material import Material
-from study.report.artifacts import PR, RunFiles, steps
-from study.report.plots import Panel, Value, base_figure, plain, translucent
-from study.report.routes import Route
+from study.report.artifacts import PR, steps
+from study.report.material import Material
+from study.report.plots import Exhibit, Value, base_figure, plain, translucent
+from study.report.routes import RouteResults
+from study.report.rows import Json
 from study.report.stats import Summary, is_number, summarize
 
 MOST_CLASSES = 6  # that get a figure each
@@ -30,33 +29,33 @@ Curve = tuple[float, ...]  # precision at each recall, 0..1
 Spread = list[Summary]  # the same, over seeds
 
 
-def analyse(comparison: Mapping[str, Any], runs: Path) -> Panel | None:
+def analyse(material: Material) -> Exhibit | None:
     """Each route's curve, mean over the classes that have boxes; None where no evaluation of detectors is recorded."""
-    files, recall, curves = _read(comparison, runs)
+    recall, curves = _read(material)
     if not curves:
         return None
-    means = {label: [_mean(classes) for classes in seeds] for label, seeds in curves.items()}
+    # Over classes first, as COCO's mean AP is: the area below a seed's curve is then its AP50. Over seeds after that,
+    # because runs differ by seed; the spread of a band is theirs, not that of easy and hard classes.
+    means = {label: [_mean_curve(classes) for classes in seeds] for label, seeds in curves.items()}
     spreads = {label: _over_seeds(seeds) for label, seeds in means.items() if seeds}
     title, columns = "Precision against recall", ("route", "at", *_headings(), "n")
     if not spreads:
-        return Panel(title, "", None, tuple(files.gaps), columns)
-    material = Material.of(comparison, runs)
+        return Exhibit(title, "", None, tuple(material.files.gaps), columns)
     figure = base_figure("recall", "precision", height=430)
     for route, spread, dash in _drawn(material.routes, spreads):
         for trace in _traces(route, recall, spread, material.colours[route.name], dash):
             figure.add_trace(trace)
     _set_axes(figure)
     rows = tuple(_row(route, recall, spread) for route, spread, _ in _drawn(material.routes, spreads))
-    return Panel(title, _CAPTION.format(of="mean over classes"), figure, tuple(files.gaps), columns, rows)
+    return Exhibit(title, _CAPTION.format(of="mean over classes"), figure, tuple(material.files.gaps), columns, rows)
 
 
-def by_class(comparison: Mapping[str, Any], runs: Path) -> Panel | None:
+def by_class(material: Material) -> Exhibit | None:
     """The curves of each class; None where there are more than MOST_CLASSES, or only one."""
-    _, recall, curves = _read(comparison, runs)
+    recall, curves = _read(material)
     names = list(dict.fromkeys(name for seeds in curves.values() for classes in seeds for name in classes))
     if not 1 < len(names) <= MOST_CLASSES:
         return None
-    material = Material.of(comparison, runs)
     figure = _grid(names)
     rows = []
     for k, name in enumerate(names):
@@ -69,7 +68,7 @@ def by_class(comparison: Mapping[str, Any], runs: Path) -> Panel | None:
             rows.append((name, *_row(route, recall, spread)))
     _set_axes(figure)
     columns = ("class", "route", "at", *_headings(), "n")
-    return Panel("Precision against recall by class", _CAPTION.format(of=_BY_CLASS), figure, (), columns, tuple(rows))
+    return Exhibit("Precision against recall by class", _CAPTION.format(of=_BY_CLASS), figure, (), columns, tuple(rows))
 
 
 def _grid(names: Sequence[str]) -> go.Figure:
@@ -81,27 +80,29 @@ def _grid(names: Sequence[str]) -> go.Figure:
     return figure.update_layout(margin={"t": 52}, legend={"y": -36 / plot})
 
 
-def _read(comparison: Mapping[str, Any], runs: Path) -> tuple[RunFiles, Curve, dict[str, list[dict[str, Curve]]]]:
-    """Recalls, and route label -> for each seed the curves by class; classes without boxes are left out."""
-    material = Material.of(comparison, runs)
+def _read(material: Material) -> tuple[Curve, dict[str, list[dict[str, Curve]]]]:
+    """Recalls, and route label -> for each seed the curves by class; classes without boxes are left out.
+
+    A class whose boxes a seed's test images do not have has no curve there: it counts in the mean of the other seeds.
+    """
     recall: Curve = ()
     found: dict[str, list[dict[str, Curve]]] = {}
     for route in material.routes:
         for _, step in steps(route, "evaluate"):
             here = found.setdefault(route.label, [])
-            content = material.files.json(step.run, PR)
+            content = material.files.precision_recall(step.run)
             if content is None:
                 continue
             read = _curves(content)
             if read is None or (recall and read[0] != recall):
                 material.files.gaps.append(f"{step.run}/{PR}: not the precision at the recalls of COCO")
                 continue
-            recall = read[0]
+            recall = read[0]  # of the first file: curves at other recalls could not be averaged with these
             here.append(read[1])
-    return material.files, recall, found
+    return recall, found
 
 
-def _curves(content: Mapping[str, Any]) -> tuple[Curve, dict[str, Curve]] | None:
+def _curves(content: Json) -> tuple[Curve, dict[str, Curve]] | None:
     """Recalls and the curve of each class that has boxes; None where the file holds something else."""
     recall, classes = _numbers(content.get("recall")), content.get("classes")
     if not recall or not isinstance(classes, dict):
@@ -112,12 +113,12 @@ def _curves(content: Mapping[str, Any]) -> tuple[Curve, dict[str, Curve]] | None
     return recall, curves
 
 
-def _numbers(values: Any) -> Curve:
+def _numbers(values: object) -> Curve:
     """A list of numbers; empty if it is something else."""
     return tuple(values) if isinstance(values, list) and all(map(is_number, values)) else ()
 
 
-def _mean(classes: Mapping[str, Curve]) -> Curve:
+def _mean_curve(classes: Mapping[str, Curve]) -> Curve:
     return tuple(map(fmean, zip(*classes.values(), strict=True)))
 
 
@@ -125,7 +126,7 @@ def _over_seeds(curves: Sequence[Curve]) -> Spread:
     return [summary for values in zip(*curves, strict=True) if (summary := summarize(values)) is not None]
 
 
-def _drawn(routes: Sequence[Route], spreads: Mapping[str, Spread]) -> Iterator[tuple[Route, Spread, str]]:
+def _drawn(routes: Sequence[RouteResults], spreads: Mapping[str, Spread]) -> Iterator[tuple[RouteResults, Spread, str]]:
     """The routes that have a curve, each with its dash: one a grid point."""
     places = list(dict.fromkeys(route.place for route in routes))
     for route in routes:
@@ -133,7 +134,9 @@ def _drawn(routes: Sequence[Route], spreads: Mapping[str, Spread]) -> Iterator[t
             yield route, spreads[route.label], _DASHES[places.index(route.place) % len(_DASHES)]
 
 
-def _traces(route: Route, recall: Curve, spread: Spread, colour: str, dash: str) -> tuple[go.Scatter, go.Scatter]:
+def _traces(
+    route: RouteResults, recall: Curve, spread: Spread, colour: str, dash: str
+) -> tuple[go.Scatter, go.Scatter]:
     """The band of one standard deviation, and the mean above it."""
     label = plain(route.label)
     low, high = ([min(1.0, max(0.0, s.mean + sign * (s.std or 0.0))) for s in spread] for sign in (-1, 1))
@@ -176,7 +179,7 @@ def _headings() -> list[str]:
     return [heading for r in _RECALLS for heading in (f"precision at recall {r:g}", "sd")]
 
 
-def _row(route: Route, recall: Curve, spread: Spread) -> tuple[Value, ...]:
+def _row(route: RouteResults, recall: Curve, spread: Spread) -> tuple[Value, ...]:
     at = [min(range(len(recall)), key=lambda i, r=wanted: abs(recall[i] - r)) for wanted in _RECALLS]  # type: ignore[misc]
     values = [value for i in at for value in (spread[i].mean, spread[i].std)]
     return (route.name, route.place, *values, spread[0].n)

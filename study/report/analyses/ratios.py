@@ -2,36 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
+from dataclasses import replace
 
 from study.plan.named import DENSE
-from study.report.analyses.material import DIFFERENCE_COLUMNS, Material, difference_values
 from study.report.figures import against_field
-from study.report.plots import Panel
-from study.report.routes import describe_point, find_route
+from study.report.material import Material
+from study.report.plots import Exhibit
+from study.report.routes import RATIO, describe_point, find_route
+from study.report.tables import DIFFERENCE_COLUMNS, difference_values
 
-FIELD = "prune.ratio"
 
-
-def analyse(comparison: Mapping[str, Any], runs: Path) -> Panel | None:
+def analyse(material: Material) -> Exhibit | None:
     """One line per route and method; None unless the grid has at least two ratios that are numbers."""
-    material = Material.of(comparison, runs)
-    measure = material.task.primary
-    routes = [r for r in material.routes if FIELD in r.point and r.mean(measure.key) is not None]
-    figure = against_field(routes, material.colours, material.task, FIELD)
-    if figure is None or len({route.point[FIELD] for route in routes}) < 2:
+    measure = material.topic.primary
+    routes = [r for r in material.routes if RATIO in r.point and r.mean(measure.key) is not None]
+    figure = against_field(replace(material, routes=routes), RATIO)
+    if figure is None or len({route.point[RATIO] for route in routes}) < 2:
         return None
     rows = []
     for route in routes:
         dense = find_route(material.routes, DENSE, route.point)
         difference = None if dense is None else route.minus(dense, measure.key)
-        rest = describe_point({key: value for key, value in route.point.items() if key != FIELD})
-        rows.append((route.name, rest, route.point[FIELD], route.mean(measure.key), *difference_values(difference)))
-    columns = ("route", "at", FIELD, measure.name, f"{DIFFERENCE_COLUMNS[0]} to {DENSE}", *DIFFERENCE_COLUMNS[1:])
+        rest = describe_point({key: value for key, value in route.point.items() if key != RATIO})
+        rows.append((route.name, rest, route.point[RATIO], route.mean(measure.key), *difference_values(difference)))
+    columns = ("route", "at", RATIO, measure.name, f"{DIFFERENCE_COLUMNS[0]} to {DENSE}", *DIFFERENCE_COLUMNS[1:])
     caption = (
-        f"Mean over seeds and one standard deviation, by {FIELD}, the fraction removed. The table gives the paired "
+        f"Mean over seeds and one standard deviation, by {RATIO}, the fraction removed. The table gives the paired "
         f"difference to {DENSE} with its 95 % interval."
     )
-    return Panel(f"{measure.name} against {FIELD}", caption, figure, (), columns, tuple(rows))
+    return Exhibit(f"{measure.name} against {RATIO}", caption, figure, (), columns, tuple(rows))

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
-
-from study.report.analyses.material import DIFFERENCE_COLUMNS, Material, difference_values
-from study.report.plots import Panel, base_figure, plain
-from study.report.routes import Route, find_route, full_points, short_place
+from study.report.material import Material
+from study.report.plots import Exhibit, base_figure, plain
+from study.report.routes import RouteResults, find_route, full_points, short_place
+from study.report.tables import DIFFERENCE_COLUMNS, difference_values
 
 PRUNED, RECALIBRATED, FINE_TUNE = "pruned_top1", "recalibrated_top1", "fine_tune"
 _COLOURS = ("#c9a227", "#8fb04a", "#2f6fd6")
 
 
-def analyse(comparison: Mapping[str, Any], runs: Path) -> Panel | None:
+def analyse(material: Material) -> Exhibit | None:
     """Three bars per grid point; None where nothing was pruned from trained weights."""
-    material = Material.of(comparison, runs)
     measured = [route for route in material.routes if route.mean(PRUNED) is not None]
     if not measured:
         return None
@@ -24,12 +20,12 @@ def analyse(comparison: Mapping[str, Any], runs: Path) -> Panel | None:
     for point in full_points(measured):
         route = next(r for r in measured if r.point.items() <= point.items())  # all saw the same pruned network
         tuned = find_route(material.named(FINE_TUNE), FINE_TUNE, point)
-        bars = (route.mean(PRUNED), route.mean(RECALIBRATED), _mean(tuned, material.task.primary.key))
+        bars = (route.mean(PRUNED), route.mean(RECALIBRATED), _mean(tuned, material.topic.primary.key))
         places.append(short_place(point))
         values.append(bars)
         rows.append((places[-1], *bars, *difference_values(route.minus(route, RECALIBRATED, PRUNED))))
     names = ("right after pruning", "BatchNorm recalibrated", "after fine-tuning")
-    figure = base_figure(material.task.primary.name, "", height=130 + 60 * len(places))
+    figure = base_figure(material.topic.primary.name, "", height=130 + 60 * len(places))
     for i, (name, colour) in enumerate(zip(names, _COLOURS, strict=True)):
         figure.add_bar(
             orientation="h",
@@ -44,8 +40,8 @@ def analyse(comparison: Mapping[str, Any], runs: Path) -> Panel | None:
         "Mean over seeds of the test accuracy before any training after pruning. The table's difference is what "
         "recalibration adds, paired by seed, with its 95 % interval."
     )
-    return Panel("Right after pruning", caption, figure, (), ("at", *names, *DIFFERENCE_COLUMNS), tuple(rows))
+    return Exhibit("Right after pruning", caption, figure, (), ("at", *names, *DIFFERENCE_COLUMNS), tuple(rows))
 
 
-def _mean(route: Route | None, key: str) -> float | None:
+def _mean(route: RouteResults | None, key: str) -> float | None:
     return None if route is None else route.mean(key)

@@ -5,22 +5,20 @@ Frankle & Carbin, ICLR 2019 (arXiv 1803.03635); Liu et al., ICLR 2019, section 6
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
+import plotly.graph_objects as go
 
-from study.report.analyses.material import DIFFERENCE_COLUMNS, Material, difference_values
-from study.report.plots import Panel, base_figure, plain
-from study.report.routes import Route, find_route, full_points, short_place
+from study.report.material import Material
+from study.report.plots import Exhibit, base_figure, plain
+from study.report.routes import RouteResults, find_route, full_points, short_place
+from study.report.tables import DIFFERENCE_COLUMNS, difference_values
 
 TICKET, RANDOM = "ticket", "scratch_e"
 _WORDS = {TICKET: "winning ticket", RANDOM: "random re-initialisation"}
 
 
-def analyse(comparison: Mapping[str, Any], runs: Path) -> Panel | None:
+def analyse(material: Material) -> Exhibit | None:
     """Both starts of the same pruned networks, side by side and paired by seed; None without tickets."""
-    material = Material.of(comparison, runs)
-    measure = material.task.primary
+    measure = material.topic.primary
     pairs = []
     for point in full_points([*material.named(TICKET), *material.named(RANDOM)]):
         ticket, random = (find_route(material.named(name), name, point) for name in (TICKET, RANDOM))
@@ -45,12 +43,12 @@ def analyse(comparison: Mapping[str, Any], runs: Path) -> Panel | None:
         "network for the same epochs; they differ in the weights that they start from. Differences are paired by seed."
     )
     columns = ("at", _WORDS[TICKET], _WORDS[RANDOM], *DIFFERENCE_COLUMNS)
-    return Panel("Winning tickets against random re-initialisation", caption, figure, (), columns, rows)
+    return Exhibit("Winning tickets against random re-initialisation", caption, figure, (), columns, rows)
 
 
-def _add_start(figure: Any, material: Material, name: str, placed: list[tuple[str, Route]]) -> None:
+def _add_start(figure: go.Figure, material: Material, name: str, placed: list[tuple[str, RouteResults]]) -> None:
     """The means with their deviations, and a dot per seed, at each place in words."""
-    key, colour = material.task.primary.key, material.colours[name]
+    key, colour = material.topic.primary.key, material.colours[name]
     summaries = [(plain(place), s) for place, route in placed if (s := route.summary(key)) is not None]
     figure.add_scatter(
         orientation="h",

@@ -7,18 +7,17 @@ scratch have none.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
 
 import plotly.graph_objects as go
 import torch
 from plotly.subplots import make_subplots
 from torch import Tensor
 
-from study.report.analyses.material import Material
 from study.report.artifacts import RunFiles
-from study.report.plots import Panel, Value, base_figure, plain
-from study.report.routes import Route, describe_point, distinct_names, find_route, full_points
+from study.report.material import Material
+from study.report.plots import Exhibit, Value, base_figure, plain
+from study.report.routes import RouteResults, describe_point, distinct_names, find_route, full_points
+from study.report.rows import Point
 
 BINS = 61
 _SPAN = 0.995  # share of the weights that the horizontal axis shows
@@ -26,20 +25,19 @@ _FACETS = 6
 _PANEL = 300  # pixels
 _COLUMNS = ("at", "route", "seed", "weights", "mean |w|", "standard deviation", "share below a tenth of it (%)")
 
-_Weights = Sequence[tuple[Route, Tensor]]
+_Weights = Sequence[tuple[RouteResults, Tensor]]
 
 
-def analyse(comparison: Mapping[str, Any], runs: Path) -> Panel | None:
+def analyse(material: Material) -> Exhibit | None:
     """One histogram per grid point, the routes laid over each other, first seed; None without weights."""
-    material = Material.of(comparison, runs)
-    if "train_detector" in material.task.curves:
+    if "train_detector" in material.topic.curves:
         return None  # a detector's backbone is one part of a network that was trained as a whole
     points = full_points(material.routes)
     found = {describe_point(point): _weights_at(material, point) for point in points[:_FACETS]}
     found = {place: weights for place, weights in found.items() if weights}
     title, gaps = "Distribution of the convolution weights", list(material.files.gaps)
     if not found:
-        return Panel(title, "", None, tuple(gaps)) if gaps else None
+        return Exhibit(title, "", None, tuple(gaps)) if gaps else None
     rows = tuple(row for place, weights in found.items() for row in _rows(place, weights))
     caption = (
         "Weights of all convolutions of the last network of each route, first seed; weights that a mask removed are "
@@ -47,10 +45,10 @@ def analyse(comparison: Mapping[str, Any], runs: Path) -> Panel | None:
     )
     if len(points) > _FACETS:
         caption += f" The first {_FACETS} of {len(points)} grid points."
-    return Panel(title, caption, _figure(found, material.colours), tuple(gaps), _COLUMNS, rows)
+    return Exhibit(title, caption, _figure(found, material.colours), tuple(gaps), _COLUMNS, rows)
 
 
-def _weights_at(material: Material, point: Mapping[str, Any]) -> _Weights:
+def _weights_at(material: Material, point: Point) -> _Weights:
     """The weights of the last network, flat, of each route at a grid point."""
     found = []
     for name in distinct_names(material.routes):
@@ -73,7 +71,7 @@ def conv_weights(files: RunFiles, run: str) -> Tensor | None:
     return torch.cat(parts).float() if parts else None
 
 
-def _last_run(route: Route) -> str | None:
+def _last_run(route: RouteResults) -> str | None:
     """The run of the route's first seed that left its last classifier."""
     runs = [step.run for step in route.rows[0].chain if step.kind in ("train_classifier", "prune")]
     return runs[-1] if runs else None

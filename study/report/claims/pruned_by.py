@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from pruning.methods import METHODS
-from study.report.artifacts import MASKS, steps
+from study.report.artifacts import steps
 from study.report.claims.statements import AUTOMATIC, PREDEFINED, UNSTRUCTURED
-from study.report.routes import Route
+from study.report.routes import RouteResults
+from study.report.rows import Json, StageResult
+from study.stages.store import RunDir
 
 _PRUNING = ("prune", "prune_detector")
 
@@ -30,17 +31,17 @@ class PrunedBy:
     lr: float | None = None
 
 
-def pruned_by(routes: Iterable[Route], stages: Mapping[str, Any], runs: Path) -> dict[str, PrunedBy]:
-    """Route label -> how it was pruned; `stages` as in comparison.json, `runs` tells where masks were written."""
+def pruned_by(routes: Iterable[RouteResults], stages: Mapping[str, StageResult], runs: Path) -> dict[str, PrunedBy]:
+    """RouteResults label -> how it was pruned; `stages` by run, `runs` tells where masks were written."""
     return {route.label: _pruned_by(route, stages, runs) for route in routes}
 
 
-def _pruned_by(route: Route, stages: Mapping[str, Any], runs: Path) -> PrunedBy:
+def _pruned_by(route: RouteResults, stages: Mapping[str, StageResult], runs: Path) -> PrunedBy:
     arch, lr = "", None
-    settings: Mapping[str, Any] = {}
+    settings: Json = {}
     run = ""
     for _, step in steps(route, "train_classifier", *_PRUNING):
-        here = ((stages.get(step.run) or {}).get("result") or {}).get("settings") or {}
+        here = stages[step.run].part("settings")
         arch = here.get("arch") or arch
         lr = lr or (here.get("train") or {}).get("lr")
         if step.kind in _PRUNING:  # the last one counts: guided designs prune the networks they follow first
@@ -48,11 +49,11 @@ def _pruned_by(route: Route, stages: Mapping[str, Any], runs: Path) -> PrunedBy:
     if not settings:
         return PrunedBy(arch=arch, lr=lr)
     method, selection = settings.get("method", ""), settings.get("selection") or {}
-    kind = _kind(method, selection, masks=(runs / run / MASKS).is_file())
+    kind = _kind(method, selection, masks=RunDir(runs / run).masks.is_file())
     return PrunedBy(method, kind, settings.get("target") or "", arch, tuple(selection.get("ratio") or ()), lr)
 
 
-def _kind(method: str, selection: Mapping[str, Any], *, masks: bool) -> str:
+def _kind(method: str, selection: Json, *, masks: bool) -> str:
     if masks:
         return UNSTRUCTURED
     if method not in METHODS:

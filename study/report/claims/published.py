@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from study.report.claims.pruned_by import PrunedBy
-from study.report.routes import Route
+from study.report.routes import RouteResults
 
 DATA = "imagenet"
 Accuracy = tuple[float, float]  # top-1 and top-5, percent
@@ -56,7 +56,7 @@ def published(route: str, how: PrunedBy, data: str) -> Accuracy | None:
     return RATIOS.get(key, {}).get(route)
 
 
-def published_by(routes: Iterable[Route], pruned: Mapping[str, PrunedBy], data: str) -> dict[str, Accuracy]:
-    """Route label -> what the study reports for it, for the routes that it reports."""
+def published_by(routes: Iterable[RouteResults], pruned: Mapping[str, PrunedBy], data: str) -> dict[str, Accuracy]:
+    """RouteResults label -> what the study reports for it, for the routes that it reports."""
     found = ((route.label, published(route.name, pruned[route.label], data)) for route in routes)
     return {label: accuracy for label, accuracy in found if accuracy is not None}

@@ -20,7 +20,7 @@ RATE = "classifier.train.lr"  # a grid field, or what variants of a study differ
 class Side:
     """One side of a statement: a route, and what singles out its rows among those of that route.
 
-    `measure`: its column, empty for the task's primary one. `methods`: pruning methods by name, empty for any.
+    `measure`: its column, empty for the topic's primary one. `methods`: pruning methods by name, empty for any.
     `extreme`: only where the statement's grid field has its smallest or largest value.
     """
 

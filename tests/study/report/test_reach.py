@@ -1,12 +1,14 @@
 """What prunings could not remove is said in the report, with its reason."""
 
-from study.report.findings import warnings
-from study.report.reach import reach_notes
+from support.fabricated_study import a_comparison
+
+from study.report.provenance import warnings
+from study.report.rows import StageResult
 
 
 def stage(removed, asked, beyond, method="l1_filter"):
     achieved = {"unit": "channels", "asked": asked, "removed": removed, "beyond": beyond}
-    return {"result": {"settings": {"method": method}, "achieved": achieved}}
+    return StageResult("prune", "prune", {"settings": {"method": method}, "achieved": achieved})
 
 
 def out_of_reach(why, channels, *layers):
@@ -23,9 +25,9 @@ def test_each_pruning_says_once_what_it_could_not_remove_and_why():
         "seed1": stage(16, 6096, both),
         "budget": stage(4, None, [GROUPED], "uniform"),
         "whole": stage(8, 8, []),
-        "train": {"result": {}},
+        "train": StageResult("train_classifier", "classify", {}),
     }
-    assert reach_notes({"stages": stages}) == [
+    assert warnings(a_comparison(stages=stages)) == [
         "l1_filter removed 16 of 6,096 asked channels; out of its reach: 12,160 channels of 4 layers (a, b, c, ...):"
         " one of its layers is a grouped convolution; 8 channels of 1 layer (e): its channels are sliced apart.",
         "uniform removed 4 channels; out of its reach: 12,160 channels of 4 layers (a, b, c, ...): one of its layers is"
@@ -33,8 +35,7 @@ def test_each_pruning_says_once_what_it_could_not_remove_and_why():
     ]
 
 
-def test_further_reasons_are_counted_and_the_report_warns():
+def test_further_reasons_are_counted():
     many = [out_of_reach(f"reason {i}", 1, "a") for i in range(5)]
-    (note,) = reach_notes({"stages": {"s": stage(1, 9, many)}})
+    (note,) = warnings(a_comparison(stages={"s": stage(1, 9, many)}))
     assert "reason 2" in note and "reason 3" not in note and note.endswith("2 more reasons are in the result.")
-    assert note in warnings({"stages": {"s": stage(1, 9, many)}})

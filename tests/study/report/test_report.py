@@ -10,16 +10,16 @@ import pytest
 from support.fabricated_study import fabricate, with_grid
 
 from study.report.analyses import kept_channels
-from study.report.artifacts import RunFiles
 from study.report.curves import learning_curves
 from study.report.figures import _dodged, against_field, along_grid
 from study.report.gallery import galleries
-from study.report.markdown import escape
+from study.report.material import Material
 from study.report.plots import MAX_CURVE_POINTS, thin
-from study.report.routes import colours, distinct_names, group_routes
+from study.report.routes import group_routes
+from study.report.rows import Comparison
 from study.report.tables import comparison_csv, main_table
-from study.report.task import DETECTION
-from study.report.write import write_report
+from study.report.topic import DETECTION
+from study.report.write import escape, write_report
 
 COLUMNS = (
     "pipeline,seed,AP,AP50,AP75,APs,APm,APl,backbone_params,backbone_macs,detector_params,detector_macs,"
@@ -59,15 +59,16 @@ class Page(HTMLParser):
 @pytest.fixture
 def small_plotly(monkeypatch):
     """The library's five megabytes replaced by a word: most tests look at the rest of the page."""
-    monkeypatch.setattr("study.report.html.get_plotlyjs", lambda: "/* plotly */")
+    monkeypatch.setattr("study.report.write.get_plotlyjs", lambda: "/* plotly */")
 
 
-def report_of(comparison: dict, runs: Path) -> Page:
-    return Page(write_report(comparison, runs, runs / comparison["study"]))
+def report_of(content: dict, runs: Path) -> Page:
+    """The page of a comparison that is given as the content of comparison.json."""
+    return Page(write_report(Comparison.from_json(content), runs, runs / content["study"]))
 
 
 def test_the_page_is_whole_and_asks_nothing_of_the_network(tmp_path):
-    path = write_report(fabricate(tmp_path), tmp_path, tmp_path / "digits")
+    path = write_report(Comparison.from_json(fabricate(tmp_path)), tmp_path, tmp_path / "digits")
     assert sorted(p.name for p in path.parent.iterdir()) == [
         "comparison.csv",
         "comparison.json",
@@ -100,9 +101,9 @@ def test_links_lead_to_the_run_directories(tmp_path, small_plotly):
 
 
 def test_csv_columns_and_values(tmp_path):
-    comparison = fabricate(tmp_path, files=False)
-    comparison["rows"][1]["AP"] = None
-    lines = comparison_csv(comparison).splitlines()
+    content = fabricate(tmp_path, files=False)
+    content["rows"][1]["AP"] = None
+    lines = comparison_csv(Comparison.from_json(content)).splitlines()
     assert lines[0] == COLUMNS
     assert lines[1].startswith("unpruned,0,62.4,")
     assert lines[2].startswith("unpruned,1,,")
@@ -110,17 +111,17 @@ def test_csv_columns_and_values(tmp_path):
 
 
 def test_csv_has_the_grid_between_pipeline_and_seed(tmp_path):
-    comparison = with_grid(fabricate(tmp_path, files=False))
-    rows = list(csv.DictReader(comparison_csv(comparison).splitlines()))
+    content = with_grid(fabricate(tmp_path, files=False))
+    rows = list(csv.DictReader(comparison_csv(Comparison.from_json(content)).splitlines()))
     assert list(rows[0])[:4] == ["pipeline", "prune.ratio", "seed", "AP"]
     assert len(rows) == 6 * 2 * 2
     assert {row["prune.ratio"] for row in rows} == {"0.5", "0.7"}
 
 
 def test_nan_is_written_as_null(tmp_path, small_plotly):
-    comparison = fabricate(tmp_path, files=False)
-    comparison["rows"][0]["APl"] = float("nan")
-    report_of(comparison, tmp_path)
+    content = fabricate(tmp_path, files=False)
+    content["rows"][0]["APl"] = float("nan")
+    report_of(content, tmp_path)
     written = json.loads((tmp_path / "digits" / "comparison.json").read_text(), parse_constant=pytest.fail)
     assert written["rows"][0]["APl"] is None
     assert written["rows"][0]["AP"] == 62.4
@@ -128,15 +129,15 @@ def test_nan_is_written_as_null(tmp_path, small_plotly):
 
 def test_html_in_names_is_harmless(tmp_path, small_plotly):
     harmless = report_of(fabricate(tmp_path), tmp_path)
-    comparison = fabricate(tmp_path)
-    comparison["title"] = comparison["evaluation"]["dataset"] = comparison["config_yaml"] = NASTY
-    for row in comparison["rows"]:
+    content = fabricate(tmp_path)
+    content["title"] = content["evaluation"]["dataset"] = content["config_yaml"] = NASTY
+    for row in content["rows"]:
         row["per_class"] = {NASTY: 50.0}
         if row["pipeline"] == "scratch_e":
             row["pipeline"] = NASTY
             row["chain"][-2]["step"] = NASTY
-    comparison["missing"] = [{"pipeline": NASTY, "seed": 2, "point": {}, "why": NASTY}]
-    page = report_of(comparison, tmp_path)
+    content["missing"] = [{"pipeline": NASTY, "seed": 2, "point": {}, "why": NASTY}]
+    page = report_of(content, tmp_path)
     assert len(page.tags("script")) == len(harmless.tags("script"))
     assert not [a for a in page.tags("img") if "onerror" in a]
     assert page.text.count(NASTY) > 5
@@ -157,28 +158,28 @@ def test_missing_files_are_said_and_do_not_stop_the_report(tmp_path, small_plotl
 
 
 def test_damaged_files_are_said(tmp_path):
-    comparison = fabricate(tmp_path)
-    routes = group_routes(comparison["rows"])
+    content = fabricate(tmp_path)
+    material = Material.of(Comparison.from_json(content), tmp_path)
     run = "train_detector-aaaaaaaaaaaa/seed0"
     with (tmp_path / run / "metrics.jsonl").open("a") as file:
         file.write('{"step": 410, "lo')
     (tmp_path / "prune-bbbbbbbbbbbb/seed0/plan.json").write_text("{}")
     picture = next(tmp_path.glob("evaluate-*/seed0/detections/detections_2.png"))
     picture.write_bytes(b"not a picture")
-    files, palette = RunFiles(tmp_path), colours(distinct_names(routes))
-    curves = learning_curves(routes, files, palette, DETECTION.curves)
+    curves = learning_curves(material)
     assert f"{run}/metrics.jsonl: 1 of 40 lines are unreadable" in curves[0].gaps
-    assert any("plan.json: not a pruning plan" in gap for gap in kept_channels.analyse(comparison, tmp_path).gaps)
-    (gallery,) = galleries(routes, files)
+    exhibit = kept_channels.analyse(material)
+    assert any("plan.json: not a pruning plan" in gap for gap in exhibit.gaps)
+    (gallery,) = galleries(material)
     assert gallery.rows[2].count(None) == 1
     assert gallery.gaps == (f"{picture.relative_to(tmp_path)}: not a PNG file",)
 
 
 def test_an_empty_comparison_still_has_a_report(tmp_path, small_plotly):
-    comparison = fabricate(tmp_path, files=False)
-    comparison.update(rows=[], stages={}, evaluation={})
-    comparison["missing"] = [{"pipeline": "unpruned", "seed": 0, "point": {}, "why": "disk full"}]
-    page = report_of(comparison, tmp_path)
+    content = fabricate(tmp_path, files=False)
+    content.update(rows=[], stages={}, evaluation={})
+    content["missing"] = [{"pipeline": "unpruned", "seed": 0, "point": {}, "why": "disk full"}]
+    page = report_of(content, tmp_path)
     assert "No route has a result yet" in page.text and "disk full" in page.text
 
 
@@ -189,40 +190,40 @@ def test_one_seed_has_no_interval_anywhere(tmp_path, small_plotly):
 
 
 def test_the_grid_is_in_table_and_figures(tmp_path, small_plotly):
-    comparison = with_grid(fabricate(tmp_path), loss=4.0)
-    routes = group_routes(comparison["rows"])
-    table = main_table(routes, ["prune.ratio"], DETECTION)
+    content = with_grid(fabricate(tmp_path), loss=4.0)
+    material = Material.of(Comparison.from_json(content), tmp_path)
+    table = main_table(material.routes, ["prune.ratio"], DETECTION)
     assert [line.point for line in table.lines[5:7]] == [("0.5",), ("0.7",)]
     differences = {(x.route.name, x.point): x.cells[3].text for x in table.lines}
     assert differences["prune_then_transfer", ("0.7",)] == "−5.8"  # 57.2 - 63.0, both at 0.7
-    figure = against_field(routes, colours(distinct_names(routes)), DETECTION, "prune.ratio")
+    figure = against_field(material, "prune.ratio")
     assert list(figure.data[0].x) == [0.5, 0.7]
-    assert "AP against prune.ratio" in report_of(comparison, tmp_path).text
+    assert "AP against prune.ratio" in report_of(content, tmp_path).text
 
 
 def test_a_grid_field_of_words_has_no_figure(tmp_path):
-    comparison = with_grid(fabricate(tmp_path, files=False))
-    for row in comparison["rows"]:
+    content = with_grid(fabricate(tmp_path, files=False))
+    for row in content["rows"]:
         row["point"] = {"method": "random"}
-    assert along_grid(group_routes(comparison["rows"]), {}, DETECTION, ["method"]) == []
+    assert along_grid(Material.of(Comparison.from_json(content), tmp_path), ["method"]) == []
 
 
 def test_columns_of_absent_references_are_left_out(tmp_path, small_plotly):
-    comparison = fabricate(tmp_path)
-    comparison["rows"] = [r for r in comparison["rows"] if r["pipeline"] in ("scratch_e", "scratch_b")]
-    for row in comparison["rows"]:
+    content = fabricate(tmp_path)
+    content["rows"] = [r for r in content["rows"] if r["pipeline"] in ("scratch_e", "scratch_b")]
+    for row in content["rows"]:
         row["pipeline"] = {"scratch_e": "mine", "scratch_b": "yours"}[row["pipeline"]]
-    table = main_table(group_routes(comparison["rows"]), [], DETECTION)
+    table = main_table(group_routes(Comparison.from_json(content).rows), [], DETECTION)
     assert not [column for column in table.columns if "Δ" in column]
     assert [line.route.name for line in table.lines] == ["mine", "yours"]
-    page = report_of(comparison, tmp_path)
+    page = report_of(content, tmp_path)
     assert "yours is best among the pruned routes: 59.9 AP" in page.text
     assert "Against the literature" not in page.text
 
 
 def test_routes_that_share_a_plan_share_a_series_of_bars(tmp_path):
-    panel = kept_channels.analyse(fabricate(tmp_path), tmp_path)
-    classifier, detector = panel.figure.data
+    exhibit = kept_channels.analyse(Material.of(Comparison.from_json(fabricate(tmp_path)), tmp_path))
+    classifier, detector = exhibit.figure.data
     assert classifier.name == "prune_then_transfer + scratch_e + scratch_b + detect_from_scratch"
     assert list(classifier.y) == [50.0] * 8
     assert list(classifier.x) == list(detector.x)  # the detector's names lose the backbone's prefix
@@ -238,6 +239,20 @@ def test_thinning_keeps_the_mean_and_the_ends_of_a_ragged_curve():
 
 def test_equal_costs_are_set_side_by_side_around_the_true_one():
     assert _dodged([50.0, 100.0, 50.0]) == pytest.approx([48.9, 100.0, 51.1])
+
+
+def test_markdown_has_a_blank_line_between_blocks_and_whole_tables(tmp_path, small_plotly):
+    content = fabricate(tmp_path)
+    content["missing"] = [{"pipeline": "scratch_e", "seed": 2, "point": {}, "why": "disk | full"}]
+    report_of(content, tmp_path)
+    text = (tmp_path / "digits" / "report.md").read_text()
+    assert "\n\n\n" not in text and text.endswith("```\n")
+    tables = [block.splitlines() for block in text.split("\n\n") if block.startswith("|")]
+    assert len(tables) == 9  # the main one, the literature, the classes, five analyses, what is missing
+    for head, rule, *rows in tables:
+        assert rule == "|" + " --- |" * head.count(" |") and rows
+        assert {len(re.findall(r"(?<!\\)\|", line)) for line in (head, *rows)} == {rule.count("|")}
+    assert "| scratch\\_e | 2 |  | disk \\| full |" in text
 
 
 def test_markdown_shows_names_as_they_are():

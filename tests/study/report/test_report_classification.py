@@ -6,34 +6,39 @@ from dataclasses import replace
 import pytest
 from support.fabricated_classification import fabricate_classification
 
+from study.report.answers import answers
 from study.report.claims.judge import findings, rule, verdict
 from study.report.claims.pruned_by import PrunedBy, pruned_by
 from study.report.claims.published import published
 from study.report.claims.statements import AUTOMATIC, COMPARABLE, NO_WORSE, PREDEFINED, UNSTRUCTURED
-from study.report.findings import answers
 from study.report.routes import group_routes, joint_label, point_fields, short_place
+from study.report.rows import Comparison
 from study.report.stats import Difference
 from study.report.tables import comparison_csv, main_table
-from study.report.task import CLASSIFICATION, DETECTION, task_of
+from study.report.topic import CLASSIFICATION, topic_of
 from study.report.write import write_report
+
+
+def fabricated(runs, **options):
+    return Comparison.from_json(fabricate_classification(runs, **options))
 
 
 def verdicts(comparison, runs, data="cifar10"):
     """(place, statement) -> verdict."""
-    routes = group_routes(comparison["rows"])
-    pruned = pruned_by(routes, comparison["stages"], runs)
+    routes = group_routes(comparison.rows)
+    pruned = pruned_by(routes, comparison.stages, runs)
     return {(f.place, f.statement.text): f.verdict for f in findings(routes, CLASSIFICATION, pruned, data)}
 
 
-def test_a_comparison_without_a_task_is_of_detectors():
-    assert task_of({}) is DETECTION
-    assert task_of({"task": "classification"}) is CLASSIFICATION
+def test_a_comparison_is_of_one_of_the_known_tasks(tmp_path):
+    comparison = fabricated(tmp_path, files=False)
+    assert topic_of(comparison) is CLASSIFICATION
     with pytest.raises(ValueError, match="unknown task 'poetry' in a comparison; known: detection, classification"):
-        task_of({"task": "poetry"})
+        topic_of(replace(comparison, task="poetry"))
 
 
 def test_csv_has_the_variant_before_the_grid(tmp_path):
-    comparison = fabricate_classification(tmp_path, grid={"prune.ratio": [0.5, 0.8]}, files=False)
+    comparison = fabricated(tmp_path, grid={"prune.ratio": [0.5, 0.8]}, files=False)
     rows = list(csv.DictReader(comparison_csv(comparison).splitlines()))
     assert list(rows[0])[:5] == ["pipeline", "variant", "prune.ratio", "seed", "top1"]
     assert (rows[0]["pipeline"], rows[0]["variant"], rows[0]["top1"], rows[0]["pruned_top1"]) == (
@@ -44,7 +49,7 @@ def test_csv_has_the_variant_before_the_grid(tmp_path):
 
 
 def test_the_table_has_accuracies_costs_and_what_pruning_left(tmp_path):
-    routes = group_routes(fabricate_classification(tmp_path, files=False)["rows"])
+    routes = group_routes(fabricated(tmp_path, files=False).rows)
     table = main_table(routes, ["variant"], CLASSIFICATION)
     dense, tuned = table.lines[0], next(line for line in table.lines if line.route.name == "fine_tune")
     cells = dict(zip(table.columns, tuned.cells, strict=True))
@@ -58,34 +63,34 @@ def test_the_table_has_accuracies_costs_and_what_pruning_left(tmp_path):
 
 
 def test_columns_of_what_was_never_measured_are_left_out(tmp_path):
-    comparison = fabricate_classification(tmp_path, files=False)
-    for row in comparison["rows"]:
+    content = fabricate_classification(tmp_path, files=False)
+    for row in content["rows"]:
         row.pop("pruned_top1", None)
-    table = main_table(group_routes(comparison["rows"]), ["variant"], CLASSIFICATION)
+    table = main_table(group_routes(Comparison.from_json(content).rows), ["variant"], CLASSIFICATION)
     assert "right after pruning (%)" not in table.columns
 
 
 def test_the_answer_is_given_for_each_variant(tmp_path):
-    found = answers(group_routes(fabricate_classification(tmp_path, files=False)["rows"]), CLASSIFICATION)
+    found = answers(group_routes(fabricated(tmp_path, files=False).rows), CLASSIFICATION)
     assert [answer.place for answer in found] == ["variant = l1", "variant = slim", "variant = weights"]
     assert found[0].sentence.startswith("scratch_b is best among the pruned routes: 90.25 % top-1, +0.40 [0.40, 0.40]")
     assert "with 75 % of its MACs" in found[0].detail
 
 
 def test_the_kind_of_pruning_comes_from_settings_and_masks(tmp_path):
-    comparison = fabricate_classification(tmp_path, seeds=(0,))
-    routes = group_routes(comparison["rows"])
-    found = pruned_by(routes, comparison["stages"], tmp_path)
+    comparison = fabricated(tmp_path, seeds=(0,))
+    routes = group_routes(comparison.rows)
+    found = pruned_by(routes, comparison.stages, tmp_path)
     kinds = {route.point["variant"]: found[route.label].kind for route in routes if route.name == "fine_tune"}
     assert kinds == {"l1": PREDEFINED, "slim": AUTOMATIC, "weights": UNSTRUCTURED}
     assert found["unpruned"] == PrunedBy(arch="cifar_resnet")
-    prune = next(stage for stage in comparison["stages"].values() if stage["kind"] == "prune")
-    prune["result"]["settings"]["selection"]["level"] = "global"  # the method now finds each layer's share
-    assert pruned_by(routes, comparison["stages"], tmp_path)["fine_tune (variant = l1)"].kind == AUTOMATIC
+    prune = next(stage for stage in comparison.stages.values() if stage.kind == "prune")
+    prune.result["settings"]["selection"]["level"] = "global"  # the method now finds each layer's share
+    assert pruned_by(routes, comparison.stages, tmp_path)["fine_tune (variant = l1)"].kind == AUTOMATIC
 
 
 def test_each_kind_of_pruning_has_its_own_statements(tmp_path):
-    found = verdicts(fabricate_classification(tmp_path), tmp_path)
+    found = verdicts(fabricated(tmp_path), tmp_path)
     assert found["variant = l1", "scratch_b ≥ fine_tune"] == "supported"  # +0.5 in each seed
     assert found["variant = slim", "scratch_e ≈ fine_tune"] == "supported"  # -0.1 in each seed
     assert found["variant = weights", "scratch_e ≈ fine_tune"] == "contradicted"  # -0.9 in each seed
@@ -95,7 +100,7 @@ def test_each_kind_of_pruning_has_its_own_statements(tmp_path):
 
 
 def test_single_weights_are_said_to_differ_on_imagenet(tmp_path):
-    comparison = fabricate_classification(tmp_path, variants=("weights",), dataset="imagenet")
+    comparison = fabricated(tmp_path, variants=("weights",), dataset="imagenet")
     found = verdicts(comparison, tmp_path, data="imagenet")
     assert found["variant = weights", "fine_tune > scratch_b"] == "supported"  # +0.3 in each seed
     assert ("variant = weights", "scratch_b ≥ fine_tune") not in found
@@ -103,7 +108,7 @@ def test_single_weights_are_said_to_differ_on_imagenet(tmp_path):
 
 def test_tickets_are_judged_at_both_rates(tmp_path):
     grid = {"classifier.train.lr": [0.1, 0.01]}
-    found = verdicts(fabricate_classification(tmp_path, variants=("weights",), grid=grid), tmp_path)
+    found = verdicts(fabricated(tmp_path, variants=("weights",), grid=grid), tmp_path)
     small, large = (f"variant = weights, classifier.train.lr = {rate}" for rate in (0.01, 0.1))
     ticket, random = "ticket ({} classifier.train.lr)", "scratch_e ({} classifier.train.lr)"
     assert found[small, f"{ticket.format('smallest')} > {random.format('smallest')}"] == "supported"
@@ -113,9 +118,9 @@ def test_tickets_are_judged_at_both_rates(tmp_path):
 
 def test_tickets_are_judged_where_variants_give_the_rates(tmp_path):
     """`slim` stands for `weights` at the small rate; tickets have 0.1 less than random weights, in each seed."""
-    comparison = fabricate_classification(tmp_path)
-    routes = group_routes(comparison["rows"])
-    told = pruned_by(routes, comparison["stages"], tmp_path)
+    comparison = fabricated(tmp_path)
+    routes = group_routes(comparison.rows)
+    told = pruned_by(routes, comparison.stages, tmp_path)
     rates = {label: replace(how, lr=0.01 if "slim" in label else 0.1) for label, how in told.items()}
     alike = {k: replace(h, method="magnitude", kind=UNSTRUCTURED) if "slim" in k else h for k, h in rates.items()}
     ticket, random = "ticket ({} classifier.train.lr)", "scratch_e ({} classifier.train.lr)"
@@ -135,20 +140,20 @@ def test_tickets_are_judged_where_variants_give_the_rates(tmp_path):
 
 
 def test_one_rate_decides_nothing_about_tickets(tmp_path):
-    comparison = fabricate_classification(tmp_path, variants=("weights",), grid={"classifier.train.lr": [0.1]})
+    comparison = fabricated(tmp_path, variants=("weights",), grid={"classifier.train.lr": [0.1]})
     assert not [statement for _, statement in verdicts(comparison, tmp_path) if "ticket" in statement]
 
 
 @pytest.mark.parametrize(("macs", "compared"), [(1.04, True), (1.06, False)])
 def test_guided_designs_meet_controls_of_equal_cost_only(tmp_path, macs, compared):
-    comparison = fabricate_classification(tmp_path, variants=("l1", "slim"))
+    content = fabricate_classification(tmp_path, variants=("l1", "slim"))
     method = {"l1": "guided", "slim": "uniform"}
-    for row in comparison["rows"]:
+    for row in content["rows"]:
         if row["point"]:
             row["macs"] = 1_000_000 * (macs if row["point"]["variant"] == "l1" else 1)
-            prune = comparison["stages"][row["chain"][1]["run"]]
+            prune = content["stages"][row["chain"][1]["run"]]
             prune["result"]["settings"]["method"] = method[row["point"]["variant"]]
-    found = verdicts(comparison, tmp_path)
+    found = verdicts(Comparison.from_json(content), tmp_path)
     assert (("", "scratch_e (guided) ≥ scratch_e (uniform)") in found) is compared
 
 
@@ -181,8 +186,8 @@ def test_published_numbers_need_the_same_shape_and_data():
 
 
 def test_routes_are_named_together_by_grid_point(tmp_path):
-    comparison = fabricate_classification(tmp_path, variants=("l1",), files=False)
-    dense, *others = group_routes(comparison["rows"])
+    comparison = fabricated(tmp_path, variants=("l1",), files=False)
+    dense, *others = group_routes(comparison.rows)
     assert joint_label([dense, *others[:2]]) == "unpruned; pruned + fine_tune (variant = l1)"
     assert joint_label(others) == "5 routes (variant = l1)"
     assert short_place({"variant": "l1", "prune.ratio": 0.5}) == "l1, ratio = 0.5"
@@ -190,8 +195,8 @@ def test_routes_are_named_together_by_grid_point(tmp_path):
 
 
 def test_the_page_has_the_analyses_and_nothing_of_detection(tmp_path, monkeypatch):
-    monkeypatch.setattr("study.report.html.get_plotlyjs", lambda: "/* plotly */")
-    comparison = fabricate_classification(tmp_path, variants=("l1", "weights"), seeds=(0, 1))
+    monkeypatch.setattr("study.report.write.get_plotlyjs", lambda: "/* plotly */")
+    comparison = fabricated(tmp_path, variants=("l1", "weights"), seeds=(0, 1))
     page = write_report(comparison, tmp_path, tmp_path / "photos").read_text()
     assert "routes to a pruned classifier" in page and "The same scenes" not in page and "AP by class" not in page
     for title in ("Right after pruning", "Weights left by position in the 3x3 kernels", "top-1 (%) against params"):

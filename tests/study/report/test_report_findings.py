@@ -3,11 +3,13 @@
 import pytest
 from support.fabricated_study import a_row, a_step, fabricate, with_grid
 
+from study.report.answers import answers, seed_warning
 from study.report.claims.judge import findings, verdict
-from study.report.findings import answers, seed_warning, warnings
+from study.report.provenance import warnings
 from study.report.routes import colours, find_route, full_points, group_routes
+from study.report.rows import Comparison
 from study.report.stats import Difference
-from study.report.task import DETECTION
+from study.report.topic import DETECTION
 
 
 def routes_of(scores: dict[str, list[float | None]], point: dict | None = None):
@@ -54,8 +56,8 @@ def test_a_single_pruned_route_is_not_called_best():
 
 
 def test_every_grid_point_has_its_answer_paired_within_it(tmp_path):
-    comparison = with_grid(fabricate(tmp_path, files=False), loss=4.0)
-    first, second = answers(group_routes(comparison["rows"]), DETECTION)
+    comparison = Comparison.from_json(with_grid(fabricate(tmp_path, files=False), loss=4.0))
+    first, second = answers(group_routes(comparison.rows), DETECTION)
     assert (first.place, second.place) == ("prune.ratio = 0.5", "prune.ratio = 0.7")
     assert "61.2 AP" in first.sentence and "57.2 AP" in second.sentence
     assert "−1.8 AP" in first.detail and "−5.8 AP" in second.detail  # unpruned stays at 63.0
@@ -117,12 +119,12 @@ def test_few_seeds_are_warned_of(n, says):
 
 
 def test_mixed_versions_and_a_dirty_tree_are_warned_of(tmp_path):
-    comparison = fabricate(tmp_path, files=False)
-    assert warnings(comparison) == []
-    results = [stage["result"] for stage in comparison["stages"].values()]
+    content = fabricate(tmp_path, files=False)
+    assert warnings(Comparison.from_json(content)) == []
+    results = [stage["result"] for stage in content["stages"].values()]
     results[0]["versions"] = {"torch": "2.4.0"}
     results[1]["git"] = {"commit": "f" * 40, "dirty": True}
-    mixed, code, dirty = warnings(comparison)
+    mixed, code, dirty = warnings(Comparison.from_json(content))
     assert "2 different sets of versions" in mixed and "torch 2.4.0" in mixed
     assert "2 different states of the code" in code
     assert dirty.startswith(f"1 of {len(results)} stages ran on code with uncommitted changes")

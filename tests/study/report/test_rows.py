@@ -5,7 +5,7 @@ import json
 import pytest
 
 from study.report.comparison import summary
-from study.report.rows import Comparison, Measured, Missing, Row, StageResult, Step, load_comparison
+from study.report.rows import Basis, Comparison, Measured, Missing, Row, StageResult, Step, load_comparison
 
 DETECT = Step("detect", "train_detector", "train_detector-b/seed0", 700, 2.26, False)
 CHAIN = (
@@ -41,7 +41,7 @@ def comparison():
         config={"seeds": [0]},
         config_yaml="seeds: [0]",
         seeds=(0,),
-        evaluation={"dataset": "digits"},
+        evaluation=Basis("digits"),
         grid={"prune.ratio": [0.5]},
         rows=(Row("scratch_e", {"prune.ratio": 0.5}, 0, DETECTOR, 3.5, "float32", CHAIN),),
         missing=(Missing("p", 1, {}, "w"),),

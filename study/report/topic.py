@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from pruning.errors import Refusal
 from study.plan.named import CLASSIFIER_PIPELINES, PIPELINES, Pipeline
 from study.report.claims.statements import CLASSIFICATION_STATEMENTS, DETECTION_STATEMENTS, Statement
+from study.report.rows import Comparison
 
 
 @dataclass(frozen=True)
@@ -31,9 +32,10 @@ class Cost:
 
 
 @dataclass(frozen=True)
-class Task:
-    """One task. `measures`: the primary one first; `after_pruning`: those shown only where a route has them.
+class Topic:
+    """What a report is about: detection or classification.
 
+    `measures`: the primary one first; `after_pruning`: those shown only where a route has them.
     `margin`: how far a result may lie below another and still count as no worse, in points of the primary measure.
     `forward_costs`: the keys of the costs of one image that quality is drawn against. `answer_costs`: keys and words
     of the costs that the answer names. `curves`: kind of a training stage -> what it trains.
@@ -79,7 +81,7 @@ _REMOVED = (Measure("removed_of_asked_percent", "last pruning removed, of what w
 _TRAINING = (Cost("train_macs", "training MACs"), Cost("seconds", "time", "seconds", relative=False))
 _LATENCY = Cost("latency_ms", "latency", "milliseconds", relative=False)
 
-DETECTION = Task(
+DETECTION = Topic(
     name="detection",
     product="a pruned detector",
     decimals=1,
@@ -108,7 +110,7 @@ DETECTION = Task(
     curves={"train_detector": "detectors", "train_classifier": "classifiers"},
 )
 
-CLASSIFICATION = Task(
+CLASSIFICATION = Topic(
     name="classification",
     product="a pruned classifier",
     decimals=2,
@@ -149,12 +151,11 @@ CLASSIFICATION = Task(
     curves={"train_classifier": "classifiers"},
 )
 
-TASKS = {task.name: task for task in (DETECTION, CLASSIFICATION)}
+TOPICS = {topic.name: topic for topic in (DETECTION, CLASSIFICATION)}
 
 
-def task_of(comparison: Mapping[str, Any]) -> Task:
-    """The task that a comparison names, detection where it names none; ValueError lists the known ones."""
-    name = comparison.get("task", DETECTION.name)
-    if name not in TASKS:
-        raise Refusal(f"unknown task {name!r} in a comparison; known: {', '.join(TASKS)}")
-    return TASKS[name]
+def topic_of(comparison: Comparison) -> Topic:
+    """What a comparison is about; ValueError lists the known ones."""
+    if comparison.task not in TOPICS:
+        raise Refusal(f"unknown task {comparison.task!r} in a comparison; known: {', '.join(TOPICS)}")
+    return TOPICS[comparison.task]

@@ -1,0 +1,83 @@
+"""What the report says: assembled once, for the page and for the Markdown alike."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from study.report.analyses import analyse_all
+from study.report.answers import Answer, answers, seed_warning
+from study.report.chains import ChainStep, chain_of
+from study.report.claims.judge import Finding, findings, rule
+from study.report.claims.pruned_by import pruned_by
+from study.report.claims.published import published_by
+from study.report.curves import learning_curves
+from study.report.figures import against_training_macs, along_grid, training_compute
+from study.report.gallery import Gallery, galleries
+from study.report.material import Material
+from study.report.plots import Exhibit
+from study.report.provenance import Provenance, precision_of, provenance, warnings
+from study.report.routes import RATIO, RouteResults, point_fields
+from study.report.rows import Comparison
+from study.report.tables import MainTable, main_table, per_class
+from study.report.topic import DETECTION, Topic
+
+
+@dataclass(frozen=True)
+class Content:
+    """The parts of a report, under the names that its templates use.
+
+    `classes`: class name -> mean AP on each of `routes`. `figures`: those that are no analyses. The page has all; the
+    Markdown leaves out figures and galleries, and has the tables of the analyses.
+    """
+
+    comparison: Comparison
+    topic: Topic
+    routes: Sequence[RouteResults]
+    colours: Mapping[str, str]
+    answers: Sequence[Answer]
+    seed_warning: str
+    warnings: Sequence[str]
+    precision: str
+    provenance: Provenance
+    table: MainTable
+    findings: Sequence[Finding]
+    rule: str
+    classes: Mapping[str, Sequence[float | None]]
+    chains: Sequence[tuple[RouteResults, Sequence[ChainStep]]]
+    analyses: Sequence[Exhibit]
+    figures: Sequence[Exhibit]
+    galleries: Sequence[Gallery]
+
+
+def content_of(comparison: Comparison, runs: Path, out: Path) -> Content:
+    """All that is said of a comparison. `runs` holds the run directories; links to them are relative to `out`."""
+    material = Material.of(comparison, runs)
+    topic, routes = material.topic, material.routes
+    pruned, data = pruned_by(routes, comparison.stages, runs), comparison.evaluation.dataset or ""
+    fields = [field for field in comparison.grid if field != RATIO]  # which has an analysis of its own
+    return Content(
+        comparison=comparison,
+        topic=topic,
+        routes=routes,
+        colours=material.colours,
+        answers=answers(routes, topic),
+        seed_warning=seed_warning(routes, topic),
+        warnings=warnings(comparison),
+        precision=precision_of(comparison.stages.values()),
+        provenance=provenance(comparison.stages),
+        table=main_table(routes, point_fields(comparison), topic, published_by(routes, pruned, data)),
+        findings=findings(routes, topic, pruned, data),
+        rule=rule(topic),
+        classes=per_class(routes),
+        chains=[(route, chain_of(route, comparison.stages, runs, out)) for route in routes],
+        analyses=analyse_all(material),
+        figures=[
+            against_training_macs(material),
+            *along_grid(material, fields),
+            training_compute(routes),
+            *learning_curves(material),
+        ],
+        galleries=galleries(material) if topic is DETECTION else [],
+    )

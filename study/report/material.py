@@ -1,0 +1,54 @@
+"""What every analysis works on: the routes of a comparison, the files of its runs, and its topic."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from classify.models import build
+from pruning.cost import map_areas
+from study.report.artifacts import RunFiles
+from study.report.routes import RouteResults, colours, distinct_names, group_routes
+from study.report.rows import Comparison, StageResult
+from study.report.topic import Topic, topic_of
+
+
+@dataclass(frozen=True)
+class Material:
+    """`stages` by run, `colours` by pipeline name."""
+
+    topic: Topic
+    routes: list[RouteResults]
+    colours: Mapping[str, str]
+    files: RunFiles
+    stages: Mapping[str, StageResult]
+
+    @classmethod
+    def of(cls, comparison: Comparison, runs: Path) -> Material:
+        """What a comparison has."""
+        routes = group_routes(comparison.rows)
+        palette = colours(distinct_names(routes))
+        return cls(topic_of(comparison), routes, palette, RunFiles(runs), comparison.stages)
+
+    def named(self, name: str) -> list[RouteResults]:
+        """The routes of a pipeline that have a result, at all their grid points."""
+        return [r for r in self.routes if r.name == name and r.mean(self.topic.primary.key) is not None]
+
+    def areas(self, run: str) -> dict[str, int]:
+        """Output pixels of each layer of the dense network behind a run; empty where it is not recorded."""
+        network = self.stages[run].part("network")
+        plan = self.files.plan(run)
+        if plan is None or "image_size" not in network:
+            return {}
+        options = tuple(sorted(plan.options.items()))
+        return _areas(plan.arch, options, network["num_classes"], len(network["mean"]), network["image_size"])
+
+
+@lru_cache(maxsize=16)
+def _areas(arch: str, options: tuple[tuple[str, Any], ...], classes: int, channels: int, size: int) -> dict[str, int]:
+    return map_areas(build(arch, classes, dict(options)), torch.zeros(1, channels, size, size))

@@ -1,0 +1,146 @@
+"""Where the numbers come from (versions, devices, precisions, code, data), and what makes them less comparable."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from study.report.rows import Comparison, Json, StageResult
+from training.device import Precision
+
+_AND = " and "
+_SHOWN_REASONS, _SHOWN_LAYERS = 3, 3
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """The distinct versions, devices, precisions and commits of all stages, each in order of appearance."""
+
+    versions: list[str]
+    device: list[str]
+    precision: list[str]
+    commit: list[str]
+
+
+def provenance(stages: Mapping[str, StageResult]) -> Provenance:
+    """What the results of all stages record of it."""
+    results = stages.values()
+    return Provenance(
+        versions=_distinct(", ".join(f"{k} {v}" for k, v in sorted(s.part("versions").items())) for s in results),
+        device=_distinct(", ".join(f"{k}: {v}" for k, v in s.part("device").items()) for s in results),
+        precision=_distinct(_chosen(s.precision) for s in results if s.precision),
+        commit=_distinct(_commit(s.part("git")) for s in results),
+    )
+
+
+def _distinct(words: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(word for word in words if word))
+
+
+def _commit(git: Json) -> str:
+    return f"{git['commit']}{' (with uncommitted changes)' if git.get('dirty') else ''}" if git.get("commit") else ""
+
+
+def _chosen(precision: Precision) -> str:
+    """How a precision came to be chosen: "bfloat16 (auto, by measuring; bfloat16 measured 1.85 times as fast ...)"."""
+    if precision.asked != "auto":
+        return f"{precision.name} (as asked)"
+    speedup = precision.bfloat16_speedup
+    measured = f"; bfloat16 measured {speedup:.2f} times as fast as float32" if speedup is not None else ""
+    return f"{precision.name} (auto, by {precision.by}{measured})"
+
+
+def precision_of(stages: Iterable[StageResult]) -> str:
+    """The precisions of trainings, each once: "float32", or "float32 and bfloat16"; empty if none trained."""
+    return _AND.join(_distinct(stage.precision.name for stage in stages if stage.precision))
+
+
+def warnings(comparison: Comparison) -> list[str]:
+    """What makes the rows less comparable: mixed versions, devices, precisions or data, a dirty tree, absent seeds."""
+    stages = comparison.stages.values()
+    seen = provenance(comparison.stages)
+    mixable = {"sets of versions": seen.versions, "devices": seen.device, "states of the code": seen.commit}
+    messages = [
+        f"The stages ran with {len(found)} different {name}: {'; '.join(found)}."
+        for name, found in mixable.items()
+        if len(found) > 1
+    ]
+    if dirty := sum(bool(stage.part("git").get("dirty")) for stage in stages):
+        messages.append(
+            f"{dirty} of {len(stages)} stages ran on code with uncommitted changes: "
+            "their commit does not identify what was run."
+        )
+    messages += _precisions(comparison)
+    messages += _changed_data(stages)
+    for key, name in (("data", "Data"), ("given_weights", "Given weights")):
+        notes = (note for stage in stages for note in stage.part(key).get("notes") or ())
+        messages += [f"{name}: {note}" for note in dict.fromkeys(notes)]
+    messages += _out_of_reach(stages)
+    messages += comparison.gaps
+    if count := len(comparison.missing):
+        messages.append(f"{count} {'run is' if count == 1 else 'runs are'} missing: see “What is missing”.")
+    return messages
+
+
+def _precisions(comparison: Comparison) -> list[str]:
+    """Rows of different precisions, and trainings in another one than the study asks for."""
+    messages = []
+    rows: dict[str, dict[str, None]] = {}
+    for row in comparison.rows:
+        if row.precision:
+            rows.setdefault(row.precision, {})[row.pipeline] = None
+    if len(rows) > 1 or any(_AND in precision for precision in rows):
+        mixed = "; ".join(f"{precision}: {', '.join(routes)}" for precision, routes in rows.items())
+        messages.append(f"The rows mix precisions, so that not the routes alone differ: {mixed}.")
+    asked = comparison.config.get("machine", {}).get("precision", "auto")
+    names = [stage.precision.name for stage in comparison.stages.values() if stage.precision]
+    others = [name for name in names if name != asked]
+    if asked != "auto" and others:
+        messages.append(
+            f"machine.precision asks for {asked}, and {len(others)} of {len(names)} trainings were made in "
+            f"{_AND.join(_distinct(others))} by an earlier run: remove their run directories to train them again."
+        )
+    return messages
+
+
+def _changed_data(stages: Iterable[StageResult]) -> list[str]:
+    """A sentence for each data set, of the same name and options, that was not the same data in all stages."""
+    found: dict[str, set[str]] = {}
+    kinds = {}
+    for stage in stages:
+        settings, fingerprint = stage.part("settings"), stage.part("data").get("fingerprint")
+        data = settings.get("dataset") or settings.get("data")
+        if data and fingerprint:
+            asked = json.dumps([stage.kind, settings.get("split"), data], sort_keys=True)
+            kinds[asked] = stage.kind
+            found.setdefault(asked, set()).add(fingerprint)
+    return [
+        f"The stages of kind {kinds[asked]} ran on {len(prints)} different contents of one data set: "
+        "its files changed between them."
+        for asked, prints in found.items()
+        if len(prints) > 1
+    ]
+
+
+def _out_of_reach(stages: Iterable[StageResult]) -> list[str]:
+    """A sentence for each way in which a pruning left channels of its scope whole, whatever the seed."""
+    found = []
+    for stage in stages:
+        achieved, settings = stage.part("achieved"), stage.part("settings")
+        if beyond := achieved.get("beyond"):
+            method, unit = settings.get("method") or settings.get("target") or "pruning", achieved["unit"]
+            of_asked = f" of {achieved['asked']:,} asked" if achieved["asked"] is not None else ""
+            reasons = [_reason(item, unit) for item in beyond[:_SHOWN_REASONS]]
+            if len(beyond) > _SHOWN_REASONS:
+                reasons.append(f"{len(beyond) - _SHOWN_REASONS} more reasons are in the result")
+            removed = f"{method} removed {achieved['removed']:,}{of_asked} {unit}"
+            found.append(f"{removed}; out of its reach: {'; '.join(reasons)}.")
+    return _distinct(found)
+
+
+def _reason(beyond: Json, unit: str) -> str:
+    layers = beyond["layers"]
+    shown = ", ".join(layers[:_SHOWN_LAYERS]) + (", ..." if len(layers) > _SHOWN_LAYERS else "")
+    count = f"{len(layers)} layer{'' if len(layers) == 1 else 's'}"
+    return f"{beyond['channels']:,} {unit} of {count} ({shown}): {beyond['why']}"
