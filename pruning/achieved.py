@@ -95,6 +95,8 @@ def achieved(model: nn.Module, request: Request, choice: Choice) -> Achieved:
 
 
 def _of_weights(model: nn.Module, request: Request, choice: Choice) -> Achieved:
+    # Masks are of all that is left after all rounds, and so are both counts: a round of tickets that takes 20 % of what
+    # is left asks for what was gone before and a fifth of the rest.
     masks, selection = Masks(choice.masks), request.selection
     named = sum(mask.numel() for mask in masks.values())
     before = getattr(request.options, "masks", None)  # of rounds before this one, which takes a share of what is left
@@ -128,6 +130,7 @@ class _Unit:
 def _of_channels(model: nn.Module, request: Request, choice: Choice) -> Achieved:
     units = list(_units(model, request, choice))
     named = [unit for unit in units if unit.named]
+    # asked in fractions of channels, and rounded down once: layers round each for itself, but not the sum
     asked = sum(unit.group.width * ratio_of(unit.group, request.selection) for unit in named)
     beyond: dict[str, list[Group]] = {}
     for unit in named:
@@ -148,6 +151,8 @@ def _of_channels(model: nn.Module, request: Request, choice: Choice) -> Achieved
 
 def _units(model: nn.Module, request: Request, choice: Choice) -> Iterator[_Unit]:
     selection = request.selection
+    # On a trunk that keeps its width what counts is what its readers select behind a BatchNorm, not the trunk's
+    # channels, which are all computed on: counting both would count them twice.
     places = input_selections(model, request.groups) if choice.select or choice.beyond else []
     norms = {place.unit.name for place in places}
     modules = dict(model.named_modules())
@@ -156,11 +161,14 @@ def _units(model: nn.Module, request: Request, choice: Choice) -> Iterator[_Unit
         layers = {member.layer for member in group.members}
         if layers & norms:
             continue  # its channels are counted where they are selected
+        # a branch that scatters into a trunk is a group of its own, but its channels are the trunk's
         trunk = not group.inner or any(isinstance(modules.get(name), ScatterOutputs) for name in layers)
+        # by layer, not by group: on a trunk a method may narrow one branch's output and leave another's (`scatter`)
         for producer in group.producers:
             width = len(model.get_parameter(f"{producer}.weight"))  # not the group's where a shortcut pads
             own = replace(group, name=producer, width=width)
             skipped = _matches(group.name, selection.skip) or _matches(producer, selection.skip)
+            # a method whose own rule says what it is about is measured by that, and not by the scope
             in_scope = selection.scope == "all" or not trunk
             named = not skipped and (in_scope if choice.takes is None else producer in choice.takes)
             named = named and group.name not in choice.leaves

@@ -61,6 +61,7 @@ def keep_indices(scores: Tensor, n_keep: int) -> tuple[int, ...]:
 def count_to_keep(width: int, ratio: float, round_to: int = 1) -> int:
     """int(width * (1 - ratio)), or the nearest multiple of `round_to` within `width`."""
     n_keep = math.floor(width * (1 - ratio) + _TOLERANCE)
+    # never to zero, and no multiple above the width: the layer is then left as it is
     if round_to > 1:
         n_keep = min(width, max(round_to, round_to * round(n_keep / round_to)))
     return n_keep
@@ -76,6 +77,8 @@ def eligible(groups: Sequence[Group], selection: Selection) -> list[Group]:
     for pattern in [*selection.skip, *(selection.layers or {})]:
         if not any(fnmatchcase(g.name, pattern) for g in groups):
             raise Refusal(f"no layer matches {pattern!r}; prunable layers: {', '.join(g.name for g in groups)}")
+    # Scope `all` is an explicit wish for everything, so a group that cannot be narrowed is refused there. Scope `inner`
+    # is the usual default, which takes what it can; `achieved` counts what it could not.
     chosen = [g for g in groups if (g.inner or selection.scope == "all") and not _matches(g, selection.skip)]
     for group in chosen:
         if group.fixed and selection.scope == "all":
@@ -101,6 +104,7 @@ def select(scores: Mapping[str, Tensor], groups: Sequence[Group], selection: Sel
 
 def _select_global(scores: Mapping[str, Tensor], groups: Sequence[Group], ratio: float) -> dict[str, tuple[int, ...]]:
     """Remove exactly floor(ratio * total) channels; each group's best channel is out of reach."""
+    # One row (total,) of all channels, in the order of the groups; a group's part ends at its entry of `ends`.
     pooled = torch.cat([scores[g.name].double() for g in groups])
     safe = torch.zeros(len(pooled), dtype=torch.bool)
     ends = torch.tensor([g.width for g in groups]).cumsum(0).tolist()
@@ -113,7 +117,7 @@ def _select_global(scores: Mapping[str, Tensor], groups: Sequence[Group], ratio:
             f"ratio {ratio} would empty a layer: it removes {n_remove} of {len(pooled)} channels in {len(groups)}"
             f" layers; the highest that leaves one in each is {highest:g}"
         )
-    # remove from the lowest score up; among ties the higher index goes first
+    # remove from the lowest score up; among ties the higher index goes first, as a stable order turned round has it
     order = torch.argsort(pooled, descending=True, stable=True).flip(0)
     removed = order[~safe[order]][:n_remove]
     kept = torch.ones(len(pooled), dtype=torch.bool)
