@@ -4,9 +4,8 @@ Asked is the selection's share of all that its scope names and `skip` does not l
 a grouped convolution in scope counts. By the rule of the literature scope `inner` names only what no shortcut shares.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
-from fnmatch import fnmatchcase
 from math import floor
 from typing import Any, Literal
 
@@ -112,7 +111,7 @@ def _of_weights(model: nn.Module, request: Request, choice: Choice) -> Achieved:
 
 def _of_blocks(model: nn.Module, request: Request, choice: Choice) -> Achieved:
     blocks = residual_blocks(model)
-    named = [name for name in blocks if not _matches(name, request.selection.skip)]
+    named = [name for name in blocks if not request.selection.skips(name)]
     asked = len(named) - count_to_keep(len(named), request.selection.stage_ratios()[0])
     return Achieved("blocks", asked, len(choice.drop), len(named), len(named), len(blocks))
 
@@ -167,7 +166,7 @@ def _units(model: nn.Module, request: Request, choice: Choice) -> Iterator[_Unit
         for producer in group.producers:
             width = len(model.get_parameter(f"{producer}.weight"))  # not the group's where a shortcut pads
             own = replace(group, name=producer, width=width)
-            skipped = _matches(group.name, selection.skip) or _matches(producer, selection.skip)
+            skipped = selection.skips(group.name) or selection.skips(producer)
             # a method whose own rule says what it is about is measured by that, and not by the scope
             in_scope = selection.scope == "all" or not trunk
             named = not skipped and (in_scope if choice.takes is None else producer in choice.takes)
@@ -181,14 +180,10 @@ def _units(model: nn.Module, request: Request, choice: Choice) -> Iterator[_Unit
     left = selected_counts(plan, model, request.groups)
     for place in places:
         kept_here, width = left.get(place.unit.name, (place.unit.width, place.unit.width))
-        yield _Unit(place.unit, width - kept_here, not _matches(place.unit.name, selection.skip))
+        yield _Unit(place.unit, width - kept_here, not selection.skips(place.unit.name))
 
 
 def _without_names(why: str, model: nn.Module) -> str:
     """A reason that several layers share, whatever layer it names."""
     names = {name for name, _ in model.named_modules() if name}
     return " ".join("one of its layers" if word in names else word for word in why.split())
-
-
-def _matches(name: str, patterns: Sequence[str]) -> bool:
-    return any(fnmatchcase(name, pattern) for pattern in patterns)

@@ -48,6 +48,10 @@ class Selection:
         """The ratios by stage; one where all stages share it."""
         return tuple(self.ratio) if isinstance(self.ratio, Sequence) else (float(self.ratio),)
 
+    def skips(self, name: str) -> bool:
+        """Is the layer, group or block of this name left whole?"""
+        return any(fnmatchcase(name, pattern) for pattern in self.skip)
+
 
 def keep_indices(scores: Tensor, n_keep: int) -> tuple[int, ...]:
     """Indices of the `n_keep` highest scores, ascending; ties keep the lower index."""
@@ -79,7 +83,7 @@ def eligible(groups: Sequence[Group], selection: Selection) -> list[Group]:
             raise Refusal(f"no layer matches {pattern!r}; prunable layers: {', '.join(g.name for g in groups)}")
     # Scope `all` is an explicit wish for everything, so a group that cannot be narrowed is refused there. Scope `inner`
     # is the usual default, which takes what it can; `achieved` counts what it could not.
-    chosen = [g for g in groups if (g.inner or selection.scope == "all") and not _matches(g, selection.skip)]
+    chosen = [g for g in groups if (g.inner or selection.scope == "all") and not selection.skips(g.name)]
     for group in chosen:
         if group.fixed and selection.scope == "all":
             raise Refusal(f"{group.name} cannot be narrowed: {group.fixed}; add it to `skip` or use scope 'inner'")
@@ -91,7 +95,16 @@ def eligible(groups: Sequence[Group], selection: Selection) -> list[Group]:
 
 def counts(groups: Sequence[Group], selection: Selection) -> dict[str, int]:
     """Channels to keep in each group, by a ratio that does not depend on weights."""
-    return {g.name: _checked_count(g, ratio_of(g, selection), selection.round_to) for g in groups}
+    wanted = {}
+    for group in groups:
+        ratio = ratio_of(group, selection)
+        wanted[group.name] = count_to_keep(group.width, ratio, selection.round_to)
+        if wanted[group.name] < 1:
+            raise Refusal(
+                f"ratio {ratio} leaves no channel of {group.width} in {group.name};"
+                f" the highest that leaves one is {1 - 1 / group.width:g}"
+            )
+    return wanted
 
 
 def select(scores: Mapping[str, Tensor], groups: Sequence[Group], selection: Selection) -> dict[str, tuple[int, ...]]:
@@ -128,10 +141,6 @@ def _select_global(scores: Mapping[str, Tensor], groups: Sequence[Group], ratio:
     }
 
 
-def _matches(group: Group, patterns: Sequence[str]) -> bool:
-    return any(fnmatchcase(group.name, p) for p in patterns)
-
-
 def ratio_of(group: Group, selection: Selection) -> float:
     """The ratio that a selection by layer asks of this group: its own in `layers`, else its stage's, else the one."""
     for pattern, ratio in (selection.layers or {}).items():
@@ -143,14 +152,3 @@ def ratio_of(group: Group, selection: Selection) -> float:
     if not 0 <= group.stage < len(ratios):
         raise Refusal(f"{len(ratios)} ratios by stage, but {group.name} is in stage {group.stage + 1} (0: in none)")
     return ratios[group.stage]
-
-
-def _checked_count(group: Group, ratio: float, round_to: int) -> int:
-    n_keep = count_to_keep(group.width, ratio, round_to)
-    if n_keep < 1:
-        highest = 1 - 1 / group.width
-        raise Refusal(
-            f"ratio {ratio} leaves no channel of {group.width} in {group.name};"
-            f" the highest that leaves one is {highest:g}"
-        )
-    return n_keep

@@ -25,7 +25,7 @@ def conv_weights(model: nn.Module, selection: Selection, *, linear: bool = False
     for pattern in [*selection.skip, *(selection.layers or {})]:
         if not any(fnmatchcase(name, pattern) for name in layers):
             raise Refusal(f"no {what} matches {pattern!r}; there are: {', '.join(layers)}")
-    left = {f"{n}.weight": w for n, w in layers.items() if not any(fnmatchcase(n, p) for p in selection.skip)}
+    left = {f"{n}.weight": w for n, w in layers.items() if not selection.skips(n)}
     if not left:
         raise Refusal(f"nothing to prune: the network has no {what} that is not skipped")
     return left
