@@ -43,6 +43,7 @@ class Rehearsal:
 
     def network(self, stage: Stage) -> Network:
         """The network behind a stage; ValueError for what the stage would refuse."""
+        # by hash, without the seed: shapes and refusals are the same for all seeds
         if stage.hash not in self._networks:
             self._networks[stage.hash] = self._find(stage)
         return self._networks[stage.hash]
@@ -61,10 +62,11 @@ class Rehearsal:
     def _check_training(self, stage: Stage, network: Network) -> None:
         settings = stage.settings
         model = rebuild_blank(network.backbone().plan, network.num_classes)
+        # an effect looks for what it acts on when it is made (scales that train, filters), and refuses what lacks it
         if "effect" in settings:
             model, groups = self.budget._prunable(network)
             effect = get_method(settings["effect"]["method"]).training_effect
-            assert effect is not None
+            assert effect is not None  # the builder records an effect only of methods that have one
             effect(model, effect_request(settings["effect"], groups, stage.seed))
         info, train = self.budget._data(stage), settings["train"]
         if train["batch_size"] > info.n_train:
@@ -79,6 +81,7 @@ class Rehearsal:
 
     def _pruned(self, stage: Stage, before: Network, parents: list[Network]) -> Network:
         settings = stage.settings
+        # a published shape needs no trained weights: what `Budget` worked out is the network itself
         if is_structural(settings["target"]):
             return self.budget.network(stage) or before
         options = after_masks(settings["method"], method_options(settings), before.masks)
@@ -87,13 +90,17 @@ class Rehearsal:
             model = rebuild_blank(before.backbone().plan, before.num_classes)
         else:
             model, groups = self.budget._prunable(before, stage if stage.kind == "prune_detector" else None)
+        # a method that goes on from masks refuses a network in which removed weights are not zero
         if before.masks is not None:
             before.masks.apply(model)
+        # a guided design reads patterns from files, which its guides have not written yet: theirs are made as they
+        # would
         with TemporaryDirectory() as folder:
             if starts_dense(stage) and parents:
                 options = replace(options, patterns=(_write_pattern(parents, Path(folder)),))
             request = Request(groups, selection_of(settings), options, stage.seed, example=before.example())
             choice = _choice(settings["method"], model, request)
+        # a published shape says itself what goes, and may well be far from any ratio
         if settings["target"] is None and not settings.get("allow_partial"):
             achieved(model, request, choice).check(settings["method"], request.selection.scope)
         return before.then(make_plan(before.arch, groups, choice), choice.masks)
@@ -103,7 +110,7 @@ def _choice(name: str, model: nn.Module, request: Request) -> Choice:
     """What the method chooses, or where it must look at data or trained weights, any choice of the asked counts."""
     method = get_method(name)
     if getattr(request.options, "zeros_only", False):
-        return Choice()
+        return Choice()  # no untrained scale is zero; how many will be is up to the training
     if method.needs == "nothing":
         return method.prune(model, request)
     if request.selection.level != "layer":
