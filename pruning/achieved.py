@@ -4,9 +4,8 @@ Asked is the selection's share of all that its scope names and `skip` does not l
 a grouped convolution in scope counts. By the rule of the literature scope `inner` names only what no shortcut shares.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
-from fnmatch import fnmatchcase
 from math import floor
 from typing import Any, Literal
 
@@ -95,6 +94,8 @@ def achieved(model: nn.Module, request: Request, choice: Choice, *, by_ratio: bo
 
 
 def _of_weights(model: nn.Module, request: Request, choice: Choice) -> Achieved:
+    # Masks are of all that is left after all rounds, and so are both counts: a round of tickets that takes 20 % of what
+    # is left asks for what was gone before and a fifth of the rest.
     masks, selection = Masks(choice.masks), request.selection
     named = sum(mask.numel() for mask in masks.values())
     before = getattr(request.options, "masks", None)  # of rounds before this one, which takes a share of what is left
@@ -110,7 +111,7 @@ def _of_weights(model: nn.Module, request: Request, choice: Choice) -> Achieved:
 
 def _of_blocks(model: nn.Module, request: Request, choice: Choice) -> Achieved:
     blocks = residual_blocks(model)
-    named = [name for name in blocks if not _matches(name, request.selection.skip)]
+    named = [name for name in blocks if not request.selection.skips(name)]
     asked = len(named) - count_to_keep(len(named), request.selection.stage_ratios()[0])
     return Achieved("blocks", asked, len(choice.drop), len(named), len(named), len(blocks))
 
@@ -128,6 +129,7 @@ class _Unit:
 def _of_channels(model: nn.Module, request: Request, choice: Choice) -> Achieved:
     units = list(_units(model, request, choice))
     named = [unit for unit in units if unit.named]
+    # asked in fractions of channels, and rounded down once: layers round each for itself, but not the sum
     asked = sum(unit.group.width * ratio_of(unit.group, request.selection) for unit in named)
     beyond: dict[str, list[Group]] = {}
     for unit in named:
@@ -148,6 +150,8 @@ def _of_channels(model: nn.Module, request: Request, choice: Choice) -> Achieved
 
 def _units(model: nn.Module, request: Request, choice: Choice) -> Iterator[_Unit]:
     selection = request.selection
+    # On a trunk that keeps its width what counts is what its readers select behind a BatchNorm, not the trunk's
+    # channels, which are all computed on: counting both would count them twice.
     places = input_selections(model, request.groups) if choice.select or choice.beyond else []
     norms = {place.unit.name for place in places}
     modules = dict(model.named_modules())
@@ -156,11 +160,14 @@ def _units(model: nn.Module, request: Request, choice: Choice) -> Iterator[_Unit
         layers = {member.layer for member in group.members}
         if layers & norms:
             continue  # its channels are counted where they are selected
+        # a branch that scatters into a trunk is a group of its own, but its channels are the trunk's
         trunk = not group.inner or any(isinstance(modules.get(name), ScatterOutputs) for name in layers)
+        # by layer, not by group: on a trunk a method may narrow one branch's output and leave another's (`scatter`)
         for producer in group.producers:
             width = len(model.get_parameter(f"{producer}.weight"))  # not the group's where a shortcut pads
             own = replace(group, name=producer, width=width)
-            skipped = _matches(group.name, selection.skip) or _matches(producer, selection.skip)
+            skipped = selection.skips(group.name) or selection.skips(producer)
+            # a method whose own rule says what it is about is measured by that, and not by the scope
             in_scope = selection.scope == "all" or not trunk
             named = not skipped and (in_scope if choice.takes is None else producer in choice.takes)
             named = named and group.name not in choice.leaves
@@ -173,14 +180,10 @@ def _units(model: nn.Module, request: Request, choice: Choice) -> Iterator[_Unit
     left = selected_counts(plan, model, request.groups)
     for place in places:
         kept_here, width = left.get(place.unit.name, (place.unit.width, place.unit.width))
-        yield _Unit(place.unit, width - kept_here, not _matches(place.unit.name, selection.skip))
+        yield _Unit(place.unit, width - kept_here, not selection.skips(place.unit.name))
 
 
 def _without_names(why: str, model: nn.Module) -> str:
     """A reason that several layers share, whatever layer it names."""
     names = {name for name, _ in model.named_modules() if name}
     return " ".join("one of its layers" if word in names else word for word in why.split())
-
-
-def _matches(name: str, patterns: Sequence[str]) -> bool:
-    return any(fnmatchcase(name, pattern) for pattern in patterns)

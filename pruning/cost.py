@@ -63,9 +63,12 @@ def count_macs_of_parts(model: nn.Module, example: Tensor, parts: Sequence[str])
         analysis = FlopCountAnalysis(model, example).unsupported_ops_warnings(False).uncalled_modules_warnings(False)
         analysis.set_op_handle(**{f"aten::{name}": handle for name, handle in _HANDLES.items()})
         counted: Mapping[str, Counter[str]] = analysis.by_module_and_operator()
+        # What fvcore has no formula for it leaves out. Only names can tell an activation, which costs nothing here,
+        # from a product that the count would lack.
         unknown = sorted(op for op in analysis.unsupported_ops() if _multiplies(op))
     if unknown:
         raise Refusal(f"cannot count the multiply-adds of {', '.join(unknown)} in {type(model).__name__}")
+    # its other formulas count elements or additions, not multiply-adds: none may slip in unseen
     odd = sorted(set(counted[""]) - set(_COUNTED) - set(_DROPPED))
     if odd:
         raise Refusal(f"operators counted in unknown units in {type(model).__name__}: {', '.join(odd)}")
@@ -112,7 +115,7 @@ def measure_latency(
             for name, model in models.items():
                 start = time.perf_counter()
                 model(example)
-                if example.is_cuda:
+                if example.is_cuda:  # kernels run on after the call returns
                     torch.cuda.synchronize()
                 if i >= warmup:
                     seconds[name].append(time.perf_counter() - start)
@@ -140,6 +143,7 @@ def map_areas(model: nn.Module, example: Tensor) -> dict[str, int]:
     areas: dict[str, int] = {}
 
     def note(layer: nn.Module, _: object, out: Tensor) -> None:
+        # the first call counts: a layer that is shared by levels of a pyramid belongs to the largest
         areas.setdefault(names[layer], 1 if isinstance(layer, nn.Linear) else out.shape[2:].numel())
 
     names: dict[nn.Module, str] = {
@@ -160,7 +164,8 @@ def masked_costs(model: nn.Module, masks: Masks, example: Tensor) -> tuple[int, 
 
     Hardware does not save what is counted here; equal-compute budgets of the literature count so.
     """
-    areas = map_areas(model, example)
-    removed = {name.removesuffix(".weight"): int((~mask).sum()) for name, mask in masks.items()}
-    params = count_params(model) - sum(removed.values())
-    return params, count_macs(model, example) - sum(n * areas[layer] for layer, n in removed.items())
+    layers = {name.removesuffix(".weight"): mask for name, mask in masks.items()}
+    macs = count_macs_of_parts(model, example, ["", *layers])
+    # every weight of a layer multiplies as often: at each pixel of a map, each token of a sequence, in each call
+    saved = sum(macs[layer] // mask.numel() * int((~mask).sum()) for layer, mask in layers.items())
+    return count_params(model) - sum(int((~mask).sum()) for mask in masks.values()), macs[""] - saved

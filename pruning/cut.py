@@ -67,6 +67,7 @@ def prune(
     """
     chosen = get_method(method)
     settings = chosen.options() if options is None else options
+    # one image as the example: costs are those of one image, whatever the size of the batch
     request = Request(groups, selection, settings, seed, calibration, batch[:1], finetune)
     choice = chosen.prune(model, request)
     found = achieved(model, request, choice, by_ratio=chosen.sets_amount(settings) == "selection")
@@ -78,6 +79,8 @@ def prune(
 def prune_by_choice(model: nn.Module, arch: Arch, groups: Sequence[Group], choice: Choice, *, batch: Tensor) -> Pruned:
     """Carry out what was chosen, and check it on `batch`; `model` is not changed."""
     plan = make_plan(arch, groups, choice)
+    # The check is about surgery alone. So what the method rewrote (refitted kernels) or masked is in both networks that
+    # are compared; a plan that removes nothing leaves only the question whether the outputs are finite.
     dense = _rewritten(model, choice)
     small = apply(dense, plan, groups)
     masked = mask(dense, plan, groups) if plan.changes_shape else dense
@@ -108,6 +111,7 @@ def _rewritten(model: nn.Module, choice: Choice) -> nn.Module:
             raise Refusal(f"the method rewrote {name!r}, which {type(model).__name__} does not have")
         if state[name].shape != value.shape:
             raise Refusal(f"the method rewrote {name!r} as {tuple(value.shape)}, it is {tuple(state[name].shape)}")
+    # a state's tensors are the network's own; masks come last, so that no rewritten weight stands where one is removed
     with torch.no_grad():
         for name, value in choice.weights.items():
             state[name].copy_(value)

@@ -32,6 +32,7 @@ class HoldMasks(Effect):
                 grad.masked_fill_(~mask, 0)
 
     def after_step(self, lr: float) -> None:
+        # a zero gradient is not enough: momentum that a weight had when it was removed moves it on
         self._masks.apply(self._model)
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -71,6 +72,7 @@ def widen_surviving(model: nn.Module, masks: Masks) -> None:
     For a `model` whose weights are newly drawn with a deviation of their own: sqrt(2 / (k * k * out)) becomes that of
     `reinitialise_surviving`, any other grows alike, and masks that remove nothing change nothing.
     """
+    # sqrt(2 / (survivors / in)) over sqrt(2 / (all / in)) is sqrt(all / survivors)
     masks.check_fit(model)
     convolutions = {f"{name}.weight" for name, module in model.named_modules() if isinstance(module, nn.Conv2d)}
     with torch.no_grad():

@@ -76,6 +76,7 @@ class Masks(Mapping[str, Tensor]):
             tensors = safetensors.torch.load(data)
         except safetensors.SafetensorError as error:
             raise Refusal(f"{source}: not a safetensors file ({error})") from error
+        # sorted: the file has an order of its own, and what is drawn or ranked over masks must not depend on it
         return cls({name: tensors[name] for name in sorted(tensors)})
 
     @classmethod

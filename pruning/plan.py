@@ -78,11 +78,15 @@ class PruningPlan:
         names = {producer: group.name for group in groups for producer in group.producers}
         for found, indices in later.keep.items():
             name = names.get(found, found)  # where the layer that names a group is dropped, the next one names it
+            # Index maps compose: channel i of the later plan is the i-th survivor, whose dense number is before[i].
             before = keep.get(name, tuple(range(later.widths[found])))
             if len(before) != later.widths[found]:
                 raise Refusal(f"plan: group {name!r} has {len(before)} channels, not {later.widths[found]}")
             keep[name] = tuple(before[i] for i in indices)
             widths.setdefault(name, later.widths[found])
+        # The later plan numbers a layer's inputs as it found them. What the layer reads may have been narrowed by
+        # several groups (a concatenation): the dense number of an input is its place among all that this plan left
+        # there.
         gone = removed_positions(self.keep, groups)
         select, scatter = dict(self.select), dict(self.scatter)
         for name, indices in later.select.items():
@@ -92,6 +96,8 @@ class PruningPlan:
                 select[name] = tuple(select[name][i] for i in indices)
             else:
                 select[name] = _among_survivors(indices, gone.get((name, "in"), set()))
+        # Channels of a trunk are numbered by the trunk, not by the layer: so a second plan replaces what the first one
+        # says of a layer, of which it can only leave less.
         for name, indices in later.scatter.items():
             dense = _among_survivors(indices, gone.get((name, "out"), set()))
             if not set(dense) <= set(scatter.get(name, dense)):
@@ -102,6 +108,7 @@ class PruningPlan:
 
     def needs_groups(self, later: "PruningPlan") -> bool:
         """Do indices or names of `later` depend on what this plan narrowed or dropped?"""
+        # a layer that selects already counts its own selection; only one that reads all it is given depends on `keep`
         newly_selected = later.select.keys() - self.select.keys()
         return bool(self.keep and (newly_selected or later.scatter)) or bool(self.drop and later.keep)
 
@@ -115,7 +122,7 @@ class PruningPlan:
         }
         if self.drop:
             head["drop"] = list(self.drop)
-        parts = [json.dumps(head, indent=1)[:-2]]
+        parts = [json.dumps(head, indent=1)[:-2]]  # still open: the closing brace comes last
         for key, table in (("keep", self.keep), ("select", self.select), ("scatter", self.scatter)):
             if table or key == "keep":
                 rows = ",\n".join(f"  {json.dumps(name)}: {list(kept)}" for name, kept in table.items())
@@ -158,6 +165,7 @@ def removed_positions(keep: Mapping[str, Sequence[int]], groups: Sequence[Group]
 
 def _among_survivors(indices: Sequence[int], gone: set[int]) -> tuple[int, ...]:
     """The dense numbers of channels that are numbered among those that are not `gone`."""
+    # how many channels there are is not known here, nor needed: as many survivors as the highest index asks for
     survivors = list(islice((c for c in count() if c not in gone), indices[-1] + 1))
     return tuple(survivors[i] for i in indices)
 
@@ -170,6 +178,7 @@ def _check_indices(name: str, indices: Sequence[int], width: int | None) -> None
     """`width` None: not known here, surgery compares with the layer."""
     if not indices:
         raise Refusal(f"plan: {name!r} would keep no channel" + (f" of {width}" if width else ""))
+    # from JSON: Python takes true for 1, and 1.0 would fail only where a tensor is indexed
     whole = all(isinstance(i, int) and not isinstance(i, bool) for i in indices)
     ascending = whole and list(indices) == sorted(set(indices))
     if not ascending or indices[0] < 0 or (width is not None and indices[-1] >= width):

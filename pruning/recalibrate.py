@@ -37,12 +37,15 @@ def _estimating(model: nn.Module, norms: list[_BatchNorm]) -> Iterator[None]:
     before = {norm: {key: t.clone() for key, t in norm.named_buffers()} for norm in norms}
     try:
         with evaluation_mode(model):
+            # Batch by batch the running values move by 1 / n to the mean over all so far; with the usual momentum of
+            # 0.1 the last few batches would decide. In training mode each layer normalises by its batch, so those
+            # behind it see what they will see, and not what stale statistics make of it.
             for norm in norms:
                 norm.reset_running_stats()
                 norm.momentum = None  # type: ignore[assignment]  # None is PyTorch's word for a cumulative average
                 norm.train()
             yield
-    except BaseException:
+    except BaseException:  # Ctrl-C as well: half an average is no statistics
         for norm in norms:
             for key, tensor in norm.named_buffers():
                 tensor.copy_(before[norm][key])

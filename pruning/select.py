@@ -71,6 +71,10 @@ class Selection:
         """The ratios by stage; one where all stages share it."""
         return tuple(self.ratio) if isinstance(self.ratio, Sequence) else (float(self.ratio),)
 
+    def skips(self, name: str) -> bool:
+        """Is the layer, group or block of this name left whole?"""
+        return any(fnmatchcase(name, pattern) for pattern in self.skip)
+
 
 def keep_indices(scores: Tensor, n_keep: int) -> tuple[int, ...]:
     """Indices of the `n_keep` highest scores, ascending; ties keep the lower index."""
@@ -84,6 +88,7 @@ def keep_indices(scores: Tensor, n_keep: int) -> tuple[int, ...]:
 def count_to_keep(width: int, ratio: float, round_to: int = 1) -> int:
     """int(width * (1 - ratio)), or the nearest multiple of `round_to` within `width`."""
     n_keep = math.floor(width * (1 - ratio) + _TOLERANCE)
+    # never to zero, and no multiple above the width: the layer is then left as it is
     if round_to > 1:
         n_keep = min(width, max(round_to, round_to * round(n_keep / round_to)))
     return n_keep
@@ -99,7 +104,9 @@ def eligible(groups: Sequence[Group], selection: Selection) -> list[Group]:
     for pattern in [*selection.skip, *(selection.layers or {})]:
         if not any(fnmatchcase(g.name, pattern) for g in groups):
             raise Refusal(f"no layer matches {pattern!r}; prunable layers: {', '.join(g.name for g in groups)}")
-    chosen = [g for g in groups if (g.inner or selection.scope == "all") and not _matches(g, selection.skip)]
+    # Scope `all` is an explicit wish for everything, so a group that cannot be narrowed is refused there. Scope `inner`
+    # is the usual default, which takes what it can; `achieved` counts what it could not.
+    chosen = [g for g in groups if (g.inner or selection.scope == "all") and not selection.skips(g.name)]
     for group in chosen:
         if group.fixed and selection.scope == "all":
             raise Refusal(f"{group.name} cannot be narrowed: {group.fixed}; add it to `skip` or use scope 'inner'")
@@ -111,7 +118,16 @@ def eligible(groups: Sequence[Group], selection: Selection) -> list[Group]:
 
 def counts(groups: Sequence[Group], selection: Selection) -> dict[str, int]:
     """Channels to keep in each group, by a ratio that does not depend on weights."""
-    return {g.name: _checked_count(g, ratio_of(g, selection), selection.round_to) for g in groups}
+    wanted = {}
+    for group in groups:
+        ratio = ratio_of(group, selection)
+        wanted[group.name] = count_to_keep(group.width, ratio, selection.round_to)
+        if wanted[group.name] < 1:
+            raise Refusal(
+                f"ratio {ratio} leaves no channel of {group.width} in {group.name};"
+                f" the highest that leaves one is {1 - 1 / group.width:g}"
+            )
+    return wanted
 
 
 def select(scores: Mapping[str, Tensor], groups: Sequence[Group], selection: Selection) -> dict[str, tuple[int, ...]]:
@@ -124,6 +140,7 @@ def select(scores: Mapping[str, Tensor], groups: Sequence[Group], selection: Sel
 
 def _select_global(scores: Mapping[str, Tensor], groups: Sequence[Group], ratio: float) -> dict[str, tuple[int, ...]]:
     """Remove exactly floor(ratio * total) channels; each group's best channel is out of reach."""
+    # One row (total,) of all channels, in the order of the groups; a group's part ends at its entry of `ends`.
     pooled = torch.cat([scores[g.name].double() for g in groups])
     safe = torch.zeros(len(pooled), dtype=torch.bool)
     ends = torch.tensor([g.width for g in groups]).cumsum(0).tolist()
@@ -136,7 +153,7 @@ def _select_global(scores: Mapping[str, Tensor], groups: Sequence[Group], ratio:
             f"ratio {ratio} would empty a layer: it removes {n_remove} of {len(pooled)} channels in {len(groups)}"
             f" layers; the highest that leaves one in each is {highest:g}"
         )
-    # remove from the lowest score up; among ties the higher index goes first
+    # remove from the lowest score up; among ties the higher index goes first, as a stable order turned round has it
     order = torch.argsort(pooled, descending=True, stable=True).flip(0)
     removed = order[~safe[order]][:n_remove]
     kept = torch.ones(len(pooled), dtype=torch.bool)
@@ -145,10 +162,6 @@ def _select_global(scores: Mapping[str, Tensor], groups: Sequence[Group], ratio:
         g.name: tuple(kept[end - g.width : end].nonzero().flatten().tolist())
         for g, end in zip(groups, ends, strict=True)
     }
-
-
-def _matches(group: Group, patterns: Sequence[str]) -> bool:
-    return any(fnmatchcase(group.name, p) for p in patterns)
 
 
 def ratio_of(group: Group, selection: Selection) -> float:
@@ -162,14 +175,3 @@ def ratio_of(group: Group, selection: Selection) -> float:
     if not 0 <= group.stage < len(ratios):
         raise Refusal(f"{len(ratios)} ratios by stage, but {group.name} is in stage {group.stage + 1} (0: in none)")
     return ratios[group.stage]
-
-
-def _checked_count(group: Group, ratio: float, round_to: int) -> int:
-    n_keep = count_to_keep(group.width, ratio, round_to)
-    if n_keep < 1:
-        highest = 1 - 1 / group.width
-        raise Refusal(
-            f"ratio {ratio} leaves no channel of {group.width} in {group.name};"
-            f" the highest that leaves one is {highest:g}"
-        )
-    return n_keep

@@ -25,10 +25,15 @@ def apply(model: nn.Module, plan: PruningPlan, groups: Sequence[Group]) -> nn.Mo
     """
     _check_widths(plan, groups)
     small = copy.deepcopy(model)
+    # Branches go first. Their layers are still members of the dense network's groups, and are passed over below; what
+    # stays of such a block (the projection on its shortcut) is cut like any other layer. A name that is neither there
+    # nor below a dropped block is of another network, and `_layer` or PyTorch says so.
     for block in plan.drop:
         drop_branch(small, block)
     left = {name for name, _ in [*small.named_modules(), *small.named_parameters()]}
     dropped = tuple(f"{block}." for block in plan.drop)
+    # All indices are those of the dense network. So a layer loses what several groups take from one of its sides
+    # (behind a concatenation) in one cut: a second one would find its channels renumbered.
     removed = removed_positions(plan.keep, groups)
     for (layer, side), gone in removed.items():
         if layer in left or not layer.startswith(dropped):
@@ -48,12 +53,13 @@ def mask(model: nn.Module, plan: PruningPlan, groups: Sequence[Group]) -> nn.Mod
     A removed channel is zero in every tensor that it runs through, an input that is not selected in the kernels that
     read it, a dropped branch in the layer that ends it.
     """
+    # Running statistics stay: with gamma and beta at zero a BatchNorm answers zero whatever they are.
     masked = copy.deepcopy(model)
     zeros = removed_positions(plan.keep, groups)
     for name, index in plan.select.items():
         zeros.setdefault((name, "in"), set()).update(_others(set(index), _size(masked, name, 1)))
     for name, index in plan.scatter.items():
-        kept = _scattered(masked, name, index)
+        kept = _scattered(masked, name, index)  # a layer that scatters already numbers its own channels
         for layer in {name, producer_of(name, groups, masked)}:
             zeros.setdefault((layer, "out"), set()).update(_others(set(kept), _size(masked, layer, 0)))
     for block in plan.drop:
@@ -98,6 +104,8 @@ def _relative(a: Tensor, b: Tensor) -> float:
 
 def _tells_nothing(outputs: Tensor, n_images: int) -> bool:
     """Are these outputs (flat, float32 or float64) constant, up to rounding?"""
+    # A network that ends in a constant (every weight of the classifier zero, a dead ReLU) agrees with any cut of
+    # itself.
     slack = 1e-6 * max(float(outputs.abs().max()), 1e-6)
     if outputs.numel() > 1 and float(outputs.max() - outputs.min()) <= slack:
         return True
@@ -170,6 +178,7 @@ def _select(model: nn.Module, name: str, inputs: Sequence[int], gone: set[int]) 
     layer = _layer(model, name)
     if not isinstance(layer, nn.Conv2d | nn.Linear) or getattr(layer, "groups", 1) > 1:
         raise Refusal(f"{name!r} cannot select its inputs: it is no linear layer or ungrouped convolution")
+    # It has lost `gone` to the groups that it reads: its input i is now the dense channel present[i].
     present = _others(gone, layer.weight.shape[1] + len(gone))
     positions = _positions_of(name, inputs, present)
     _cut_weights(layer, "in", positions)
@@ -181,11 +190,13 @@ def _scatter(model: nn.Module, name: str, outputs: Sequence[int], gone: set[int]
     layer, producer = _layer(model, name), producer_of(name, groups, model)
     width = _size(model, name, 0)
     before = layer.outputs if isinstance(layer, ScatterOutputs) else None  # it was narrowed once already
+    # Either way `kept` are places among its own present outputs. A trunk that something scatters into is never narrowed
+    # afterwards (`find_groups` fixes it), so the numbers in `before` hold.
     if before is not None:
         kept = _scattered(model, name, outputs)
     else:
         kept = _positions_of(name, outputs, _others(gone, width + len(gone)))
-    for part in dict.fromkeys((producer, name)):
+    for part in dict.fromkeys((producer, name)):  # one layer, where no normalisation follows the convolution
         _cut(model, part, "out", set(_others(set(kept), width)))
     if before is not None:
         layer.outputs = before[kept]
@@ -223,6 +234,7 @@ def _cut_weights(layer: nn.Conv2d | nn.Linear, side: Side, index: list[int]) -> 
     if isinstance(layer, nn.Linear):
         setattr(layer, "in_features" if inputs else "out_features", len(index))
         return
+    # A depthwise kernel is (C, 1, kh, kw): its only cut is along axis 0, and its inputs go with its outputs.
     depthwise = is_depthwise(layer)  # asked before the widths change
     setattr(layer, "in_channels" if inputs else "out_channels", len(index))
     if depthwise:
@@ -245,6 +257,7 @@ def _cut_norm(layer: nn.Module, name: str, gone: set[int]) -> None:
 
 
 def _kept(parameter: Tensor, dim: int, index: list[int]) -> nn.Parameter:
+    # a new parameter, since autograd and optimisers know the old one by its shape; frozen ones stay frozen
     kept = parameter.data.index_select(dim, torch.tensor(index, dtype=torch.long, device=parameter.device)).clone()
     return nn.Parameter(kept, requires_grad=parameter.requires_grad)
 
@@ -258,5 +271,6 @@ def _affine_tensors(model: nn.Module, name: str, side: Side) -> list[tuple[Tenso
     layer = model.get_submodule(name)
     if side == "in":
         return [(layer.get_parameter("weight"), 1)]
+    # a PReLU's single slope is shared by all channels, and zero it would change those that stay
     tensors = [getattr(layer, "weight", None), getattr(layer, "bias", None)]
     return [(t, 0) for t in tensors if t is not None and (t.numel() > 1 or not isinstance(layer, nn.PReLU))]

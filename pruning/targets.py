@@ -41,6 +41,8 @@ class Target:
     blocks: Mapping[str, tuple[int, bool]] = field(default_factory=dict)
 
 
+# The released code numbers the 3x3 convolutions, the stem being 1, so the first one of block i over the whole network
+# is 2 (i + 1): the ids 16, 20, 38, 54 that it skips in ResNet-56-A are blocks 7, 9, 18 and 26, of nine a stage.
 def _cifar_resnet(arch: str, ratio: tuple[float, ...], skip: tuple[str, ...]) -> Target:
     return Target(arch, Selection(ratio=ratio, skip=tuple(f"{block}.conv1" for block in skip)), 160, 32)
 
@@ -57,7 +59,9 @@ _VGG_WIDTHS = (64, 64, 128, 128, 256, 256, 256, 512, 512, 512, 512, 512, 512)
 
 
 def _exactly(names: Sequence[str], kept: Sequence[int], dense: Sequence[int], skip: tuple[str, ...]) -> Selection:
-    """The selection that leaves `kept[i]` of the `dense[i]` channels of `names[i]`; all other layers are skipped."""
+    """The selection that leaves `kept[i]` of the `dense[i]` channels of `names[i]`, and all of every other layer."""
+    # counts are given, a selection takes ratios: `count_to_keep` gives the count back, since its rounding has a
+    # tolerance
     ratios = {name: 1 - n / width for name, n, width in zip(names, kept, dense, strict=True)}
     return Selection(ratio=0.0, layers=ratios, skip=skip)
 
@@ -166,12 +170,16 @@ def prune_to_shape(model: nn.Module, arch: Arch, groups: Sequence[Group], target
 
 
 def _input_norms(model: nn.Module, layer: str) -> Tensor:
+    # in double precision, as all scores: a float32 sum of 10^5 terms depends on the machine in its last digits, and a
+    # choice between near ties with it
     weight = model.get_parameter(f"{layer}.weight").detach()  # (out, in, kh, kw) -> (in,)
     return weight.double().abs().transpose(0, 1).flatten(1).sum(1).cpu()
 
 
 def _dropped(model: nn.Module, stage: str, n_left: int, first_left: bool) -> list[str]:
     """The blocks of a stage that lose their branch, in order."""
+    # Whether the first block keeps its branch is part of the published shape and not ranked: it changes resolution or
+    # width, and its projection stays in any case.
     first, *others = (f"{stage}.{name}" for name, _ in model.get_submodule(stage).named_children())
     n_others = n_left - first_left
     norms = torch.stack([model.get_parameter(f"{branch_end(model, b)}.weight").detach().abs().sum() for b in others])

@@ -65,6 +65,8 @@ def cost_of_widths(
     dense = {g.name: g.width for g in groups}
     selecting = [place for place in places if place.readers]
 
+    # Counted on the cut network, not added up from layers: a width pays in every layer that reads it as well, so the
+    # cost of a set of widths is no sum over widths.
     def cost(widths: Widths) -> int:
         kept = {name: tuple(range(width)) for name, width in widths.items()}  # which ones does not matter for the cost
         _, select = keep_and_select(selecting, kept, model)
@@ -88,7 +90,8 @@ def fit(
     Neither `counts_at` nor `cost` may fall as its argument grows. Of two equally near counts the cheaper are taken.
     Raises ValueError for a target that the two ends do not bracket.
     """
-    # `below` costs at most the target and `above` at least that, from here to the end
+    # `below` costs at most the target and `above` at least that, from here to the end. Counts are whole numbers, so the
+    # cost is a staircase over the scale; the two end on either side of the step that the target falls into.
     below, above = dict(counts_at(low)), dict(counts_at(high))
     lowest, highest = cost(below), cost(above)
     if not lowest <= target <= highest:

@@ -50,6 +50,8 @@ class Pattern:
 
     def stage_at(self, stage: int, stages: int) -> int:
         """The stage of this pattern for stage `stage` of a network of `stages`: the one at the same relative depth."""
+        # by the middle of the stage, which lies within one stage here: of four, two stages read the second and the
+        # fourth; of two, four read the first, first, second, second
         return int((stage + 0.5) / stages * self.stages)
 
     def to_json(self) -> str:
@@ -125,6 +127,7 @@ def average(patterns: Sequence[Pattern]) -> Pattern:
     for a, b in pairwise(patterns):
         if (a.stages, bool(a.widths)) != (b.stages, bool(b.widths)):
             raise Refusal(f"patterns differ in kind or number of stages: {a.stages} and {b.stages}")
+    # so that averaging averages is the same as averaging all the networks at once
     weights = [pattern.sources for pattern in patterns]
     kernels = zip(*(pattern.kernels for pattern in patterns), strict=True)
     return Pattern(

@@ -30,6 +30,8 @@ def free_places(model: nn.Module, groups: Sequence[Group], selection: Selection)
     """
     if selection.scope == "all":
         return [NormChannels(group, ()) for group in eligible(groups, selection)]
+    # Behind a BatchNorm on a trunk readers select instead, so that each layer has its own share of the trunk as
+    # slimming gives it. The group of that trunk is refused by name and not left out: `skip` may name it.
     selecting = input_selections(model, groups)
     norms = {place.unit.name for place in selecting}
     reason = "the layers behind it select what they read; scope 'all' narrows it instead"
@@ -55,7 +57,8 @@ def selected_counts(plan: PruningPlan, model: nn.Module, groups: Sequence[Group]
     counts: dict[str, tuple[int, int]] = {}
     for place in input_selections(model, groups):
         n_inputs = int(model.get_parameter(f"{place.readers[0]}.weight").shape[1])
-        # a channel is there as long as one of the layers reads it
+        # A channel is there as long as one of the layers reads it. A reader that the plan does not name reads all of
+        # it. Behind a flatten a channel is n_inputs / width inputs, which go together.
         union = set().union(*(read.pop(reader, (range(n_inputs), 0))[0] for reader in place.readers))
         counts[place.unit.name] = (len(union) * place.unit.width // n_inputs, place.unit.width)
     return counts | {name: (len(inputs), n_inputs) for name, (inputs, n_inputs) in read.items()}
@@ -112,6 +115,7 @@ def design_widths(pattern: Pattern, dense: Dense, free: Sequence[NormChannels], 
     as a common factor and whole channels allow; ValueError for a goal that the pattern cannot reach.
     """
     widths = {place.unit.name: place.unit.width for place in free}
+    # one stage for all spares a flat pattern the example input that areas need
     stages = stages_of(widths, dense.areas()) if pattern.stages > 1 else dict.fromkeys(widths, 0)
     largest = max(pattern.widths)  # only proportions count: every flat pattern is the same
     shares = _by_layer([share / largest for share in pattern.widths], pattern, stages)
@@ -142,6 +146,7 @@ def share_out(total: int, amounts: Mapping[str, float], limits: Mapping[str, int
 
     # Whole numbers first leave out what rounding will do: the scale at which the fractions add up to the total. The sum
     # grows with the scale from ones (0) to limits (the largest of these quotients).
+    # Layers that are at an end (one, or their limit) stay there, and the others share what is left in proportion.
     low, high = 0.0, max(limit / amounts[name] for name, limit in limits.items())
     for _ in range(_HALVINGS):
         middle = (low + high) / 2
@@ -151,6 +156,7 @@ def share_out(total: int, amounts: Mapping[str, float], limits: Mapping[str, int
     counts = {name: int(amount + _TOLERANCE) for name, amount in exact.items()}
     # rounded, so that equal remainders are equal in floating point, too
     by_remainder = sorted(counts, key=lambda name: round(counts[name] - exact[name], 6))
+    # the most is missing where counts - exact is lowest; a layer at its limit misses nothing, so no limit is passed
     for name in by_remainder[: total - sum(counts.values())]:
         counts[name] += 1
     return counts
@@ -164,6 +170,9 @@ def design_masks(
     `goal`: the fraction of these weights to remove, or what the whole network may cost when a removed
     weight counts as no param and no multiply-add.
     """
+    # As for widths the pattern gives proportions, here for each place: one position in the kernels of one convolution,
+    # which has as many weights as the layer has slices. At the largest scale every place with a share is whole; places
+    # without one stay empty, so a pattern with zeros cannot reach every goal, which `fit` says.
     areas = {f"{name}.weight": area for name, area in dense.areas().items()}
     densities = _densities(pattern, weights, stages_of(weights, areas))
 
@@ -172,7 +181,8 @@ def design_masks(
         for name, weight in weights.items():
             slices = weight.shape[0] * weight.shape[1]  # (O, I, kh, kw): so many weights at each kernel position
             row = [min(slices, round(slices * density * scale)) for density in densities[name]]
-            row[row.index(max(row))] = max(1, *row)  # a layer without any weight would cut the network in two
+            # a layer without any weight would cut the network in two; its densest position keeps one
+            row[row.index(max(row))] = max(1, *row)
             counts |= {(name, position): n for position, n in enumerate(row)}
         return counts
 
@@ -183,15 +193,15 @@ def design_masks(
         whole = count_macs(dense.model, dense.example) if macs else count_params(dense.model)  # type: ignore[arg-type]
         others = whole - sum(weight.numel() * price[name] for name, weight in weights.items())
         target = goal.target(whole) - others  # what is not masked (BatchNorm, linear layers, ...) is paid for in full
-        counts = fit(counts_at, lambda n: sum(k * price[name] for (name, _), k in n.items()), target, 0, highest)
     else:
-        total = sum(weight.numel() for weight in weights.values())
-        counts = fit(counts_at, _total, count_left(total, goal), 0, highest)
+        price = dict.fromkeys(weights, 1)
+        target = count_left(sum(weight.numel() for weight in weights.values()), goal)
+
+    def cost(counts: Mapping[Place, int]) -> int:
+        return sum(n * price[name] for (name, _), n in counts.items())
+
+    counts = fit(counts_at, cost, target, 0, highest)
     return Masks({name: _draw(name, weight, counts, seed) for name, weight in weights.items()})
-
-
-def _total(counts: Mapping) -> int:
-    return sum(counts.values())
 
 
 def _by_layer(shares: Sequence, pattern: Pattern, stages: Mapping[str, int]) -> dict:
@@ -217,6 +227,7 @@ def _draw(name: str, weight: Tensor, counts: Mapping[Place, int], seed: int) -> 
     generator = random_stream(seed, name)
     slices = weight.shape[0] * weight.shape[1]
     mask = torch.zeros(slices, weight.shape[2:].numel(), dtype=torch.bool)
+    # Which of a layer's slices keep a weight is drawn for each position alone: the pattern says how many, not where.
     for position in range(mask.shape[1]):
         mask[torch.randperm(slices, generator=generator)[: counts[name, position]], position] = True
     return mask.view(weight.shape).to(weight.device)

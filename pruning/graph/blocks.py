@@ -35,6 +35,7 @@ class ShortcutThenReLU(nn.Module):
         super().__init__()
         self.downsample = downsample
         self.relu = nn.ReLU() if activation is None else copy.deepcopy(activation)
+        # in the dense block the activation may work in place on a fresh sum; here it would overwrite the block's input
         if hasattr(self.relu, "inplace"):
             self.relu.inplace = False  # type: ignore[assignment]
 
@@ -63,6 +64,7 @@ _TIMM = {
 
 def _ends(module: nn.Module) -> _Ends | None:
     """The entry of a block that we cannot change; timm is not imported for it: a network of timm's has done so."""
+    # The class itself, not a subclass: one that adds to the forward pass computes something else without its branch.
     for (file, name), ends in _TIMM.items():
         if file in sys.modules and type(module) is getattr(sys.modules[file], name, None):
             return ends
@@ -100,7 +102,7 @@ def drop_branch(model: nn.Module, name: str) -> None:
     else:
         assert isinstance(block, ResidualBlock)
         small = block.shortcut_only()
-    small.train(block.training)
+    small.train(block.training)  # a new module is in training mode
     parent, _, leaf = name.rpartition(".")
     setattr(model.get_submodule(parent), leaf, small)
 

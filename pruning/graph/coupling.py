@@ -43,6 +43,8 @@ def slices_channels(node: tp.dependency.Node) -> bool:
 def coupled_channels(graph: tp.DependencyGraph) -> Iterator[list[Reached]]:
     """For each convolution or linear layer not met before: what its output channels run through, itself first."""
     widest = max(side for p in graph.model.parameters() for side in p.shape)
+    # Coupling is mutual: a walk from any layer that computes a group's channels finds the same group. So the outputs
+    # that were met are not walked from again, depthwise convolutions among them, which only carry channels.
     met: set = set()
     for module in list(graph.module2node):
         if isinstance(module, nn.modules.conv._ConvNd | nn.Linear) and module not in met:
@@ -54,8 +56,11 @@ def coupled_channels(graph: tp.DependencyGraph) -> Iterator[list[Reached]]:
 def _walk(graph: tp.DependencyGraph, root: tp.dependency.Node, widest: int) -> list[Reached]:
     """Depth first over what the outputs of `root` trigger; no layer has more than `widest` channels."""
     pruner = graph.get_pruner_of_module(root.module)
+    # All channels walk together, each with its own number as `root_idx`: one walk gives the maps of the whole group.
     channels = [Index(c, c) for c in range(pruner.get_out_channels(root.module))]
     reached = [Reached(root, pruner.prune_out_channels, channels)]
+    # The channels with which each operation was reached. There may be several: a dense block's concatenation meets the
+    # group once for each layer that reads it, at other places each time.
     seen: dict[tuple, list[Sequence[Index]]] = {(root, pruner.prune_out_channels): [channels]}
     expanded = set()
     stack = list(reached)
@@ -69,9 +74,12 @@ def _walk(graph: tp.DependencyGraph, root: tp.dependency.Node, widest: int) -> l
                 continue
             mapped, known = _mapped(dependency, indices)
             visits = seen.setdefault((dependency.target, dependency.handler), [])
+            # Nothing left: the channels lie outside of the slice or the part of a concatenation that this leads to. A
+            # visit with the same channels ends where the first one went on from there, as in the library's own walk.
             if not mapped or (dependency.target in expanded and mapped in visits):
                 continue
             visits.append(mapped)
+            # more places than the widest layer has channels: the map multiplies them, and would again at each turn
             lost = not known or len(visits) > _MOST_VISITS or len(mapped) > widest
             reached.append(Reached(dependency.target, dependency.handler, mapped, lost))
             stack.append(reached[-1])
@@ -83,6 +91,8 @@ def _mapped(dependency: tp.dependency.Dependency, indices: list[Index]) -> tuple
 
     (Its map of an expansion has no roots; that of an LSTM's gates has no place for the channels.)
     """
+    # The library keeps two maps a dependency, either of them None: from where the channels are now to the tensor in
+    # between, and from that one to the target, as for the part of a split that goes on into a concatenation.
     mapped = indices
     try:
         for index_map in dependency.index_mapping:
@@ -100,6 +110,7 @@ def _merge(reached: Sequence[Reached]) -> list[Reached]:
     for node, handler, indices, lost in reached:
         if lost:
             mixed.add((node, handler))
+        # place -> the channel that is there; two channels at one place cannot go one without the other
         places = merged.setdefault((node, handler), {})
         for index in indices:
             if places.setdefault(index.idx, index) != index:

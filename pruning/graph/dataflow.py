@@ -3,6 +3,7 @@
 import operator
 from collections.abc import Mapping
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
 import torch
@@ -59,12 +60,15 @@ def trace_flow(model: nn.Module) -> Flow:
     except (torch.fx.proxy.TraceError, TypeError, ValueError, RuntimeError, NotImplementedError) as error:
         raise Refusal(f"the layers of {type(model).__name__} cannot be followed by torch.fx: {error}") from error
     modules = dict(model.named_modules())
+    # (source, reader) pairs of layers, None for what is none. Nodes that hand channels on (activations, pooling) are
+    # looked through: whoever reads them reads the layer that they go back to.
     edges, outputs = set(), set()
     for node in graph.nodes:
         if _handed_on(node, modules) or _asks_shape(node):
             continue
         for read in node.all_input_nodes:
             source = _layer(_origin(read, modules), modules)
+            # a sum or a concatenation is a reader None here and a source None for what reads it: the chain ends there
             edges.add((source, _layer(node, modules)))
             if node.op == "output":
                 outputs.add(source)
@@ -78,7 +82,10 @@ def trace_flow(model: nn.Module) -> Flow:
 
 
 class _LeafTracer(Tracer):
-    """Looks into every module that has children, and into no other; a normalisation is one layer whatever it wraps."""
+    """A module without children is one layer, and so is a normalisation, whatever it wraps."""
+
+    # By itself torch.fx takes every module of torch.nn for a leaf, but for a Sequential, and looks into a layer of the
+    # user's own, whose weights would then be operands without a layer.
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return is_norm(m) or not any(True for _ in m.children()) or super().is_leaf_module(m, module_qualified_name)
@@ -100,6 +107,8 @@ def _origin(node: Node, modules: Mapping[str, nn.Module]) -> Node:
 
 def _handed_on(node: Node, modules: Mapping[str, nn.Module]) -> Node | None:
     """The input whose channels this node hands on, each at its place; None where it does something else."""
+    # Only what is known to do so counts. An unknown operation ends a chain, which costs a place to prune; looking
+    # through one that moves channels would pair scales with the channels of others.
     if not node.all_input_nodes:
         return None
     if node.op == "call_module":
@@ -117,11 +126,10 @@ def _gated(node: Node) -> Node | None:
     a, b = node.args
     if not (isinstance(a, Node) and isinstance(b, Node)):
         return None
-    return a if depends(b, a, _inputs) else b if depends(a, b, _inputs) else None
-
-
-def _inputs(node: Node) -> list[Node]:
-    return node.all_input_nodes
+    inputs = attrgetter("all_input_nodes")
+    # x * gate(x) has the channels of x, each scaled. Of two factors that do not depend on each other (a bilinear
+    # product) neither is the other's gate.
+    return a if depends(b, a, inputs) else b if depends(a, b, inputs) else None
 
 
 def _adds(node: Node) -> bool:

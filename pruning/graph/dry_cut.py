@@ -23,7 +23,8 @@ def broken_by(model: nn.Module, example: Tensor, groups: Sequence[Group]) -> dic
     """
     blank = _without_values(model)
     x = example.to("meta")
-    groups = [group for group in groups if group.width > 1]
+    groups = [group for group in groups if group.width > 1]  # half of one channel is that channel
+    # one run with all of them cut clears most networks; one that fails uncut says nothing about the cut
     if not groups or _fault(blank, x, groups) is None or _fault(blank, x, []) is not None:
         return {}
     return _search(blank, x, groups)
@@ -35,12 +36,15 @@ def _search(blank: nn.Module, x: Tensor, groups: Sequence[Group]) -> dict[str, s
         return {}
     if len(groups) == 1:
         return {groups[0].name: fault}
+    # By halves, as in `probe.leaks`: a few faulty groups of many cost a few runs. Groups that only fail together (two
+    # widths that must stay equal) are all refused.
     half = len(groups) // 2
     return _search(blank, x, groups[:half]) | _search(blank, x, groups[half:]) or {g.name: fault for g in groups}
 
 
 def _without_values(model: nn.Module) -> nn.Module:
     """A copy on the meta device; the tensors of `model` are not copied on the way."""
+    # deepcopy takes what `memo` holds under an object's id for the copy of that object
     with torch.device("meta"):
         memo: dict[int, object] = {
             id(p): nn.Parameter(torch.empty(p.shape, dtype=p.dtype), requires_grad=p.requires_grad)
@@ -64,6 +68,8 @@ class _Scale(nn.BatchNorm2d):
 @torch.no_grad()
 def _fault(blank: nn.Module, x: Tensor, groups: Sequence[Group]) -> str | None:
     """The first line of the error when half of the channels of each group are gone, or None."""
+    # Half, not one: a number of channels that is written down as a divisor (heads, groups of a norm) fails on it too.
+    # Which half does not matter, only shapes are computed.
     keep = {group.name: tuple(range((group.width + 1) // 2)) for group in groups}
     plan = PruningPlan("", {}, keep, {group.name: group.width for group in groups})
     try:

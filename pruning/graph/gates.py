@@ -6,6 +6,7 @@ outputs with the channels and has no say in which of them go.
 """
 
 from collections.abc import Callable, Collection, Iterable
+from operator import attrgetter
 from typing import TypeVar
 
 import torch_pruning as tp
@@ -20,6 +21,8 @@ def only_gates(
     producer: tp.dependency.Node, inside: Collection[tp.dependency.Node], readers: Collection[tp.dependency.Node]
 ) -> bool:
     """Do the outputs of `producer` reach the `readers` of its group (`inside`: its operations) only as factors?"""
+    # Forward from the producer until each path ends: at a product whose factor it is, or at a layer that reads it as a
+    # signal, which settles that it computes channels. A product that it is the other operand of is passed through.
     gating, seen = False, {producer}
     stack = [producer]
     while stack:
@@ -32,16 +35,19 @@ def only_gates(
             elif follower in inside and follower not in seen:
                 seen.add(follower)
                 stack.append(follower)
-    return gating
+    return gating  # no product at all: not a gate, whatever becomes of its outputs
 
 
 def _is_factor(node: tp.dependency.Node, product: tp.dependency.Node) -> bool:
     """Of the two operands of a product, is `node` the one computed from the other, or the only one that saturates?"""
     others = [other for other in product.inputs if other is not node]
     if not others:
-        return False
+        return False  # x * x, or x times a constant
+    inputs = attrgetter("inputs")
+    # The second case is for a gate that is computed from another part of the network than what it scales; where both
+    # operands saturate, or neither does, nothing tells which is the gate, and both count as producers.
     saturates = _operation(node).startswith(_SATURATING)
-    return all(depends(node, o, _inputs) or (saturates and not _operation(o).startswith(_SATURATING)) for o in others)
+    return all(depends(node, o, inputs) or (saturates and not _operation(o).startswith(_SATURATING)) for o in others)
 
 
 def depends(node: N, source: N, inputs: Callable[[N], Iterable[N]]) -> bool:
@@ -55,11 +61,6 @@ def depends(node: N, source: N, inputs: Callable[[N], Iterable[N]]) -> bool:
                 seen.add(before)
                 stack.append(before)
     return False
-
-
-def _inputs(node: tp.dependency.Node) -> Iterable[tp.dependency.Node]:
-    found: Iterable[tp.dependency.Node] = node.inputs
-    return found
 
 
 def _operation(node: tp.dependency.Node) -> str:

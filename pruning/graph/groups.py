@@ -35,7 +35,12 @@ def find_groups(model: nn.Module, example: Tensor, *, stages: Sequence[str] = ()
     names: dict = {module: name for name, module in model.named_modules()}
     names |= {parameter: name for name, parameter in model.named_parameters()}
     graph = trace(model, example)
+    # Three checks, each of what the one before let pass. Reading the graph finds operations known to be in the way; a
+    # forward pass with marked channels (`probe`) those that the graph takes for harmless; a cut of shapes alone
+    # (`dry_cut`) a width that the forward pass has written into it. A group that fails stays in the list with its
+    # reason, so that whoever names it is told why.
     found = [_read_group(raw, graph, names, stages) for raw in coupled_channels(graph)]
+    # the graph lists modules as autograd met them, from the output backwards
     order = {name: i for i, (name, _) in enumerate(model.named_modules())}
     groups = sorted((g for g in found if g is not None), key=lambda g: order[g.name])
     with traceable(model):
@@ -56,10 +61,11 @@ def _read_group(raw: list[Reached], graph: tp.DependencyGraph, names: dict, stag
     for reached in raw:
         target, handler, indices, _ = reached
         if isinstance(target.module, tp.ops._OutputOp):
-            return None
+            return None  # its channels are the network's answer: classes, or features that others read
         fixed = fixed or obstacle(reached, names, graph.model)
-        if target.module not in names or _is_scalar(target.module):
-            continue  # an operation without tensors: add, concatenate, flatten, ...
+        one_number = isinstance(target.module, nn.Parameter) and target.module.numel() == 1
+        if target.module not in names or one_number:
+            continue  # an operation without a number a channel: add, concatenate, flatten, a learned temperature, ...
         name = names[target.module]
         side: Side = "out" if graph.is_out_channel_pruning_fn(handler) else "in"
         if is_depthwise(target.module):
@@ -68,18 +74,24 @@ def _read_group(raw: list[Reached], graph: tp.DependencyGraph, names: dict, stag
             fixed = fixed or f"{name} uses some channels of a trunk, by their indices"
         positions = _positions(indices, width)
         fixed = fixed or _partial(target.module, name, side, positions)
+        # Layers without a side of their own (BatchNorm, depthwise) are met as input and as output with the same map.
+        # A layer that reads the group at two places of a concatenation has two members.
         member = Member(name, side, positions)
         if member not in members:
             members.append(member)
         if side == "out" and isinstance(target.module, _ConvNd | nn.Linear) and not is_depthwise(target.module):
             weighted[name] = target
+            # Scores add up filter c of every producer for channel c. A layer that computes several outputs for one
+            # channel could lose its filters only in bunches.
             if positions != _each(width):
                 fixed = fixed or f"channels of {name} can only go several at a time"
         norms += _norm_pairs(target, names)
     if len(members) == 1:
         fixed = fixed or "nothing reads its channels"
     producers = _producers(weighted, raw, graph, names)
+    # with the dot: "layer1" is no prefix of layer10.conv
     stage = next((i for i, s in enumerate(stages) if producers[0].startswith(f"{s}.")), -1)
+    # a norm behind something else than a producer (a sum, a depthwise convolution) normalises other channels
     pairs = tuple(dict.fromkeys(pair for pair in norms if pair[1] in producers))
     return Group(producers[0], width, producers, tuple(members), stage, fixed, pairs)
 
@@ -94,11 +106,13 @@ def _producers(
         return tuple(found)
     is_in = graph.is_in_channel_pruning_fn
     inside = {reached.node for reached in raw}
+    # what takes the group's channels as a signal; a depthwise convolution hands them on
     readers = {
         r.node
         for r in raw
         if isinstance(r.node.module, _ConvNd | nn.Linear) and not is_depthwise(r.node.module) and is_in(r.handler)
     }
+    # all of them gates, of each other: then all compute the channels
     return tuple(name for name in found if not only_gates(weighted[name], inside, readers)) or tuple(found)
 
 
@@ -106,7 +120,7 @@ def _norm_pairs(node: tp.dependency.Node, names: dict) -> list[tuple[str, str]]:
     """A BatchNorm with the layer before it. One that wraps an activation is met at that; its operation is before it."""
     if not isinstance(node.module, _BatchNorm):
         return []
-    own = node
+    own = node  # the node that the module has in the graph is the last operation of its forward pass
     while "BatchNorm" not in own.grad_fn.name() and len(own.inputs) == 1 and own.inputs[0].module not in names:
         own = own.inputs[0]
     return [(names[node.module], names[before.module]) for before in own.inputs if before.module in names]
@@ -115,6 +129,7 @@ def _norm_pairs(node: tp.dependency.Node, names: dict) -> list[tuple[str, str]]:
 def _positions(indices: Sequence[Index], width: int) -> tuple[tuple[int, ...], ...]:
     if len(indices) == width and all(index == root == i for i, (index, root) in enumerate(indices)):
         return _each(width)  # nearly always
+    # (place, channel) pairs in the order of the walk -> by channel its places; none for one that does not get there
     by_channel: list[list[int]] = [[] for _ in range(width)]
     for index, root in indices:
         by_channel[root].append(index)
@@ -133,7 +148,3 @@ def _partial(
     if len({len(p) for p in positions}) > 1:
         return f"only some of its channels reach {layer}"
     return f"{MIXED}: {layer}" if outside(module, positions, side) else None
-
-
-def _is_scalar(module: object) -> bool:
-    return isinstance(module, nn.Parameter) and module.numel() == 1

@@ -29,11 +29,13 @@ class ScatterOutputs(nn.Module):
     width: int
 
     def forward(self, x: Tensor) -> Tensor:
-        y = super().forward(x)
+        y = super().forward(x)  # (N, len(outputs), ...)
         wide = y.new_zeros(y.shape[0], self.width, *y.shape[2:])
         return wide.index_copy(1, self.outputs, y)
 
 
+# These three are written out so that the usual layers have a class that can be found by its name, as a pickle needs;
+# for all others one is made when it is met (`_subclass`).
 class SelectConv2d(SelectInputs, nn.Conv2d):
     """A convolution that reads some of the channels it is given."""
 
@@ -82,6 +84,7 @@ def select_inputs(layer: nn.Module, inputs: Sequence[int]) -> None:
     """Make a layer, already cut to len(inputs) input channels, read these channels of what it is given."""
     index = torch.tensor(list(inputs), dtype=torch.long, device=next(layer.parameters()).device)
     if isinstance(layer, SelectInputs):
+        # `inputs` number the channels that its kernel read until now; what it is given is numbered as ever
         layer.inputs = layer.inputs[index]
         return
     layer.__class__ = _subclass(type(layer), SelectInputs, _SELECT)
@@ -90,7 +93,7 @@ def select_inputs(layer: nn.Module, inputs: Sequence[int]) -> None:
 
 def scatter_outputs(layer: nn.Module, outputs: Sequence[int], width: int) -> None:
     """Make a layer, already cut to len(outputs) output channels, put them into these channels of `width`."""
-    device = next(t for t in layer.state_dict().values()).device
+    device = next(iter(layer.state_dict().values())).device  # a frozen BatchNorm has no parameters
     index = torch.tensor(list(outputs), dtype=torch.long, device=device)
     layer.__class__ = _subclass(type(layer), ScatterOutputs, _SCATTER)
     assert isinstance(layer, ScatterOutputs)
@@ -111,6 +114,6 @@ def scatters_kept(model: nn.Module) -> Iterator[None]:
 
 def _subclass(cls: type, mixin: type, known: dict[type, type]) -> type:
     """The class of `known`, or a new one for a layer class met for the first time (a frozen BatchNorm, say)."""
-    if cls not in known:
+    if cls not in known:  # made once, so that layers of one class stay of one class
         known[cls] = type(f"{mixin.__name__}{cls.__name__}", (mixin, cls), {})
     return known[cls]

@@ -25,10 +25,10 @@ Kept = dict[str, tuple[int, ...]]
 class NormChannels:
     """Channels that are kept or removed together, and the BatchNorms whose scales say how much they matter.
 
-    `norms`: one as a rule; several where a shortcut adds up what they scale; none where scales have no say, as in a
-    design. `unit` carries name, width and stage to the selection: the group itself, or, where `readers` (layers that
-    select their inputs) is not empty, a stand-in named as the BatchNorm. `channels` are those of the BatchNorm that
-    count.
+    `norms`: as a rule one; several where a shortcut adds up what they scale, none in a design, which asks no scales.
+    `readers`: the layers that select their inputs; empty where the whole group is narrowed. `unit` is what a selection
+    chooses from: that group, or for readers a stand-in with the BatchNorm's name. `channels`: which of the BatchNorm's
+    channels the readers still read, None for all.
     """
 
     unit: Group
@@ -92,6 +92,7 @@ def _decided(model: nn.Module, groups: Sequence[Group], norms: Sequence[str]) ->
     for name in norms:
         if name not in decided and (made := _selected(name, model, flow, stages)) is not None:
             found.append(made)
+    # Where scales are equal the order decides which channels go, so it is the network's, whatever was found first.
     return sorted(found, key=lambda item: norms.index(item.norms[0]))
 
 
@@ -107,6 +108,8 @@ def beside_norms(model: nn.Module, groups: Sequence[Group]) -> frozenset[str]:
     """Groups that no normalisation scales where none is expected: hidden linear layers, and what the gates of
     squeeze-excitation blocks squeeze. A method that goes by BatchNorms is not about them.
     """
+    # A layer with weights that loses outputs with a group, yet computes none of its channels, scales them: a gate. What
+    # only gates read is the narrow vector between the two layers of a squeeze-excitation block.
     layers = dict(model.named_modules())
     weighted = {name for name, layer in layers.items() if isinstance(layer, nn.Conv2d | nn.Linear)}
     producers = {producer for group in groups for producer in group.producers}
@@ -134,9 +137,10 @@ def keep_and_select(
         indices = kept[item.unit.name]
         if not item.readers:
             keep[item.unit.name] = indices
-        elif len(indices) < item.unit.width:
+        elif len(indices) < item.unit.width:  # a reader of all its inputs selects none
             for reader in item.readers:
                 each = model.get_parameter(f"{reader}.weight").shape[1] // item.unit.width  # H*W behind a flatten
+                # (N, C, H, W) flattens channel by channel: inputs c * each to (c + 1) * each - 1 are of channel c
                 selected[reader] = tuple(c * each + i for c in indices for i in range(each))
     return keep, selected
 
@@ -197,18 +201,16 @@ def _selected(name: str, model: nn.Module, flow: Flow, stages: Mapping[str, int]
     if not readers or not all(reader and flow.sources[reader] == {name} for reader in readers):
         return None
     layers = [model.get_submodule(reader) for reader in readers]
-    if not all(isinstance(layer, nn.Linear) or _is_plain_conv(layer) for layer in layers):
+    # the filters of a grouped convolution read a part of the channels each, and cannot all do without the same ones
+    if not all(isinstance(m, nn.Linear) or (isinstance(m, nn.Conv2d) and m.groups == 1) for m in layers):
         return None
     width = len(model.get_submodule(name).state_dict()["weight"])  # a frozen BatchNorm's is a buffer
     # None: reads all. In a network that was pruned before, readers have a selection, and choose among that from now on.
     selected = {tuple(layer.inputs.tolist()) if isinstance(layer, SelectInputs) else None for layer in layers}
     channels = selected.pop()
     if selected or (channels is not None and max(channels) >= width):
-        return None  # readers that select already, and not the same channels
+        return None  # readers that select already, and not the same channels, or inputs behind a flatten
     stage = stages.get(name.partition(".")[0], -1)
+    # a group for the selection only: without members, since surgery cuts the readers and nothing else
     unit = Group(name, width if channels is None else len(channels), (name,), (), stage)
     return NormChannels(unit, (name,), tuple(readers), channels)
-
-
-def _is_plain_conv(layer: nn.Module) -> bool:
-    return isinstance(layer, nn.Conv2d) and layer.groups == 1

@@ -55,6 +55,7 @@ class _Marks:
 def _draw(groups: Sequence[Group]) -> _Marks:
     marks = _Marks()
     for group in groups:
+        # by the group's own name: the same channels whether it is tried alone or with others
         order = torch.randperm(group.width, generator=random_stream(0, group.name)).tolist()
         for member in group.members:
             places = marks.outputs if member.side == "out" else marks.inputs
@@ -67,6 +68,7 @@ def _draw(groups: Sequence[Group]) -> _Marks:
 
 def _first_leak(model: nn.Module, example: Tensor, groups: Sequence[Group]) -> str | None:
     marks = _draw(groups)
+    # every layer that mixes or scales channels by number watches its input, of whatever group it is, or of none
     with ExitStack() as stack:
         for name, layer in model.named_modules():
             if isinstance(layer, _ConvNd | nn.Linear | nn.PReLU) or is_norm(layer):
@@ -84,6 +86,7 @@ def _first_leak(model: nn.Module, example: Tensor, groups: Sequence[Group]) -> s
 def _watched(name: str, layer: nn.Module, marks: _Marks) -> Iterator[None]:
     """While in force, `layer` notes NaN at other inputs than the marked ones, and marks its outputs."""
     outputs = marks.outputs.get(name, set())
+    # where channels keep their places, a norm or a depthwise convolution is a member by its outputs alone
     carries = is_depthwise(layer) or not isinstance(layer, _ConvNd | nn.Linear)
     expected = outputs if carries else marks.inputs.get(name, set())
 
@@ -96,6 +99,8 @@ def _watched(name: str, layer: nn.Module, marks: _Marks) -> Iterator[None]:
         seen = set(nan.transpose(0, axis).flatten(1).any(1).nonzero().flatten().tolist())
         if not seen <= expected:
             marks.leaks.append(name)
+        # Zeros go on: one NaN in a dense layer would make all its outputs NaN, and hide where the next ones come from.
+        # What this layer computes of the group is marked anew behind it.
         return (args[0].masked_fill(nan, 0), *args[1:])
 
     def after(_: nn.Module, args: tuple[Any, ...], out: Tensor) -> Tensor:

@@ -25,8 +25,9 @@ def trace(model: nn.Module, example: Tensor) -> tp.DependencyGraph:
             # a list: a tensor would be unpacked into one argument an image, and convolutions accept single images
             return tp.DependencyGraph().build_dependency(model, [example], output_transform=_outputs, verbose=False)
     except torch.OutOfMemoryError:
-        raise
+        raise  # says nothing about the network: a smaller example may pass
     except Exception as error:
+        # of any class: a forward pass is its author's code, and the tracer meets what it does not expect in many ways
         shape = tuple(example.shape)
         raise Refusal(f"{type(model).__name__} cannot be traced with an input of shape {shape}: {error}") from error
 
@@ -42,6 +43,8 @@ def _outputs(out: object) -> list[Tensor]:
 @contextmanager
 def traceable(model: nn.Module) -> Iterator[None]:
     """Evaluation mode and gradients for all parameters while tracing; both restored."""
+    # The tracer walks autograd's graph back from the outputs. A frozen layer has no node there: it would be missing
+    # from its group and keep its width where its neighbours are cut.
     frozen = [p for p in model.parameters() if not p.requires_grad]
     try:
         with evaluation_mode(model), remembers_nothing(model), torch.enable_grad():
@@ -55,7 +58,7 @@ def traceable(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def remembers_nothing(model: nn.Module) -> Iterator[None]:
-    """Plain attributes that a forward pass sets are put back, so that no tracer's values stay in the network.
+    """Plain attributes that a forward pass sets are put back or removed: no tracer's values stay in the network.
 
     (timm's LeViT keeps a table in one when it evaluates, and then could not be copied.)
     """
@@ -64,18 +67,25 @@ def remembers_nothing(model: nn.Module) -> Iterator[None]:
         yield
     finally:
         for module, attributes in before.items():
+            for new in _plain_attributes(module).keys() - attributes.keys():
+                del vars(module)[new]
             vars(module).update(attributes)
 
 
+_OF_EVERY_MODULE = vars(nn.Module()).keys()  # its tables of parameters, buffers, modules and hooks, and its mode
+
+
 def _plain_attributes(module: nn.Module) -> dict[str, Any]:
-    """What a module holds besides parameters, buffers and modules; dictionaries copied."""
-    return {k: dict(v) if type(v) is dict else v for k, v in vars(module).items() if not k.startswith("_")}
+    """What a module holds besides parameters, buffers, modules and hooks; dictionaries copied."""
+    # a dictionary is a cache that the forward pass fills in place: the same object would be full afterwards
+    return {k: dict(v) if type(v) is dict else v for k, v in vars(module).items() if k not in _OF_EVERY_MODULE}
 
 
 @contextmanager
 def _forgiving() -> Iterator[None]:
     """The tracer divides by a number of channels that it guesses; where it guesses none (the channel shuffle of a
     ShuffleNetV2), it is to leave that reshape without a map, and `probe` finds what that breaks."""
+    # It looks the function up in its module at each call, and has no other place to step in.
     original = index_mapping.update_reshape_index_mapping
 
     def update(graph: tp.DependencyGraph, node: tp.dependency.Node) -> None:

@@ -86,7 +86,7 @@ def _read(path: Path, dense: Dense) -> Pattern:
     if not path.is_file():
         raise Refusal(f"guided: there is no pattern or plan {path}")
     text = path.read_text(encoding="utf-8")
-    if f'"{KIND}"' in text:
+    if f'"{KIND}"' in text:  # both are JSON; only a pattern names its kind
         return Pattern.from_json(text, source=str(path))
     plan = PruningPlan.from_json(text, source=str(path))
     if not plan.widths.items() <= {g.name: g.width for g in dense.groups}.items():

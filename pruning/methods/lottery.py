@@ -81,10 +81,13 @@ def prune(model: nn.Module, request: Request) -> Choice:
         raise Refusal("lottery: one threshold over the network; leave out `layers`")
     weights = conv_weights(model, request.selection, linear=options.linear)
     before = _masks_before(weights, options.masks)
+    # a layer that lost everything stays so; `keep_largest` would give each layer its best weight back
     alive = {name: mask for name, mask in before.items() if bool(mask.any())}
     # a removed weight ranks below every other: magnitudes are not negative
     scores = {name: weights[name].abs().masked_fill(~mask, -1) for name, mask in alive.items()}
     left, ratio = before.kept(), request.selection.stage_ratios()[0]
+    # The ratio is of what is left, so the counts are: how many stay of all (removed ones never do), or the rank among
+    # all up to which weights go, those that went before included.
     if options.exact:
         chosen = keep_largest(scores, count_left(left, ratio))
     else:

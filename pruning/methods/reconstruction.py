@@ -86,6 +86,7 @@ def prune(model: nn.Module, request: Request) -> Choice:
                 positions_per_image=request.options.positions_per_image,
                 generator=random_stream(request.seed, task.name),
             )
+            # every reader is to be explained by the same channels: their sums add up, and each is refitted alone
             gram, target = (torch.stack(parts).sum(0) for parts in zip(*(s.contributions() for s in sums), strict=True))
             keep = lasso_channels(gram.cpu().numpy(), target.cpu().numpy(), task.n_keep)
             for consumer, own in zip(task.consumers, sums, strict=True):
@@ -123,6 +124,8 @@ def _tasks(model: nn.Module, request: Request) -> list[_Task]:
     n_keep = fixed_counts("reconstruction", groups, request.selection)
     tasks = [_Task(g.name, g.width, n_keep[g.name], consumers_of(g)) for g in groups]
     tasks += _input_tasks(model, request, {g.name for g in groups})
+    # Forward order matters: each layer is fitted to the original's output from what the layers before it give now. A
+    # layer's inputs come before its outputs, since the refit of its inputs changes the kernels that compute these.
     order = {name: i for i, name in enumerate(dict(model.named_modules()))}
     return sorted(tasks, key=lambda t: (order[t.name], not t.selects))
 
@@ -131,6 +134,7 @@ def _input_tasks(model: nn.Module, request: Request, narrowed: set[str]) -> list
     """The layers that `select_inputs` names, of those that read a group that keeps its width."""
     wanted = request.options.select_inputs
     reads = [(g.name, m.layer) for g in request.groups for m in g.members if m.side == "in"]
+    # a layer that reads two groups, of which one is narrowed, would lose inputs twice, by two numberings
     readers = {layer for group, layer in reads if group not in narrowed}
     readers -= {layer for group, layer in reads if group in narrowed}
     for pattern in wanted:

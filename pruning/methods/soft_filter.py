@@ -104,6 +104,8 @@ class SoftFilterEffect(Effect):
         self._zero()
 
     def after_backward(self) -> None:
+        # after the first backward pass, before its step: gamma is zero for that one pass, and has its value for the
+        # step
         with torch.no_grad():
             for norm in dict.fromkeys(name.rpartition(".")[0] for name in self._before):
                 for leaf, tensor in zip(_AFFINE, _affine(self.model, norm), strict=True):
@@ -116,6 +118,7 @@ class SoftFilterEffect(Effect):
     def _zero(self) -> None:
         for norm in filter(None, self.norms.values()):
             for leaf, tensor in zip(_AFFINE, _affine(self.model, norm), strict=True):
+                # setdefault: of two zeroings without a step in between the second finds zeros, not what was before
                 self._before.setdefault(f"{norm}.{leaf}", tensor.detach().clone())
         kept = {}
         for name in self.norms:
@@ -141,6 +144,8 @@ def prune(model: nn.Module, request: Request) -> Choice:
         indices = strongest_filters(weight, n_keep)
         if n_keep == len(weight):
             continue
+        # Narrowing takes the channel from all that reads it, which is exact only if they read zero. Otherwise the
+        # convolution alone is cut and its output put back into the full width, zeros between, as the zeroed one has it.
         if name in by_name and _emits_nothing(by_name[name], model, norm if options.zero_norm else None):
             keep[name] = indices
         else:

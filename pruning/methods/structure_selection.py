@@ -116,6 +116,9 @@ class StructureEffect(Effect):
                 self._unscaled[f"{name}.{leaf}"] = parameter.detach().clone()
 
     def after_backward(self) -> None:
+        # The network holds p = scale * u for the unscaled u, and dL/dp. The chain rule gives dL/du = scale * dL/dp and
+        # dL/dscale = sum of u * dL/dp over all tensors that it multiplies (for each channel, where it has one). The
+        # optimiser is to step on u, with the weight decay and momentum of any other tensor.
         with torch.no_grad():
             for name, layer in self._layers.items():
                 gradient = torch.zeros_like(self._scale[name])
@@ -142,6 +145,7 @@ class StructureEffect(Effect):
                         strength=options.strength,
                         momentum=options.momentum,
                     )
+                # u is kept apart, since a product with a scale of zero does not give it back
                 for leaf, parameter in layer.named_parameters(recurse=False):
                     self._unscaled[f"{name}.{leaf}"] = parameter.detach().clone()
                     parameter.mul_(self._scale[name])
@@ -191,6 +195,7 @@ def _prune_channels(model: nn.Module, request: Request) -> Choice:
         return Choice(*keep_and_select(found, kept, model), beyond=beyond, leaves=leaves)
     shifts = {item.unit.name: item.shifts(model) for item in found}
     kept = {}
+    # a channel is zero where gamma and beta are: the scale multiplies both, and beta alone would still be a constant
     for unit in chosen:
         alive = ((scales[unit.name] != 0) | (shifts[unit.name] != 0)).nonzero().flatten().tolist()
         kept[unit.name] = tuple(alive) or keep_indices(scales[unit.name], 1)
@@ -214,6 +219,7 @@ def _by_blocks(model: nn.Module, options: StructureOptions) -> bool:
 def _scaled_layers(model: nn.Module, per_channel: bool) -> list[str]:
     """The layers whose weight and bias the scales multiply; ValueError where they cannot be trained."""
     if per_channel:
+        # only a channel that goes to layers and nowhere else can be removed; None is a sum, which adds it to others
         readers = trace_flow(model).readers
         names = [name for name in scaling_norms(model) if None not in readers.get(name, {None})]
     else:

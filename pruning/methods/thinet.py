@@ -55,10 +55,12 @@ def prune(model: nn.Module, request: Request) -> Choice:
             continue
         consumers = consumers_of(group)
         sums = _watch(work, group, consumers, calibration, request)
+        # several readers: the removed set is one, so their errors add up; each is rescaled by its own factors
         grams = [own.contributions()[0] for own in sums]
         keep[group.name] = keep_greedily(torch.stack(grams).sum(0), n_keep[group.name])
         for consumer, gram in zip(consumers, grams, strict=True):
             _rescale(work, consumer, gram, keep[group.name], request.options)
+            # zero from here on, while `work` keeps its dense shape: the next layers see what the small network would
             gone = consumer.positions[_others(keep[group.name], group.width)].flatten()
             removed_inputs[consumer.layer] = torch.cat([removed_inputs.get(consumer.layer, gone[:0]), gone])
         if request.finetune is not None:
@@ -77,12 +79,14 @@ def keep_greedily(gram: Tensor, n_keep: int) -> tuple[int, ...]:
         raise Refusal(f"n_keep={n_keep} is outside 1..{width}")
     if not torch.isfinite(gram).all():
         raise Refusal("the responses to the calibration data are not finite")
-    cost = gram.diagonal().clone()  # what removing c adds: G[c, c] + 2 sum_{t in T} G[c, t]
+    # What removing c adds to 1^T G_TT 1, the squared norm of all that is missing then:
+    # G[c, c] + 2 sum_{t in T} G[c, t]. It may be negative, where c cancels what went before.
+    cost = gram.diagonal().clone()
     alive = torch.ones(width, dtype=torch.bool)
     for _ in range(width - n_keep):
-        c = width - 1 - int(cost.flip(0).argmin())
+        c = width - 1 - int(cost.flip(0).argmin())  # of equal costs the last channel goes
         alive[c] = False
-        cost += 2 * gram[c]
+        cost += 2 * gram[c]  # c is in T from now on
         cost[c] = torch.inf
     return tuple(alive.nonzero()[:, 0].tolist())
 

@@ -40,6 +40,7 @@ def kernel_slices(model: nn.Module, consumer: Consumer) -> Tensor:
     weight = model.get_parameter(f"{consumer.layer}.weight").detach()
     channels, per_channel = consumer.positions.shape
     if not _reads_all_in_order(weight, consumer):  # else spare the copy: a linear layer may have 10^8 weights
+        # (O, I, kh, kw) -> (O, C * P, kh, kw): the P inputs of a channel stand side by side
         weight = weight[:, consumer.positions.flatten().to(weight.device)]
     return weight.reshape(weight.shape[0], channels, per_channel * weight[0, 0].numel())
 
@@ -70,15 +71,13 @@ def zeros_held(model: nn.Module, inputs: Mapping[str, Tensor]) -> Iterator[None]
         for layer, index in inputs.items():
             weight = model.get_parameter(f"{layer}.weight")
             if weight.requires_grad:
-                handles.append(weight.register_hook(partial(_zero_inputs, index.to(weight.device))))
+                # index_fill(dim, index, value) of the gradient that the hook is given
+                zero = partial(Tensor.index_fill, dim=1, index=index.to(weight.device), value=0)
+                handles.append(weight.register_hook(zero))
         yield
     finally:
         for handle in handles:
             handle.remove()
-
-
-def _zero_inputs(index: Tensor, grad: Tensor) -> Tensor:
-    return grad.index_fill(1, index, 0)
 
 
 def rewritten(before: nn.Module, after: nn.Module) -> dict[str, Tensor]:

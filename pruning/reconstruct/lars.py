@@ -20,22 +20,29 @@ def lasso_support(gram: np.ndarray, target: np.ndarray, count: int) -> tuple[lis
     `gram` (C, C) and `target` (C,): inner products of the variables with each other and with the target. Fewer where
     the path ends before, at a least-squares solution. Ties join in the order of their indices.
     """
+    # Sums over samples and outputs have any size; scaled to a mean of 1, the inverse neither overflows nor vanishes.
+    # The path stays the same, and so do the coefficients, which have no unit.
     scale = float(gram.diagonal().mean())
     if not scale > 0:
         return [], np.zeros(len(gram))
     path = _Path(gram / scale, target / scale)
+    # `highest` is C of the paper and the penalty at once: all active variables have |correlation| C, the others less.
     highest = float(np.abs(path.correlation).max())
     done = _DONE * highest
     path.join(int(np.abs(path.correlation).argmax()))
     for _ in range(10 * len(gram)):  # variables seldom leave, so there are little more knots than variables
         if path.size == count or highest <= done:
             break
+        # The path is straight up to the next knot: a variable joins, one leaves (section 3.1, the LASSO modification),
+        # or C is zero and the least-squares solution is reached.
         direction, fall = path.direction()
         joining, to_join = path.next_to_join(fall, highest)
         leaving, to_leave = path.next_to_leave(direction)
         step = min(to_join, to_leave, highest)
         path.walk(step, direction, fall)
         highest -= step
+        # One change a knot. Of two at once the other comes after a step of zero; leaving goes first, so that no
+        # variable is active with a coefficient of the wrong sign.
         if step == to_leave:
             path.leave(leaving)
         elif step == to_join:
@@ -70,6 +77,8 @@ class _Path:
 
     def direction(self) -> tuple[np.ndarray, np.ndarray]:
         """Change of the active coefficients, and fall of all correlations, as the highest one falls by 1."""
+        # G_AA^-1 s: with it the correlations of the active variables fall by their signs s, all alike. Not the paper's
+        # equiangular unit vector (2.6) but a multiple of it, so that steps are measured in C.
         direction = self._solve(self._signs[: self.size])
         return direction, direction @ self._rows[: self.size]
 
@@ -78,6 +87,9 @@ class _Path:
 
         One that has just left is at the highest still, but its correlation falls faster.
         """
+        # Equation (2.13): after a step g the highest is C - g, and variable j, which now has c_j, has c_j - g fall_j.
+        # It is met from below at g = (C - c_j) / (1 - fall_j), and with the other sign at g = (C + c_j) / (1 + fall_j).
+        # One whose correlation falls as fast as the highest (slower = 0) is never met.
         up, down = np.full_like(fall, np.inf), np.full_like(fall, np.inf)
         slower = 1 - fall
         np.divide(highest - self.correlation, slower, out=up, where=self.outside & (slower > _DEPENDENT))
@@ -89,6 +101,8 @@ class _Path:
 
     def next_to_leave(self, direction: np.ndarray) -> tuple[int, float]:
         """The place of the active variable whose coefficient reaches zero first, and after what step."""
+        # Equation (3.4): -beta_j / d_j, of those that move towards zero. Past zero the sign of the coefficient would no
+        # longer be that of the correlation, which the LASSO's optimum demands.
         coefficients = self.coefficients[self.members()]
         steps = np.full_like(direction, np.inf)
         np.divide(-coefficients, direction, out=steps, where=coefficients * direction < 0)
@@ -102,6 +116,8 @@ class _Path:
 
     def join(self, variable: int) -> None:
         """Border the inverse with one more row and column, unless the variable depends on the others."""
+        # With r = G[A, j], s = G_AA^-1 r and u = G_jj - r.s (what A leaves unexplained of j), the inverse with j is the
+        # old one, bordered with zeros, plus v v^T for v = (-s, 1) / sqrt(u).
         n = self.size
         shared = self.gram[variable, self.members()]
         solved = self._solve(shared)
@@ -122,9 +138,10 @@ class _Path:
 
     def leave(self, place: int) -> None:
         """Take one row and column out of the inverse."""
+        # The inverse without p is the rest of M - M[:, p] M[p, :] / M[p, p], whose row and column p are zero.
         self._settle()
         n, variable = self.size, int(self._active[place])
-        inverse = self._inverse[:n, :n]
+        inverse = self._inverse[:n, :n]  # a view: what is written to it is written there
         inverse -= np.multiply.outer(inverse[:, place], inverse[place] / inverse[place, place])
         for array in (self._active, self._signs, self._rows, self._inverse):
             array[place : n - 1] = array[place + 1 : n]

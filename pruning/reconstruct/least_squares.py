@@ -66,7 +66,7 @@ class PatchSums:
 
     def add(self, patches: Tensor, error: Tensor | None = None) -> None:
         self.samples += len(patches)
-        columns = patches.flatten(1).to(self.gram)
+        columns = patches.flatten(1).to(self.gram)  # (S, C, K) -> (S, D) with D = C * K
         self.gram.addmm_(columns.T, columns)
         if error is not None:
             self.cross.addmm_(columns.T, error.to(self.gram))
@@ -87,6 +87,9 @@ class PatchSums:
         return gram, gram.sum(1) + error
 
     def refit(self, keep: tuple[int, ...], ridge: float) -> Tensor:
+        # The second step of He et al., section 3.1: min_W ||Y - X_k W||^2 over the kept inputs k. With W = old + change
+        # it is (P_kk + penalty) change = X_k^T missing. Each output has equations of its own, so its importance matters
+        # in the choice of channels only.
         kept = torch.zeros(self.slices.shape[1:], dtype=torch.bool, device=self.gram.device)
         kept[list(keep)] = True
         inside, outside = kept.flatten().nonzero()[:, 0], (~kept).flatten().nonzero()[:, 0]
@@ -94,6 +97,8 @@ class PatchSums:
         # to be explained by a change of the kept weights: the error, and all that the removed inputs contributed
         missing = self.cross[inside] + self.gram[inside][:, outside] @ weights[:, outside].T
         fitted = torch.zeros_like(weights)
+        # trace / samples is the mean squared norm of a sample's kept inputs. The sums grow with the samples and this
+        # penalty does not, so it fades.
         gram = self.gram[inside][:, inside].double()
         change = ridge_solve(gram, missing.double(), ridge * float(gram.trace()) / self.samples)
         fitted[:, inside] = weights[:, inside] + change.T.to(weights)
@@ -117,6 +122,7 @@ class ChannelSums:
         step = max(1, _CHUNK // (len(patches) * channels))
         for o in range(0, len(self.slices), step):
             scaled = self.slices[o : o + step] * self.importance[o : o + step, None, None]
+            # x[s, o, c] as in the module's docstring, a row for each sample and output: (S * O, C)
             x = torch.einsum("sck,ock->soc", patches.to(scaled), scaled).reshape(-1, channels)
             self.gram += (x.T @ x).double()
             if error is not None:
@@ -138,6 +144,8 @@ def channel_factors(gram: Tensor, target: Tensor, keep: tuple[int, ...], penalty
     """
     index = torch.tensor(keep, device=gram.device)
     kept = gram[index][:, index]
+    # Normal equations of f = 1 + change: (G_kk + penalty) change = b_k - G_kk 1. For ThiNet, whose target is the
+    # present output, b = G 1, so what is missing is what the removed channels contributed.
     missing = target[index] - kept.sum(1)  # how far factors of one are from it
     factors = torch.zeros_like(target)
     factors[index] = 1 + ridge_solve(kept, missing[:, None], penalty)[:, 0]
@@ -151,6 +159,8 @@ def ridge_solve(gram: Tensor, right: Tensor, penalty: float) -> Tensor:
     """
     if not torch.isfinite(gram).all() or not torch.isfinite(right).all():
         raise Refusal("the responses to the calibration data are not finite")
+    # Channels that never fire leave zero rows. A touch of the mean on the diagonal keeps the matrix regular and their
+    # change at zero, where `right` is zero too.
     mean = float(gram.diagonal().mean())
     if mean <= 0:
         return torch.zeros_like(right)

@@ -46,7 +46,8 @@ class Pass:
         """Output without bias, and shortcut, at these places; both (S, O)."""
         shortcut = self.shortcut
         if shortcut is not None:
-            shortcut = shortcut.permute(0, 2, 3, 1)[places.image, places.row, places.column]
+            # the branch's end and the sum that it goes into have maps of one size, so the places are the same
+            shortcut = shortcut.permute(0, 2, 3, 1)[places.image, places.row, places.column]  # (N, O, H, W) -> (S, O)
         return response(self.layer, self.x, places), shortcut
 
 
@@ -89,7 +90,9 @@ def branch_of(model: nn.Module, layer: str) -> Branch | None:
     if getattr(block, "se", None) is not None:
         return None  # timm's gate behind the branch scales it by a factor that depends on the image
     children = list(dict(block.named_children()))
-    # the convolution right before the branch's last normalisation, or the last layer itself where none follows
+    # The convolution right before the branch's last normalisation, or the last layer itself where none follows.
+    # Children of the known blocks stand in the order in which they run; a layer of the shortcut comes behind the
+    # branch's end.
     before = children[: children.index(end.removeprefix(f"{name}.").partition(".")[0]) + 1]
     if [leaf] != [child for child in before if isinstance(block.get_submodule(child), nn.Conv2d)][-1:]:
         return None
@@ -97,6 +100,7 @@ def branch_of(model: nn.Module, layer: str) -> Branch | None:
     scale = weight.new_ones(weight.shape[0])
     norm: Any = model.get_submodule(end)
     if getattr(norm, "running_var", None) is not None:  # BatchNorm, or a frozen one
+        # in evaluation mode a BatchNorm is x * scale + constant
         scale = (scale if norm.weight is None else norm.weight.detach()) / (norm.running_var + norm.eps).sqrt()
     has_layers = getattr(block, "downsample", None) is not None
     return Branch(name, f"{name}.downsample" if has_layers else None, scale)
@@ -106,6 +110,8 @@ def _questions(
     consumer: Consumer, branch: Branch | None, sums: Sums, positions_per_image: int, generator: torch.Generator
 ) -> tuple[Callable[[Pass], None], Callable[[Pass], None]]:
     """What to do at the original's pass through a layer, and then at the pruned network's."""
+    # A layer that is passed through several times in a batch answers in the same order in both networks: first in,
+    # first out. Only sampled places are kept in between, and never those of more than one batch.
     answers: deque[tuple[Places, Tensor, Tensor | None]] = deque()
 
     def ask(seen: Pass) -> None:
@@ -120,6 +126,7 @@ def _questions(
         # Wanted is branch * scale + shortcut as in the original. What the shortcut lost is asked of the branch, divided
         # by the scale because it is asked before the normalisation.
         error = wanted - output
+        # |scale| where an output counts, with its sign where it is divided by: a negative gamma turns the sum round.
         if branch is not None and shortcut is not None and wanted_shortcut is not None:
             heard = branch.scale.abs() > _SMALLEST_SCALE * branch.scale.abs().max()
             error = error + torch.where(heard, (wanted_shortcut - shortcut) / branch.scale, 0)
@@ -132,6 +139,7 @@ def _hooks(name: str, branch: Branch | None, act: Callable[[Pass], None]) -> dic
     """Hooks that call `act` at each pass through the layer `name`: at the end of its block if it ends a branch."""
     if branch is None:
         return {name: lambda layer, x, output: act(Pass(layer, x, output))}
+    # Hooks run as layers end: branch and shortcut in either order, then the block, when all parts have been seen.
     seen: dict[str, Any] = {}
 
     def at_layer(layer: nn.Module, x: Tensor, output: Tensor) -> None:

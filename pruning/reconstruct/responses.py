@@ -46,7 +46,7 @@ def patches(layer: nn.Module, x: Tensor, places: Places, positions: Tensor) -> T
 
     `positions` (C, P) are the input channels of interest, of those the layer's kernel has.
     """
-    if isinstance(layer, SelectInputs):
+    if isinstance(layer, SelectInputs):  # a hook sees what the layer is given, its kernel reads what it selects
         x = x.index_select(1, layer.inputs)
     channels = positions.flatten().to(x.device)
     if isinstance(layer, nn.Linear):
@@ -59,12 +59,16 @@ def patches(layer: nn.Module, x: Tensor, places: Places, positions: Tensor) -> T
     kernel_rows, kernel_columns = (torch.arange(k, device=x.device) for k in layer.kernel_size)
     row = places.row[:, None] * layer.stride[0] + kernel_rows * layer.dilation[0]  # (S, kh)
     column = places.column[:, None] * layer.stride[1] + kernel_columns * layer.dilation[1]  # (S, kw)
+    # Three index tensors of shapes (S, 1, 1), (S, kh, 1), (S, 1, kw) broadcast to (S, kh, kw); the last axis stays
+    # whole.
     read = padded.permute(0, 2, 3, 1)[places.image[:, None, None], row[:, :, None], column[:, None, :]]
     return read.permute(0, 3, 1, 2).reshape(len(read), len(positions), -1)  # (S, kh, kw, C * P) -> (S, C, K)
 
 
 def response(layer: nn.Module, x: Tensor, places: Places) -> Tensor:
     """The layer's outputs at these places, without its bias, (S, O)."""
+    # all inputs, one position each: (S, I, kh * kw) -> (S, I * kh * kw) times (O, I * kh * kw) transposed. The bias is
+    # left out, since no choice of channels changes it.
     weight = layer.get_parameter("weight")
     read = patches(layer, x, places, torch.arange(weight.shape[1])[:, None])
     return read.flatten(1) @ weight.flatten(1).T
@@ -81,7 +85,7 @@ def observe(model: nn.Module, calibration: Calibration, hooks: Mapping[str, Hook
         try:
             calibration(model)
         except torch.OutOfMemoryError:
-            raise
+            raise  # a RuntimeError too, but not one of data that does not fit
         except RuntimeError as error:
             raise Refusal(f"the calibration data does not fit {type(model).__name__}: {error}") from error
     missed = sorted(hooks.keys() - seen)

@@ -16,6 +16,7 @@ from training.files import canonical
 
 def check_writable(runs: Path) -> None:
     """ValueError if run directories cannot be made there."""
+    # tried, not asked: a file system that is mounted read-only shows in no permission
     try:
         runs.mkdir(parents=True, exist_ok=True)
         with TemporaryFile(dir=runs):
@@ -47,6 +48,8 @@ def device_type(machine: Machine) -> str:
 
 def check_detection_data(stages: Sequence[Stage], runs: Path) -> None:
     """Read every detection data set that a stage still needs, each image once, before anything is trained."""
+    # Most stages share one data set, which may be 100,000 images: each split is read once for all of them, and not at
+    # all for stages that are done. A mapping cannot be a key, so its JSON is.
     needed: dict[str, set[str]] = {}  # splits by data set
     for stage in stages:
         if stage.kind in ("train_detector", "evaluate") and not stage.run(runs).done:
@@ -59,7 +62,7 @@ def check_detection_data(stages: Sequence[Stage], runs: Path) -> None:
 def _check_splits(data: dict[str, Any], splits: set[str], runs: Path) -> None:
     from detect.data import check_apart, check_classes, check_dataset  # Detectron2, which classification works without
 
-    train_first = sorted(splits, key="train".__ne__)
+    train_first = sorted(splits, key="train".__ne__)  # the others are held against it
     checked = {split: check_dataset(open_detection(data, split, runs / "data")) for split in train_first}
     for split in train_first[1:] if "train" in checked else ():
         check_classes(checked["train"], checked[split])

@@ -95,7 +95,9 @@ class Budget:
 
     def network(self, stage: Stage) -> Network | None:
         """The network that a stage leaves behind, from disk or worked out; None if only running it can tell."""
-        on_disk = any(s.run(self.runs).done for s in stage.with_ancestors())  # what was found may differ by seed
+        # Ahead of any run a network's shape does not depend on the seed, and one answer serves all seeds. What a method
+        # found in trained weights does, so from the first run on disk each seed has its own.
+        on_disk = any(s.run(self.runs).done for s in stage.with_ancestors())
         key = stage.id if on_disk else stage.hash
         if key not in self._networks:
             self._networks[key] = self._find_network(stage)
@@ -108,7 +110,7 @@ class Budget:
         if "weights" in stage.settings:
             check_given(self._dense(stage), stage.read(TrainClassifier))
         if before is None or stage.kind not in ("prune", "prune_detector"):
-            return before
+            return before  # a training leaves the shape as it was, known or not
         return self._pruned(stage, before)
 
     def _dense(self, stage: Stage) -> Network:
@@ -125,6 +127,9 @@ class Budget:
     def _pruned(self, stage: Stage, before: Network) -> Network | None:
         """The shape that a selection asks for: which channels stay does not matter for its cost."""
         settings = stage.read(Cut)
+        # Single weights: how many go of each layer is only known of trained ones. Published shapes are known in full.
+        # Of channels the counts follow from the selection where the method shares out by layer and asks no data; then
+        # any choice of channels costs the same, and that of untrained weights will do.
         selection, method = settings.selection, get_method(settings.method)
         if settings.structural is None:
             options = settings.method_options()
@@ -149,6 +154,8 @@ class Budget:
 
         The last one is kept for the next stage.
         """
+        # Tracing takes most of the time of a dry run. Stages come in the order of the study, so the network that the
+        # next one asks for is mostly the last one; more of them would hold the memory of as many dense networks.
         inside = [] if stage is None else [stage.parents[0].settings["model"], stage.settings.get("scope")]
         key = (*_shape_key(network), str(inside))
         if self._last is None or self._last[0] != key:
@@ -168,6 +175,8 @@ class Budget:
         params, macs = self._cost(network)
         if stage.kind == "prune":
             return Estimate(params, macs, 0)
+        # 3: the forward pass, and the backward pass, which multiplies about twice as often, for the gradients of inputs
+        # and of weights (Liu et al. budget by the forward pass alone, which comes to the same ratio)
         epochs = classifier_epochs(stage, dense_macs=self._cost(network.dense())[1], pruned_macs=macs)
         counted = epochs + stage.read(TrainClassifier).counted_epochs
         return Estimate(params, macs, 3 * macs * counted * self._data(stage).n_train, f"{epochs} epochs")
@@ -191,6 +200,7 @@ class Budget:
     def iterations(self, stage: Stage) -> int:
         """How long a detector trains; stages that ran cost what their results say."""
         network = self.network(stage) or self._larger(stage)
+        # functions, since a detector is built and traced for each of these numbers, and most rules need none
         return detector_iterations(
             stage,
             Costs(
@@ -221,6 +231,7 @@ class Budget:
         from detect.cost import detector_params, evaluation_macs, training_macs
         from detect.data.loader import mean_image_size
 
+        # a pruning and an evaluation have the detector of the training before them
         trained = next(s for s in reversed(stage.with_ancestors()) if s.kind == "train_detector")
         kept = {name: int(mask.sum()) for name, mask in (network.masks or {}).items()}
         key = (str(trained.settings["model"]), network.plan.to_json(), str(kept))

@@ -38,6 +38,8 @@ def foresee(stages: Sequence[Stage], budget: Budget, source: Path) -> Foreseen:
         check_precision(budget.machine)
     except ValueError as error:
         raise ConfigError(f"{source}: {error}") from error
+    # From cheap to dear, so that a mistake is told within seconds: the shape, the pruning on untrained weights, one
+    # trial of each detector, and the cost, which traces it.
     for stage in stages:
         try:
             budget.network(stage)
@@ -53,6 +55,7 @@ def foresee(stages: Sequence[Stage], budget: Budget, source: Path) -> Foreseen:
 def _try_once(stage: Stage, budget: Budget, tried: set[str]) -> None:
     if stage.kind != "train_detector":
         return
+    # what decides whether a detector can be built and run; seeds, lengths and the channels that were kept do not
     key = canonical({name: stage.settings[name] for name in ("data", "model")} | {"arch": budget.arch(stage)})
     if key in tried:
         return

@@ -40,6 +40,8 @@ def expand(config: StudyConfig, *, source: str, contents: Contents | None = None
     A field of the grid on which a route does not depend is no part of its point: the unpruned network is one row.
     Raises ConfigError for a grid field or variant that does not fit, ValueError for a chain that makes no sense.
     """
+    # `known` holds the stages of all routes by hash and seed: two routes that ask for equal work get one object, and
+    # the scheduler, which knows stages by their id, runs it once.
     routes: list[Route] = []
     known: dict[tuple[str, int], Stage] = {}
     contents = contents or Contents()
@@ -78,6 +80,9 @@ def chains(config: StudyConfig) -> dict[str, list[tuple[str, dict[str, Any]]]]:
 
 def _without_idle_fields(routes: Sequence[Route]) -> list[Route]:
     """The routes, each once: where several values of a field make no difference to a pipeline, it loses the field."""
+    # Field by field, each on what the fields before left: with `prune.ratio` and `prune.method` in the grid the
+    # unpruned network loses one after the other. Pipelines are looked at apart, since the same field matters to one and
+    # not to another.
     left = list(routes)
     for field in dict.fromkeys(key for route in routes for key in route.point):
         for name in dict.fromkeys(route.pipeline for route in left):
@@ -135,7 +140,8 @@ def _at_point(config: StudyConfig, point: Mapping[str, Any], source: str) -> Stu
     for key, value in point.items():
         if key == "variant":
             changes = config.variants[value]
-            # these two sections are replaced, not merged: options of one method mean nothing to another
+            # These two sections are replaced, not merged: options of one method mean nothing to another. All else of a
+            # variant is laid over the config, and a value of the grid over both, in the order of the point.
             data = merge({k: v for k, v in data.items() if k not in {"prune", "guide"} & changes.keys()}, changes)
         else:
             set_key(data, key, value)
@@ -177,12 +183,10 @@ def _check_end(name: str, last: Stage | None, config: StudyConfig) -> None:
     found = last.kind if last else "nothing"
     if config.detector and found != "train_detector":
         raise Refusal(f"pipelines.{name}: a chain ends with a trained detector, this one with {found}")
-    if not config.detector and (found not in ("train_classifier", "prune") or (last and not _trained(last))):
+    # a pruning that no training came before has a shape and no score
+    trained = last is not None and "train_classifier" in (found, *(parent.kind for parent in last.parents))
+    if not config.detector and (found not in ("train_classifier", "prune") or not trained):
         raise Refusal(f"pipelines.{name}: a chain ends with a trained classifier, this one with {found}")
-
-
-def _trained(stage: Stage) -> bool:
-    return stage.kind == "train_classifier" or any(p.kind == "train_classifier" for p in stage.parents)
 
 
 def all_stages(routes: Sequence[Route]) -> list[Stage]:
@@ -200,12 +204,13 @@ def labels(routes: Sequence[Route], *, seeds: bool = True) -> dict[str, str]:
     for route in routes:
         for stage in route.stages:
             users.setdefault(stage.id, []).append(route)
+            # a stage that is no step of its own (what `shape` trains to prune it) goes by its kind
             steps.setdefault(stage.id, next((n for n, s in route.steps if s.id == stage.id), stage.kind))
     names = {}
     for stage in all_stages(routes):
         pipelines = list(dict.fromkeys(route.pipeline for route in users[stage.id]))
         variants = {route.point.get("variant") for route in users[stage.id]}
-        variant = next(iter(variants)) if len(variants) == 1 else None
+        variant = next(iter(variants)) if len(variants) == 1 else None  # a stage of several variants is named by none
         used = pipelines[0] if len(pipelines) == 1 else f"{len(pipelines)} routes"
         parts = [*([f"seed {stage.seed}"] if seeds else []), *([str(variant)] if variant else []), used]
         names[stage.id] = f"{steps[stage.id]} ({', '.join(parts)})"

@@ -41,6 +41,7 @@ class Rehearsal:
 
     def network(self, stage: Stage) -> Network:
         """The network behind a stage; ValueError for what the stage would refuse."""
+        # by hash, without the seed: shapes and refusals are the same for all seeds
         if stage.hash not in self._networks:
             self._networks[stage.hash] = self._find(stage)
         return self._networks[stage.hash]
@@ -59,6 +60,7 @@ class Rehearsal:
     def _check_training(self, stage: Stage, network: Network) -> None:
         settings = stage.read(TrainClassifier)
         model = rebuild_blank(network.backbone().plan, network.num_classes)
+        # an effect looks for what it acts on when it is made (scales that train, filters), and refuses what lacks it
         if settings.effect is not None:
             model, groups = self.budget._prunable(network)
             effect = get_method(settings.effect.method).training_effect
@@ -77,6 +79,7 @@ class Rehearsal:
 
     def _pruned(self, stage: Stage, before: Network, parents: list[Network]) -> Network:
         settings = stage.read(Cut)
+        # a published shape needs no trained weights: what `Budget` worked out is the network itself
         if settings.structural is not None:
             return self.budget.network(stage) or before
         options = after_masks(settings.method, settings.method_options(), before.masks)
@@ -85,13 +88,17 @@ class Rehearsal:
             model = rebuild_blank(before.backbone().plan, before.num_classes)
         else:
             model, groups = self.budget._prunable(before, stage if stage.kind == "prune_detector" else None)
+        # a method that goes on from masks refuses a network in which removed weights are not zero
         if before.masks is not None:
             before.masks.apply(model)
+        # a guided design reads patterns from files, which its guides have not written yet: theirs are made as they
+        # would
         with TemporaryDirectory() as folder:
             if starts_dense(stage) and parents:
                 options = replace(options, patterns=(_write_pattern(parents, Path(folder)),))
             request = Request(groups, settings.selection, options, stage.seed, example=before.example())
             choice = _choice(settings.method, model, request)
+        # a published shape says itself what goes, and may well be far from any ratio
         if settings.target is None and not settings.allow_partial:
             by_ratio = get_method(settings.method).sets_amount(options) == "selection"
             achieved(model, request, choice, by_ratio=by_ratio).check(settings.method, request.selection.scope)

@@ -63,6 +63,8 @@ class StageBuilder:
 
     def classify(self, parent: Stage | None, changes: dict[str, Any], *, effect: bool = False) -> Stage:
         _expect(parent, None)
+        # The dense network that is pruned may be trained with the method's effect (sparse scales, zeroed filters); the
+        # one that stands for "unpruned" never is. Without an effect the two are one stage.
         method = get_method(self.config.prune.method)
         settings = self._classifier(BASE, changes)
         if self.config.classifier.rewind:
@@ -85,6 +87,8 @@ class StageBuilder:
         prune = self.config.prune
         if self.config.guide is not None and get_method(prune.method).follows_patterns:
             return self.guided(None, changes)
+        # widths that follow from the selection alone are those of any weights, untrained ones as well: nothing is
+        # trained
         predefined = get_method(prune.method).predefined and prune.selection().level == "layer"
         if predefined or is_structural(prune.target):
             return self.prune(None, changes)
@@ -94,6 +98,7 @@ class StageBuilder:
         """A design after the networks that `guide` prunes: nothing is trained for it but those."""
         _expect(parent, None)
         assert self.config.guide is not None
+        # `known` is shared, so that a guide that is also a route's own classifier is trained once for both
         source = _Guiding(self.config.guided_classifier(), self.config.guide.prune, self.config.machine)
         guides = [StageBuilder(source, seed, self.known, self.contents) for seed in self.config.guide.seeds]
         pruned = [guide.prune(guide.classify_for_pruning(None, {}), {}) for guide in guides]
@@ -103,6 +108,7 @@ class StageBuilder:
         if parent is not None:
             _expect(parent, "train_classifier")
             self._check_design()
+        # without a parent the stage makes the network itself, and so must say which
         settings = {**self._pruning(changes), **({} if parent else self._network())}
         return self.stage("prune", settings, *([parent] if parent else []))
 
@@ -111,6 +117,7 @@ class StageBuilder:
         wanted = get_regime(regime)
         if wanted.init != "random" and starts_dense(stage):
             raise Refusal("comes after a network that was trained and pruned, here its shape alone is known")
+        # weights may be given here or where the pruned network came from, in a study or in a run of its own
         given = self.config.classifier.weights or any("weights" in s.settings for s in stage.with_ancestors())
         if wanted.init == "original" and given:
             raise Refusal("weights that are given have no beginning to go back to; leave out classifier.weights")
@@ -133,6 +140,8 @@ class StageBuilder:
             "train": {**training.model_dump(mode="json"), **_checked(changes, training)},
             "init": "random" if scratch else "inherited",
         }
+        # The rule is recorded and not the iterations it comes to, which are known when the stages before have run. The
+        # part of a training before pruning is fixed, and what is behind it gets the rest.
         if BUDGETS[detector.budget] is not None and phase != "before_pruning":
             whole = {"rule": detector.budget, "iterations": detector.train.iterations}
             settings["budget"] = {**whole, "classifier_epochs": self.config.classifier.train.epochs}
@@ -166,6 +175,7 @@ class StageBuilder:
         return {**network, **({} if found is None else {"normalization": found})}
 
     def _classifier(self, regime: str, changes: dict[str, Any]) -> dict[str, Any]:
+        # with the defaults: `Stage.identity` leaves out what equals them, so that the hash is of what differs
         training = self.config.classifier.training(get_regime(regime).section)
         return {
             **self._network(),
@@ -193,10 +203,12 @@ class StageBuilder:
 
     def _pruning(self, changes: dict[str, Any], unit: Literal["images", "batches"] = "images") -> dict[str, Any]:
         """The settings of a pruning; `unit`: of what the method looks at, if it does."""
+        # what the file said and what a step changes, validated as one: a changed method must take the options that stay
         data = {**self.config.prune.model_dump(mode="json", exclude_unset=True), **changes}
         complete = validated(type(self.config.prune), data, "prune")
         selection = complete.selection()
         looks = get_method(complete.method).needs != "nothing"
+        # A file counts by its content: its name leaves the options, and its sum stands for it in the stage's hash.
         files = {name: complete.options[name] for name in file_options(complete.method) if complete.options.get(name)}
         given = {
             name: [self.contents.file(Path(file), f"prune.options.{name}") for file in found]

@@ -35,6 +35,7 @@ def run_faults(run: RunDir) -> list[str]:
     except ValueError as error:
         return [str(error)]
     found = []
+    # both ways: what is recorded must be there as it was, and what is there must be recorded
     recorded = {run.path / name for name in result["artifacts"]}
     for file in sorted(recorded):
         try:
@@ -51,6 +52,7 @@ def run_faults(run: RunDir) -> list[str]:
 
 def unused_runs(runs: Path) -> list[RunInfo]:
     """The runs that no study needs; ValueError if a study cannot be read, since then nobody knows what it needs."""
+    # Nothing is removed on half the knowledge: one study that cannot be read may need any of the runs.
     needed: set[str] = set()
     for file in sorted(runs.glob(f"*/{STUDY_FILE}")):
         try:
@@ -70,7 +72,7 @@ def _remove(run: RunDir) -> bool:
     try:
         with FileLock(run.lock, timeout=0):
             run.result.unlink(missing_ok=True)  # first: a run that is half removed is not a finished one
-            shutil.rmtree(run.path)
+            shutil.rmtree(run.path)  # the lock's file too, which is held open until the block ends
     except Timeout:
         return False
     if not any(run.path.parent.iterdir()):

@@ -81,6 +81,7 @@ def launch(work: Callable[[], int], *, debug: bool = False) -> int:
         with stop_on_signals():
             return work()
     except (Refusal, Failure, OSError) as error:
+        # "No such file or directory" alone helps nobody: without a name it is treated as a fault of the program
         unnamed = isinstance(error, OSError) and not isinstance(error, Failure) and error.filename is None
         if debug or unnamed:
             raise
@@ -88,7 +89,7 @@ def launch(work: Callable[[], int], *, debug: bool = False) -> int:
         return 2
     except Stopped as stopped:
         print(f"{stopped}; run the same command to go on where it was", file=sys.stderr)
-        return 128 + stopped.signum
+        return 128 + stopped.signum  # what a shell reports of a process that a signal ended
 
 
 def finish(out: Path, outcome: "Outcome") -> int:

@@ -43,7 +43,7 @@ class Monitor:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stop.set()
-        self._thread.join()
+        self._thread.join()  # before the last table, which it would overwrite
         if self._live:
             self._live.update(self._table())
             self._live.stop()
@@ -80,6 +80,7 @@ class Monitor:
             if self._live:
                 self._live.update(self._table())
                 continue
+            # a copy of the items: the main thread adds and removes stages meanwhile
             for run, label in list(self._active.items()):
                 if time.time() - self._last_line.get(run, self._since.get(run, 0)) >= _LINE_SECONDS:
                     self._last_line[run] = time.time()

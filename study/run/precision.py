@@ -29,6 +29,8 @@ def settle_here(stages: Sequence[Stage], runs: Path, machine: Machine) -> Precis
 def settle_study(stages: Sequence[Stage], runs: Path, machine: Machine, file: Path) -> Precision | None:
     """As `settle_here`; what "auto" came to is kept in `file`, and holds when the study goes on."""
     device = device_type(machine)
+    # "auto" is measured, and a measurement may come out otherwise on another day or machine; half a study in bfloat16
+    # would make its routes no longer comparable. On another type of device the answer must be another.
     if machine.precision == "auto" and file.is_file():
         kept = read_json(file)
         if kept.pop("device", None) == device:

@@ -62,6 +62,9 @@ def run_stages(
 class _Queue:
     """The stages that can run now, and what the end of each one means for the others."""
 
+    # `stages` lists parents before children, so when a stage is looked at all its parents have been. A stage comes to
+    # `ready` once: here, or when the last parent that it waits for is done.
+
     def __init__(self, stages: Sequence[Stage], runs: Path):
         self.outcome = Outcome()
         self.stages = stages
@@ -106,11 +109,14 @@ class _Queue:
         try:
             stage.run(runs).read_result()
         except ValueError as error:
+            # not run again by itself: someone changed a finished result, and should know it before it is gone
             self.outcome.failed[stage.id] = sentence(error)
         else:
             self.outcome.done.append(stage.id)
 
     def _block_behind(self, lost: str) -> None:
+        # A child that waits for two lost stages is blocked by the first. Its count never reaches zero, since a stage
+        # that failed or is blocked is never done.
         for child in self._children.get(lost, ()):
             key = self.stages[child].id
             if key not in self.outcome.blocked:

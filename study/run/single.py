@@ -46,6 +46,7 @@ def share_of(machine: Machine, processes: int) -> Machine:
 
     Unless the machine section says how many threads, they share its cores. The stage runs here, whatever the executor.
     """
+    # the number is written down, so that the executor, which sets threads for one job, comes to the same share
     set_threads(machine.threads, jobs=processes)
     return machine.model_copy(update={"jobs": 1, "executor": "local", "threads": torch.get_num_threads()})
 
@@ -55,6 +56,8 @@ def share_stage(stage: Stage, machine: Machine, runs: Path, run: Callable[[Machi
 
     All wait for the main process to come, so that what it wrote before can be read.
     """
+    # All must take the same branch, or some would wait in a collective operation for ever: whether the run is done is
+    # asked of one and told to all. The main process goes through `run` in either case, which reports what is there.
     device = device_of(machine)
     done = any_process(is_main() and stage.run(runs).done, device)
     if is_main():
@@ -116,6 +119,8 @@ def train_classifier_alone(
 
 def _check_input(classifier: Classifier, pruned: Stage, stage: Stage, runs: Path) -> None:
     """ValueError where the config gives weights or a normalisation that the pruned network did not come from."""
+    # A regime that inherits weights takes them from the pruned run. Weights in the config are then only a statement of
+    # where they come from, which must be true; scratch regimes read nothing of the file but its normalisation.
     origins = [s.settings["weights"]["sha256"] for s in pruned.with_ancestors() if "weights" in s.settings]
     given, inherits = classifier.weights, get_regime(stage.read(TrainClassifier).regime).init == "inherited"
     if given is not None and inherits and file_digest(given) not in origins:
@@ -148,6 +153,7 @@ def train_detector_together(
 
     config, stages = _detector_stages(path, overrides, backbone, runs)
     processes.check(device_of(config.machine))
+    # once, before the processes are there: they would all read the data and say the same
     if processes.machine_rank == 0:
         _check(stages, runs, config.machine, path)
     return run_in_processes(_train_with_others, (path, overrides, backbone, runs, processes.num_gpus), processes)
@@ -188,6 +194,7 @@ def _detector_stages(path: Path, overrides: list[str], backbone: Path, runs: Pat
 def _parent(run: Path, runs: Path) -> Stage:
     """The stage of a finished run directory, which must be in the folder that the new one will be in."""
     stage = load_stage(run)
+    # stages name their parents by their place below one folder of runs
     folder = run.resolve().parents[1]
     if folder != runs.resolve():
         raise Refusal(f"{run} is not in the folder of runs {runs}; set --runs to {folder}")

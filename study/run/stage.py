@@ -42,7 +42,7 @@ def run_stage(task: Task) -> str:
     try:
         run.path.mkdir(parents=True, exist_ok=True)
         with _locked(run), _logged(run):
-            if run.done:
+            if run.done:  # only now: another process may have finished it while this one waited for the lock
                 return "done already"
             # under the lock, so these are left by a process that died, not in use by one that runs
             remove_partial(run.path)
@@ -51,6 +51,7 @@ def run_stage(task: Task) -> str:
     except OSError as error:
         if error.errno not in _STORAGE:
             raise
+        # seen here, where every write of a stage passes: a full disk would fail each of the others after its training
         raise StorageError(
             f"{error.filename or run.path}: {error.strerror}; nothing that was saved is lost: when it can be written"
             " again, run the same command to go on"
@@ -62,7 +63,9 @@ def _run(task: Task) -> str:
     start = perf_counter()
     config = {"kind": stage.kind, "seed": stage.seed, "parents": [p.id for p in stage.parents]}
     # result.json repeats it, so it need not outlive a power failure
-    write_text(run.config, _yaml({**config, "settings": _plain(stage.settings)}), flush=False)
+    dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # in C where PyYAML has it: ten times as fast
+    settings = yaml.dump({**config, "settings": _plain(stage.settings)}, Dumper=dumper, sort_keys=False)
+    write_text(run.config, settings, flush=False)
     recorder = Recorder(run, task.label)
     context = Context(stage, task.runs, task.machine, recorder, task.precision)
     try:
@@ -72,7 +75,7 @@ def _run(task: Task) -> str:
             check_unchanged(stage, task.runs, task.machine)  # a data set that changed meanwhile makes no result
     finally:
         recorder.close()
-    # a resumed training reports the seconds of all its processes
+    # A resumed training reports the seconds of all its processes; this one's clock has only seen the last.
     seconds = max(perf_counter() - start, found.pop("train_seconds", 0.0))
     about = {"seconds": round(seconds, 3), **environment(context.device)}
     # the mark of a finished run; what is only of use to an unfinished one goes after it, never before
@@ -85,6 +88,7 @@ def _run(task: Task) -> str:
 
 @contextmanager
 def _locked(run: RunDir) -> Iterator[None]:
+    # A lock of the operating system on an open file, not the file itself, which stays: it cannot be left locked.
     lock = FileLock(run.lock)
     try:
         lock.acquire(timeout=0)
@@ -109,6 +113,7 @@ def _logged(run: RunDir) -> Iterator[None]:
     """Send log records and the traceback of a failure to the run's log.txt, its sentence to failure.json."""
     handler = _LogFile(run.log, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(name)s %(levelname)s %(message)s"))
+    # the root logger, so that warnings of Detectron2 and of data loading are kept with the run that they are about
     root = logging.getLogger()
     level = root.level
     try:
@@ -121,7 +126,7 @@ def _logged(run: RunDir) -> Iterator[None]:
         with suppress(OSError):
             write_json(run.failure, {"error": sentence(error), "time": time()})
         raise
-    except Stopped as stopped:
+    except Stopped as stopped:  # no failure: the run goes on from its checkpoint, and its state is "stopped"
         _log.info("%s", stopped)
         raise
     finally:
@@ -137,11 +142,6 @@ def sentence(error: BaseException) -> str:
     if isinstance(error, Refusal | Failure | OSError | Stopped):
         return text
     return f"{type(error).__name__}: {text} (the traceback is in log.txt)" if text else type(error).__name__
-
-
-def _yaml(data: Any) -> str:
-    """As yaml.safe_dump, in C where PyYAML has it: ten times as fast."""
-    return yaml.dump(data, Dumper=getattr(yaml, "CSafeDumper", yaml.SafeDumper), sort_keys=False)
 
 
 def _plain(data: Any) -> Any:

@@ -40,13 +40,16 @@ def name_runs(out: Path, stages: Sequence[Stage], labels: dict[str, str], runs: 
     folder.mkdir(parents=True, exist_ok=True)
     for stage in trained:
         name = names[stage.id]
+        # a hash is the same for all seeds, but a label names the seed, so name and hash together are unique
         link = folder / (name if count[name] == 1 else f"{name}-{stage.hash}")
+        # relative, so that the folder of runs can be moved or mounted elsewhere as a whole
         target = os.path.relpath(stage.run(runs).path, folder)
         if not link.is_symlink():
             link.symlink_to(target)
 
 
 STUDY_FILE = "study.json"
+_PEEK_SECONDS = 1.0  # far longer than who looks whether a lock is held holds it
 
 
 def load_study(
@@ -59,6 +62,7 @@ def load_study(
     except ConfigError:
         raise
     except ValueError as error:
+        # sentences begin with the key that they are about, which tells the line of the file or the override
         key = str(error).partition(":")[0]
         raise ConfigError(f"{source_of(path, overrides, key)}: {error}") from error
 
@@ -93,6 +97,8 @@ def _run_study(
         "contents": contents.known,
     }
     names = labels(routes)
+    # Two processes may run one study: both come through here, one after the other, and then share its stages, which
+    # have locks of their own. The second finds the precision that the first has settled.
     with _alone_in(out):
         write_json(out / STUDY_FILE, study)
         name_runs(out, stages, names, runs)
@@ -141,10 +147,11 @@ def _alone_in(out: Path) -> Iterator[None]:
 @contextmanager
 def _seen_at_work(out: Path) -> Iterator[None]:
     """Whoever watches the study sees that it runs, between its stages too; of two processes that run it the first."""
+    # A lock of its own: the other one is held for moments, and this one as long as the process lives, however it ends.
     out.mkdir(parents=True, exist_ok=True)
     lock = FileLock(RunDir(out).at_work)
     with suppress(Timeout):
-        lock.acquire(timeout=0)
+        lock.acquire(timeout=_PEEK_SECONDS)
     try:
         yield
     finally:

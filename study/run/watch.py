@@ -58,6 +58,8 @@ def state_of(run: RunDir) -> str:
         return DONE
     if is_locked(run.lock):
         return RUNNING
+    # Nobody is at work on it. The latest word counts: a failure is recorded after a log was begun, and removed when the
+    # run is tried again; a job file is there from the moment the job is queued.
     for file, state in ((run.failure, FAILED), (run.job, QUEUED), (run.log, STOPPED)):
         if file.is_file():
             return state
@@ -68,6 +70,8 @@ def is_locked(lock: Path) -> bool:
     """Does a process hold this lock, of a run directory or of a study?"""
     if not lock.is_file():
         return False
+    # Taken for an instant to see whether that can be done; whoever wants it just then waits (`_locked`,
+    # `_seen_at_work`).
     try:
         with FileLock(lock, timeout=0):
             return False
@@ -150,7 +154,7 @@ def study_table(
     for heading in ("stage", "seed", "state", "progress", "ETA", "last metrics"):
         whole = heading in ("seed", "state", "progress", "ETA")
         table.add_column(heading, no_wrap=whole, overflow="fold")
-    if rows is not None and len(stages) > rows:
+    if rows is not None and len(stages) > rows:  # a live table that is longer than the screen does not scroll
         stages = [stage for stage in stages if states[stage.id] not in (DONE, WAITING)][:rows]
     for stage in stages:
         progress, eta, last = _details(stage.run(runs), states[stage.id])

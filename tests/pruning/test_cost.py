@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from pruning.cost import count_macs, count_params, measure_latency
+from pruning.cost import count_macs, count_params, masked_costs, measure_latency
+from pruning.masks import Masks
 
 
 class Fourier(nn.Module):
@@ -52,6 +53,28 @@ def test_layer_used_twice_counts_twice_and_has_its_parameters_once():
     model = nn.Sequential(layer, nn.ReLU(), layer)
     assert count_params(model) == 16
     assert count_macs(model, torch.zeros(1, 4, 3, 3)) == 2 * 16 * 9
+
+
+class Twice(nn.Module):
+    """A convolution on two maps, a linear layer on five tokens."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.fc = nn.Conv2d(2, 2, 1, bias=False), nn.Linear(2, 3)
+
+    def forward(self, x):
+        x = self.conv(self.conv(x))[..., :5, 0]  # (N, 2, 5, 1) -> tokens (N, 5, 2)
+        return self.fc(x.transpose(1, 2))
+
+
+def test_removed_weight_saves_each_of_its_products():
+    model = Twice()
+    dense = 2 * 4 * 30 + 6 * 5
+    assert count_macs(model, torch.zeros(1, 2, 6, 5)) == dense
+    conv = torch.tensor([[True, False], [True, True]])[..., None, None]
+    fc = torch.tensor([[True, False], [False, True], [True, True]])
+    masks = Masks({"conv.weight": conv, "fc.weight": fc})
+    assert masked_costs(model, masks, torch.zeros(1, 2, 6, 5)) == (4 + 9 - 3, dense - 1 * 2 * 30 - 2 * 5)
 
 
 def test_unknown_operator_is_refused_by_name():

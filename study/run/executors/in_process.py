@@ -22,6 +22,6 @@ def _run_now(task: Task) -> Future[str]:
     future: Future[str] = Future()
     try:
         future.set_result(run_stage(task))
-    except Exception as error:
+    except Exception as error:  # not Stopped: a signal to this process ends the study, not a stage
         future.set_exception(error)
     return future

@@ -35,7 +35,7 @@ def check_cluster() -> None:
     try:
         if not missing:
             _queue()
-    except RuntimeError as error:
+    except Failure as error:
         reason = str(error)
     if reason:
         raise Refusal(
@@ -83,23 +83,29 @@ class _Jobs:
         machine = task.machine.model_copy(update={"data_root": task.machine.data_root.resolve()})
         task = replace(task, runs=task.runs.resolve(), machine=machine)
         future: Future[str] = Future()
+        # A job that an earlier process gave and that is still in the queue is the stage's job: a second one would wait
+        # for its lock. One that is not in the queue any more has ended without a result, or the stage would be done.
         try:
             number = _number_of(task.run)
             if number is None or number not in _queue():
                 number = self._give(task)
-        except RuntimeError as error:  # the queue is full, say: other stages may still get in
+        except Failure as error:  # other stages may still get in
             future.set_exception(error)
             return future
         self.jobs.append(_Job(task, future, number, time.time()))
         return future
 
     def _give(self, task: Task) -> str:
+        # whatever failure is found from now on is this job's
         task.run.failure.unlink(missing_ok=True)
         folder = task.runs / _FOLDER
         folder.mkdir(parents=True, exist_ok=True)
         executor = SlurmExecutor(folder)
         executor.update_parameters(**parameters(self.settings, task))
-        number = executor.submit(_run, task).job_id
+        try:
+            number = executor.submit(_run, task).job_id
+        except RuntimeError as error:  # the queue is full, say
+            raise Failure(f"sbatch failed: {' '.join(str(error).split())}") from error
         write_json(task.run.job, {"job": number})
         return number
 
@@ -107,22 +113,25 @@ class _Jobs:
         while not self.ended.wait(self.settings.poll_seconds):
             try:
                 alive = _queue()
-            except RuntimeError:
+            except Failure:
                 continue  # the controller does not answer; jobs run on without it
             for job in list(self.jobs):
                 try:
                     self._look(job, alive)
-                except Exception as error:
+                except Exception as error:  # of one job, a retry that the queue refused, say; the others go on
                     self._finish(job, error)
 
     def _look(self, job: _Job, alive: set[str]) -> None:
+        # Files say more than the queue: a result counts while the job is still completing. A failure counts only once
+        # the job has left, since one that is queued again removes it and goes on. Neither file nor job: that may be the
+        # file system, which shows a file late, so it takes several looks in a row to call a job lost.
         run = job.task.run
         if run.done:
             self._finish(job, "")
         elif job.number in alive:
             job.unseen = 0
         elif run.failure.is_file():
-            self._finish(job, RuntimeError(read_json(run.failure)["error"]))
+            self._finish(job, Failure(read_json(run.failure)["error"]))
         elif (unseen := job.unseen + 1) < _SETTLE_POLLS:
             job.unseen = unseen
         else:
@@ -143,7 +152,7 @@ class _Jobs:
 
     def _finish(self, job: _Job, outcome: str | Exception) -> None:
         self.jobs.remove(job)
-        job.task.run.job.unlink(missing_ok=True)
+        job.task.run.job.unlink(missing_ok=True)  # or the next study would look for it in the queue
         if isinstance(outcome, Exception):
             job.future.set_exception(outcome)
         else:
@@ -157,6 +166,7 @@ def parameters(settings: Slurm, task: Task) -> dict[str, object]:
         "time": settings.time_minutes,
         "cpus_per_task": settings.cpus,
         "signal_delay_s": settings.signal_seconds,
+        # a job that is preempted, or whose node fails, is put back by Slurm under the same number
         "additional_parameters": {"requeue": True, **settings.extra},
     }
     if settings.partition is not None:
@@ -181,7 +191,7 @@ def _run(task: Task) -> str:
 
 
 def _queue() -> set[str]:
-    """The numbers of this user's jobs that are, or will be, at work; RuntimeError if the cluster does not answer."""
+    """The numbers of this user's jobs that are, or will be, at work; Failure if the cluster does not answer."""
     command = ["squeue", "--me", "--noheader", "--states=all", "--format=%i %T"]
     try:
         found = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
@@ -189,6 +199,7 @@ def _queue() -> set[str]:
         raise Failure(f"squeue failed: {' '.join(error.stderr.split())}") from error
     except (OSError, subprocess.TimeoutExpired) as error:
         raise Failure(f"squeue failed: {error}") from error
+    # --states=all lists jobs that ended a short while ago as well, which are not alive
     return {number for number, state in map(str.split, found.splitlines()) if state in _ALIVE}
 
 

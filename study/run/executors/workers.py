@@ -13,6 +13,7 @@ from multiprocessing import active_children, get_context, parent_process
 
 import torch
 
+from pruning.errors import Failure
 from study.config.sections import Machine
 from study.run.executors.executor import Executor
 from study.run.stage import run_stage
@@ -41,9 +42,9 @@ class _Workers:
 
     def __init__(self, machine: Machine):
         self.machine = machine
-        self.devices = visible_devices()
+        self.devices = visible_devices()  # as this process sees them; each worker is then given one by the same name
         self.pools: dict[int, ProcessPoolExecutor] = {}
-        self.free = list(range(machine.jobs))[::-1]
+        self.free = list(range(machine.jobs))[::-1]  # taken from the end, so slot 0 first
 
     def submit(self, task: Task) -> Future[str]:
         slot = self.free.pop()
@@ -59,7 +60,7 @@ class _Workers:
             error = done.exception()
             if isinstance(error, BrokenProcessPool):
                 self.pools.pop(slot).shutdown(wait=False)
-                error = RuntimeError("its process died (killed, or out of memory); run the same command to go on")
+                error = Failure("its process died (killed, or out of memory); run the same command to go on")
             if error is not None:
                 outcome.set_exception(error)
             else:
@@ -74,6 +75,7 @@ class _Workers:
 
     def stop(self) -> None:
         """Have the stages end after their step; a second Ctrl-C does not wait for them."""
+        # SIGTERM has each training write its checkpoint and end (`stop_on_signals`); `shutdown` waits for that.
         processes = active_children()
         try:
             for process in processes:
@@ -87,6 +89,8 @@ class _Workers:
 
     def _pool(self, slot: int) -> ProcessPoolExecutor:
         if slot not in self.pools:
+            # spawned, not forked: CUDA cannot be used in a fork of a process that has touched it. More jobs than GPUs
+            # share them in turn; with one there is nothing to choose.
             device = self.devices[slot % len(self.devices)] if len(self.devices) > 1 else None
             self.pools[slot] = ProcessPoolExecutor(
                 1, mp_context=get_context("spawn"), initializer=_prepare, initargs=(self.machine, device)

@@ -1,5 +1,7 @@
 """Channel groups: coupling, index maps, and why some cannot be narrowed."""
 
+import copy
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -9,6 +11,7 @@ from torchvision.models import SwinTransformer
 
 from classify.models import build
 from pruning.graph.coupling import Reached
+from pruning.graph.dataflow import trace_flow
 from pruning.graph.groups import find_groups
 from pruning.graph.layers import is_depthwise
 from pruning.graph.members import Member
@@ -186,6 +189,23 @@ def test_tracing_restores_modes_and_frozen_parameters():
     assert [m.training for m in model] == [i != 5 for i in range(12)]
     assert [p.requires_grad for p in model[0].parameters()] == [False, True]
     assert all(torch.equal(v, state[k]) for k, v in model.state_dict().items())
+
+
+class Remembering(Plain):
+    """Keeps what it sees in attributes that its constructor does not know."""
+
+    def forward(self, x):
+        self.last_input = self._last_input = x * 1
+        return super().forward(x)
+
+
+@pytest.mark.parametrize("trace", [lambda model: find_groups(model, torch.rand(1, 3, 8, 8)), trace_flow])
+def test_tracing_leaves_nothing_in_the_network(trace):
+    model = Remembering()
+    before = set(vars(model))
+    trace(model)
+    assert set(vars(model)) == before
+    copy.deepcopy(model)
 
 
 def test_groups_of_a_fresh_instance_are_the_same():

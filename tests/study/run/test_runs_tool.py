@@ -14,8 +14,8 @@ from support.trivial_stages import Doing, run, stage
 from study.plan.pipelines import all_stages
 from study.report.units import size_in_words, time_in_words
 from study.run.housekeeping import remove_runs, unused_runs, verify_runs
-from study.run.study import STUDY_FILE
-from study.run.watch import list_runs, state_of, study_table, watch
+from study.run.study import STUDY_FILE, _seen_at_work
+from study.run.watch import is_locked, list_runs, state_of, study_table, watch
 from study.stages.stage import KINDS
 from study.stages.store import RunDir
 from training.files import PARTIAL, write_json
@@ -138,6 +138,19 @@ def test_watching_ends_when_the_study_ends(runs, monkeypatch):
     assert not thread.is_alive()
     assert "20/60" in shown.getvalue() and "top1 12.5" in shown.getvalue()
     assert shown.getvalue().rstrip().endswith("No process is at work on this study.")
+
+
+def test_a_study_is_seen_at_work_though_someone_looked_as_it_began(tmp_path):
+    study = RunDir(tmp_path / "mine")
+    study.path.mkdir()
+    looks = FileLock(study.at_work, thread_local=False)
+    looks.acquire()
+    timer = threading.Timer(0.1, looks.release)
+    timer.start()
+    with _seen_at_work(study.path):
+        timer.join()
+        assert is_locked(study.at_work)
+    assert not is_locked(study.at_work)
 
 
 def wait_until(condition):

@@ -44,7 +44,7 @@ def test_workers_give_the_same_bits_and_one_that_is_killed_takes_only_its_stage(
         patched.setattr(sys.modules[visible_devices.__module__], "get_context", lambda _: fork)
         _, outcome = run(together, jobs=2)
     assert list(outcome.failed) == [stages[0].id]
-    assert "its process died" in outcome.failed[stages[0].id]
+    assert outcome.failed[stages[0].id].startswith("its process died")
     seeds = {stage.id: stage.seed for stage in stages}
     assert {seeds[key] for key in outcome.done} == {1} and {seeds[key] for key in outcome.blocked} == {0}
     _, outcome = run(together, jobs=2)
