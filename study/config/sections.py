@@ -15,6 +15,7 @@ from pruning.errors import Refusal
 from pruning.methods import METHODS
 from pruning.select import Selection
 from pruning.targets import TARGETS
+from training.device import jobs_that_fit
 from training.options import Fraction, Positive, Ratio, Section, changed, check_level, read_method_options
 from training.type_words import OneOf, known
 
@@ -235,8 +236,8 @@ class Machine(Section):
     """Where stages run: on this machine, or as jobs of a Slurm cluster."""
     slurm: Slurm = Slurm()
     """What a job asks the cluster for, with executor: slurm."""
-    jobs: Positive = 1
-    """Stages at a time on this machine; with more than one, each in a process of its own."""
+    jobs: Positive | Literal["auto"] = 1
+    """Stages at a time on this machine, in a process each if more than one; auto: one a GPU, or as the cores allow."""
     deterministic: bool | None = None
     """Use only operations that repeat themselves bit for bit; null: yes on the CPU, no on a GPU."""
     threads: Annotated[int, Field(ge=0)] = 0
@@ -251,3 +252,8 @@ class Machine(Section):
     """Folder of the classification data sets, relative to the working directory."""
     checkpoint_every: Positive = 100
     """Steps between checkpoints, from which a killed training goes on."""
+
+    @property
+    def n_jobs(self) -> int:
+        """Stages at a time, as a number."""
+        return jobs_that_fit(self.device, self.threads) if self.jobs == "auto" else self.jobs

@@ -13,6 +13,7 @@ from multiprocessing import active_children, get_context, parent_process
 
 import torch
 
+from pruning.errors import Failure
 from study.config.sections import Machine
 from study.run.executors.executor import Executor
 from study.run.stage import run_stage
@@ -29,7 +30,7 @@ def workers(machine: Machine) -> Iterator[Executor]:
     """`machine.jobs` processes. One that dies takes only its stage with it, and is replaced."""
     pool = _Workers(machine)
     try:
-        yield Executor(machine.jobs, pool.submit)
+        yield Executor(machine.n_jobs, pool.submit)
     except BaseException:
         pool.stop()
         raise
@@ -43,7 +44,7 @@ class _Workers:
         self.machine = machine
         self.devices = visible_devices()
         self.pools: dict[int, ProcessPoolExecutor] = {}
-        self.free = list(range(machine.jobs))[::-1]
+        self.free = list(range(machine.n_jobs))[::-1]
 
     def submit(self, task: Task) -> Future[str]:
         slot = self.free.pop()
@@ -59,7 +60,7 @@ class _Workers:
             error = done.exception()
             if isinstance(error, BrokenProcessPool):
                 self.pools.pop(slot).shutdown(wait=False)
-                error = RuntimeError("its process died (killed, or out of memory); run the same command to go on")
+                error = Failure("its process died (killed, or out of memory); run the same command to go on")
             if error is not None:
                 outcome.set_exception(error)
             else:
@@ -108,7 +109,7 @@ def _prepare(machine: Machine, device: str | None) -> None:
         os.environ[_VISIBLE] = device
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal; the parent passes it on as SIGTERM
     warnings.simplefilter("ignore")
-    set_threads(machine.threads, jobs=machine.jobs)
+    set_threads(machine.threads, jobs=machine.n_jobs)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
