@@ -1,6 +1,6 @@
 """Run a study: every route of a pipeline file on every seed, then the report.
 
-    python tools/run_pipeline.py configs/pipelines/digits.yaml --jobs 2
+    python tools/run_pipeline.py configs/pipelines/digits.yaml --jobs auto
     python tools/run_pipeline.py configs/pipelines/digits.yaml --dry-run
     python tools/run_pipeline.py configs/pipelines/digits.yaml --executor slurm machine.slurm.partition=gpu
     python tools/run_pipeline.py configs/pipelines/digits.yaml --watch
@@ -56,7 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_keys(parser, "study")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of run directories (default: runs)")
     parser.add_argument("--dry-run", action="store_true", help="show stages and their costs, train nothing")
-    parser.add_argument("--jobs", type=int, help="stages at a time, in processes of their own (default: machine.jobs)")
+    parser.add_argument("--jobs", metavar="N", help="stages at a time, a number or auto (default: machine.jobs)")
     parser.add_argument("--executor", choices=("local", "slurm"), help="where stages run (default: machine.executor)")
     parser.add_argument("--watch", action="store_true", help="show a study that another process runs; run nothing")
 

@@ -30,6 +30,7 @@ _FEWEST_ROUNDS = 2
 _LEAST_SPEEDUP = 1.1  # less is not worth bfloat16's 8 bits, nor more than so short a measurement tells
 _DTYPES = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _log = logging.getLogger(__name__)
+_JOB_BYTES = 2 * 2**30  # a small detector's training takes about 1 GiB
 
 
 @dataclass(frozen=True)
@@ -225,7 +226,19 @@ def deterministic_algorithms(wanted: bool | None, device: str) -> Iterator[None]
         torch.utils.deterministic.fill_uninitialized_memory = fill  # type: ignore[attr-defined]
 
 
+def usable_cores() -> int:
+    """The CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def jobs_that_fit(device: str, threads: int) -> int:
+    """Trainings that there is room for side by side: a GPU each, or `threads` cores and 2 GiB of memory each."""
+    if device != "cpu" and torch.cuda.is_available():
+        return max(1, torch.cuda.device_count())
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return max(1, min(usable_cores() // max(1, threads), memory // _JOB_BYTES))
+
+
 def set_threads(threads: int, *, jobs: int) -> None:
     """PyTorch's threads in this process: as many as asked, or (0) the cores it may use shared among `jobs`."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    torch.set_num_threads(threads or max(1, cores // jobs))
+    torch.set_num_threads(threads or max(1, usable_cores() // jobs))

@@ -44,15 +44,26 @@ class Detector(Section):
     """What pruning inside the detector prunes: the backbone, as in the paper, or its FPN as well."""
     fine_tune: dict[str, Any] = {}
     """Keys of `detector.train` that training after pruning inside the detector changes."""
-    fine_tune_share: Annotated[float, Field(gt=0, lt=1)] = 0.3
-    """Fraction of the iterations that come after pruning inside the detector; the total stays."""
+    prune_at: Annotated[float, Field(ge=0, le=1)] = 0.7
+    """Fraction of the iterations before pruning inside the detector; 0: it is pruned right after the transfer."""
+    after_pruning: Literal["rest", "full"] = "rest"
+    """Iterations after pruning inside the detector: the rest of `train.iterations`, or as many again on top."""
     from_scratch: dict[str, Any] = {"norm": "BN", "freeze_at": 0}
     """Keys of `detector.model` that a detector without pretraining changes."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _renamed(cls, data: Any) -> Any:
+        if isinstance(data, dict) and "fine_tune_share" in data:
+            raise Refusal("fine_tune_share has become prune_at, its complement: 0.3 is prune_at: 0.7")
+        return data
 
     @model_validator(mode="after")
     def _valid_changes(self) -> "Detector":
         if "iterations" in self.fine_tune:
-            raise Refusal("fine_tune.iterations: the iterations follow from fine_tune_share")
+            raise Refusal("fine_tune.iterations: the iterations follow from prune_at and after_pruning")
+        if self.prune_at == 1 and self.after_pruning == "rest":
+            raise Refusal("prune_at: 1 leaves no iteration after pruning; set after_pruning: full")
         changed(self.train, self.fine_tune, "fine_tune")
         scratch = self.scratch_model().resolved()
         if scratch.norm == "FrozenBN" or scratch.freeze_at:
@@ -84,19 +95,25 @@ class Detector(Section):
         return self.model.changed_over_detectron2(self.from_scratch, "from_scratch")
 
     def split_iterations(self) -> tuple[int, int]:
-        """Iterations before and after pruning inside the detector; their sum is the budget."""
-        after = max(1, round(self.train.iterations * self.fine_tune_share))
-        if after >= self.train.iterations:
-            raise Refusal(f"train.iterations={self.train.iterations} cannot be split for pruning in the detector")
-        return self.train.iterations - after, after
+        """Iterations before and after pruning inside the detector.
+
+        With `after_pruning: rest` their sum is the budget, so pruning later leaves less to recover in. With `full` the
+        time of pruning changes alone: as much training follows whenever it is.
+        """
+        total = self.train.iterations
+        rest = max(1, round(total * (1 - self.prune_at))) if self.prune_at < 1 else 0
+        before = total - rest
+        if self.prune_at and not before:
+            raise Refusal(f"train.iterations={total} cannot be split at prune_at: {self.prune_at:g}")
+        return before, rest if self.after_pruning == "rest" else total
 
     def training(self, phase: Literal["train", "before_pruning", "fine_tune"]) -> TrainSettings:
         """The complete settings of a phase."""
         if phase == "train":
             return self.train
         before, after = self.split_iterations()
-        if phase == "before_pruning":
-            return changed(self.train, {"iterations": before}, phase)
+        if phase == "before_pruning":  # unchecked, as it may be 0
+            return self.train.model_copy(update={"iterations": before})
         return changed(self.train, {**self.fine_tune, "iterations": after}, phase)
 
 

@@ -16,6 +16,7 @@ from pruning.errors import Refusal
 from pruning.methods import DEFAULT, METHODS
 from pruning.select import Ratio, Selection
 from pruning.targets import TARGETS
+from training.device import jobs_that_fit
 from training.options import Positive, Section, changed, check_level, read_method_options
 from training.settings import Run
 from training.type_words import OneOf, known
@@ -194,8 +195,8 @@ class Machine(Section):
     """Where stages run: on this machine, or as jobs of a Slurm cluster."""
     slurm: Slurm = Slurm()
     """What a job asks the cluster for, with executor: slurm."""
-    jobs: Positive = 1
-    """Stages at a time on this machine; with more than one, each in a process of its own."""
+    jobs: Positive | Literal["auto"] = 1
+    """Stages at a time on this machine, in a process each if more than one; auto: one a GPU, or as the cores allow."""
     deterministic: bool | None = None
     """Use only operations that repeat themselves bit for bit; null: yes on the CPU, no on a GPU."""
     threads: Annotated[int, Field(ge=0)] = 0
@@ -210,3 +211,8 @@ class Machine(Section):
     """Folder of the classification data sets, relative to the working directory."""
     checkpoint_every: Positive = Run.checkpoint_every
     """Steps between checkpoints, from which a killed training goes on."""
+
+    @property
+    def n_jobs(self) -> int:
+        """Stages at a time, as a number."""
+        return jobs_that_fit(self.device, self.threads) if self.jobs == "auto" else self.jobs

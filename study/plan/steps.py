@@ -147,6 +147,10 @@ class StageBuilder:
             settings["budget"] = {**whole, "classifier_epochs": self.config.classifier.train.epochs}
         method = get_method(self.config.prune.method)
         if phase == "before_pruning" and method.training_effect is not None:
+            if not training.iterations:
+                raise Refusal(
+                    f"detector.prune_at: 0 leaves no training for {self.config.prune.method} to act on before it prunes"
+                )
             settings["effect"] = {**self._effect(), **detector.scope_settings()}
         return self.stage("train_detector", settings, stage)
 

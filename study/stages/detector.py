@@ -84,7 +84,7 @@ def run_train_detector(context: Context) -> dict[str, object]:
     network.save(context.run)
     save_weights(context.run.weights, detector)
     return {
-        "metrics": {"final_loss": outcome.final_loss},
+        "metrics": {"final_loss": outcome.final_loss if iterations else None},  # pruned at 0: nothing was trained
         "data": dataset.split.summary(),
         "network": network.as_result(),
         "iterations": train_settings.iterations,

@@ -42,7 +42,7 @@ def done(tmp_path_factory):
         "detector.dataset.digits.train=4",
         "detector.dataset.digits.test=2",
         "detector.train.iterations=2",
-        "detector.fine_tune_share=0.5",
+        "detector.prune_at=0.5",
         "evaluate={scenes: 0, latency_rounds: 1}",
         "machine.precision=float32",
         f"variants={variants}",

@@ -11,7 +11,7 @@ __all__ = ["EXECUTORS", "Executor", "check_executor", "open_executor"]
 
 
 def _local(machine: Machine) -> AbstractContextManager[Executor]:
-    return in_process(machine) if machine.jobs == 1 else workers(machine)
+    return in_process(machine) if machine.n_jobs == 1 else workers(machine)
 
 
 def _slurm(machine: Machine) -> AbstractContextManager[Executor]:

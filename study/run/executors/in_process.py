@@ -14,7 +14,7 @@ from training.device import set_threads
 @contextmanager
 def in_process(machine: Machine) -> Iterator[Executor]:
     """An executor that has run a task when `submit` returns."""
-    set_threads(machine.threads, jobs=machine.jobs)
+    set_threads(machine.threads, jobs=machine.n_jobs)
     yield Executor(slots=1, submit=_run_now)
 
 

@@ -30,7 +30,7 @@ def workers(machine: Machine) -> Iterator[Executor]:
     """`machine.jobs` processes. One that dies takes only its stage with it, and is replaced."""
     pool = _Workers(machine)
     try:
-        yield Executor(machine.jobs, pool.submit)
+        yield Executor(machine.n_jobs, pool.submit)
     except BaseException:
         pool.stop()
         raise
@@ -44,7 +44,7 @@ class _Workers:
         self.machine = machine
         self.devices = visible_devices()  # as this process sees them; each worker is then given one by the same name
         self.pools: dict[int, ProcessPoolExecutor] = {}
-        self.free = list(range(machine.jobs))[::-1]  # taken from the end, so slot 0 first
+        self.free = list(range(machine.n_jobs))[::-1]  # taken from the end, so slot 0 first
 
     def submit(self, task: Task) -> Future[str]:
         slot = self.free.pop()
@@ -112,7 +112,7 @@ def _prepare(machine: Machine, device: str | None) -> None:
         os.environ[_VISIBLE] = device
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal; the parent passes it on as SIGTERM
     warnings.simplefilter("ignore")
-    set_threads(machine.threads, jobs=machine.jobs)
+    set_threads(machine.threads, jobs=machine.n_jobs)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 

@@ -71,7 +71,7 @@ def test_the_demo_is_valid_and_overrides_change_it():
         ("classifier.dataset.options.size=3", ["unknown option", "'size'", "image_size"]),
         ("classifier.fine_tune.epoch=3", ["fine_tune.epoch", "known keys", "epochs"]),
         ("classifier.scratch.epochs=3", ["scratch.epochs", "budget"]),
-        ("detector.fine_tune.iterations=3", ["fine_tune.iterations", "fine_tune_share"]),
+        ("detector.fine_tune.iterations=3", ["fine_tune.iterations", "prune_at"]),
         ("detector.from_scratch.norm=FrozenBN", ["from_scratch", "trainable norm"]),
         ("detector.dataset.coco.train.annotations=x.json", ["detector.dataset"]),
         ("seeds=[]", ["seeds", "at least 1"]),

@@ -203,3 +203,20 @@ def test_each_worker_sees_one_gpu(tmp_path, work, monkeypatch, named, there, job
     assert run([stage(n) for n in range(4)], tmp_path, jobs=jobs).complete
     seen = (tmp_path / "seen").read_text().split()
     assert len(seen) == 4 and set(seen) == expected
+
+
+@pytest.mark.parametrize(("threads", "cores", "expected"), [(1, 8, 8), (0, 8, 8), (4, 8, 2), (3, 8, 2), (16, 8, 1)])
+def test_automatic_jobs_fill_the_cores(threads, cores, expected, monkeypatch):
+    monkeypatch.setattr("training.device.usable_cores", lambda: cores)
+    monkeypatch.setattr("training.device.os.sysconf", lambda name: 2**20)  # memory enough
+    assert Machine(jobs="auto", threads=threads, device="cpu").n_jobs == expected
+
+
+def test_automatic_jobs_leave_each_its_memory_and_its_gpu(monkeypatch):
+    monkeypatch.setattr("training.device.usable_cores", lambda: 8)
+    monkeypatch.setattr("training.device.os.sysconf", {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": 2**20}.get)  # 4 GiB
+    assert Machine(jobs="auto", threads=1, device="cpu").n_jobs == 2
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 3)
+    assert Machine(jobs="auto").n_jobs == 3
+    assert Machine(jobs=5).n_jobs == 5

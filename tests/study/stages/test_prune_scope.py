@@ -114,7 +114,7 @@ def finished(tmp_path_factory):
     variants = (
         "variants={channels: {prune: {ratio: 0.5, scope: all}}, weights: {prune: {method: magnitude, ratio: 0.6}}}"
     )
-    share = "detector.fine_tune_share=0.5"
+    share = "detector.prune_at=0.5"
     config, routes = tiny("pipelines=[unpruned, transfer_then_prune]", WITH_FPN, variants, share)
     out, outcome = run_study(config, DIGITS, routes, runs)
     assert outcome.complete, outcome
