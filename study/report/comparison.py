@@ -16,7 +16,7 @@ from study.config.schema import StudyConfig
 from study.plan.pipelines import Route, grid_fields
 from study.report.provenance import precision_of
 from study.report.rows import Comparison, Evaluation, Json, Measured, Missing, Row, StageResult, Step
-from study.report.stats import summarize
+from study.report.statistics.summary import summarize
 from study.report.topic import topic_of
 from study.stages.network import Network, load_model
 from study.stages.stage import Stage, device_of

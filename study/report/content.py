@@ -12,17 +12,18 @@ from study.report.analyses.ratios import FIELD as RATIO
 from study.report.answers import Answer, answers, seed_warning
 from study.report.artifacts import RunFiles
 from study.report.chains import ChainStep, chain_of
-from study.report.claims.judge import Finding, findings, rule
+from study.report.claims.judge import Finding, findings, margin_of, rule
 from study.report.claims.pruned_by import pruned_by
 from study.report.claims.published import published_by
 from study.report.curves import learning_curves
+from study.report.differences import Differences
 from study.report.figures import against_training_macs, along_grid, training_compute
 from study.report.gallery import Gallery, galleries
 from study.report.plots import Exhibit
 from study.report.provenance import Provenance, precision_of, provenance, warnings
 from study.report.routes import RouteResults, point_fields
 from study.report.rows import Comparison
-from study.report.tables import MainTable, main_table, per_class
+from study.report.tables import DIFFERENCE_NOTE, MainTable, main_table, per_class, references_of
 from study.report.topic import DETECTION, Topic
 
 
@@ -44,6 +45,7 @@ class Content:
     precision: str
     provenance: Provenance
     table: MainTable
+    difference_note: str
     findings: Sequence[Finding]
     rule: str
     classes: Mapping[str, Sequence[float | None]]
@@ -58,20 +60,23 @@ def content_of(comparison: Comparison, runs: Path, out: Path) -> Content:
     material = Material.of(comparison, runs)
     topic, routes, colours = material.topic, material.routes, material.colours
     pruned, data = pruned_by(routes, comparison.stages, runs), comparison.evaluation.dataset or ""
+    margin = margin_of(comparison, topic)
+    differences = Differences(routes, topic.primary.key)
     fields = [field for field in comparison.grid if field != RATIO]  # which has an analysis of its own
     return Content(
         comparison=comparison,
         topic=topic,
         routes=routes,
         colours=colours,
-        answers=answers(routes, topic),
-        seed_warning=seed_warning(routes, topic),
-        warnings=warnings(comparison),
+        answers=answers(differences, topic),
+        seed_warning=seed_warning(differences, topic),
+        warnings=[*warnings(comparison), *differences.notes(references_of(routes, topic))],
         precision=precision_of(comparison.stages.values()),
         provenance=provenance(comparison.stages),
-        table=main_table(routes, point_fields(comparison), topic, published_by(routes, pruned, data)),
-        findings=findings(routes, topic, pruned, data),
-        rule=rule(topic),
+        table=main_table(routes, point_fields(comparison), topic, differences, published_by(routes, pruned, data)),
+        difference_note=DIFFERENCE_NOTE,
+        findings=findings(routes, topic, differences, margin, pruned, data),
+        rule=rule(margin, topic),
         classes=per_class(routes),
         chains=[(route, chain_of(route, comparison.stages, runs, out)) for route in routes],
         analyses=analyse_all(comparison, runs),

@@ -10,7 +10,7 @@ from study.report.artifacts import RunFiles, User, users_of_runs
 from study.report.plots import Exhibit, base_figure, plain, thin
 from study.report.routes import RouteResults
 from study.report.rows import Json, Step
-from study.report.stats import is_number
+from study.report.statistics.summary import is_number
 
 _DASHES = ("solid", "dash", "dot", "dashdot")
 _MEASURES = {"loss": "training loss", "val_accuracy": "validation accuracy"}

@@ -11,7 +11,7 @@ from study.report import units
 from study.report.plots import Exhibit, base_figure, plain
 from study.report.routes import RouteResults, distinct_names, is_numeric_field, short_place
 from study.report.rows import Row
-from study.report.stats import Summary
+from study.report.statistics.summary import Summary
 from study.report.topic import Topic
 
 _BAR_HEIGHT = 34

@@ -16,7 +16,7 @@ from study.report.artifacts import RunFiles
 from study.report.plots import Value
 from study.report.routes import RouteResults, colours, distinct_names, group_routes
 from study.report.rows import Comparison, StageResult
-from study.report.stats import Difference
+from study.report.statistics.families import Difference
 from study.report.topic import Topic, topic_of
 
 
@@ -60,8 +60,8 @@ def difference_values(difference: Difference | None) -> tuple[Value, Value, Valu
     """Mean, both ends of the 95 % interval, and n of a paired difference, for a table."""
     if difference is None:
         return None, None, None, 0
-    low, high = difference.interval or (None, None)
-    return difference.mean, low, high, difference.n
+    ends = (difference.low, difference.high) if difference.decidable else (None, None)
+    return difference.estimate, *ends, difference.n
 
 
 DIFFERENCE_COLUMNS = ("difference", "95 % from", "95 % to", "n")
