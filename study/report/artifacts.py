@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
+from typing import TypeVar
 
 import safetensors
 import safetensors.torch
@@ -16,11 +18,12 @@ from pruning.plan import PruningPlan
 from study.report.routes import RouteResults
 from study.report.rows import Json, Step
 from study.report.statistics.summary import is_number
+from study.stages.store import RunDir
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-METRICS, PLAN, DETECTIONS = "metrics.jsonl", "plan.json", "detections"
+_SCENES = "detections"  # the folder of an evaluation's pictures, and their names
 PR = "pr.json"
-MASKS, WEIGHTS = "masks.safetensors", "weights.safetensors"
+Read = TypeVar("Read")
 
 
 @dataclass
@@ -30,79 +33,84 @@ class RunFiles:
     root: Path
     gaps: list[str] = field(default_factory=list)
 
-    def read(self, run: str, name: str) -> bytes | None:
-        """A file of a run directory; None, and a gap, where it cannot be read."""
+    def _read(self, file: Path, parse: Callable[[bytes, str], Read]) -> Read | None:
+        """What `parse` makes of a file's content and name; None, and a gap, where either fails."""
+        name = file.relative_to(self.root).as_posix()
         try:
-            return (self.root / run / name).read_bytes()
+            return parse(file.read_bytes(), name)
         except OSError as error:
-            self.gaps.append(f"{run}/{name}: {error.strerror or error}")
-            return None
+            self.gaps.append(f"{name}: {error.strerror or error}")
+        except ValueError as error:  # a UnicodeDecodeError is one too
+            self.gaps.append(str(error))
+        return None
 
     def metrics(self, run: str) -> list[Json]:
         """The lines of metrics.jsonl that have a step; a kill may leave a torn last line, left out."""
-        lines = (self.read(run, METRICS) or b"").splitlines()
+        file = RunDir(self.root / run).metrics
+        lines = (self._read(file, lambda content, _: content) or b"").splitlines()
         records = [record for record in map(_json_object, lines) if is_number(record.get("step"))]
         unusable = len(lines) - len(records)
         if unusable:
-            self.gaps.append(f"{run}/{METRICS}: {unusable} of {len(lines)} lines are unreadable")
+            self.gaps.append(f"{run}/{file.name}: {unusable} of {len(lines)} lines are unreadable")
         return records
 
     def plan(self, run: str) -> PruningPlan | None:
         """The stage's plan.json; None, and a gap, where it cannot be read."""
-        content = self.read(run, PLAN)
-        if content is None:
-            return None
-        try:
-            return PruningPlan.from_json(content.decode("utf-8"), source=f"{run}/{PLAN}")
-        except ValueError as error:  # a UnicodeDecodeError is one too
-            self.gaps.append(str(error))
-            return None
+        file = RunDir(self.root / run).plan
+        return self._read(file, lambda content, name: PruningPlan.from_json(content.decode(), source=name))
 
     def masks(self, run: str) -> Masks | None:
         """The masks of a run; None where it has none, and a gap where they cannot be read."""
-        if not (self.root / run / MASKS).is_file():
+        file = RunDir(self.root / run).masks
+        if not file.is_file():
             return None
-        content = self.read(run, MASKS)
-        try:
-            return None if content is None else Masks.from_bytes(content, source=f"{run}/{MASKS}")
-        except ValueError as error:
-            self.gaps.append(str(error))
-            return None
+        return self._read(file, lambda content, name: Masks.from_bytes(content, source=name))
 
     def weights(self, run: str) -> dict[str, Tensor]:
         """The tensors of a run's network by name; empty, and a gap, where they cannot be read."""
-        content = self.read(run, WEIGHTS)
-        try:
-            return {} if content is None else safetensors.torch.load(content)
-        except safetensors.SafetensorError as error:
-            self.gaps.append(f"{run}/{WEIGHTS}: not a safetensors file ({error})")
-            return {}
+        return self._read(RunDir(self.root / run).weights, _tensors) or {}
 
-    def json(self, run: str, name: str) -> Json | None:
-        """A JSON object of a run directory; None, and a gap, where it cannot be read."""
-        content = self.read(run, name)
-        if content is None:
-            return None
-        found = _json_object(content)
-        if not found:
-            self.gaps.append(f"{run}/{name}: not a JSON object")
-        return found or None
+    def precision_recall(self, run: str) -> Json | None:
+        """The pr.json of an evaluation; None, and a gap, where it cannot be read."""
+        return self._read(self.root / run / PR, _json_file)
 
     def picture(self, run: str, name: str) -> bytes | None:
-        """A PNG of the detections folder; None, and a gap, where it is absent or no PNG."""
-        content = self.read(run, f"{DETECTIONS}/{name}")
-        if content is not None and not content.startswith(_PNG_SIGNATURE):
-            self.gaps.append(f"{run}/{DETECTIONS}/{name}: not a PNG file")
-            return None
-        return content
+        """A PNG of an evaluation; None, and a gap, where it is absent or no PNG."""
+        return self._read(self.root / run / _SCENES / name, _png)
 
     def scene_count(self, run: str) -> int:
         """How many consecutive scenes the stage drew."""
-        folder = self.root / run / DETECTIONS
-        count = 0
-        while (folder / f"{DETECTIONS}_{count}.png").is_file():
-            count += 1
-        return count
+        folder = self.root / run / _SCENES
+        return next(k for k in count() if not (folder / f"{_SCENES}_{k}.png").is_file())
+
+
+def _tensors(content: bytes, name: str) -> dict[str, Tensor]:
+    try:
+        return safetensors.torch.load(content)
+    except safetensors.SafetensorError as error:
+        raise ValueError(f"{name}: not a safetensors file ({error})") from error
+
+
+def _png(content: bytes, name: str) -> bytes:
+    if not content.startswith(_PNG_SIGNATURE):
+        raise ValueError(f"{name}: not a PNG file")
+    return content
+
+
+def _json_file(content: bytes, name: str) -> Json:
+    found = _json_object(content)
+    if not found:
+        raise ValueError(f"{name}: not a JSON object")
+    return found
+
+
+def _json_object(content: bytes) -> Json:
+    """An object; empty where the content is something else."""
+    try:
+        value = json.loads(content)
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}
 
 
 User = tuple[RouteResults, int, Step]  # route, seed, step of its chain
@@ -123,11 +131,3 @@ def users_of_runs(routes: Iterable[RouteResults], *kinds: str) -> dict[str, list
         for seed, step in steps(route, *kinds):
             users.setdefault(step.run, []).append((route, seed, step))
     return users
-
-
-def _json_object(content: bytes) -> Json:
-    try:
-        value = json.loads(content)
-    except ValueError:
-        return {}
-    return value if isinstance(value, dict) else {}

@@ -46,16 +46,12 @@ def _chain_step(
     return ChainStep(
         name,
         used[0][1].kind,
-        tuple((seed, step.run, _link(runs / step.run, out)) for seed, step in used),
+        tuple((seed, step.run, quote(Path(os.path.relpath(runs / step.run, out)).as_posix())) for seed, step in used),
         any(step.shared for _, step in used),
         units.si(macs.mean if macs and macs.mean else None),
         units.seconds(seconds.mean if seconds else None),
         _metrics([stages[step.run].part("metrics") for _, step in used]),
     )
-
-
-def _link(target: Path, out: Path) -> str:
-    return quote(Path(os.path.relpath(target, out)).as_posix())
 
 
 def _metrics(metrics: Sequence[Json]) -> str:

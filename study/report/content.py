@@ -7,10 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from study.report.analyses import analyse_all
-from study.report.analyses.material import Material
 from study.report.analyses.ratios import FIELD as RATIO
 from study.report.answers import Answer, answers, seed_warning
-from study.report.artifacts import RunFiles
 from study.report.chains import ChainStep, chain_of
 from study.report.claims.judge import Finding, findings, margin_of, rule
 from study.report.claims.pruned_by import pruned_by
@@ -19,6 +17,7 @@ from study.report.curves import learning_curves
 from study.report.differences import Differences
 from study.report.figures import against_training_macs, along_grid, training_compute
 from study.report.gallery import Gallery, galleries
+from study.report.material import Material
 from study.report.plots import Exhibit
 from study.report.provenance import Provenance, precision_of, provenance, warnings
 from study.report.routes import RouteResults, point_fields
@@ -58,7 +57,7 @@ class Content:
 def content_of(comparison: Comparison, runs: Path, out: Path) -> Content:
     """All that is said of a comparison. `runs` holds the run directories; links to them are relative to `out`."""
     material = Material.of(comparison, runs)
-    topic, routes, colours = material.topic, material.routes, material.colours
+    topic, routes = material.topic, material.routes
     pruned, data = pruned_by(routes, comparison.stages, runs), comparison.evaluation.dataset or ""
     margin = margin_of(comparison, topic)
     differences = Differences(routes, topic.primary.key)
@@ -67,7 +66,7 @@ def content_of(comparison: Comparison, runs: Path, out: Path) -> Content:
         comparison=comparison,
         topic=topic,
         routes=routes,
-        colours=colours,
+        colours=material.colours,
         answers=answers(differences, topic),
         seed_warning=seed_warning(differences, topic),
         warnings=[*warnings(comparison), *differences.notes(references_of(routes, topic))],
@@ -79,12 +78,12 @@ def content_of(comparison: Comparison, runs: Path, out: Path) -> Content:
         rule=rule(margin, topic),
         classes=per_class(routes),
         chains=[(route, chain_of(route, comparison.stages, runs, out)) for route in routes],
-        analyses=analyse_all(comparison, runs),
+        analyses=analyse_all(material),
         figures=[
-            against_training_macs(routes, colours, topic),
-            *along_grid(routes, colours, topic, fields),
+            against_training_macs(material),
+            *along_grid(material, fields),
             training_compute(routes),
-            *learning_curves(routes, RunFiles(runs), colours, topic.curves),
+            *learning_curves(material),
         ],
-        galleries=galleries(routes, RunFiles(runs)) if topic is DETECTION else [],
+        galleries=galleries(material) if topic is DETECTION else [],
     )

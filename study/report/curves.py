@@ -2,50 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import plotly.graph_objects as go
 
 from study.report.artifacts import RunFiles, User, users_of_runs
+from study.report.material import Material
 from study.report.plots import Exhibit, base_figure, plain, thin
 from study.report.routes import RouteResults
 from study.report.rows import Json, Step
 from study.report.statistics.summary import is_number
 
 _DASHES = ("solid", "dash", "dot", "dashdot")
+_CAPTION = (
+    "{measure} by training step; one line per run, long ones averaged in short windows. A run shared by several routes "
+    "is drawn once, in the colour of the first; the second training of a chain is dashed; seeds after the first are "
+    "fainter."
+)
 _MEASURES = {"loss": "training loss", "val_accuracy": "validation accuracy"}
 
 
-def learning_curves(
-    routes: Sequence[RouteResults], root: RunFiles, colours: Mapping[str, str], kinds: Mapping[str, str]
-) -> list[Exhibit]:
-    """An exhibit per kind of training and measure; of what no run recorded, only the loss has a exhibit.
-
-    `kinds`: kind of a training stage -> what it trains.
-    """
+def learning_curves(material: Material) -> list[Exhibit]:
+    """An exhibit per kind of training and measure; of what no run recorded, only the loss has one."""
     exhibits = []
-    for kind, noun in kinds.items():
-        files = RunFiles(root.root)
-        users = users_of_runs(routes, kind)
+    for kind, noun in material.topic.curves.items():
+        files = RunFiles(material.files.root)  # each kind of training says what of its own is absent
+        users = users_of_runs(material.routes, kind)
         records = {run: files.metrics(run) for run in users}
         for key, measure in _MEASURES.items():
-            figure = _figure(users, records, key, measure, colours)
+            figure = _figure(users, records, key, measure, material.colours)
             if figure is None and key != "loss":
                 continue
             gaps = tuple(files.gaps) if key == "loss" else ()
             if not users:
                 gaps = (f"No chain has a {kind} stage.",)
-            title = f"{measure.capitalize()} of the {noun}"
-            exhibits.append(Exhibit(title, _caption(measure), figure, gaps))
+            name = measure.capitalize()
+            exhibits.append(Exhibit(f"{name} of the {noun}", _CAPTION.format(measure=name), figure, gaps))
     return exhibits
-
-
-def _caption(measure: str) -> str:
-    return (
-        f"{measure.capitalize()} by training step; one line per run, long ones averaged in short windows. "
-        "A run shared by several routes is drawn once, in the colour of the first; the second training of "
-        "a chain is dashed; seeds after the first are fainter."
-    )
 
 
 def _figure(

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from operator import itemgetter
 
 import plotly.graph_objects as go
 
 from study.report import units
+from study.report.material import Material
 from study.report.plots import Exhibit, base_figure, plain
 from study.report.routes import RouteResults, distinct_names, is_numeric_field, short_place
 from study.report.rows import Row
@@ -26,14 +27,12 @@ _STAGE_COLOURS = {
 _OTHER_STAGE_COLOURS = ("#b9b9c4", "#9a9aa8", "#7c7c8c")
 
 
-def against_cost(
-    routes: Sequence[RouteResults], colours: Mapping[str, str], topic: Topic, key: str, *, dodge: bool = True
-) -> go.Figure | None:
+def against_cost(material: Material, key: str, *, dodge: bool = True) -> go.Figure | None:
     """Quality against the cost `key`, every route at every grid point; None where no row has both.
 
     `dodge`: set routes of equal cost side by side, as those of one pruned architecture are.
     """
-    measure = topic.primary
+    topic, routes, measure = material.topic, material.routes, material.topic.primary
     costs = {id(r): r.mean(key) for r in routes if r.mean(measure.key) is not None and r.name not in topic.undrawn}
     drawn = [(cost, r) for r in routes if (cost := costs.get(id(r))) is not None]
     if not drawn:
@@ -43,50 +42,40 @@ def against_cost(
     title = topic.cost(key).name + (" per image" if key.endswith("macs") and key in topic.forward_costs else "")
     figure = base_figure(f"{title} ({prefix})" if prefix else title, measure.name, height=430)
     placed = list(zip(places, (route for _, route in drawn), strict=True))
-    _add_routes(figure, placed, colours, topic, [_RATIO])
+    _add_routes(figure, placed, material, _RATIO)
     figure.update_xaxes(range=[0, max(places) * 1.08])
     return figure
 
 
-def against_training_macs(routes: Sequence[RouteResults], colours: Mapping[str, str], topic: Topic) -> Exhibit:
+def against_training_macs(material: Material) -> Exhibit:
     """Quality against everything that was spent to get it."""
     return Exhibit(
-        f"{topic.primary.name} against training compute",
+        f"{material.topic.primary.name} against training compute",
         "Training MACs of every stage that the route needed, shared ones included: what it costs to follow "
         "this route alone. Small dots are seeds, large ones their mean, bars one standard deviation.",
-        against_cost(routes, colours, topic, "train_macs", dodge=False),
+        against_cost(material, "train_macs", dodge=False),
     )
 
 
-def against_field(
-    routes: Sequence[RouteResults], colours: Mapping[str, str], topic: Topic, field: str
-) -> go.Figure | None:
+def against_field(material: Material, field: str) -> go.Figure | None:
     """Quality along a numeric field of the grid, one line per pipeline and other grid values; None for words."""
-    if not is_numeric_field(routes, field):
+    if not is_numeric_field(material.routes, field):
         return None
-    figure = base_figure(plain(field), topic.primary.name)
-    drawn = [route for route in routes if field in route.point and route.name not in topic.undrawn]
-    placed = sorted(((float(route.point[field]), route) for route in drawn), key=_position)
-    _add_routes(figure, placed, colours, topic, [field])
+    figure = base_figure(plain(field), material.topic.primary.name)
+    drawn = [route for route in material.routes if field in route.point and route.name not in material.topic.undrawn]
+    placed = sorted(((float(route.point[field]), route) for route in drawn), key=itemgetter(0))
+    _add_routes(figure, placed, material, field)
     return figure
 
 
-def along_grid(
-    routes: Sequence[RouteResults], colours: Mapping[str, str], topic: Topic, fields: Iterable[str]
-) -> list[Exhibit]:
+def along_grid(material: Material, fields: Iterable[str]) -> list[Exhibit]:
     """An exhibit for each of the grid's fields that holds numbers."""
-    drawn = [(field, against_field(routes, colours, topic, field)) for field in fields]
+    name, caption = material.topic.primary.name, "Mean over seeds and one standard deviation, by {}."
     return [
-        Exhibit(
-            f"{topic.primary.name} against {field}", f"Mean over seeds and one standard deviation, by {field}.", figure
-        )
-        for field, figure in drawn
-        if figure is not None
+        Exhibit(f"{name} against {field}", caption.format(field), figure)
+        for field in fields
+        if (figure := against_field(material, field)) is not None
     ]
-
-
-def _position(placed: tuple[float, RouteResults]) -> float:
-    return placed[0]
 
 
 def _dodged(xs: Sequence[float]) -> list[float]:
@@ -101,25 +90,22 @@ def _dodged(xs: Sequence[float]) -> list[float]:
 
 
 def _add_routes(
-    figure: go.Figure,
-    placed: Sequence[tuple[float, RouteResults]],
-    colours: Mapping[str, str],
-    topic: Topic,
-    along: Sequence[str],
+    figure: go.Figure, placed: Sequence[tuple[float, RouteResults]], material: Material, along: str
 ) -> None:
-    """Every pipeline in its colour; a line joins its grid points that differ in no field but those of `along`."""
+    """Every pipeline in its colour; a line joins its grid points that differ in no field but `along`."""
     rests: dict[str, str] = {}  # other grid values, as text -> symbol
     height = figure.layout.height
     for name in distinct_names(route for _, route in placed):
         series: dict[str, list[tuple[float, RouteResults]]] = {}
         for x, route in placed:
             if route.name == name:
-                rest = {key: value for key, value in route.point.items() if key not in along}
+                rest = {key: value for key, value in route.point.items() if key != along}
                 series.setdefault(short_place(rest) if rest else "", []).append((x, route))
         for rest_name, here in series.items():
             symbol = rests.setdefault(rest_name, _SYMBOLS[len(rests) % len(_SYMBOLS)])
             label = f"{name}, {rest_name}" if rest_name else name
-            _add_series(figure, label, {"color": colours[name], "symbol": symbol}, sorted(here, key=_position), topic)
+            marker = {"color": material.colours[name], "symbol": symbol}
+            _add_series(figure, label, marker, sorted(here, key=itemgetter(0)), material.topic)
     more = len(figure.data) // 2 - _LEGEND_ENTRIES
     figure.update_layout(height=height + _LEGEND_LINE * max(0, more))
 
@@ -183,8 +169,18 @@ def training_compute(routes: Sequence[RouteResults]) -> Exhibit:
             y=[plain(route.label) for route, _ in used],
             x=[macs / size for _, (_, macs, _) in used],
             name=plain(step),
-            marker={"color": colour, "pattern": _hatched([shared for _, (_, _, shared) in used])},
-            hovertext=[_hover_stage(step, macs, shared) for _, (_, macs, shared) in used],
+            marker={
+                "color": colour,
+                "pattern": {
+                    "shape": ["/" if shared else "" for _, (_, _, shared) in used],
+                    "size": 7,
+                    "fillmode": "overlay",
+                },
+            },
+            hovertext=[
+                f"{plain(step)}: {units.si(macs, 'MACs')}{' (shared)' if shared else ''}"
+                for _, (_, macs, shared) in used
+            ],
             hoverinfo="text",
         )
     figure.update_layout(barmode="stack", bargap=0.35, legend={"y": -60 / (_BAR_HEIGHT * len(routes) + 62)})
@@ -201,14 +197,6 @@ def _ordered_stages(spent: Iterable[Mapping[str, tuple[str, float, bool]]]) -> l
     stages = dict.fromkeys((step, kind) for stage in spent for step, (kind, _, _) in stage.items())
     kinds = list(_STAGE_COLOURS)
     return sorted(stages, key=lambda stage: kinds.index(stage[1]) if stage[1] in kinds else len(kinds))
-
-
-def _hatched(shared: Sequence[bool]) -> dict[str, Any]:
-    return {"shape": ["/" if each else "" for each in shared], "size": 7, "fillmode": "overlay"}
-
-
-def _hover_stage(step: str, macs: float, shared: bool) -> str:
-    return f"{plain(step)}: {units.si(macs, 'MACs')}{' (shared)' if shared else ''}"
 
 
 def _stage_macs(route: RouteResults) -> dict[str, tuple[str, float, bool]]:

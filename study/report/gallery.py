@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from study.report.artifacts import RunFiles, steps
+from study.report.material import Material
 from study.report.routes import RouteResults, describe_point, find_route, full_points
 from study.report.rows import Point
 
@@ -26,18 +27,17 @@ class Gallery:
     gaps: tuple[str, ...]
 
 
-def galleries(routes: Sequence[RouteResults], root: RunFiles) -> list[Gallery]:
+def galleries(material: Material) -> list[Gallery]:
     """One gallery per grid point."""
-    return [_gallery(routes, root, point) for point in full_points(routes)]
+    return [_gallery(material.routes, RunFiles(material.files.root), point) for point in full_points(material.routes)]
 
 
-def _gallery(routes: Sequence[RouteResults], root: RunFiles, point: Point) -> Gallery:
-    files = RunFiles(root.root)
+def _gallery(routes: Sequence[RouteResults], files: RunFiles, point: Point) -> Gallery:
     names = dict.fromkeys(route.name for route in routes)
     here = [route for name in names if (route := find_route(routes, name, point)) is not None]
     seeds = [row.seed for route in here for row in route.rows]
     seed = min(seeds, default=None)
-    runs = {route.name: _evaluation(route, seed) for route in here}
+    runs = {route.name: next((s.run for k, s in steps(route, "evaluate") if k == seed), None) for route in here}
     scenes = max((files.scene_count(run) for run in runs.values() if run), default=0)
     rows = []
     for k in range(min(scenes, MAX_SCENES)):
@@ -48,10 +48,6 @@ def _gallery(routes: Sequence[RouteResults], root: RunFiles, point: Point) -> Ga
         gaps = ["No evaluation stage has drawn its detections."]
     left_out = max(0, scenes - MAX_SCENES)
     return Gallery(describe_point(point), seed, (GROUND_TRUTH, *runs), tuple(rows), left_out, tuple(gaps))
-
-
-def _evaluation(route: RouteResults, seed: int | None) -> str | None:
-    return next((step.run for step_seed, step in steps(route, "evaluate") if step_seed == seed), None)
 
 
 def _ground_truth(files: RunFiles, runs: Iterable[str | None], k: int) -> str | None:

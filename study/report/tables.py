@@ -5,15 +5,16 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from study.report import units
 from study.report.claims.published import Accuracy
 from study.report.differences import Differences
+from study.report.plots import Value
 from study.report.routes import RouteResults, distinct_names, find_route, point_fields
 from study.report.rows import Comparison
-from study.report.statistics.families import POOLED
+from study.report.statistics.families import POOLED, Difference
 from study.report.statistics.summary import summarize
 from study.report.topic import DENSE, Cost, Measure, Topic, topic_of
 
@@ -62,16 +63,18 @@ class MainTable:
 
 
 def comparison_csv(comparison: Comparison) -> str:
-    """comparison.csv: one row per pipeline, grid point and seed; a missing value is an empty field."""
+    """comparison.csv: one row per pipeline, grid point and seed."""
     fields, columns = point_fields(comparison), topic_of(comparison).csv
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["pipeline", *fields, "seed", *columns])
-    for row in comparison.rows:
-        point = (_plain(row.point.get(key)) for key in fields)
-        values = (row.precision if column == "precision" else row.number(column) for column in columns)
-        writer.writerow([row.pipeline, *point, row.seed, *values])
-    return out.getvalue()
+    rows = (
+        (
+            row.pipeline,
+            *(_plain(row.point.get(key)) for key in fields),
+            row.seed,
+            *(row.precision if column == "precision" else row.number(column) for column in columns),
+        )
+        for row in comparison.rows
+    )
+    return csv_text(["pipeline", *fields, "seed", *columns], rows)
 
 
 def _plain(value: object) -> object:
@@ -83,6 +86,15 @@ def references_of(routes: Sequence[RouteResults], topic: Topic) -> list[str]:
     """The pipelines that the main table gives differences to."""
     names = distinct_names(routes)
     return [name for name in topic.references if name in names and len(names) > 1]
+
+
+def csv_text(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """A table as CSV with all digits; a missing value is an empty field."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(rows)
+    return out.getvalue()
 
 
 def main_table(
@@ -158,6 +170,17 @@ def _cost(route: RouteResults, dense: RouteResults | None, cost: Cost) -> Cell:
     other = dense.mean(cost.key) if cost.relative and dense is not None and dense is not route else None
     share = units.percent(value, other)
     return Cell(_FORMS[cost.form](value), (share,) if share else ())
+
+
+DIFFERENCE_COLUMNS = ("difference", "95 % from", "95 % to", "n")
+
+
+def difference_values(difference: Difference | None) -> tuple[Value, Value, Value, Value]:
+    """Mean, both ends of the 95 % interval, and n of a paired difference, for a table."""
+    if difference is None:
+        return None, None, None, 0
+    ends = (difference.low, difference.high) if difference.decidable else (None, None)
+    return difference.estimate, *ends, difference.n
 
 
 def per_class(routes: Sequence[RouteResults]) -> dict[str, list[float | None]]:

@@ -1,11 +1,10 @@
 """The analyses of a study, each a figure with its table from comparison.json and the run directories.
 
-To add one: a file here, and a line in ANALYSES. An analysis takes the comparison and the folder of run directories and
-returns None where the study has nothing for it.
+To add one: a file here, and a line in ANALYSES. An analysis returns None where the study has nothing for it.
 """
 
 from collections.abc import Callable
-from pathlib import Path
+from dataclasses import replace
 
 from pruning.errors import Refusal
 from study.report.analyses import (
@@ -20,10 +19,11 @@ from study.report.analyses import (
     tickets,
     weights,
 )
+from study.report.artifacts import RunFiles
+from study.report.material import Material
 from study.report.plots import Exhibit
-from study.report.rows import Comparison
 
-Analysis = Callable[[Comparison, Path], Exhibit | None]
+Analysis = Callable[[Material], Exhibit | None]
 
 ANALYSES: dict[str, Analysis] = {
     "quality_against_macs": efficiency.against_macs,
@@ -48,6 +48,7 @@ def get_analysis(name: str) -> Analysis:
     return ANALYSES[name]
 
 
-def analyse_all(comparison: Comparison, runs: Path) -> list[Exhibit]:
+def analyse_all(material: Material) -> list[Exhibit]:
     """Every analysis that the study has something for."""
-    return [exhibit for analyse in ANALYSES.values() if (exhibit := analyse(comparison, runs)) is not None]
+    each = ((analyse, replace(material, files=RunFiles(material.files.root))) for analyse in ANALYSES.values())
+    return [exhibit for analyse, own in each if (exhibit := analyse(own)) is not None]  # files of its own: gaps too

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from pathlib import Path
 
 from rich.console import Console
@@ -11,8 +9,9 @@ from rich.table import Table
 
 from pruning.errors import Refusal
 from study.report.analyses import ANALYSES, get_analysis
-from study.report.plots import Exhibit
+from study.report.material import Material
 from study.report.rows import load_comparison
+from study.report.tables import csv_text
 from study.report.units import value
 from study.report.write import JSON
 from training.files import write_text
@@ -26,14 +25,17 @@ def run_analysis(out: Path, name: str, console: Console) -> list[Path]:
     analyse = get_analysis(name)
     if not (out / JSON).is_file():
         raise Refusal(f"{out}: not the directory of a study with a report (it has no {JSON})")
-    exhibit = analyse(load_comparison(out / JSON), out.parent)
+    exhibit = analyse(Material.of(load_comparison(out / JSON), out.parent))
     if exhibit is None:
         raise Refusal(f"{out}: the study has nothing for the analysis {name!r}")
-    console.print(_terminal_table(exhibit))
+    table = Table(*exhibit.columns, title=exhibit.title)
+    for row in exhibit.rows:
+        table.add_row(*map(value, row))
+    console.print(table)
     for gap in exhibit.gaps:
         console.print(gap, style="yellow", markup=False)
     written = [out / f"analysis-{name}.csv"]
-    write_text(written[0], table_csv(exhibit))
+    write_text(written[0], csv_text(exhibit.columns, exhibit.rows))
     if exhibit.figure is not None:
         written.append(out / f"analysis-{name}.html")
         write_text(written[1], exhibit.figure.to_html(include_plotlyjs=True, full_html=True))
@@ -43,21 +45,3 @@ def run_analysis(out: Path, name: str, console: Console) -> list[Path]:
 def list_analyses() -> str:
     """The names, each with the first sentence of what it draws."""
     return "\n".join(f"{name}: {(analyse.__doc__ or '').strip().splitlines()[0]}" for name, analyse in ANALYSES.items())
-
-
-def table_csv(exhibit: Exhibit) -> str:
-    """The table of an analysis with all digits; a missing value is an empty field."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(exhibit.columns)
-    writer.writerows(exhibit.rows)
-    return out.getvalue()
-
-
-def _terminal_table(exhibit: Exhibit) -> Table:
-    table = Table(title=exhibit.title)
-    for column in exhibit.columns:
-        table.add_column(column)
-    for row in exhibit.rows:
-        table.add_row(*map(value, row))
-    return table

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import plotly.graph_objects as go
 
 from study.report import units
-from study.report.analyses.material import DIFFERENCE_COLUMNS, Material, difference_values
-from study.report.plots import Exhibit, base_figure, plain
+from study.report.material import Material
+from study.report.plots import Exhibit, Value, base_figure, plain
 from study.report.routes import RouteResults, find_route, paired
-from study.report.rows import Comparison
 from study.report.statistics.families import Difference
 from study.report.statistics.summary import summarize
+from study.report.tables import DIFFERENCE_COLUMNS, difference_values
 from study.report.topic import DENSE
 
 MOST_CLASSES = 20
@@ -33,9 +31,8 @@ class _Gain:
     by_class: Mapping[str, Difference]
 
 
-def analyse(comparison: Comparison, runs: Path) -> Exhibit | None:
+def analyse(material: Material) -> Exhibit | None:
     """The MOST_CLASSES classes that differ most in any route; None without classes or an unpruned detector."""
-    material = Material.of(comparison, runs)
     gains = [gain for route in material.routes if (gain := _gain(route, material.routes)) is not None]
     if not gains:
         return None
@@ -96,11 +93,18 @@ def _figure(classes: Sequence[str], gains: Sequence[_Gain], colours: Mapping[str
         figure.add_scatter(
             x=[d.estimate for _, d in here],
             y=[i + shift for i, _ in here],
-            error_x={"array": [_half_width(d) for _, d in here], "thickness": 1.2, "width": 0},
+            error_x={
+                "array": [d.high - d.estimate if d.decidable else 0.0 for _, d in here],
+                "thickness": 1.2,
+                "width": 0,
+            },
             mode="markers",
             marker={"color": colours[gain.route.name], "size": 7},
             name=label,
-            hovertext=[f"{label}<br>{plain(classes[i])}: {_words(d)}" for i, d in here],
+            hovertext=[
+                f"{label}<br>{plain(classes[i])}: {units.signed(d.estimate)} {units.interval(d)}, n = {d.n}"
+                for i, d in here
+            ],
             hoverinfo="text",
         )
     names = [f"{plain(name)}  " for name in classes]
@@ -110,15 +114,7 @@ def _figure(classes: Sequence[str], gains: Sequence[_Gain], colours: Mapping[str
     return figure
 
 
-def _half_width(difference: Difference) -> float:
-    return difference.high - difference.estimate if difference.decidable else 0.0
-
-
-def _words(difference: Difference) -> str:
-    return f"{units.signed(difference.estimate)} {units.interval(difference)}, n = {difference.n}"
-
-
-def _row(name: str, gain: _Gain, routes: Sequence[RouteResults]) -> tuple[Any, ...]:
+def _row(name: str, gain: _Gain, routes: Sequence[RouteResults]) -> tuple[Value, ...]:
     dense = find_route(routes, DENSE, gain.route.point)
     assert dense is not None
     means = [None if s is None else s.mean for s in (summarize(_of(r, name).values()) for r in (dense, gain.route))]

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from itertools import cycle
-from pathlib import Path
+from statistics import fmean
 
 from pruning.design.pattern import stages_of
 from pruning.plan import PruningPlan
-from study.report.analyses.material import Material
 from study.report.artifacts import users_of_runs
+from study.report.material import Material
 from study.report.plots import Exhibit, Value, base_figure, plain
 from study.report.routes import joint_label
-from study.report.rows import Comparison
 from study.report.statistics.summary import summarize
 
 _CAPTION = (
@@ -23,9 +22,8 @@ _CAPTION = (
 _MORE_COLOURS = ("#5f9e2f", "#b0722d", "#2b93c8", "#b4489f", "#4c5fd0", "#7c7c8c")
 
 
-def analyse(comparison: Comparison, runs: Path) -> Exhibit | None:
+def analyse(material: Material) -> Exhibit | None:
     """Bars of kept share per layer, one series per set of routes with the same plans; None if nothing was narrowed."""
-    material = Material.of(comparison, runs)
     series = _by_users(material)
     title, gaps = "Kept channels by layer", tuple(material.files.gaps)
     if not series:
@@ -40,9 +38,8 @@ def analyse(comparison: Comparison, runs: Path) -> Exhibit | None:
         colour = next(others) if route_colour in taken else route_colour
         taken.add(colour)
         layers = list(dict.fromkeys(layer for plan in plans for layer in plan.shares))
-        shares = {layer: _mean([plan.shares.get(layer) for plan in plans]) for layer in layers}
         name = plain(users[0])
-        values = [100 * share for share in shares.values()]
+        values = [100 * fmean(plan.shares[layer] for plan in plans if layer in plan.shares) for layer in layers]
         figure.add_bar(
             x=[plain(layer) for layer in layers],
             y=values,
@@ -96,11 +93,6 @@ def _rows(users: str, plans: list[_Kept]) -> list[tuple[Value, ...]]:
             if summary is not None:
                 found.append((users, part, summary.mean, summary.std, summary.n))
     return found
-
-
-def _mean(values: list[float | None]) -> float:
-    summary = summarize(values)
-    return summary.mean if summary is not None else 0.0
 
 
 def _layer(name: str) -> str:

@@ -6,24 +6,21 @@ Liu et al., ICLR 2019, section 5: sparsity patterns of unstructured pruning.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from pruning.design.pattern import Pattern, average, pattern_from_masks
-from study.report.analyses.material import Material
 from study.report.artifacts import users_of_runs
+from study.report.material import Material
 from study.report.plots import Exhibit, Value, base_figure, plain
 from study.report.routes import joint_label
-from study.report.rows import Comparison
 
 _CELL = 200  # pixels, with the words above and below
 
 
-def analyse(comparison: Comparison, runs: Path) -> Exhibit | None:
+def analyse(material: Material) -> Exhibit | None:
     """A 3x3 heat map per stage and grid point, mean over seeds; None where no pruning stage left masks."""
-    material = Material.of(comparison, runs)
     patterns = _patterns(material)
     title, gaps = "Weights left by position in the 3x3 kernels", tuple(material.files.gaps)
     if not patterns:

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from study.report import units
-from study.report.analyses.material import Material
+from study.report.material import Material
 from study.report.plots import Exhibit, Value, base_figure, plain
 from study.report.routes import RouteResults
-from study.report.rows import Comparison
 from study.report.topic import DETECTION
 
 _BARS = "#8a93a0"  # readable on light and on dark
 SIZES = {"APs": "small (under 32² px)", "APm": "medium", "APl": "large (over 96² px)"}
 
 
-def analyse(comparison: Comparison, runs: Path) -> Exhibit | None:
+def analyse(material: Material) -> Exhibit | None:
     """A group of bars for each size, a bar a route; None where no size was measured."""
-    material = Material.of(comparison, runs)
     found = [key for key in SIZES if any(route.mean(key) is not None for route in material.routes)]
     if material.topic is not DETECTION or not found:
         return None

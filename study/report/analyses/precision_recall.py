@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from statistics import fmean
-from typing import Any
 
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from study.report.analyses.material import Material
-from study.report.artifacts import PR, RunFiles, steps
+from study.report.artifacts import PR, steps
+from study.report.material import Material
 from study.report.plots import Exhibit, Value, base_figure, plain, translucent
 from study.report.routes import RouteResults
-from study.report.rows import Comparison
+from study.report.rows import Json
 from study.report.statistics.summary import Summary, is_number, summarize
 
 MOST_CLASSES = 6  # that get a figure each
@@ -31,33 +29,31 @@ Curve = tuple[float, ...]  # precision at each recall, 0..1
 Spread = list[Summary]  # the same, over seeds
 
 
-def analyse(comparison: Comparison, runs: Path) -> Exhibit | None:
+def analyse(material: Material) -> Exhibit | None:
     """Each route's curve, mean over the classes that have boxes; None where no evaluation of detectors is recorded."""
-    files, recall, curves = _read(comparison, runs)
+    recall, curves = _read(material)
     if not curves:
         return None
     means = {label: [_mean(classes) for classes in seeds] for label, seeds in curves.items()}
     spreads = {label: _over_seeds(seeds) for label, seeds in means.items() if seeds}
     title, columns = "Precision against recall", ("route", "at", *_headings(), "n")
     if not spreads:
-        return Exhibit(title, "", None, tuple(files.gaps), columns)
-    material = Material.of(comparison, runs)
+        return Exhibit(title, "", None, tuple(material.files.gaps), columns)
     figure = base_figure("recall", "precision", height=430)
     for route, spread, dash in _drawn(material.routes, spreads):
         for trace in _traces(route, recall, spread, material.colours[route.name], dash):
             figure.add_trace(trace)
     _set_axes(figure)
     rows = tuple(_row(route, recall, spread) for route, spread, _ in _drawn(material.routes, spreads))
-    return Exhibit(title, _CAPTION.format(of="mean over classes"), figure, tuple(files.gaps), columns, rows)
+    return Exhibit(title, _CAPTION.format(of="mean over classes"), figure, tuple(material.files.gaps), columns, rows)
 
 
-def by_class(comparison: Comparison, runs: Path) -> Exhibit | None:
+def by_class(material: Material) -> Exhibit | None:
     """The curves of each class; None where there are more than MOST_CLASSES, or only one."""
-    _, recall, curves = _read(comparison, runs)
+    recall, curves = _read(material)
     names = list(dict.fromkeys(name for seeds in curves.values() for classes in seeds for name in classes))
     if not 1 < len(names) <= MOST_CLASSES:
         return None
-    material = Material.of(comparison, runs)
     figure = _grid(names)
     rows = []
     for k, name in enumerate(names):
@@ -82,15 +78,14 @@ def _grid(names: Sequence[str]) -> go.Figure:
     return figure.update_layout(margin={"t": 52}, legend={"y": -36 / plot})
 
 
-def _read(comparison: Comparison, runs: Path) -> tuple[RunFiles, Curve, dict[str, list[dict[str, Curve]]]]:
+def _read(material: Material) -> tuple[Curve, dict[str, list[dict[str, Curve]]]]:
     """Recalls, and route label -> for each seed the curves by class; classes without boxes are left out."""
-    material = Material.of(comparison, runs)
     recall: Curve = ()
     found: dict[str, list[dict[str, Curve]]] = {}
     for route in material.routes:
         for _, step in steps(route, "evaluate"):
             here = found.setdefault(route.label, [])
-            content = material.files.json(step.run, PR)
+            content = material.files.precision_recall(step.run)
             if content is None:
                 continue
             read = _curves(content)
@@ -99,10 +94,10 @@ def _read(comparison: Comparison, runs: Path) -> tuple[RunFiles, Curve, dict[str
                 continue
             recall = read[0]
             here.append(read[1])
-    return material.files, recall, found
+    return recall, found
 
 
-def _curves(content: Mapping[str, Any]) -> tuple[Curve, dict[str, Curve]] | None:
+def _curves(content: Json) -> tuple[Curve, dict[str, Curve]] | None:
     """Recalls and the curve of each class that has boxes; None where the file holds something else."""
     recall, classes = _numbers(content.get("recall")), content.get("classes")
     if not recall or not isinstance(classes, dict):
@@ -113,7 +108,7 @@ def _curves(content: Mapping[str, Any]) -> tuple[Curve, dict[str, Curve]] | None
     return recall, curves
 
 
-def _numbers(values: Any) -> Curve:
+def _numbers(values: object) -> Curve:
     """A list of numbers; empty if it is something else."""
     return tuple(values) if isinstance(values, list) and all(map(is_number, values)) else ()
 

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from dataclasses import replace
 
-from study.report.analyses.material import DIFFERENCE_COLUMNS, Material, difference_values
 from study.report.figures import against_field
+from study.report.material import Material
 from study.report.plots import Exhibit
 from study.report.routes import describe_point, find_route
-from study.report.rows import Comparison
+from study.report.tables import DIFFERENCE_COLUMNS, difference_values
 from study.report.topic import DENSE
 
 FIELD = "prune.ratio"
 
 
-def analyse(comparison: Comparison, runs: Path) -> Exhibit | None:
+def analyse(material: Material) -> Exhibit | None:
     """One line per route and method; None unless the grid has at least two ratios that are numbers."""
-    material = Material.of(comparison, runs)
     measure = material.topic.primary
     routes = [r for r in material.routes if FIELD in r.point and r.mean(measure.key) is not None]
-    figure = against_field(routes, material.colours, material.topic, FIELD)
+    figure = against_field(replace(material, routes=routes), FIELD)
     if figure is None or len({route.point[FIELD] for route in routes}) < 2:
         return None
     rows = []

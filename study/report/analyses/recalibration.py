@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from study.report.analyses.material import DIFFERENCE_COLUMNS, Material, difference_values
+from study.report.material import Material
 from study.report.plots import Exhibit, base_figure, plain
 from study.report.routes import RouteResults, find_route, full_points, short_place
-from study.report.rows import Comparison
+from study.report.tables import DIFFERENCE_COLUMNS, difference_values
 
 PRUNED, RECALIBRATED, FINE_TUNE = "pruned_top1", "recalibrated_top1", "fine_tune"
 _COLOURS = ("#c9a227", "#8fb04a", "#2f6fd6")
 
 
-def analyse(comparison: Comparison, runs: Path) -> Exhibit | None:
+def analyse(material: Material) -> Exhibit | None:
     """Three bars per grid point; None where nothing was pruned from trained weights."""
-    material = Material.of(comparison, runs)
     measured = [route for route in material.routes if route.mean(PRUNED) is not None]
     if not measured:
         return None

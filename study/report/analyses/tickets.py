@@ -5,21 +5,19 @@ Frankle & Carbin, ICLR 2019 (arXiv 1803.03635); Liu et al., ICLR 2019, section 6
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
+import plotly.graph_objects as go
 
-from study.report.analyses.material import DIFFERENCE_COLUMNS, Material, difference_values
+from study.report.material import Material
 from study.report.plots import Exhibit, base_figure, plain
 from study.report.routes import RouteResults, find_route, full_points, short_place
-from study.report.rows import Comparison
+from study.report.tables import DIFFERENCE_COLUMNS, difference_values
 
 TICKET, RANDOM = "ticket", "scratch_e"
 _WORDS = {TICKET: "winning ticket", RANDOM: "random re-initialisation"}
 
 
-def analyse(comparison: Comparison, runs: Path) -> Exhibit | None:
+def analyse(material: Material) -> Exhibit | None:
     """Both starts of the same pruned networks, side by side and paired by seed; None without tickets."""
-    material = Material.of(comparison, runs)
     measure = material.topic.primary
     pairs = []
     for point in full_points([*material.named(TICKET), *material.named(RANDOM)]):
@@ -48,7 +46,7 @@ def analyse(comparison: Comparison, runs: Path) -> Exhibit | None:
     return Exhibit("Winning tickets against random re-initialisation", caption, figure, (), columns, rows)
 
 
-def _add_start(figure: Any, material: Material, name: str, placed: list[tuple[str, RouteResults]]) -> None:
+def _add_start(figure: go.Figure, material: Material, name: str, placed: list[tuple[str, RouteResults]]) -> None:
     """The means with their deviations, and a dot per seed, at each place in words."""
     key, colour = material.topic.primary.key, material.colours[name]
     summaries = [(plain(place), s) for place, route in placed if (s := route.summary(key)) is not None]

@@ -7,19 +7,17 @@ scratch have none.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
 
 import plotly.graph_objects as go
 import torch
 from plotly.subplots import make_subplots
 from torch import Tensor
 
-from study.report.analyses.material import Material
 from study.report.artifacts import RunFiles
+from study.report.material import Material
 from study.report.plots import Exhibit, Value, base_figure, plain
 from study.report.routes import RouteResults, describe_point, distinct_names, find_route, full_points
-from study.report.rows import Comparison
+from study.report.rows import Point
 
 BINS = 61
 _SPAN = 0.995  # share of the weights that the horizontal axis shows
@@ -30,9 +28,8 @@ _COLUMNS = ("at", "route", "seed", "weights", "mean |w|", "standard deviation", 
 _Weights = Sequence[tuple[RouteResults, Tensor]]
 
 
-def analyse(comparison: Comparison, runs: Path) -> Exhibit | None:
+def analyse(material: Material) -> Exhibit | None:
     """One histogram per grid point, the routes laid over each other, first seed; None without weights."""
-    material = Material.of(comparison, runs)
     if "train_detector" in material.topic.curves:
         return None  # a detector's backbone is one part of a network that was trained as a whole
     points = full_points(material.routes)
@@ -51,7 +48,7 @@ def analyse(comparison: Comparison, runs: Path) -> Exhibit | None:
     return Exhibit(title, caption, _figure(found, material.colours), tuple(gaps), _COLUMNS, rows)
 
 
-def _weights_at(material: Material, point: Mapping[str, Any]) -> _Weights:
+def _weights_at(material: Material, point: Point) -> _Weights:
     """The weights of the last network, flat, of each route at a grid point."""
     found = []
     for name in distinct_names(material.routes):

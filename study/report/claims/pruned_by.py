@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pruning.methods import METHODS
-from study.report.artifacts import MASKS, steps
+from study.report.artifacts import steps
 from study.report.claims.statements import AUTOMATIC, PREDEFINED, UNSTRUCTURED
 from study.report.routes import RouteResults
 from study.report.rows import Json, StageResult
+from study.stages.store import RunDir
 
 _PRUNING = ("prune", "prune_detector")
 
@@ -48,7 +49,7 @@ def _pruned_by(route: RouteResults, stages: Mapping[str, StageResult], runs: Pat
     if not settings:
         return PrunedBy(arch=arch, lr=lr)
     method, selection = settings.get("method", ""), settings.get("selection") or {}
-    kind = _kind(method, selection, masks=(runs / run / MASKS).is_file())
+    kind = _kind(method, selection, masks=RunDir(runs / run).masks.is_file())
     return PrunedBy(method, kind, settings.get("target") or "", arch, tuple(selection.get("ratio") or ()), lr)
 
 

@@ -26,6 +26,7 @@ from study.report.analyses import (
 from study.report.analyses.alone import list_analyses, run_analysis
 from study.report.analyses.weights import conv_weights
 from study.report.artifacts import RunFiles
+from study.report.material import Material
 from study.report.rows import Comparison
 
 
@@ -45,20 +46,20 @@ def study(tmp_path_factory):
 
 def test_accuracy_is_set_against_params_and_macs_with_its_spread(study):
     comparison, runs = study
-    first = rows_of(efficiency.against_params(comparison, runs))[0]
+    first = rows_of(efficiency.against_params(Material.of(comparison, runs)))[0]
     assert (first["route"], first["params"], first["top-1 (%)"], first["n"]) == ("unpruned", 78_000, 90.1, 2)
     assert first["standard deviation"] == pytest.approx(0.2 / 2**0.5)  # 90.0 and 90.2
-    assert rows_of(efficiency.against_macs(comparison, runs))[0]["MACs"] == 12_000_000
+    assert rows_of(efficiency.against_macs(Material.of(comparison, runs)))[0]["MACs"] == 12_000_000
 
 
 def test_detectors_are_not_set_against_params(tmp_path):
     comparison = Comparison.from_json(fabricate(tmp_path, files=False))
-    assert efficiency.against_params(comparison, tmp_path) is None
-    assert rows_of(efficiency.against_macs(comparison, tmp_path))[0]["backbone MACs"] == 592_445_440
+    assert efficiency.against_params(Material.of(comparison, tmp_path)) is None
+    assert rows_of(efficiency.against_macs(Material.of(comparison, tmp_path)))[0]["backbone MACs"] == 592_445_440
 
 
 def test_the_drop_below_the_unpruned_network_grows_with_the_ratio(study):
-    found = {(r["route"], r["at"], r["prune.ratio"]): r for r in rows_of(ratios.analyse(*study))}
+    found = {(r["route"], r["at"], r["prune.ratio"]): r for r in rows_of(ratios.analyse(Material.of(*study)))}
     # 0.5 below the dense network, and 6 points more for each unit of the ratio above one half
     half, more = (found["fine_tune", "variant = l1", ratio]["difference to unpruned"] for ratio in (0.5, 0.75))
     assert more - half == pytest.approx(-1.5)
@@ -67,13 +68,13 @@ def test_the_drop_below_the_unpruned_network_grows_with_the_ratio(study):
 
 def test_one_ratio_shows_no_sensitivity(tmp_path):
     comparison = Comparison.from_json(fabricate_classification(tmp_path, grid={"prune.ratio": [0.5]}, files=False))
-    assert ratios.analyse(comparison, tmp_path) is None
+    assert ratios.analyse(Material.of(comparison, tmp_path)) is None
 
 
 def test_tickets_are_paired_with_random_starts_at_each_rate(tmp_path):
     grid = {"classifier.train.lr": [0.1, 0.01]}
     comparison = Comparison.from_json(fabricate_classification(tmp_path, variants=("weights",), grid=grid, files=False))
-    large, small = rows_of(tickets.analyse(comparison, tmp_path))
+    large, small = rows_of(tickets.analyse(Material.of(comparison, tmp_path)))
     assert (large["at"], small["at"]) == ("weights, lr = 0.1", "weights, lr = 0.01")
     # the ticket is 0.1 below at the large rate; at the small one 0.6 and 0.9 above fine_tune's level and its own
     assert large["difference"] == pytest.approx(-0.1)
@@ -84,18 +85,18 @@ def test_tickets_are_paired_with_random_starts_at_each_rate(tmp_path):
 def test_without_tickets_there_is_nothing_to_show(tmp_path):
     comparison = Comparison.from_json(fabricate_classification(tmp_path, files=False))
     others = tuple(row for row in comparison.rows if row.pipeline != "ticket")
-    assert tickets.analyse(replace(comparison, rows=others), tmp_path) is None
+    assert tickets.analyse(Material.of(replace(comparison, rows=others), tmp_path)) is None
 
 
 def test_recalibration_is_measured_on_the_pruned_network(study):
-    row = rows_of(recalibration.analyse(*study))[0]
+    row = rows_of(recalibration.analyse(Material.of(*study)))[0]
     assert (row["right after pruning"], row["BatchNorm recalibrated"]) == (40.5, 61.0)  # 40, 41 and 60, 62
     assert row["difference"] == pytest.approx(20.5)
     assert row["after fine-tuning"] == pytest.approx(89.65, abs=0.1)
 
 
 def test_kept_channels_by_stage_come_before_the_layers(study):
-    found = [row for row in rows_of(kept_channels.analyse(*study)) if "0.75" in row["routes"]]
+    found = [row for row in rows_of(kept_channels.analyse(Material.of(*study))) if "0.75" in row["routes"]]
     assert [row["part"] for row in found] == [
         *(f"stage {i} (maps of {area} pixels)" for i, area in ((1, 1024), (2, 256), (3, 64))),
         *("layer1.0.conv1", "layer2.0.conv1", "layer3.0.conv1"),
@@ -112,7 +113,7 @@ def test_kernel_densities_by_position_and_stage(tmp_path):
         if name.startswith("layer3") and mask.shape[2:] == (3, 3):
             mask[:, :, 1, 1] = False  # the centres of the last stage are gone
     path.write_bytes(Masks(masks).to_bytes())
-    found = rows_of(kernels.analyse(comparison, tmp_path))
+    found = rows_of(kernels.analyse(Material.of(comparison, tmp_path)))
     assert [row["stage"] for row in found] == [1, 2, 3]
     assert [row["row 2, column 2 (%)"] for row in found] == [100, 100, 0]
     assert found[2]["row 1, column 1 (%)"] == 100
@@ -131,7 +132,7 @@ def test_weights_behind_a_mask_are_left_out(tmp_path):
 
 
 def test_histograms_have_the_routes_side_by_side_and_equal_areas(study):
-    exhibit = weights.analyse(*study)
+    exhibit = weights.analyse(Material.of(*study))
     names = [row["route"] for row in rows_of(exhibit) if row["at"] == "variant = l1, prune.ratio = 0.5"]
     assert names == ["unpruned", "pruned", "fine_tune", "scratch_e", "scratch_b", "ticket"]
     line = exhibit.figure.data[0]
@@ -144,7 +145,7 @@ def test_damaged_files_are_gaps_and_no_errors(tmp_path):
     for name in ("masks.safetensors", "weights.safetensors"):
         for path in tmp_path.glob(f"*/seed0/{name}"):
             path.write_bytes(b"broken")
-    gaps = [gap for exhibit in analyse_all(comparison, tmp_path) for gap in exhibit.gaps]
+    gaps = [gap for exhibit in analyse_all(Material.of(comparison, tmp_path)) for gap in exhibit.gaps]
     assert any("masks.safetensors: not a safetensors file" in gap for gap in gaps)
     assert any("weights.safetensors: not a safetensors file" in gap for gap in gaps)
 

@@ -10,13 +10,13 @@ import pytest
 from support.fabricated_study import fabricate, with_grid
 
 from study.report.analyses import kept_channels
-from study.report.artifacts import RunFiles
 from study.report.curves import learning_curves
 from study.report.differences import Differences
 from study.report.figures import _dodged, against_field, along_grid
 from study.report.gallery import galleries
+from study.report.material import Material
 from study.report.plots import MAX_CURVE_POINTS, thin
-from study.report.routes import colours, distinct_names, group_routes
+from study.report.routes import group_routes
 from study.report.rows import Comparison
 from study.report.tables import comparison_csv, main_table
 from study.report.topic import DETECTION
@@ -162,19 +162,18 @@ def test_missing_files_are_said_and_do_not_stop_the_report(tmp_path, small_plotl
 
 def test_damaged_files_are_said(tmp_path):
     content = fabricate(tmp_path)
-    routes = group_routes(Comparison.from_json(content).rows)
+    material = Material.of(Comparison.from_json(content), tmp_path)
     run = "train_detector-aaaaaaaaaaaa/seed0"
     with (tmp_path / run / "metrics.jsonl").open("a") as file:
         file.write('{"step": 410, "lo')
     (tmp_path / "prune-bbbbbbbbbbbb/seed0/plan.json").write_text("{}")
     picture = next(tmp_path.glob("evaluate-*/seed0/detections/detections_2.png"))
     picture.write_bytes(b"not a picture")
-    files, palette = RunFiles(tmp_path), colours(distinct_names(routes))
-    curves = learning_curves(routes, files, palette, DETECTION.curves)
+    curves = learning_curves(material)
     assert f"{run}/metrics.jsonl: 1 of 40 lines are unreadable" in curves[0].gaps
-    exhibit = kept_channels.analyse(Comparison.from_json(content), tmp_path)
+    exhibit = kept_channels.analyse(material)
     assert any("plan.json: not a pruning plan" in gap for gap in exhibit.gaps)
-    (gallery,) = galleries(routes, files)
+    (gallery,) = galleries(material)
     assert gallery.rows[2].count(None) == 1
     assert gallery.gaps == (f"{picture.relative_to(tmp_path)}: not a PNG file",)
 
@@ -195,12 +194,12 @@ def test_one_seed_has_no_interval_anywhere(tmp_path, small_plotly):
 
 def test_the_grid_is_in_table_and_figures(tmp_path, small_plotly):
     content = with_grid(fabricate(tmp_path), loss=4.0)
-    routes = group_routes(Comparison.from_json(content).rows)
-    table = main_table(routes, ["prune.ratio"], DETECTION, Differences(routes, "AP"))
+    material = Material.of(Comparison.from_json(content), tmp_path)
+    table = main_table(material.routes, ["prune.ratio"], DETECTION, Differences(material.routes, "AP"))
     assert [line.point for line in table.lines[5:7]] == [("0.5",), ("0.7",)]
     differences = {(x.route.name, x.point): x.cells[3].text for x in table.lines}
     assert differences["prune_then_transfer", ("0.7",)] == "−5.8"  # 57.2 - 63.0, both at 0.7
-    figure = against_field(routes, colours(distinct_names(routes)), DETECTION, "prune.ratio")
+    figure = against_field(material, "prune.ratio")
     assert list(figure.data[0].x) == [0.5, 0.7]
     assert "AP against prune.ratio" in report_of(content, tmp_path).text
 
@@ -209,7 +208,7 @@ def test_a_grid_field_of_words_has_no_figure(tmp_path):
     content = with_grid(fabricate(tmp_path, files=False))
     for row in content["rows"]:
         row["point"] = {"method": "random"}
-    assert along_grid(group_routes(Comparison.from_json(content).rows), {}, DETECTION, ["method"]) == []
+    assert along_grid(Material.of(Comparison.from_json(content), tmp_path), ["method"]) == []
 
 
 def test_columns_of_absent_references_are_left_out(tmp_path, small_plotly):
@@ -227,7 +226,7 @@ def test_columns_of_absent_references_are_left_out(tmp_path, small_plotly):
 
 
 def test_routes_that_share_a_plan_share_a_series_of_bars(tmp_path):
-    exhibit = kept_channels.analyse(Comparison.from_json(fabricate(tmp_path)), tmp_path)
+    exhibit = kept_channels.analyse(Material.of(Comparison.from_json(fabricate(tmp_path)), tmp_path))
     classifier, detector = exhibit.figure.data
     assert classifier.name == "prune_then_transfer + scratch_e + scratch_b + detect_from_scratch"
     assert list(classifier.y) == [50.0] * 8

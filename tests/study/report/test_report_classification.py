@@ -79,7 +79,9 @@ def test_columns_of_what_was_never_measured_are_left_out(tmp_path):
 def test_the_answer_is_given_for_each_variant(tmp_path):
     found = answers(Differences(group_routes(fabricated(tmp_path, files=False).rows), "top1"), CLASSIFICATION)
     assert [answer.place for answer in found] == ["variant = l1", "variant = slim", "variant = weights"]
-    assert found[0].sentence.startswith("scratch_b is shown to be best among the pruned routes: 90.25 % top-1, +0.40 [0.40, 0.40]")
+    assert found[0].sentence.startswith(
+        "scratch_b is shown to be best among the pruned routes: 90.25 % top-1, +0.40 [0.40, 0.40]"
+    )
     assert "with 75 % of its MACs" in found[0].detail
 
 

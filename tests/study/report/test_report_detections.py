@@ -9,6 +9,7 @@ from support.fabricated_classification import fabricate_classification
 from support.fabricated_study import a_comparison, a_row, a_step, fabricate
 
 from study.report.analyses import class_differences, object_sizes, precision_recall
+from study.report.material import Material
 from study.report.rows import Comparison
 from study.report.write import figure_json, write_report
 
@@ -52,7 +53,7 @@ def curves(tmp_path):
 
 
 def test_precision_is_the_mean_over_classes_then_over_seeds(curves):
-    exhibit = precision_recall.analyse(*curves)
+    exhibit = precision_recall.analyse(Material.of(*curves))
     band, mean = exhibit.figure.data
     assert list(mean.x) == [0.0, 0.5, 1.0]
     # (1, 0.7, 0.1) of seed 0, where b counts, and (1, 0.6, 0) of seed 1, where it does not
@@ -67,7 +68,7 @@ def test_precision_is_the_mean_over_classes_then_over_seeds(curves):
 
 
 def test_few_classes_have_a_figure_each(curves):
-    exhibit = precision_recall.by_class(*curves)
+    exhibit = precision_recall.by_class(Material.of(*curves))
     means = [trace for trace in exhibit.figure.data if trace.name]
     assert [list(trace.y) for trace in means] == [pytest.approx([1.0, 0.7, 0.1]), [1.0, 0.6, 0.0]]
     assert [trace.showlegend for trace in means] == [True, False]
@@ -78,7 +79,10 @@ def test_few_classes_have_a_figure_each(curves):
 def test_many_classes_have_none_and_one_class_needs_none(tmp_path):
     for name, count in (("one", 1), ("six", 6), ("seven", 7)):
         write_curves(tmp_path, name, {f"c{i}": [1.0, 0.5, 0.0] for i in range(count)})
-    drawn = {name: precision_recall.by_class(comparison_of([name]), tmp_path) for name in ("one", "six", "seven")}
+    drawn = {
+        name: precision_recall.by_class(Material.of(comparison_of([name]), tmp_path))
+        for name in ("one", "six", "seven")
+    }
     assert [name for name, exhibit in drawn.items() if exhibit is not None] == ["six"]
 
 
@@ -87,15 +91,15 @@ def test_curves_that_are_absent_or_damaged_are_gaps(curves):
     (runs / "evaluate-unpruned/seed0/pr.json").write_text(
         '{"recall": [0, 0.5, 1], "classes": {"a": {"precision": [1]}}}'
     )
-    exhibit = precision_recall.analyse(comparison, runs)
+    exhibit = precision_recall.analyse(Material.of(comparison, runs))
     assert exhibit.gaps == ("evaluate-unpruned/seed0/pr.json: not the precision at the recalls of COCO",)
     assert exhibit.rows[0][-1] == 1
     for seed in (0, 1):
         (runs / f"evaluate-unpruned/seed{seed}/pr.json").unlink()
-    exhibit = precision_recall.analyse(comparison, runs)
+    exhibit = precision_recall.analyse(Material.of(comparison, runs))
     assert exhibit.figure is None and exhibit.rows == ()
     assert exhibit.gaps[1] == "evaluate-unpruned/seed1/pr.json: No such file or directory"
-    assert precision_recall.by_class(comparison, runs) is None
+    assert precision_recall.by_class(Material.of(comparison, runs)) is None
 
 
 def test_sizes_are_means_and_deviations_over_seeds(tmp_path):
@@ -104,7 +108,7 @@ def test_sizes_are_means_and_deviations_over_seeds(tmp_path):
         "APm": {"unpruned": (None, None), "scratch_e": (None, None)},
         "APl": {"unpruned": (60.0, 60.0), "scratch_e": (61.0, 63.0)},
     }
-    exhibit = object_sizes.analyse(comparison_of(["unpruned", "scratch_e"], **sizes), tmp_path)
+    exhibit = object_sizes.analyse(Material.of(comparison_of(["unpruned", "scratch_e"], **sizes), tmp_path))
     assert exhibit.columns == ("route", "at", "APs", "APs sd", "APs n", "APl", "APl sd", "APl n")
     assert exhibit.rows[0] == ("unpruned", "", 21.0, pytest.approx(math.sqrt(2)), 2, 60.0, 0.0, 2)
     assert exhibit.rows[1] == ("scratch_e", "", 10.0, None, 1, 62.0, pytest.approx(math.sqrt(2)), 2)
@@ -113,8 +117,10 @@ def test_sizes_are_means_and_deviations_over_seeds(tmp_path):
 
 
 def test_without_sizes_there_is_no_section(tmp_path):
-    assert object_sizes.analyse(comparison_of(["unpruned"]), tmp_path) is None
-    assert object_sizes.analyse(comparison_of(["unpruned"], APs={"unpruned": (None, None)}), tmp_path) is None
+    assert object_sizes.analyse(Material.of(comparison_of(["unpruned"]), tmp_path)) is None
+    assert (
+        object_sizes.analyse(Material.of(comparison_of(["unpruned"], APs={"unpruned": (None, None)}), tmp_path)) is None
+    )
 
 
 def classes(count):
@@ -125,7 +131,7 @@ def classes(count):
 
 def test_class_differences_are_paired_over_seeds_and_the_largest_come_first(tmp_path):
     comparison = comparison_of(["unpruned", "scratch_e"], per_class=classes(3))
-    exhibit = class_differences.analyse(comparison, tmp_path)
+    exhibit = class_differences.analyse(Material.of(comparison, tmp_path))
     assert [row[0] for row in exhibit.rows] == ["c2", "c1", "c0"]
     # differences 2 and 4: mean 3, standard error 1
     wanted = (
@@ -146,7 +152,9 @@ def test_class_differences_are_paired_over_seeds_and_the_largest_come_first(tmp_
 
 
 def test_the_classes_beyond_twenty_are_counted(tmp_path):
-    exhibit = class_differences.analyse(comparison_of(["unpruned", "scratch_e"], per_class=classes(25)), tmp_path)
+    exhibit = class_differences.analyse(
+        Material.of(comparison_of(["unpruned", "scratch_e"], per_class=classes(25)), tmp_path)
+    )
     assert len(exhibit.rows) == 20 and exhibit.rows[-1][0] == "c5"
     assert "5 more classes differ less and are left out." in exhibit.caption
 
@@ -154,9 +162,9 @@ def test_the_classes_beyond_twenty_are_counted(tmp_path):
 def test_a_class_without_boxes_and_a_study_without_its_reference_are_left_out(tmp_path):
     of = classes(2)
     of["scratch_e"] = [table | {"c1": None} for table in of["scratch_e"]]
-    exhibit = class_differences.analyse(comparison_of(["unpruned", "scratch_e"], per_class=of), tmp_path)
+    exhibit = class_differences.analyse(Material.of(comparison_of(["unpruned", "scratch_e"], per_class=of), tmp_path))
     assert [row[0] for row in exhibit.rows] == ["c0"]
-    assert class_differences.analyse(comparison_of(["scratch_e"], per_class=of), tmp_path) is None
+    assert class_differences.analyse(Material.of(comparison_of(["scratch_e"], per_class=of), tmp_path)) is None
 
 
 def test_at_each_grid_point_the_reference_is_the_one_there(tmp_path):
@@ -166,14 +174,14 @@ def test_at_each_grid_point_the_reference_is_the_one_there(tmp_path):
         for ratio, dense in ((0.5, 50.0), (0.7, 40.0))
         for row in comparison_of(["unpruned", "scratch_e"], per_class={**of, "unpruned": [{"c0": dense}] * 2}).rows
     ]
-    rows = class_differences.analyse(a_comparison(rows), tmp_path).rows
+    rows = class_differences.analyse(Material.of(a_comparison(rows), tmp_path)).rows
     assert [(row[2], row[5]) for row in rows] == [("prune.ratio = 0.5", 1.0), ("prune.ratio = 0.7", 11.0)]
 
 
 def test_classifiers_have_none_of_it(tmp_path):
-    comparison = Comparison.from_json(fabricate_classification(tmp_path))
+    material = Material.of(Comparison.from_json(fabricate_classification(tmp_path)), tmp_path)
     analyses = (precision_recall.analyse, precision_recall.by_class, object_sizes.analyse, class_differences.analyse)
-    assert [analyse(comparison, tmp_path) for analyse in analyses] == [None] * 4
+    assert [analyse(material) for analyse in analyses] == [None] * 4
 
 
 def test_class_names_are_harmless_in_figures(tmp_path):
@@ -182,7 +190,7 @@ def test_class_names_are_harmless_in_figures(tmp_path):
     of = {name: [{NASTY: 50.0}, {NASTY: 51.0}] for name in ("unpruned", "scratch_e")}
     comparison = comparison_of(["unpruned", "scratch_e"], per_class=of)
     for analyse in (precision_recall.by_class, class_differences.analyse):
-        text = figure_json(analyse(comparison, tmp_path).figure)
+        text = figure_json(analyse(Material.of(comparison, tmp_path)).figure)
         assert "<" not in text and "<img" not in str(json.loads(text))
 
 

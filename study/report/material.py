@@ -13,10 +13,8 @@ import torch
 from classify.models import build
 from pruning.cost import map_areas
 from study.report.artifacts import RunFiles
-from study.report.plots import Value
 from study.report.routes import RouteResults, colours, distinct_names, group_routes
 from study.report.rows import Comparison, StageResult
-from study.report.statistics.families import Difference
 from study.report.topic import Topic, topic_of
 
 
@@ -54,14 +52,3 @@ class Material:
 @lru_cache(maxsize=16)
 def _areas(arch: str, options: tuple[tuple[str, Any], ...], classes: int, channels: int, size: int) -> dict[str, int]:
     return map_areas(build(arch, classes, dict(options)), torch.zeros(1, channels, size, size))
-
-
-def difference_values(difference: Difference | None) -> tuple[Value, Value, Value, Value]:
-    """Mean, both ends of the 95 % interval, and n of a paired difference, for a table."""
-    if difference is None:
-        return None, None, None, 0
-    ends = (difference.low, difference.high) if difference.decidable else (None, None)
-    return difference.estimate, *ends, difference.n
-
-
-DIFFERENCE_COLUMNS = ("difference", "95 % from", "95 % to", "n")

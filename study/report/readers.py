@@ -1,0 +1,139 @@
+"""How the results of detectors and of classifiers are read: quality, size, what was measured on what."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pruning.plan import PruningPlan
+from study.config.schema import StudyConfig
+from study.plan.pipelines import Route
+from study.report.rows import Evaluation, Json, Measured, StageResult
+from study.stages.network import Network, load_model
+from study.stages.stage import Stage
+
+Results = Mapping[str, StageResult]  # by stage id
+_AP = ("AP", "AP50", "AP75", "APs", "APm", "APl")
+
+
+@dataclass(frozen=True)
+class Reader:
+    """How the results of a task are read.
+
+    `measures(route, results)`: quality and size, for one row. `evaluation(config, result)`: what was measured on what;
+    `result` None: nothing is finished. `network(route, runs, device)` and `example(route, result)`: what latency is
+    measured of, a function of one image. A `result` is that of the route's evaluation.
+    """
+
+    measures: Callable[[Route, Results], Measured]
+    evaluation: Callable[[StudyConfig, Json | None], Evaluation]
+    network: Callable[[Route, Path, str], nn.Module]
+    example: Callable[[Route, Json], Tensor]
+
+
+def _detector_measures(route: Route, results: Results) -> Measured:
+    result = results[route.evaluation.id].result
+    costs = {**result["costs"], **_removed(route.evaluation, results)}
+    return Measured({name: result["metrics"][name] for name in _AP}, costs, result["per_class"])
+
+
+def _detector_evaluation(config: StudyConfig, first: Json | None) -> Evaluation:
+    assert config.detector is not None
+    name = config.detector.dataset.title
+    if first is None:
+        return Evaluation(name)
+    height, width = first["evaluation"]["image_size"]
+    return Evaluation(name, **{**first["evaluation"], "image_size": f"{width} x {height}"})
+
+
+def _detector(route: Route, runs: Path, device: str) -> nn.Module:
+    from study.stages.detector import load_detector  # Detectron2, which classification works without
+
+    classes = len(route.evaluation.run(runs).read_result()["per_class"])
+    _, detector, _ = load_detector(route.evaluation.parents[0], runs, classes, device=device)
+    return _OneImage(detector.eval())
+
+
+def _detector_example(route: Route, result: Json) -> Tensor:
+    return torch.randint(
+        256, (3, *result["evaluation"]["image_size"]), generator=torch.Generator().manual_seed(0)
+    ).float()
+
+
+class _OneImage(nn.Module):
+    """A detector as a function of one image (3, H, W)."""
+
+    def __init__(self, detector: nn.Module):
+        super().__init__()
+        self.detector = detector
+
+    def forward(self, image: Tensor) -> Any:
+        return self.detector([{"image": image}])
+
+
+def _classifier_measures(route: Route, results: Results) -> Measured:
+    result = results[route.evaluation.id].result
+    metrics, network = result["metrics"], result["network"]
+    dense = _dense(route, result).costs()
+    costs = {
+        "params": network["params"],
+        "macs": network["macs"],
+        "dense_params": dense["params"],
+        "dense_macs": dense["macs"],
+        "epochs": result.get("epochs", 0),
+        **_removed(route.evaluation, results),
+    }
+    scores = {"top1": metrics["test_top1"], "top5": metrics["test_top5"], "val_top1": metrics["val_top1"]}
+    return Measured(scores, costs, after_pruning=_after_pruning(route.evaluation, results))
+
+
+def _removed(stage: Stage, results: Results) -> dict[str, float]:
+    """What the last pruning of a route removed, in percent of what was asked."""
+    pruning = [s for s in stage.with_ancestors() if s.kind in ("prune", "prune_detector")]
+    found = results[pruning[-1].id].part("achieved") if pruning else {}
+    if not found.get("asked"):
+        return {}
+    return {"removed_of_asked_percent": 100 * found["removed"] / found["asked"]}
+
+
+def _after_pruning(stage: Stage, results: Results) -> dict[str, float]:
+    """Test accuracy right after the last pruning of trained weights, BatchNorm's statistics as they were and anew."""
+    while stage.kind != "prune" and stage.parents:
+        stage = stage.parents[0]
+    metrics = results[stage.id].part("metrics") if stage.kind == "prune" else {}
+    if "recalibrated_top1" not in metrics:
+        return {}
+    return {"pruned_top1": metrics["test_top1"], "recalibrated_top1": metrics["recalibrated_top1"]}
+
+
+def _classifier_evaluation(config: StudyConfig, first: Json | None) -> Evaluation:
+    found = Evaluation(config.classifier.dataset.name, "test", "top-1 accuracy (%)")
+    if first is None:
+        return found
+    side = first["network"]["image_size"]
+    return replace(found, images=first["metrics"]["test_images"], image_size=f"{side} x {side}")
+
+
+def _classifier(route: Route, runs: Path, device: str) -> nn.Module:
+    return load_model(route.evaluation.run(runs)).to(device).eval()
+
+
+def _classifier_example(route: Route, result: Json) -> Tensor:
+    return _dense(route, result).example()
+
+
+def _dense(route: Route, result: Json) -> Network:
+    """The unpruned network of a route, from its result: a report needs no plan for it, which may be gone."""
+    first = next(s.settings for s in reversed(route.evaluation.with_ancestors()) if "arch" in s.settings)
+    found = result["network"]
+    plan = PruningPlan(first["arch"], first["arch_options"])
+    return Network(plan, found["num_classes"], found["image_size"], tuple(found["mean"]), tuple(found["std"]))
+
+
+READERS: dict[str, Reader] = {
+    "detection": Reader(_detector_measures, _detector_evaluation, _detector, _detector_example),
+    "classification": Reader(_classifier_measures, _classifier_evaluation, _classifier, _classifier_example),
+}
