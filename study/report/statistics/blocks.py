@@ -134,9 +134,10 @@ def variances(tables: Array, layout: Layout, pool: tuple[int, ...] | None = None
 
     The routes of the pool vary alike. Their common variance is the residual variance of their block design. A route's
     own variance, with d degrees of freedom, is what its residuals add to those of the others' design: n - 1 degrees in
-    a complete table. At few seeds no test can tell a route of three times the deviation from the others (n = 2: it
-    finds one in twelve), so the own variance always counts: the larger of the pooled one and OWN_WEIGHT / d (at least
-    1) times the own one. Critical values are those of this very rule under equal variances (`simulated.py`).
+    a complete table. At few seeds no test can tell a route of three times the deviation from the others (the one below
+    finds 6 % of them at n = 2, 36 % at n = 5), so the own variance always counts: the larger of the pooled one and
+    OWN_WEIGHT / d (at least 1) times the own one. The critical values are those of this very rule under equal variances
+    (`simulated.py`), and OWN_WEIGHT is what keeps a family of intervals right in 90 of 100 tables with such a route.
 
     A route that varies more than ODD_RATIO times as much as the others (and significantly so) leaves the pool, the most
     odd first, until the rest agree: else it would widen the intervals between all others.

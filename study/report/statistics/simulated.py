@@ -36,7 +36,8 @@ class Simulated:
         return min(1.0, self.times * max(reached, 1) / len(self.values))
 
     def quantile(self, level: float) -> float:
-        return float(np.quantile(self.values, 1 - (1 - level) / self.times))
+        beyond = round((1 - level) / self.times * len(self.values))  # how many simulated tables exceed it
+        return float(self.values[len(self.values) - 1 - beyond])
 
 
 @dataclass(frozen=True)

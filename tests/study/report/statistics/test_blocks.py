@@ -130,3 +130,11 @@ def test_equal_values_have_no_variance_not_a_rounded_one():
     spread = variances(blocks.values[None], blocks.layout)
     assert spread.by_route.tolist() == [[0.0] * 4]
     assert not spread.odd.any()
+
+
+def test_a_route_that_varies_where_the_others_do_not_is_odd():
+    table = {route: {seed: 50.0 + seed for seed in range(3)} for route in "abc"} | {"d": {0: 50.0, 1: 51.5, 2: 52.0}}
+    blocks = lay_out(table)
+    spread = variances(blocks.values[None], blocks.layout)
+    assert spread.odd.tolist() == [[False, False, False, True]]
+    assert spread.by_route[0, :3].tolist() == [0.0] * 3

@@ -62,7 +62,9 @@ def test_it_is_the_same_each_time_and_p_is_never_zero():
     assert null.family.p(null.family.quantile(0.95)) == pytest.approx(0.05, abs=1e-4)
 
 
-def test_bonferroni_over_families():
+def test_quantiles_of_simulated_values_by_hand():
     values = np.arange(1.0, 101.0)
+    assert simulated.Simulated(values).quantile(0.9) == 90.0  # 91 to 100 exceed it
+    assert simulated.Simulated(values).p(90.0) == pytest.approx(0.11)
     assert simulated.Simulated(values, 2).p(100.0) == pytest.approx(0.02)
-    assert simulated.Simulated(values, 2).quantile(0.9) == simulated.Simulated(values).quantile(0.95)
+    assert simulated.Simulated(values, 2).quantile(0.9) == 95.0
