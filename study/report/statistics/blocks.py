@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import fdtrc
 
-from study.report.stats import is_number
+from study.report.statistics.summary import is_number
 
 Array = NDArray[np.float64]
 Table = Mapping[str, Mapping[int, float | None]]  # route -> {seed: value}; None, NaN or no entry: it did not run

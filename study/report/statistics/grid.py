@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 
 from study.report.statistics.blocks import Blocks, Table
-from study.report.statistics.compare import Comparison, Comparisons, Names, complete, own, prepare, within
+from study.report.statistics.families import Difference, Family, Names, complete, own, prepare, within
 from study.report.statistics.moderated import moderate
 from study.report.statistics.power import detectable
 from study.report.statistics.simulated import CONFIDENCE
@@ -15,7 +15,7 @@ from study.report.statistics.simultaneous import Dunnett, Null, Range, StudentT
 POINTS = 4  # with fewer, the scatter of the variances is not known and the intervals hold too seldom
 
 
-def over_grid(tables: Sequence[Table], reference: str | None = None) -> list[Comparisons]:
+def over_grid(tables: Sequence[Table], reference: str | None = None) -> list[Family]:
     """For each point's table the routes against `reference`, or all pairs where it is None.
 
     Each pair's variance is that of its own differences over seeds, shrunk to the common one. The intervals of one point
@@ -45,7 +45,7 @@ def _independent(routes: int, one_reference: bool) -> float:
     return 4 / (routes + 2) if one_reference else 2 / routes
 
 
-def _moderated(blocks: Blocks, names: Names, spread: Iterator[tuple[float, float]], one_reference: bool) -> Comparisons:
+def _moderated(blocks: Blocks, names: Names, spread: Iterator[tuple[float, float]], one_reference: bool) -> Family:
     """One grid point; `spread` gives the moderated variance of a difference, and its df, for each pair with n > 1."""
     without_holes = all(all(row) for row in blocks.layout.present)
     found = []
@@ -58,7 +58,7 @@ def _moderated(blocks: Blocks, names: Names, spread: Iterator[tuple[float, float
         family: Null = StudentT(df, len(names))  # with holes: not all correlations are 1/2
         if without_holes:
             family = Dunnett(len(names), df) if one_reference else Range(len(blocks.routes), df)
-        head = Comparison(*name, float(values.mean()), len(values), df, "moderated over the grid")
+        head = Difference(*name, float(values.mean()), len(values), df, "moderated over the grid")
         to_show = detectable(family.quantile(CONFIDENCE), df)
         found.append(complete(head, math.sqrt(variance / len(values)), family, StudentT(df), to_show))
-    return Comparisons(tuple(found), (), blocks.left_out)
+    return Family(tuple(found), (), blocks.left_out)

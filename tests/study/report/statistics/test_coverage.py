@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from study.report.statistics.blocks import Layout, variances
-from study.report.statistics.compare import against, all_pairs
+from study.report.statistics.families import against, all_pairs
 from study.report.statistics.simulated import CONFIDENCE, differences, null_of_table, standard_errors
 
 ROUTES = 6

@@ -19,11 +19,12 @@ from study.report.statistics.power import detectable
 from study.report.statistics.simulated import CONFIDENCE, differences, null_of_table, standard_errors
 from study.report.statistics.simultaneous import Null, StudentT
 
+POOLED = "pooled"  # the usual method, which a table need not repeat
 Names = Sequence[tuple[str, str]]  # route, reference
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Difference:
     """One route minus another. Without a second seed there is an estimate and nothing else: `df` is 0."""
 
     route: str
@@ -41,9 +42,19 @@ class Comparison:
     null: Null | None = field(default=None, repr=False, compare=False)  # of this pair alone
 
     @property
+    def decidable(self) -> bool:
+        """Whether there is a second seed, and so an interval."""
+        return self.null is not None
+
+    @property
     def shown(self) -> bool:
         """Whether the routes are shown to differ."""
         return not self.low <= 0 <= self.high
+
+    def reversed(self) -> Difference:
+        """The reference minus the route."""
+        turned = replace(self, route=self.reference, reference=self.route)
+        return replace(turned, estimate=-self.estimate, low=-self.high, high=-self.low)
 
     def against(self, margin: float) -> Equivalence | None:
         """Whether the route is as good as the other, or no worse, by a margin; None without a second seed."""
@@ -51,20 +62,20 @@ class Comparison:
 
 
 @dataclass(frozen=True)
-class Comparisons:
+class Family:
     """A family of comparisons, and what the report must say beside it."""
 
-    pairs: tuple[Comparison, ...]
+    pairs: tuple[Difference, ...]
     odd: tuple[str, ...]  # routes that vary more than the others, left out of the pooled variance
     left_out: tuple[str, ...]  # routes and seeds that share nothing with the others
 
 
-def against(table: Table, reference: str) -> Comparisons:
+def against(table: Table, reference: str) -> Family:
     """Each route minus `reference`, in the table's order."""
     return within(*prepare(table, reference))
 
 
-def all_pairs(table: Table) -> Comparisons:
+def all_pairs(table: Table) -> Family:
     """Each route minus each later one."""
     return within(*prepare(table, None))
 
@@ -79,38 +90,38 @@ def prepare(table: Table, reference: str | None) -> tuple[Blocks, Names]:
     return blocks, [(route, reference) for route in blocks.routes if route != reference]
 
 
-def within(blocks: Blocks, names: Names) -> Comparisons:
+def within(blocks: Blocks, names: Names) -> Family:
     """By the block design of one table; an odd route is taken out and compared by its own differences."""
     if len(names) < 2 or blocks.df < 1:
-        return Comparisons(tuple(own(blocks, name, 1) for name in names), (), blocks.left_out)
+        return Family(tuple(own(blocks, name, 1) for name in names), (), blocks.left_out)
     is_odd = variances(blocks.values[None], blocks.layout).odd[0]
     odd = tuple(route for route, out in zip(blocks.routes, is_odd, strict=True) if out)
     pool = blocks.without(odd) if odd else blocks
     in_pool = [name for name in names if {*name} <= {*pool.routes}] if pool.df > 0 else []
     pooled = _pooled(pool, in_pool, len(names) / len(in_pool)) if in_pool else {}
     pairs = tuple(pooled.get(name) or own(blocks, name, len(names)) for name in names)
-    return Comparisons(pairs, odd, blocks.left_out)
+    return Family(pairs, odd, blocks.left_out)
 
 
-def _pooled(blocks: Blocks, names: Names, times: float) -> dict[tuple[str, str], Comparison]:
+def _pooled(blocks: Blocks, names: Names, times: float) -> dict[tuple[str, str], Difference]:
     """By the variance of all routes; Bonferroni over `times` families as large as this one."""
     pairs = tuple((blocks.routes.index(route), blocks.routes.index(reference)) for route, reference in names)
     null = null_of_table(blocks.layout, pairs, times)
     errors = standard_errors(variances(blocks.values[None], blocks.layout), blocks.layout, pairs)[0].tolist()
     found = {}
     for i, name in enumerate(names):
-        head = Comparison(*name, _estimate(blocks, name), len(blocks.paired(*name)), blocks.df, "pooled")
+        head = Difference(*name, _estimate(blocks, name), len(blocks.paired(*name)), blocks.df, POOLED)
         found[name] = complete(head, errors[i], null.family, null.alone[i], null.detectable[i])
     return found
 
 
-def own(blocks: Blocks, name: tuple[str, str], times: int) -> Comparison:
+def own(blocks: Blocks, name: tuple[str, str], times: int) -> Difference:
     """By the differences of this pair alone; Bonferroni over a family of `times` pairs."""
     values = blocks.paired(*name)
     df = len(values) - 1
     if df < 1:
-        return Comparison(*name, _estimate(blocks, name), len(values), 0, "one value")
-    head = Comparison(*name, float(values.mean()), len(values), df, "own spread" if times > 1 else "paired t")
+        return Difference(*name, _estimate(blocks, name), len(values), 0, "one value")
+    head = Difference(*name, float(values.mean()), len(values), df, "own spread" if times > 1 else "paired t")
     family = StudentT(df, times)
     error = float(values.std(ddof=1)) / math.sqrt(len(values))
     return complete(head, error, family, StudentT(df), detectable(family.quantile(CONFIDENCE), df))
@@ -123,7 +134,7 @@ def _estimate(blocks: Blocks, name: tuple[str, str]) -> float:
     return estimate if abs(estimate) > NOTHING * np.abs(blocks.values).max() else 0.0
 
 
-def complete(head: Comparison, error: float, family: Null, alone: Null, errors_to_show: float) -> Comparison:
+def complete(head: Difference, error: float, family: Null, alone: Null, errors_to_show: float) -> Difference:
     """The comparison with its interval and p-values, from its standard error and its null distributions."""
     half = family.quantile(CONFIDENCE) * error
     t = abs(head.estimate) / error if error else math.inf if head.estimate else 0.0

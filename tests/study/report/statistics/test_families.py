@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from study.report.statistics.compare import against, all_pairs
 from study.report.statistics.equivalence import Verdict
+from study.report.statistics.families import against, all_pairs
 from study.report.statistics.grid import over_grid
 from study.report.statistics.simulated import TABLES
 from study.report.statistics.simultaneous import Dunnett, Range, StudentT
