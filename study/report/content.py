@@ -15,7 +15,7 @@ from study.report.claims.pruned_by import pruned_by
 from study.report.claims.published import published_by
 from study.report.curves import learning_curves
 from study.report.differences import Differences
-from study.report.figures import against_training_macs, along_grid, training_compute
+from study.report.figures import against_training_macs, training_compute
 from study.report.gallery import Gallery, galleries
 from study.report.material import Material
 from study.report.plots import Exhibit
@@ -24,6 +24,7 @@ from study.report.routes import RouteResults, point_fields
 from study.report.rows import Comparison
 from study.report.tables import DIFFERENCE_NOTE, MainTable, main_table, per_class, references_of
 from study.report.topic import DETECTION, Topic
+from study.report.trends import Trend, trends
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ class Content:
     topic: Topic
     routes: Sequence[RouteResults]
     colours: Mapping[str, str]
+    trends: Sequence[Trend]
     answers: Sequence[Answer]
     seed_warning: str
     warnings: Sequence[str]
@@ -67,6 +69,7 @@ def content_of(comparison: Comparison, runs: Path, out: Path) -> Content:
         topic=topic,
         routes=routes,
         colours=material.colours,
+        trends=trends(material, fields),
         answers=answers(differences, topic),
         seed_warning=seed_warning(differences, topic),
         warnings=[*warnings(comparison), *differences.notes(references_of(routes, topic))],
@@ -81,7 +84,6 @@ def content_of(comparison: Comparison, runs: Path, out: Path) -> Content:
         analyses=analyse_all(material),
         figures=[
             against_training_macs(material),
-            *along_grid(material, fields),
             training_compute(routes),
             *learning_curves(material),
         ],

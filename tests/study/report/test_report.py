@@ -12,7 +12,7 @@ from support.fabricated_study import fabricate, with_grid
 from study.report.analyses import kept_channels
 from study.report.curves import learning_curves
 from study.report.differences import Differences
-from study.report.figures import _dodged, against_field, along_grid
+from study.report.figures import _dodged, against_field
 from study.report.gallery import galleries
 from study.report.material import Material
 from study.report.plots import MAX_CURVE_POINTS, thin
@@ -20,6 +20,7 @@ from study.report.routes import group_routes
 from study.report.rows import Comparison
 from study.report.tables import comparison_csv, main_table
 from study.report.topic import DETECTION
+from study.report.trends import trends
 from study.report.write import escape, write_report
 
 COLUMNS = (
@@ -208,7 +209,7 @@ def test_a_grid_field_of_words_has_no_figure(tmp_path):
     content = with_grid(fabricate(tmp_path, files=False))
     for row in content["rows"]:
         row["point"] = {"method": "random"}
-    assert along_grid(Material.of(Comparison.from_json(content), tmp_path), ["method"]) == []
+    assert trends(Material.of(Comparison.from_json(content), tmp_path), ["method"]) == []
 
 
 def test_columns_of_absent_references_are_left_out(tmp_path, small_plotly):
