@@ -78,10 +78,8 @@ def _sentence(line: Line, field: str, topic: Topic) -> str:
     """Where the line is highest and lowest, whether that is shown, and what the highest is not told apart from."""
     means = {value: route.mean(topic.primary.key) or 0.0 for value, route in line.routes.items()}
     top, bottom = max(means, key=means.__getitem__), min(means, key=means.__getitem__)
-    ends = (
-        f"highest at {field} = {top:g} ({units.score(means[top], topic.decimals)} {topic.primary.unit}) and lowest at"
-    )
-    ends += f" {bottom:g} ({units.score(means[bottom], topic.decimals)})"
+    high, low = (f"{value:g} ({units.score(means[value], topic.decimals)})" for value in (top, bottom))
+    ends = f"{topic.primary.name} is highest at {field} = {high} and lowest at {low}"
     fall = line.difference(top, bottom)
     if fall is None or not fall.decidable:
         return f"{line.label}: {ends}; without a second seed nothing is decided."
