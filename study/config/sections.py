@@ -161,6 +161,8 @@ class Evaluation(Section):
     """Test images drawn into the report with the detections of each route; of detectors only."""
     latency_rounds: Positive = 20
     """Forward passes timed for the latency."""
+    margin: Annotated[float, Field(gt=0)] | None = None
+    """Points by which a score may lie below another and count as no worse; null: 0.5, or 1 on few test images."""
 
 
 class Slurm(Section):

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from study.plan.named import DENSE
 from study.report import units
-from study.report.routes import RouteResults, describe_point, distinct_names, find_route, full_points
-from study.report.stats import t_quantile
+from study.report.differences import Differences, Meeting
+from study.report.routes import RouteResults, describe_point
+from study.report.statistics.families import Difference, all_pairs
 from study.report.topic import Topic
 
 _FEW_SEEDS = 3
@@ -16,37 +17,65 @@ _FEW_SEEDS = 3
 
 @dataclass(frozen=True)
 class Answer:
-    """The result at one grid point: which route won and what it costs against the dense one."""
+    """The result at one grid point: which route is shown to be best, if any, and its cost against the dense one."""
 
     place: str  # the grid point in words, empty without a grid
     sentence: str
-    detail: str  # the winner against the unpruned route; empty where either is missing
+    detail: str  # the route of the highest mean against the unpruned one; empty where either is missing
 
 
-def answers(routes: Sequence[RouteResults], topic: Topic) -> list[Answer]:
+def answers(differences: Differences, topic: Topic) -> list[Answer]:
     """The answer at every grid point that has a pruned route with a result, or that there is none yet."""
-    scored = [route for route in routes if route.mean(topic.primary.key) is not None]
-    any_pruned = any(route.is_pruned for route in scored)
+    meetings = differences.meetings
+    any_pruned = any(route.is_pruned for meeting in meetings for route in meeting.routes.values())
     found = []
-    for point in full_points(scored):
-        here = [r for name in distinct_names(scored) if (r := find_route(scored, name, point)) is not None]
-        pruned = [route for route in here if route.is_pruned]
-        if here and (pruned or not any_pruned):
-            found.append(_answer(pruned or here, find_route(scored, DENSE, point), describe_point(point), topic))
+    for meeting in meetings:
+        pruned = [route for route in meeting.routes.values() if route.is_pruned]
+        if pruned or not any_pruned:
+            candidates = pruned or list(meeting.routes.values())
+            found.append(_answer(candidates, meeting, differences, topic))
     return found or [Answer("", "No route has a result yet: there is nothing to compare.", "")]
 
 
-def _answer(candidates: Sequence[RouteResults], dense: RouteResults | None, place: str, topic: Topic) -> Answer:
+def _answer(candidates: Sequence[RouteResults], meeting: Meeting, differences: Differences, topic: Topic) -> Answer:
     key = topic.primary.key
-    ranked = sorted(candidates, key=lambda route: -(route.mean(key) or 0.0))  # stable: ties keep the order
-    best = ranked[0]
+    best = max(candidates, key=lambda route: route.mean(key) or 0.0)  # of equals the first
     among = "the pruned routes" if best.is_pruned else "the routes"
-    score = _score(best, topic)
-    if len(ranked) == 1:
-        sentence = f"{best.name} is the only one of {among} with a result: {score}, n = {_seeds(len(best.rows))}."
+    if len(candidates) == 1:
+        sentence = f"{best.name} is the only one of {among} with a result: {_score(best, topic)}, n = {_seeds(best)}."
     else:
-        sentence = f"{best.name} is best among {among}: {score}, {_against(best, ranked[1], topic)}."
-    return Answer(place, sentence, _against_dense(best, dense, topic))
+        sentence = _first(best, candidates, among, topic)
+    return Answer(describe_point(meeting.point), sentence, _against_dense(best, meeting, differences, topic))
+
+
+def _first(best: RouteResults, candidates: Sequence[RouteResults], among: str, topic: Topic) -> str:
+    """Which of several routes is shown to be best; no winner is named that the intervals of all pairs do not name."""
+    key = topic.primary.key
+    family = all_pairs({route.name: route.by_seed(key) for route in candidates})
+    pairs = [p for pair in family.pairs for p in (pair, pair.reversed()) if p.route == best.name]
+    runner_up = max((r for r in candidates if r is not best), key=lambda route: route.mean(key) or 0.0)
+    over = next((pair for pair in pairs if pair.reference == runner_up.name), None)
+    if over is None:
+        gap = f"next is {runner_up.name} with {_score(runner_up, topic)}; they have no seed in common"
+    else:
+        gap = f"{_amount(over, topic)} over {runner_up.name}, the next, n = {over.n}"
+    behind = [pair.reference for pair in pairs if pair.decidable and pair.low > 0]
+    if len(behind) == len(candidates) - 1:
+        return f"{best.name} is shown to be best among {among}: {_score(best, topic)}, {gap}."
+    sentence = (
+        f"No route is shown to be best among {among}; the highest mean is {best.name}: {_score(best, topic)}, {gap}."
+    )
+    if behind:
+        sentence += f" It is shown to be above {_listed(behind)}."
+    if over is not None and over.decidable:
+        seen = units.score(over.detectable, topic.decimals)
+        sentence += f" A lead of {seen} {topic.primary.unit} would have been shown with a probability of 80 %."
+    return sentence
+
+
+def _listed(names: Sequence[str]) -> str:
+    *most, last = names
+    return f"{', '.join(most)} and {last}" if most else last
 
 
 def _score(route: RouteResults, topic: Topic) -> str:
@@ -54,16 +83,13 @@ def _score(route: RouteResults, topic: Topic) -> str:
     return f"{units.score(route.mean(topic.primary.key), topic.decimals)} {topic.primary.unit}"
 
 
-def _against(route: RouteResults, other: RouteResults, topic: Topic) -> str:
-    difference = route.minus(other, topic.primary.key)
-    if difference is None:
-        return f"next is {other.name} with {_score(other, topic)}; they have no seed in common"
-    amount = f"{units.signed(difference.mean, topic.decimals)} {units.interval(difference, topic.decimals)}"
-    return f"{amount} over {other.name}: {units.noise(difference)}, n = {_seeds(difference.n)}"
+def _amount(difference: Difference, topic: Topic) -> str:
+    return f"{units.signed(difference.estimate, topic.decimals)} {units.interval(difference, topic.decimals)}"
 
 
-def _against_dense(route: RouteResults, dense: RouteResults | None, topic: Topic) -> str:
-    difference = route.minus(dense, topic.primary.key) if dense is not None and dense is not route else None
+def _against_dense(route: RouteResults, meeting: Meeting, differences: Differences, topic: Topic) -> str:
+    dense = meeting.routes.get(DENSE)
+    difference = None if dense is None or dense is route else differences.to(route, DENSE)
     if difference is None or dense is None:
         return ""
     costs = [
@@ -71,24 +97,26 @@ def _against_dense(route: RouteResults, dense: RouteResults | None, topic: Topic
         for key in topic.answer_costs
         if (share := units.percent(route.mean(key), dense.mean(key)))
     ]
-    amount = f"{units.signed(difference.mean, topic.decimals)} {topic.primary.unit}"
-    against = f"Against {dense.name}: {amount} {units.interval(difference, topic.decimals)}, "
-    return f"{against}{units.noise(difference)}" + (f", with {' and '.join(costs)}." if costs else ".")
+    amount = f"{units.signed(difference.estimate, topic.decimals)} {topic.primary.unit}"
+    against = f"{route.name} against {DENSE}: {amount} {units.interval(difference, topic.decimals)}"
+    against += f", {units.shown(difference, topic.decimals)}"
+    return against + (f", with {' and '.join(costs)}." if costs else ".")
 
 
-def _seeds(n: int) -> str:
+def _seeds(route: RouteResults) -> str:
+    n = len(route.rows)
     return f"{n} seed{'' if n == 1 else 's'}"
 
 
-def seed_warning(routes: Sequence[RouteResults], topic: Topic) -> str:
+def seed_warning(differences: Differences, topic: Topic) -> str:
     """What the smallest number of seeds allows one to conclude; empty from three seeds on."""
+    routes = [route for meeting in differences.meetings for route in meeting.routes.values()]
     n = min((s.n for route in routes if (s := route.summary(topic.primary.key)) is not None), default=0)
     if n == 0 or n >= _FEW_SEEDS:
         return ""
     if n == 1:
         return "Some routes rest on one seed: no spread, no interval, and nothing is decided about them."
     return (
-        f"Two seeds are few: a 95 % interval at n = 2 reaches {t_quantile(2):.1f} standard errors to each "
-        f"side (at n = 5 it would be {t_quantile(5):.1f}), so only very large and very steady differences "
-        "leave the noise. Add seeds before acting on a difference."
+        "Two seeds are few: only large and steady differences can be shown (the table says how large). Add seeds before"
+        " acting on a difference that is not shown."
     )

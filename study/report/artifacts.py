@@ -17,7 +17,7 @@ from pruning.masks import Masks
 from pruning.plan import PruningPlan
 from study.report.routes import RouteResults
 from study.report.rows import Json, Step
-from study.report.stats import is_number
+from study.report.statistics.summary import is_number
 from study.stages.store import RunDir
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"

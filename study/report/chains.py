@@ -11,7 +11,7 @@ from urllib.parse import quote
 from study.report import units
 from study.report.routes import RouteResults
 from study.report.rows import Json, StageResult, Step
-from study.report.stats import is_number, summarize
+from study.report.statistics.summary import is_number, summarize
 
 _MAX_METRICS = 6
 

@@ -14,7 +14,7 @@ from study.plan.pipelines import Route, grid_fields
 from study.report.provenance import precision_of
 from study.report.readers import READERS, Reader, Results
 from study.report.rows import Comparison, Json, Missing, Row, StageResult, Step
-from study.report.stats import summarize
+from study.report.statistics.summary import summarize
 from study.report.topic import topic_of
 from study.stages.stage import Stage, device_of
 from training.files import canonical, content_hash, read_json, write_json

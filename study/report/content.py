@@ -9,19 +9,21 @@ from pathlib import Path
 from study.report.analyses import analyse_all
 from study.report.answers import Answer, answers, seed_warning
 from study.report.chains import ChainStep, chain_of
-from study.report.claims.judge import Finding, findings, rule
+from study.report.claims.judge import Finding, findings, margin_of, rule
 from study.report.claims.pruned_by import pruned_by
 from study.report.claims.published import published_by
 from study.report.curves import learning_curves
-from study.report.figures import against_training_macs, along_grid, training_compute
+from study.report.differences import Differences
+from study.report.figures import against_training_macs, training_compute
 from study.report.gallery import Gallery, galleries
 from study.report.material import Material
 from study.report.plots import Exhibit
 from study.report.provenance import Provenance, precision_of, provenance, warnings
 from study.report.routes import RATIO, RouteResults, point_fields
 from study.report.rows import Comparison
-from study.report.tables import MainTable, main_table, per_class
+from study.report.tables import DIFFERENCE_NOTE, MainTable, main_table, per_class, references_of
 from study.report.topic import DETECTION, Topic
+from study.report.trends import Trend, trends
 
 
 @dataclass(frozen=True)
@@ -36,12 +38,14 @@ class Content:
     topic: Topic
     routes: Sequence[RouteResults]
     colours: Mapping[str, str]
+    trends: Sequence[Trend]
     answers: Sequence[Answer]
     seed_warning: str
     warnings: Sequence[str]
     precision: str
     provenance: Provenance
     table: MainTable
+    difference_note: str
     findings: Sequence[Finding]
     rule: str
     classes: Mapping[str, Sequence[float | None]]
@@ -56,26 +60,29 @@ def content_of(comparison: Comparison, runs: Path, out: Path) -> Content:
     material = Material.of(comparison, runs)
     topic, routes = material.topic, material.routes
     pruned, data = pruned_by(routes, comparison.stages, runs), comparison.evaluation.dataset or ""
+    margin = margin_of(comparison, topic)
+    differences = Differences(routes, topic.primary.key)
     fields = [field for field in comparison.grid if field != RATIO]  # which has an analysis of its own
     return Content(
         comparison=comparison,
         topic=topic,
         routes=routes,
         colours=material.colours,
-        answers=answers(routes, topic),
-        seed_warning=seed_warning(routes, topic),
-        warnings=warnings(comparison),
+        trends=trends(material, fields),
+        answers=answers(differences, topic),
+        seed_warning=seed_warning(differences, topic),
+        warnings=[*warnings(comparison), *differences.notes(references_of(routes, topic))],
         precision=precision_of(comparison.stages.values()),
         provenance=provenance(comparison.stages),
-        table=main_table(routes, point_fields(comparison), topic, published_by(routes, pruned, data)),
-        findings=findings(routes, topic, pruned, data),
-        rule=rule(topic),
+        table=main_table(routes, point_fields(comparison), topic, differences, published_by(routes, pruned, data)),
+        difference_note=DIFFERENCE_NOTE,
+        findings=findings(routes, topic, differences, margin, pruned, data),
+        rule=rule(margin, topic),
         classes=per_class(routes),
         chains=[(route, chain_of(route, comparison.stages, runs, out)) for route in routes],
         analyses=analyse_all(material),
         figures=[
             against_training_macs(material),
-            *along_grid(material, fields),
             training_compute(routes),
             *learning_curves(material),
         ],

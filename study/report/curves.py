@@ -11,7 +11,7 @@ from study.report.material import Material
 from study.report.plots import Exhibit, base_figure, plain, thin
 from study.report.routes import RouteResults
 from study.report.rows import Json, Step
-from study.report.stats import is_number
+from study.report.statistics.summary import is_number
 
 _DASHES = ("solid", "dash", "dot", "dashdot")
 _CAPTION = (

@@ -12,7 +12,7 @@ from study.report.material import Material
 from study.report.plots import Exhibit, base_figure, plain
 from study.report.routes import RATIO, RouteResults, distinct_names, is_numeric_field, short_place
 from study.report.rows import Row
-from study.report.stats import Summary
+from study.report.statistics.summary import Summary
 from study.report.topic import Topic
 
 _BAR_HEIGHT = 34
@@ -56,25 +56,18 @@ def against_training_macs(material: Material) -> Exhibit:
     )
 
 
-def against_field(material: Material, field: str) -> go.Figure | None:
-    """Quality along a numeric field of the grid, one line per pipeline and other grid values; None for words."""
+def against_field(material: Material, field: str, bars: Mapping[int, float] | None = None) -> go.Figure | None:
+    """Quality along a numeric field of the grid, one line per pipeline and other grid values; None for words.
+
+    `bars`: half-lengths of the error bars by the id of a route; one standard deviation without them.
+    """
     if not is_numeric_field(material.routes, field):
         return None
     figure = base_figure(plain(field), material.topic.primary.name)
     drawn = [route for route in material.routes if field in route.point and route.name not in material.topic.undrawn]
     placed = sorted(((float(route.point[field]), route) for route in drawn), key=itemgetter(0))
-    _add_routes(figure, placed, material, field)
+    _add_routes(figure, placed, material, field, bars)
     return figure
-
-
-def along_grid(material: Material, fields: Iterable[str]) -> list[Exhibit]:
-    """An exhibit for each of the grid's fields that holds numbers."""
-    name, caption = material.topic.primary.name, "Mean over seeds and one standard deviation, by {}."
-    return [
-        Exhibit(f"{name} against {field}", caption.format(field), figure)
-        for field in fields
-        if (figure := against_field(material, field)) is not None
-    ]
 
 
 def _dodged(xs: Sequence[float]) -> list[float]:
@@ -89,7 +82,11 @@ def _dodged(xs: Sequence[float]) -> list[float]:
 
 
 def _add_routes(
-    figure: go.Figure, placed: Sequence[tuple[float, RouteResults]], material: Material, along: str
+    figure: go.Figure,
+    placed: Sequence[tuple[float, RouteResults]],
+    material: Material,
+    along: str,
+    bars: Mapping[int, float] | None = None,
 ) -> None:
     """Every pipeline in its colour; a line joins its grid points that differ in no field but `along`."""
     # With several fields in the grid a pipeline has a line for each combination of the others: its seeds are spread at
@@ -106,13 +103,18 @@ def _add_routes(
             symbol = rests.setdefault(rest_name, _SYMBOLS[len(rests) % len(_SYMBOLS)])
             label = f"{name}, {rest_name}" if rest_name else name
             marker = {"color": material.colours[name], "symbol": symbol}
-            _add_series(figure, label, marker, sorted(here, key=itemgetter(0)), material.topic)
+            _add_series(figure, label, marker, sorted(here, key=itemgetter(0)), material.topic, bars)
     more = len(figure.data) // 2 - _LEGEND_ENTRIES
     figure.update_layout(height=height + _LEGEND_LINE * max(0, more))
 
 
 def _add_series(
-    figure: go.Figure, name: str, marker: Mapping[str, str], placed: Sequence[tuple[float, RouteResults]], topic: Topic
+    figure: go.Figure,
+    name: str,
+    marker: Mapping[str, str],
+    placed: Sequence[tuple[float, RouteResults]],
+    topic: Topic,
+    bars: Mapping[int, float] | None,
 ) -> None:
     """A dot per seed, a marker with its deviation per grid point, a line joining those."""
     key = topic.primary.key
@@ -121,7 +123,11 @@ def _add_series(
     figure.add_scatter(
         x=[x for x, _, _ in summaries],
         y=[s.mean for _, _, s in summaries],
-        error_y={"array": [s.std or 0.0 for _, _, s in summaries], "thickness": 1.5, "width": 5},
+        error_y={
+            "array": [(s.std or 0.0) if bars is None else bars.get(id(route), 0.0) for _, route, s in summaries],
+            "thickness": 1.5,
+            "width": 5,
+        },
         hovertext=[_hover_mean(route, s, topic) for _, route, s in summaries],
         mode="lines+markers" if len(summaries) > 1 else "markers",
         line={"color": marker["color"], "width": 1.5},

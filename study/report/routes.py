@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from study.plan.named import colour_of
 from study.report.rows import Comparison, Point, Row
-from study.report.stats import Difference, Summary, is_number, paired_difference, summarize
+from study.report.statistics.families import Difference, against
+from study.report.statistics.summary import Summary, is_number, summarize
 
 RATIO = "prune.ratio"  # the field of the grid that moves a network along its costs
 _PRUNING_KINDS = frozenset({"prune", "prune_detector"})
@@ -53,8 +54,13 @@ class RouteResults:
         return None if summary is None else summary.mean
 
     def minus(self, other: RouteResults, key: str, other_key: str = "") -> Difference | None:
-        """Paired difference to another route, or to its column `other_key`, over the seeds they share."""
-        return paired_difference(self.by_seed(key), other.by_seed(other_key or key))
+        """This route minus another, or minus its column `other_key`, by the differences of these two alone."""
+        return paired(self.by_seed(key), other.by_seed(other_key or key))
+
+
+def paired(values: Mapping[int, float | None], reference: Mapping[int, float | None]) -> Difference | None:
+    """Mean difference over the seeds that both have, with the interval of a paired t-test; None without such a seed."""
+    return next(iter(against({"": values, "reference": reference}, "reference").pairs), None)
 
 
 def group_routes(rows: Iterable[Row]) -> list[RouteResults]:

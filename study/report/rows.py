@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from study.report.stats import is_number
+from study.report.statistics.summary import is_number
 from training.device import Precision
 from training.files import read_json
 

@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from study.plan.named import DENSE
 from study.report import units
 from study.report.claims.published import Accuracy
+from study.report.differences import Differences
 from study.report.plots import Value
 from study.report.routes import RouteResults, distinct_names, find_route, point_fields
 from study.report.rows import Comparison
-from study.report.stats import Difference, summarize
+from study.report.statistics.families import POOLED, Difference
+from study.report.statistics.summary import summarize
 from study.report.topic import Cost, Measure, Topic, topic_of
 
 _FORMS = {"count": units.si, "seconds": units.seconds, "milliseconds": units.milliseconds}
@@ -43,6 +45,13 @@ class Line:
     explanation: str
     point: tuple[str, ...]
     cells: tuple[Cell, ...]
+
+
+DIFFERENCE_NOTE = (
+    "difference of the means with the seeds as blocks, and its 95 % interval by the residual variance of all routes;"
+    " the intervals of one column at one grid point hold together (Dunnett). “Shown”: the interval leaves out 0; else,"
+    " in brackets, the difference that would have been shown with a probability of 80 %."
+)
 
 
 @dataclass(frozen=True)
@@ -74,6 +83,12 @@ def _plain(value: object) -> object:
     return json.dumps(value) if isinstance(value, list | dict) else value
 
 
+def references_of(routes: Sequence[RouteResults], topic: Topic) -> list[str]:
+    """The pipelines that the main table gives differences to."""
+    names = distinct_names(routes)
+    return [name for name in topic.references if name in names and len(names) > 1]
+
+
 def csv_text(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """A table as CSV with all digits; a missing value is an empty field."""
     out = io.StringIO()
@@ -84,14 +99,17 @@ def csv_text(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 
 
 def main_table(
-    routes: Sequence[RouteResults], fields: Sequence[str], topic: Topic, published: Mapping[str, Accuracy] | None = None
+    routes: Sequence[RouteResults],
+    fields: Sequence[str],
+    topic: Topic,
+    differences: Differences,
+    published: Mapping[str, Accuracy] | None = None,
 ) -> MainTable:
-    """Quality, paired differences and costs of every route; columns that would be empty are left out.
+    """Quality, differences and costs of every route; columns that would be empty are left out.
 
     `published`: what the literature reports, by route label.
     """
-    names = distinct_names(routes)
-    references = [name for name in topic.references if name in names and len(names) > 1]
+    references = references_of(routes, topic)
     after = [m for m in topic.after_pruning if any(route.mean(m.key) is not None for route in routes)]
     columns = (
         *(measure.name for measure in topic.measures),
@@ -105,7 +123,7 @@ def main_table(
         note = topic.pipelines.get(route.name)
         cells = (
             *(_quality(route, measure, topic.decimals) for measure in topic.measures),
-            *(_difference(route, find_route(routes, name, route.point), topic) for name in references),
+            *(_difference(route, find_route(routes, name, route.point), topic, differences) for name in references),
             *([_published(published.get(route.label))] if published else []),
             *(_after_pruning(route, measure, topic.decimals) for measure in after),
             *(_cost(route, find_route(routes, DENSE, route.point), cost) for cost in topic.costs),
@@ -132,18 +150,20 @@ def _published(accuracy: Accuracy | None) -> Cell:
     return Cell(units.MISSING) if accuracy is None else Cell(f"{accuracy[0]:.2f}", (f"top-5 {accuracy[1]:.2f}",))
 
 
-def _difference(route: RouteResults, reference: RouteResults | None, topic: Topic) -> Cell:
+def _difference(route: RouteResults, reference: RouteResults | None, topic: Topic, differences: Differences) -> Cell:
     if reference is route:
         return Cell(units.MISSING)
-    difference = None if reference is None else route.minus(reference, topic.primary.key)
+    difference = None if reference is None else differences.to(route, reference.name)
     if difference is None:
         return Cell(units.MISSING, ("no common seed" if reference else "not at this point",))
-    notes: tuple[str, ...] = (units.interval(difference, topic.decimals), units.noise(difference))
+    notes: tuple[str, ...] = (units.interval(difference, topic.decimals), units.shown(difference, topic.decimals))
     if difference.n < len(route.rows):  # the pairing rests on fewer seeds than the mean beside it
         notes += (f"n = {difference.n}",)
-    beyond = "above" if difference.mean > 0 else "below"
-    mark = beyond if difference.within_noise is False else "noise"
-    return Cell(units.signed(difference.mean, topic.decimals), notes, mark)
+    if difference.method != POOLED:
+        notes += (difference.method,)
+    direction = "above" if difference.estimate > 0 else "below"
+    mark = direction if difference.decidable and difference.shown else "noise"
+    return Cell(units.signed(difference.estimate, topic.decimals), notes, mark)
 
 
 def _cost(route: RouteResults, dense: RouteResults | None, cost: Cost) -> Cell:
@@ -160,8 +180,8 @@ def difference_values(difference: Difference | None) -> tuple[Value, Value, Valu
     """Mean, both ends of the 95 % interval, and n of a paired difference, for a table."""
     if difference is None:
         return None, None, None, 0
-    low, high = difference.interval or (None, None)
-    return difference.mean, low, high, difference.n
+    ends = (difference.low, difference.high) if difference.decidable else (None, None)
+    return difference.estimate, *ends, difference.n
 
 
 def per_class(routes: Sequence[RouteResults]) -> dict[str, list[float | None]]:

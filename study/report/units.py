@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from study.report.stats import Difference, Summary
+from study.report.statistics.families import Difference
+from study.report.statistics.summary import Summary
 
 MISSING = "–"
 _PREFIXES = ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
@@ -58,18 +59,22 @@ def mean_std(summary: Summary | None, decimals: int = 1) -> str:
 
 def interval(difference: Difference, decimals: int = 1) -> str:
     """ "[−0.4, 3.0]", or why there is none; never a bound that reads 0.0 and is not."""
-    if difference.interval is None:
+    if not difference.decidable:
         return "(one seed: no interval)"
-    low, high = difference.interval
-    decimals = max(_decimals(low, decimals), _decimals(high, decimals))
-    return _minus(f"[{low:.{decimals}f}, {high:.{decimals}f}]")
+    decimals = max(_decimals(difference.low, decimals), _decimals(difference.high, decimals))
+    return _minus(f"[{difference.low:.{decimals}f}, {difference.high:.{decimals}f}]")
 
 
-def noise(difference: Difference) -> str:
-    """What the interval says about the difference, in two or three words."""
-    if difference.within_noise is None:
+def shown(difference: Difference, decimals: int = 1) -> str:
+    """What the interval says about the difference, in a few words."""
+    if not difference.decidable:
         return "not decidable"
-    return "within noise" if difference.within_noise else "beyond noise"
+    return "shown" if difference.shown else f"not shown ({difference.detectable:.{decimals}f} would be)"
+
+
+def p_value(p: float) -> str:
+    """A p-value behind the letter: "= 0.032" or "< 0.001"."""
+    return "< 0.001" if p < 0.001 else f"= {p:.2g}"
 
 
 def value(item: str | int | float | None) -> str:

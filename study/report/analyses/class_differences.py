@@ -11,8 +11,9 @@ from study.plan.named import DENSE
 from study.report import units
 from study.report.material import Material
 from study.report.plots import Exhibit, Value, base_figure, plain
-from study.report.routes import RouteResults, find_route
-from study.report.stats import Difference, paired_difference, summarize
+from study.report.routes import RouteResults, find_route, paired
+from study.report.statistics.families import Difference
+from study.report.statistics.summary import summarize
 from study.report.tables import DIFFERENCE_COLUMNS, difference_values
 
 MOST_CLASSES = 20
@@ -50,7 +51,7 @@ def _gain(route: RouteResults, routes: Sequence[RouteResults]) -> _Gain | None:
     if dense is None or dense is route:
         return None
     names = dict.fromkeys(name for row in route.rows for name in row.measured.per_class or {})
-    differences = {name: paired_difference(_of(route, name), _of(dense, name)) for name in names}
+    differences = {name: paired(_of(route, name), _of(dense, name)) for name in names}
     found = {name: difference for name, difference in differences.items() if difference is not None}
     return _Gain(route, found) if found else None
 
@@ -65,7 +66,7 @@ def _ranked(gains: Sequence[_Gain]) -> list[str]:
     largest: dict[str, float] = {}
     for gain in gains:
         for name, difference in gain.by_class.items():
-            largest[name] = max(largest.get(name, 0.0), abs(difference.mean))
+            largest[name] = max(largest.get(name, 0.0), abs(difference.estimate))
     return sorted(largest, key=lambda name: -largest[name])
 
 
@@ -82,16 +83,18 @@ def _caption(drawn: int, left: int) -> str:
 def _figure(classes: Sequence[str], gains: Sequence[_Gain], colours: Mapping[str, str]) -> go.Figure:
     height = 130 + len(classes) * max(_ROW_PIXELS, _MARKER_PIXELS * len(gains))
     figure = base_figure(f"AP minus that of {DENSE}", "", height=height)
-    largest = max((abs(g.by_class[name].mean) for g in gains for name in classes if name in g.by_class), default=0.0)
+    largest = max(
+        (abs(g.by_class[name].estimate) for g in gains for name in classes if name in g.by_class), default=0.0
+    )
     for k, gain in enumerate(gains):
         here = [(i, gain.by_class[name]) for i, name in enumerate(classes) if name in gain.by_class]
         shift = _SPREAD * ((k + 0.5) / len(gains) - 0.5)
         label = plain(gain.route.label)
         figure.add_scatter(
-            x=[d.mean for _, d in here],
+            x=[d.estimate for _, d in here],
             y=[i + shift for i, _ in here],
             error_x={
-                "array": [0.0 if d.interval is None else d.interval[1] - d.mean for _, d in here],
+                "array": [d.high - d.estimate if d.decidable else 0.0 for _, d in here],
                 "thickness": 1.2,
                 "width": 0,
             },
@@ -99,7 +102,7 @@ def _figure(classes: Sequence[str], gains: Sequence[_Gain], colours: Mapping[str
             marker={"color": colours[gain.route.name], "size": 7},
             name=label,
             hovertext=[
-                f"{label}<br>{plain(classes[i])}: {units.signed(d.mean)} {units.interval(d)}, n = {d.n}"
+                f"{label}<br>{plain(classes[i])}: {units.signed(d.estimate)} {units.interval(d)}, n = {d.n}"
                 for i, d in here
             ],
             hoverinfo="text",

@@ -12,7 +12,7 @@ from study.report.artifacts import users_of_runs
 from study.report.material import Material
 from study.report.plots import Exhibit, Value, base_figure, plain
 from study.report.routes import joint_label
-from study.report.stats import summarize
+from study.report.statistics.summary import summarize
 
 _CAPTION = (
     "Share of channels left in every layer that the plan names, mean over seeds. Layers not shown "

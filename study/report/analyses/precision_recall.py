@@ -13,7 +13,7 @@ from study.report.material import Material
 from study.report.plots import Exhibit, Value, base_figure, plain, translucent
 from study.report.routes import RouteResults
 from study.report.rows import Json
-from study.report.stats import Summary, is_number, summarize
+from study.report.statistics.summary import Summary, is_number, summarize
 
 MOST_CLASSES = 6  # that get a figure each
 _COLUMNS = 3  # of those figures

@@ -8,40 +8,73 @@ from dataclasses import dataclass, replace
 from study.report import units
 from study.report.claims.pruned_by import PrunedBy
 from study.report.claims.statements import ABOVE, COMPARABLE, RATE, Side, Statement
+from study.report.differences import Differences
 from study.report.routes import RouteResults, describe_point, distinct_points, point_key
-from study.report.rows import Point
-from study.report.stats import Difference, is_number
+from study.report.rows import Comparison, Point
+from study.report.statistics.families import Difference
+from study.report.statistics.holm import holm
+from study.report.statistics.summary import is_number
 from study.report.topic import Topic
 
 SUPPORTED, CONTRADICTED, UNDECIDED = "supported", "contradicted", "undecided"
+LEVEL = 0.05  # of all verdicts of a report together
 _EQUAL_COST = 0.05  # the share by which two networks of an equal budget may differ
 
 
 @dataclass(frozen=True)
 class Finding:
-    """A statement with the verdict of this comparison at one grid point."""
+    """A statement with the verdict of this comparison at one grid point.
+
+    `difference`: better minus worse; None where no seed has a result for both. `p`: one-sided where the statement has a
+    margin, two-sided where not, adjusted by Holm's method for all statements of the report.
+    """
 
     statement: Statement
     place: str
     verdict: str
     evidence: str
+    difference: Difference | None = None
+    p: float = 1.0
 
 
-def rule(topic: Topic) -> str:
+@dataclass(frozen=True)
+class Margin:
+    """How far a result may lie below another and still count as no worse, in points, and why so far."""
+
+    points: float
+    reason: str
+
+
+def rule(margin: Margin, topic: Topic) -> str:
     """How a verdict is reached, in words."""
-    words = "Supported or contradicted only where the whole 95 % interval of the paired difference excludes 0"
-    if not topic.margin:
-        return f"{words}."
-    m = f"{topic.margin:g}"
+    m = f"{margin.points:g}"
     return (
-        f"Supported where the whole 95 % interval of the paired difference lies above 0 (>), above −{m} points (≥), "
-        f"or between −{m} and {m} (≈); contradicted where all of it lies outside; else undecided. The intervals are "
-        "not corrected for making several comparisons: of twenty true differences of 0, one is expected to look real."
+        f"Supported or contradicted where that is shown at the 5 % level: a difference above 0 (>), above −{m} points"
+        f" (≥), or between −{m} and {m} (≈). The tests take the seeds as blocks and the residual variance of all"
+        " routes; p-values are adjusted for the number of statements (Holm), the intervals beside them for all pairs of"
+        " routes."
+        f" The margin of {m} {topic.primary.unit}: {margin.reason}."
     )
 
 
+def margin_of(comparison: Comparison, topic: Topic) -> Margin:
+    """The margin that the config states, or the usual one for the size of the test set."""
+    stated = (comparison.config.get("evaluate") or {}).get("margin")
+    if stated is not None:
+        return Margin(float(stated), "evaluate.margin of the config, stated before the run")
+    images = comparison.evaluation.images
+    if topic.few_images and images is not None and images < topic.few_images:
+        return Margin(2 * topic.margin, f"the usual one for fewer than {topic.few_images:,} test images")
+    return Margin(topic.margin, topic.margin_reason)
+
+
 def findings(
-    routes: Sequence[RouteResults], topic: Topic, pruned: Mapping[str, PrunedBy] | None = None, data: str = ""
+    routes: Sequence[RouteResults],
+    topic: Topic,
+    differences: Differences,
+    margin: Margin,
+    pruned: Mapping[str, PrunedBy] | None = None,
+    data: str = "",
 ) -> list[Finding]:
     """Each statement of the topic at each grid point where both of its sides are, in the order of the points.
 
@@ -49,16 +82,21 @@ def findings(
     `data`: the name of the data set.
     """
     order = {point_key(point): i for i, point in enumerate(distinct_points(routes))}
-    found = []
+    placed = []
     for statement in topic.statements:
         if statement.data not in data.lower():
             continue
         for better, worse in _pairs(statement, routes, pruned or {}):
-            place = _place(better, worse)
             at = order.get(point_key({**better.point, **worse.point}), len(order))
-            found.append((at, _judge(statement, better, worse, describe_point(place), topic)))
+            placed.append((at, statement, better, worse))
     # Where the sides stand at two points, the pair is listed at that of the worse side; last where no route is there.
-    return [finding for _, finding in sorted(found, key=lambda pair: pair[0])]  # stable: statements keep their order
+    placed.sort(key=lambda each: each[0])  # stable: statements keep their order
+    tests = [_test(statement, better, worse, differences, margin.points) for _, statement, better, worse in placed]
+    adjusted = holm([test.p for test in tests])
+    return [
+        _judge(statement, better, worse, test, p, topic)
+        for (_, statement, better, worse), test, p in zip(placed, tests, adjusted, strict=True)
+    ]
 
 
 def _pairs(
@@ -144,28 +182,60 @@ def _place(better: RouteResults, worse: RouteResults) -> Point:
     return {key: value for key, value in {**better.point, **worse.point}.items() if key not in differ}
 
 
-def _judge(statement: Statement, better: RouteResults, worse: RouteResults, place: str, topic: Topic) -> Finding:
-    key = statement.better.measure or topic.primary.key
-    other = statement.worse.measure or topic.primary.key
-    difference = better.minus(worse, key, other)
+@dataclass(frozen=True)
+class _Test:
+    """What the difference says of a statement before it is one of several: the verdict if `p` is small enough."""
+
+    difference: Difference | None
+    verdict: str
+    p: float
+
+
+def _test(
+    statement: Statement, better: RouteResults, worse: RouteResults, differences: Differences, margin: float
+) -> _Test:
+    measures = statement.better.measure, statement.worse.measure
+    own = differences.key
+    if measures == ("", ""):
+        difference = differences.between(better, worse)
+    else:
+        difference = better.minus(worse, measures[0] or own, measures[1] or own)
+    if difference is None or not difference.decidable:
+        return _Test(difference, UNDECIDED, 1.0)
+    return _Test(difference, *direction(difference, statement.relation, margin))
+
+
+def direction(difference: Difference, relation: str, margin: float) -> tuple[str, float]:
+    """Where a difference points, and its p-value alone: of the hypothesis that it does not.
+
+    The hypotheses against "supported" and against "contradicted" exclude each other but for the boundary, so the
+    smaller of their one-sided p-values is one. A plain "above" is tested on both sides, as readers expect it.
+    """
+    if relation == ABOVE:
+        return (SUPPORTED if difference.estimate > 0 else CONTRADICTED), difference.p_alone
+    test = difference.against(margin)
+    assert test is not None
+    if relation == COMPARABLE:
+        inside, outside = test.p_as_good, 2 * (1 - test.p_as_good)
+    else:
+        inside, outside = test.p_no_worse, 1 - test.p_no_worse
+    return (SUPPORTED, inside) if inside <= outside else (CONTRADICTED, min(1.0, outside))
+
+
+def _judge(
+    statement: Statement, better: RouteResults, worse: RouteResults, test: _Test, p: float, topic: Topic
+) -> Finding:
+    place, difference = describe_point(_place(better, worse)), test.difference
     if difference is None:
         return Finding(statement, place, UNDECIDED, "no seed has a result for both")
-    means = [units.score(mean, topic.decimals) for mean in (better.mean(key), worse.mean(other))]
-    change = f"{units.signed(difference.mean, topic.decimals)} {units.interval(difference, topic.decimals)}"
+    keys = statement.better.measure or topic.primary.key, statement.worse.measure or topic.primary.key
+    means = [units.score(mean, topic.decimals) for mean in (better.mean(keys[0]), worse.mean(keys[1]))]
+    change = f"{units.signed(difference.estimate, topic.decimals)} {units.interval(difference, topic.decimals)}"
     evidence = f"{means[0]} against {means[1]} {topic.primary.unit}: {change}, n = {difference.n}"
-    return Finding(statement, place, verdict(difference, statement.relation, topic.margin), evidence)
-
-
-def verdict(difference: Difference, relation: str, margin: float = 0.0) -> str:
-    """Supported or contradicted only where the whole 95 % interval agrees on it, else undecided; see `rule`."""
-    if difference.interval is None:
-        return UNDECIDED
-    low, high = difference.interval
-    # `outside` is not the opposite of `inside`: an interval that reaches over a bound decides neither
-    if relation == COMPARABLE:
-        inside, outside = -margin <= low and high <= margin, high < -margin or low > margin
-    elif relation == ABOVE:
-        inside, outside = low > 0, high <= 0
-    else:
-        inside, outside = low >= -margin, high < -margin
-    return SUPPORTED if inside else CONTRADICTED if outside else UNDECIDED
+    decided = p <= LEVEL
+    if difference.decidable:
+        evidence += f", p {units.p_value(p)}"
+        if not decided:
+            seen = units.score(difference.detectable, topic.decimals)
+            evidence += f"; a difference of {seen} would have been seen with a power of 80 %"
+    return Finding(statement, place, test.verdict if decided else UNDECIDED, evidence, difference, p)

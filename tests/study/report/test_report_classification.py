@@ -7,13 +7,13 @@ import pytest
 from support.fabricated_classification import fabricate_classification
 
 from study.report.answers import answers
-from study.report.claims.judge import findings, rule, verdict
+from study.report.claims.judge import findings, margin_of, rule
 from study.report.claims.pruned_by import PrunedBy, pruned_by
 from study.report.claims.published import published
-from study.report.claims.statements import AUTOMATIC, COMPARABLE, NO_WORSE, PREDEFINED, UNSTRUCTURED
+from study.report.claims.statements import AUTOMATIC, PREDEFINED, UNSTRUCTURED
+from study.report.differences import Differences
 from study.report.routes import group_routes, joint_label, point_fields, short_place
 from study.report.rows import Comparison
-from study.report.stats import Difference
 from study.report.tables import comparison_csv, main_table
 from study.report.topic import CLASSIFICATION, topic_of
 from study.report.write import write_report
@@ -26,8 +26,13 @@ def fabricated(runs, **options):
 def verdicts(comparison, runs, data="cifar10"):
     """(place, statement) -> verdict."""
     routes = group_routes(comparison.rows)
-    pruned = pruned_by(routes, comparison.stages, runs)
-    return {(f.place, f.statement.text): f.verdict for f in findings(routes, CLASSIFICATION, pruned, data)}
+    found = judged(routes, comparison, pruned_by(routes, comparison.stages, runs), data)
+    return {(f.place, f.statement.text): f.verdict for f in found}
+
+
+def judged(routes, comparison, pruned, data="cifar10"):
+    margin = margin_of(comparison, CLASSIFICATION)
+    return findings(routes, CLASSIFICATION, Differences(routes, "top1"), margin, pruned, data)
 
 
 def test_a_comparison_is_of_one_of_the_known_tasks(tmp_path):
@@ -50,7 +55,7 @@ def test_csv_has_the_variant_before_the_grid(tmp_path):
 
 def test_the_table_has_accuracies_costs_and_what_pruning_left(tmp_path):
     routes = group_routes(fabricated(tmp_path, files=False).rows)
-    table = main_table(routes, ["variant"], CLASSIFICATION)
+    table = main_table(routes, ["variant"], CLASSIFICATION, Differences(routes, "top1"))
     dense, tuned = table.lines[0], next(line for line in table.lines if line.route.name == "fine_tune")
     cells = dict(zip(table.columns, tuned.cells, strict=True))
     assert cells["top-1 (%)"].text == "89.75" and cells["top-1 (%)"].notes == ("± 0.25 (n = 3)",)
@@ -66,14 +71,17 @@ def test_columns_of_what_was_never_measured_are_left_out(tmp_path):
     content = fabricate_classification(tmp_path, files=False)
     for row in content["rows"]:
         row.pop("pruned_top1", None)
-    table = main_table(group_routes(Comparison.from_json(content).rows), ["variant"], CLASSIFICATION)
+    routes = group_routes(Comparison.from_json(content).rows)
+    table = main_table(routes, ["variant"], CLASSIFICATION, Differences(routes, "top1"))
     assert "right after pruning (%)" not in table.columns
 
 
 def test_the_answer_is_given_for_each_variant(tmp_path):
-    found = answers(group_routes(fabricated(tmp_path, files=False).rows), CLASSIFICATION)
+    found = answers(Differences(group_routes(fabricated(tmp_path, files=False).rows), "top1"), CLASSIFICATION)
     assert [answer.place for answer in found] == ["variant = l1", "variant = slim", "variant = weights"]
-    assert found[0].sentence.startswith("scratch_b is best among the pruned routes: 90.25 % top-1, +0.40 [0.40, 0.40]")
+    assert found[0].sentence.startswith(
+        "scratch_b is shown to be best among the pruned routes: 90.25 % top-1, +0.40 [0.40, 0.40]"
+    )
     assert "with 75 % of its MACs" in found[0].detail
 
 
@@ -128,15 +136,15 @@ def test_tickets_are_judged_where_variants_give_the_rates(tmp_path):
     at_large = f"{random.format('largest')} ≥ {ticket.format('largest')}"
     across = f"{random.format('largest')} > {ticket.format('smallest')}"
 
-    def judged(pruned):
-        return {(f.place, f.statement.text): f.verdict for f in findings(routes, CLASSIFICATION, pruned, "cifar10")}
+    def by_place(pruned):
+        return {(f.place, f.statement.text): f.verdict for f in judged(routes, comparison, pruned)}
 
-    found = judged(alike)
+    found = by_place(alike)
     assert found["variant = slim", at_small] == "contradicted"
     assert found["variant = weights", at_large] == found["variant = l1", at_large] == "supported"
     assert ("", across) in found
-    assert not [place for place, statement in judged(rates) if statement == across]  # networks of another method
-    assert not [place for place, statement in judged(told) if "ticket" in statement]  # no rates recorded
+    assert not [place for place, statement in by_place(rates) if statement == across]  # networks of another method
+    assert not [place for place, statement in by_place(told) if "ticket" in statement]  # no rates recorded
 
 
 def test_one_rate_decides_nothing_about_tickets(tmp_path):
@@ -157,22 +165,14 @@ def test_guided_designs_meet_controls_of_equal_cost_only(tmp_path, macs, compare
     assert (("", "scratch_e (guided) ≥ scratch_e (uniform)") in found) is compared
 
 
-@pytest.mark.parametrize(
-    ("interval", "relation", "expected"),
-    [
-        ((-0.4, 1.0), NO_WORSE, "supported"),
-        ((-0.6, 1.0), NO_WORSE, "undecided"),
-        ((-2.0, -0.6), NO_WORSE, "contradicted"),
-        ((-0.4, 0.4), COMPARABLE, "supported"),
-        ((-0.4, 0.6), COMPARABLE, "undecided"),
-        ((0.6, 0.9), COMPARABLE, "contradicted"),
-        ((-0.9, -0.6), COMPARABLE, "contradicted"),
-        ((-0.4, 1.0), ">", "undecided"),
-    ],
-)
-def test_the_margin_is_half_a_point(interval, relation, expected):
-    assert verdict(Difference(0.0, interval, 3), relation, CLASSIFICATION.margin) == expected
-    assert "−0.5 points (≥)" in rule(CLASSIFICATION)
+def test_the_margin_is_half_a_point_unless_the_config_states_one(tmp_path):
+    comparison = fabricated(tmp_path, files=False)
+    usual = margin_of(comparison, CLASSIFICATION)
+    assert usual.points == 0.5
+    assert "−0.5 points (≥)" in rule(usual, CLASSIFICATION) and usual.reason in rule(usual, CLASSIFICATION)
+    stated = replace(comparison, config={**comparison.config, "evaluate": {"margin": 0.2}})
+    assert margin_of(stated, CLASSIFICATION).points == 0.2
+    assert "stated before the run" in margin_of(stated, CLASSIFICATION).reason
 
 
 def test_published_numbers_need_the_same_shape_and_data():

@@ -4,11 +4,13 @@ import pytest
 from support.fabricated_study import a_row, a_step, fabricate, with_grid
 
 from study.report.answers import answers, seed_warning
-from study.report.claims.judge import findings, verdict
+from study.report.claims.judge import Margin, direction, findings
+from study.report.differences import Differences
 from study.report.provenance import warnings
 from study.report.routes import colours, find_route, full_points, group_routes
 from study.report.rows import Comparison
-from study.report.stats import Difference
+from study.report.statistics.families import Difference
+from study.report.statistics.simultaneous import StudentT
 from study.report.topic import DETECTION
 
 
@@ -22,42 +24,64 @@ def routes_of(scores: dict[str, list[float | None]], point: dict | None = None):
     )
 
 
-def test_the_answer_names_the_best_pruned_route_and_its_margin():
-    # unpruned is higher and not a candidate; differences 1 and 3: 2 ± 12.706
+def answered(routes):
+    return answers(Differences(routes, "AP"), DETECTION)
+
+
+def judged(routes, margin=1.0):
+    return findings(routes, DETECTION, Differences(routes, "AP"), Margin(margin, "a test"))
+
+
+def test_the_first_sentence_names_no_winner_that_the_intervals_do_not():
+    # unpruned is higher and not a candidate; two pruned routes are one pair: differences 1 and 3, 2 ± 12.706
     routes = routes_of({"unpruned": [70, 70], "prune_then_transfer": [61, 63], "scratch_b": [60, 60]})
-    (answer,) = answers(routes, DETECTION)
-    assert answer.sentence == (
-        "prune_then_transfer is best among the pruned routes: 62.0 AP, +2.0 [−10.7, 14.7] over scratch_b: "
-        "within noise, n = 2 seeds."
+    (answer,) = answered(routes)
+    assert answer.sentence.startswith(
+        "No route is shown to be best among the pruned routes; the highest mean is prune_then_transfer: 62.0 AP, "
+        "+2.0 [−10.7, 14.7] over scratch_b, the next, n = 2. A lead of "
     )
-    assert answer.detail == "Against unpruned: −8.0 AP [−20.7, 4.7], within noise."
+    assert answer.sentence.endswith(" AP would have been shown with a probability of 80 %.")
+    assert answer.detail.startswith("prune_then_transfer against unpruned: −8.0 AP [−")
+    assert answer.detail.endswith(" would be).")  # two seeds show little
+
+
+def test_a_winner_is_named_when_it_is_shown_above_every_other_pruned_route():
+    steady = {"unpruned": [70, 71, 70], "a": [62, 63, 62.1], "b": [60, 61, 60], "c": [58, 59.1, 58]}
+    (answer,) = answered(routes_of(steady))
+    assert answer.sentence.startswith("a is shown to be best among the pruned routes: 62.4 AP, +2.0 [1.")
+    close = steady | {"b": [62, 62.9, 62.1]}
+    (answer,) = answered(routes_of(close))
+    assert answer.sentence.startswith("No route is shown to be best among the pruned routes; the highest mean is a: ")
+    assert " It is shown to be above c. A lead of 0." in answer.sentence
 
 
 def test_the_answer_of_one_seed_claims_no_interval():
-    (answer,) = answers(routes_of({"scratch_e": [61.0], "scratch_b": [60.0]}), DETECTION)
-    assert answer.sentence.endswith("+1.0 (one seed: no interval) over scratch_b: not decidable, n = 1 seed.")
+    (answer,) = answered(routes_of({"scratch_e": [61.0], "scratch_b": [60.0]}))
+    assert answer.sentence.endswith("scratch_e: 61.0 AP, +1.0 (one seed: no interval) over scratch_b, the next, n = 1.")
 
 
 def test_users_own_routes_are_ranked_as_well():
-    (answer,) = answers(routes_of({"mine": [50.0, 50.5], "yours": [51.0, 51.5]}), DETECTION)
-    assert answer.sentence.startswith("yours is best among the pruned routes: 51.2 AP, +1.0 [1.0, 1.0] over mine")
+    (answer,) = answered(routes_of({"mine": [50.0, 50.5], "yours": [51.0, 51.5]}))
+    assert answer.sentence.startswith(
+        "yours is shown to be best among the pruned routes: 51.2 AP, +1.0 [1.0, 1.0] over mine"
+    )
     assert answer.detail == ""
 
 
 def test_no_result_is_said():
-    (answer,) = answers(routes_of({"scratch_e": [None], "scratch_b": [None]}), DETECTION)
+    (answer,) = answered(routes_of({"scratch_e": [None], "scratch_b": [None]}))
     assert answer.sentence == "No route has a result yet: there is nothing to compare."
-    assert answers([], DETECTION)[0].sentence == answer.sentence
+    assert answered([])[0].sentence == answer.sentence
 
 
 def test_a_single_pruned_route_is_not_called_best():
-    (answer,) = answers(routes_of({"unpruned": [63.0, 64.0], "scratch_e": [61.0, 61.0]}), DETECTION)
+    (answer,) = answered(routes_of({"unpruned": [63.0, 64.0], "scratch_e": [61.0, 61.0]}))
     assert answer.sentence == "scratch_e is the only one of the pruned routes with a result: 61.0 AP, n = 2 seeds."
 
 
 def test_every_grid_point_has_its_answer_paired_within_it(tmp_path):
     comparison = Comparison.from_json(with_grid(fabricate(tmp_path, files=False), loss=4.0))
-    first, second = answers(group_routes(comparison.rows), DETECTION)
+    first, second = answered(group_routes(comparison.rows))
     assert (first.place, second.place) == ("prune.ratio = 0.5", "prune.ratio = 0.7")
     assert "61.2 AP" in first.sentence and "57.2 AP" in second.sentence
     assert "−1.8 AP" in first.detail and "−5.8 AP" in second.detail  # unpruned stays at 63.0
@@ -70,22 +94,37 @@ def test_a_route_outside_the_grid_is_the_reference_at_every_point():
     assert full_points(routes) == [{"prune.ratio": 0.5}, {"prune.ratio": 0.7}]
     assert find_route(routes, "unpruned", {"prune.ratio": 0.7}) is routes[0]
     assert find_route(routes, "scratch_e", {"prune.ratio": 0.9}) is None
-    assert [answer.place for answer in answers(routes, DETECTION)] == ["prune.ratio = 0.5", "prune.ratio = 0.7"]
+    assert [answer.place for answer in answered(routes)] == ["prune.ratio = 0.5", "prune.ratio = 0.7"]
+
+
+def estimated(estimate, error, df=10):
+    """A difference with this standard error."""
+    null = StudentT(df)
+    t = abs(estimate) / error if error else float("inf") if estimate else 0.0
+    return Difference("a", "b", estimate, 3, df, "", error=error, p_alone=null.p(t), null=null)
 
 
 @pytest.mark.parametrize(
-    ("interval", "relation", "expected"),
+    ("estimate", "error", "relation", "expected"),
     [
-        ((0.2, 3.0), ">", "supported"),
-        ((-0.4, 3.0), ">", "undecided"),
-        ((-3.0, -0.1), ">", "contradicted"),
-        ((0.0, 0.0), ">", "contradicted"),  # equal in every seed: not above ...
-        ((0.0, 0.0), "≥", "supported"),  # ... and no lower
-        (None, "≥", "undecided"),
+        (1.0, 0.4, ">", "supported"),  # t = 2.5, 2.23 is needed
+        (1.0, 0.5, ">", "undecided"),
+        (-1.0, 0.4, ">", "contradicted"),
+        (0.0, 0.0, ">", "undecided"),  # equal in every seed: nothing shows that it is above, nor that it is below
+        (0.0, 0.0, "≥", "supported"),
+        (-0.2, 0.4, "≥", "supported"),  # 0.8 above -1: t = 2, one-sided 1.81 is needed
+        (-0.4, 0.4, "≥", "undecided"),
+        (-2.0, 0.5, "≥", "contradicted"),  # 1 below -1
+        (0.2, 0.4, "≈", "supported"),
+        (0.4, 0.4, "≈", "undecided"),
+        (2.0, 0.4, "≈", "contradicted"),  # 1 above 1: t = 2.5
+        (-2.0, 0.4, "≈", "contradicted"),
+        (2.0, 0.5, "≈", "undecided"),  # outside on either side: t = 2, 2.23 is needed
     ],
 )
-def test_verdicts_need_the_whole_interval_on_one_side(interval, relation, expected):
-    assert verdict(Difference(1.0, interval, 3), relation) == expected
+def test_verdicts_need_their_p_value(estimate, error, relation, expected):
+    verdict, p = direction(estimated(estimate, error), relation, 1.0)
+    assert (verdict if p <= 0.05 else "undecided") == expected
 
 
 def test_statements_are_judged_with_their_numbers():
@@ -97,24 +136,37 @@ def test_statements_are_judged_with_their_numbers():
         "transfer_then_prune": [61.5, 61.0, 61.0],
         "detect_from_scratch": [50.0, 51.1, 50.0],
     }
-    found = {f.statement.text: f for f in findings(routes_of(scores), DETECTION)}
+    found = {f.statement.text: f for f in judged(routes_of(scores), margin=0.5)}
     assert {text: f.verdict for text, f in found.items()} == {
         "scratch_e ≥ prune_then_transfer": "supported",
         "scratch_b ≥ prune_then_transfer": "contradicted",
         "prune_then_transfer > transfer_then_prune": "undecided",
         "unpruned > detect_from_scratch": "supported",
     }
-    # differences -2, -1.9, -2: mean -1.967, half width 4.3027 * 0.05774 / sqrt(3) = 0.143
-    assert found["scratch_b ≥ prune_then_transfer"].evidence == "59.4 against 61.3 AP: −2.0 [−2.1, −1.8], n = 3"
+    lower = found["scratch_b ≥ prune_then_transfer"]
+    assert lower.evidence.startswith("59.4 against 61.3 AP: −2.0 [−2.")
+    assert lower.evidence.endswith(", n = 3, p < 0.001")
+    assert "; a difference of " in found["prune_then_transfer > transfer_then_prune"].evidence
+
+
+def test_many_statements_make_each_harder_to_decide():
+    """What is decided alone is not, beside a second statement as weak: both p-values are doubled (Holm)."""
+    scores = {"prune_then_transfer": [50.0, 50.0, 50.1], "scratch_e": [51.0, 52.4, 51.9]}
+    (single,) = judged(routes_of(scores))
+    both = judged(routes_of(scores | {"scratch_b": [51.1, 52.3, 51.9]}))
+    assert (single.verdict, [f.verdict for f in both]) == ("supported", ["supported", "supported"])
+    alone = [direction(f.difference, f.statement.relation, 1.0)[1] for f in both]
+    assert min(f.p for f in both) == pytest.approx(2 * min(alone))
+    assert all(p < f.p for p, f in zip(alone, both, strict=True))
 
 
 def test_statements_about_absent_routes_are_left_out():
-    assert findings(routes_of({"mine": [1.0, 2.0], "scratch_e": [1.0, 2.0]}), DETECTION) == []
+    assert judged(routes_of({"mine": [1.0, 2.0], "scratch_e": [1.0, 2.0]})) == []
 
 
-@pytest.mark.parametrize(("n", "says"), [(1, "one seed"), (2, "12.7"), (3, "")])
+@pytest.mark.parametrize(("n", "says"), [(1, "one seed"), (2, "Two seeds are few"), (3, "")])
 def test_few_seeds_are_warned_of(n, says):
-    text = seed_warning(routes_of({"scratch_e": [61.0] * n, "unpruned": [62.0] * 3}), DETECTION)
+    text = seed_warning(Differences(routes_of({"scratch_e": [61.0] * n, "unpruned": [62.0] * 3}), "AP"), DETECTION)
     assert says in text and bool(text) == bool(says)
 
 

@@ -1,0 +1,122 @@
+"""The score along a numeric field of the grid: what a report of a grid leads with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from study.report import units
+from study.report.figures import against_field
+from study.report.material import Material
+from study.report.plots import Exhibit, Value, plain
+from study.report.routes import RouteResults, is_numeric_field, short_place
+from study.report.statistics.families import Difference, Family, all_pairs
+from study.report.tables import DIFFERENCE_COLUMNS, difference_values
+from study.report.topic import Topic
+
+_FEWEST = 3  # values that make a trend
+
+
+@dataclass(frozen=True)
+class Line:
+    """One pipeline along the field, all other grid values equal; `routes` by the field's value, ascending."""
+
+    name: str
+    rest: str  # the other grid values in words
+    routes: Mapping[float, RouteResults]
+    family: Family  # all pairs of values, by the text of the values
+
+    @property
+    def label(self) -> str:
+        """The pipeline and the other grid values."""
+        return f"{self.name}, {self.rest}" if self.rest else self.name
+
+    def difference(self, value: float, other: float) -> Difference | None:
+        """The score at one value minus that at another."""
+        pairs = (p for pair in self.family.pairs for p in (pair, pair.reversed()))
+        return next((p for p in pairs if (p.route, p.reference) == (str(value), str(other))), None)
+
+
+@dataclass(frozen=True)
+class Trend:
+    """A field of the grid: a sentence for each line, and the figure with its table."""
+
+    field: str
+    sentences: tuple[str, ...]
+    exhibit: Exhibit
+
+
+def trends(material: Material, fields: Sequence[str]) -> list[Trend]:
+    """The fields that have at least three numbers, in their order."""
+    found = []
+    for field in fields:
+        lines = _lines(material, field) if is_numeric_field(material.routes, field) else []
+        if lines:
+            sentences = tuple(_sentence(line, field, material.topic) for line in lines)
+            found.append(Trend(field, sentences, _drawn(material, field, lines)))
+    return found
+
+
+def _lines(material: Material, field: str) -> list[Line]:
+    key = material.topic.primary.key
+    groups: dict[tuple[str, str], dict[float, RouteResults]] = {}
+    for route in material.routes:
+        if field in route.point and route.mean(key) is not None:
+            others = {name: value for name, value in route.point.items() if name != field}
+            place = (route.name, short_place(others) if others else "")
+            groups.setdefault(place, {})[float(route.point[field])] = route
+    found = []
+    for (name, rest), here in groups.items():
+        if len(here) >= _FEWEST:
+            ordered = dict(sorted(here.items()))
+            table = {str(value): route.by_seed(key) for value, route in ordered.items()}
+            found.append(Line(name, rest, ordered, all_pairs(table)))
+    return found
+
+
+def _sentence(line: Line, field: str, topic: Topic) -> str:
+    """Where the line is highest and lowest, whether that is shown, and what the highest is not told apart from."""
+    means = {value: route.mean(topic.primary.key) or 0.0 for value, route in line.routes.items()}
+    top, bottom = max(means, key=means.__getitem__), min(means, key=means.__getitem__)
+    high, low = (f"{value:g} ({units.score(means[value], topic.decimals)})" for value in (top, bottom))
+    ends = f"{topic.primary.name} is highest at {field} = {high} and lowest at {low}"
+    fall = line.difference(top, bottom)
+    if fall is None or not fall.decidable:
+        return f"{line.label}: {ends}; without a second seed nothing is decided."
+    size = f"{units.signed(fall.estimate, topic.decimals)} {units.interval(fall, topic.decimals)}"
+    level = [f"{v:g}" for v in means if v != top and (d := line.difference(top, v)) is not None and not d.shown]
+    sentence = f"{line.label}: {ends}, a difference of {size}, {units.shown(fall, topic.decimals)}."
+    if fall.shown:
+        sentence += f" Not told apart from the highest: {', '.join(level) if level else 'none'}."
+    return sentence
+
+
+def _drawn(material: Material, field: str, lines: Sequence[Line]) -> Exhibit:
+    """The lines with bars, the routes that the field makes no difference to as levels, and the numbers."""
+    topic = material.topic
+    figure = against_field(material, field, {id(route): _bar(line) for line in lines for route in line.routes.values()})
+    assert figure is not None
+    for route in material.routes:
+        mean = route.mean(topic.primary.key)
+        if field not in route.point and mean is not None and route.name not in topic.undrawn:
+            label = f"{plain(route.label)} {units.score(mean, topic.decimals)}"
+            style = {"color": material.colours[route.name], "width": 1.5, "dash": "dash"}
+            figure.add_hline(y=mean, line=style, annotation_text=label, annotation_position="bottom left")
+    rows: list[tuple[Value, ...]] = []
+    for line in lines:
+        first = next(iter(line.routes))
+        for value, route in line.routes.items():
+            difference = None if value == first else line.difference(value, first)
+            rows.append((line.name, line.rest, value, route.mean(topic.primary.key), *difference_values(difference)))
+    columns = ("route", "at", field, topic.primary.name, "difference to the first", *DIFFERENCE_COLUMNS[1:])
+    caption = (
+        f"Mean over seeds by {field}; small dots are seeds. Bars are half of the widest 95 % interval of a difference"
+        " of two points of the line, so points whose bars do not touch are shown to differ (the intervals of a line"
+        " hold together). Dashed: routes that the field makes no difference to."
+    )
+    return Exhibit(f"{topic.primary.name} against {field}", caption, figure, (), columns, tuple(rows))
+
+
+def _bar(line: Line) -> float:
+    """Half of the half-width of the widest interval: two such bars touch where the interval may reach 0."""
+    return max(((pair.high - pair.low) / 4 for pair in line.family.pairs if pair.decidable), default=0.0)
