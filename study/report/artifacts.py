@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
+import io
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import numpy as np
 import safetensors
 import safetensors.torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from detect.matches import Matches
+from detect.matches import from_bytes as matches_from_bytes
+from pruning.errors import Refusal
 from pruning.masks import Masks
 from pruning.plan import PruningPlan
 from study.report.routes import Route
 from study.report.rows import Step
 from study.report.stats import is_number
+from study.stages.store import RunDir
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 METRICS, PLAN, DETECTIONS = "metrics.jsonl", "plan.json", "detections"
 PR = "pr.json"
 MASKS, WEIGHTS = "masks.safetensors", "weights.safetensors"
+Kept = TypeVar("Kept")
 
 
 @dataclass
@@ -89,6 +97,32 @@ class RunFiles:
             self.gaps.append(f"{run}/{name}: not a JSON object")
         return found or None
 
+    def matches(self, run: str) -> dict[str, Matches] | None:
+        """Of an evaluated detector, by metric: which detections are right; None, and a gap, without them."""
+        return self._kept(run, self._run(run).matches, matches_from_bytes)
+
+    def correct(self, run: str) -> NDArray[np.bool_] | None:
+        """Of a classifier: whether each test image was classified right (N,); None, and a gap, without them."""
+        return self._kept(run, self._run(run).correct, _booleans)
+
+    def _kept(self, run: str, file: Path, parse: Callable[[bytes, str], Kept]) -> Kept | None:
+        """What a run keeps of each test image, which those of older versions do not."""
+        if not file.is_file():
+            self.gaps.append(
+                f"{run}: ran before {file.name} was kept, so it is not known how its result depends on the test"
+                f" images; delete its result.json to run it again"
+            )
+            return None
+        content = self.read(run, file.name)
+        try:
+            return None if content is None else parse(content, f"{run}/{file.name}")
+        except ValueError as error:
+            self.gaps.append(str(error))
+            return None
+
+    def _run(self, run: str) -> RunDir:
+        return RunDir(self.root / run)
+
     def picture(self, run: str, name: str) -> bytes | None:
         """A PNG of the detections folder; None, and a gap, where it is absent or no PNG."""
         content = self.read(run, f"{DETECTIONS}/{name}")
@@ -124,6 +158,16 @@ def users_of_runs(routes: Iterable[Route], *kinds: str) -> dict[str, list[User]]
         for seed, step in steps(route, *kinds):
             users.setdefault(step.run, []).append((route, seed, step))
     return users
+
+
+def _booleans(content: bytes, source: str) -> NDArray[np.bool_]:
+    try:
+        found = np.load(io.BytesIO(content), allow_pickle=False)
+    except (ValueError, EOFError, OSError) as error:
+        raise Refusal(f"{source}: not an array ({error})") from error
+    if not isinstance(found, np.ndarray) or found.dtype != np.bool_ or found.ndim != 1:
+        raise Refusal(f"{source}: not a list of truth values")
+    return found
 
 
 def _json_object(content: bytes) -> dict[str, Any]:

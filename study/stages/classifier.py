@@ -1,9 +1,11 @@
 """The stage that trains a classifier: dense or pruned, by any regime."""
 
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -31,12 +33,21 @@ from study.stages.network import (
 )
 from study.stages.stage import Context, Stage
 from training.distributed import is_main
+from training.files import write_bytes
 
 
 def accuracy(
-    model: nn.Module, data: Splits, network: Network, splits: Sequence[str] = ("val", "test")
+    model: nn.Module,
+    data: Splits,
+    network: Network,
+    splits: Sequence[str] = ("val", "test"),
+    *,
+    correct: Path | None = None,
 ) -> dict[str, Any]:
-    """Top-1, top-5 (percent), loss and number of images of each split."""
+    """Top-1, top-5 (percent), loss and number of images of each split.
+
+    `correct`: where to keep which test images were classified right.
+    """
     found: dict[str, Any] = {}
     images = {"val": data.val, "test": data.test}
     for split in splits:
@@ -47,6 +58,10 @@ def accuracy(
             f"{split}_loss": scores.loss,
             f"{split}_images": scores.n,
         }
+        if split == "test" and correct is not None:
+            file = io.BytesIO()
+            np.save(file, scores.correct.numpy())
+            write_bytes(correct, file.getvalue())
     return found
 
 
@@ -114,7 +129,7 @@ def _original_weights(first: Stage, dense: Network, runs: Path) -> Mapping[str, 
 def run_train_classifier(context: Context) -> dict[str, Any]:
     """Train, or take the weights that are given.
 
-    Artifacts: plan.json, weights.safetensors, and masks.safetensors or snapshot.safetensors if there are.
+    Artifacts: plan.json, weights.safetensors, correct.npy, and masks.safetensors or snapshot.safetensors if there are.
     """
     settings, stage = context.stage.settings, context.stage
     data = open_classification(settings["dataset"], context.machine)
@@ -137,7 +152,7 @@ def run_train_classifier(context: Context) -> dict[str, Any]:
     network.save(context.run)
     save_weights(context.run.weights, model, header(network))
     return {
-        "metrics": accuracy(model, data, network),
+        "metrics": accuracy(model, data, network, correct=context.run.correct),
         "network": network.as_result() | costs,
         "data": {
             "images": {"train": len(data.train), "val": len(data.val), "test": len(data.test)},
