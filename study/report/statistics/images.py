@@ -30,8 +30,11 @@ _EPSILON = np.spacing(1)  # as pycocotools divides
 
 def draw_images(images: int, replicates: int = REPLICATES, seed: int = 0) -> Counts:
     """Draws of as many images as there are, with replacement."""
-    drawn = np.random.default_rng(seed).integers(images, size=(replicates, images))
-    return np.stack([np.bincount(row, minlength=images) for row in drawn], axis=1).astype(np.float32)
+    generator = np.random.default_rng(seed)
+    counts = np.empty((images, replicates), dtype=np.float32)
+    for b in range(replicates):
+        counts[:, b] = np.bincount(generator.integers(images, size=images), minlength=images)
+    return counts
 
 
 # ---------------------------------------------------------------------------------------------- the metrics of draws
