@@ -26,7 +26,8 @@ from torch import nn
 from detect.data import DetectionDataset
 from detect.data.loader import test_loader
 from detect.data.records import Split
-from detect.voc_metrics import voc_metrics
+from detect.matches import MATCHES, Matches, coco_matches, to_bytes
+from detect.voc_metrics import voc_matches, voc_metrics
 from training.files import write_bytes
 
 # COCO's summary begins with these six; APs, APm and APl are boxes under 32^2, 96^2 and over 96^2 pixels
@@ -41,8 +42,9 @@ def evaluate_detector(
     """Metrics of the detector on every image of the data set.
 
     Several processes share the images out. Returns what `score_detections` does and `seconds`, in the main process;
-    {} in the others. With `out_dir` the detections are left in `out_dir/detections.json`, in COCO's result format, and
-    what `precision_recall` gives in `out_dir/pr.json`.
+    {} in the others. With `out_dir` the detections are left in `out_dir/detections.json`, in COCO's result format, what
+    `precision_recall` gives in `out_dir/pr.json`, and in `out_dir/matches.npz` the matches of each metric: "coco", and
+    "voc" of a VOC data set.
     """
     start = time.perf_counter()
     collector = _Collector(dataset.split.category_ids)
@@ -50,11 +52,12 @@ def evaluate_detector(
     inference_on_dataset(seen, test_loader(dataset, cfg, num_workers=num_workers), collector)
     if not comm.is_main_process():
         return {}
-    evaluation = _evaluate(dataset.split, collector.detections)
+    evaluation, voc = _evaluate(dataset.split, collector.detections), _voc_matches(dataset.split, collector.detections)
     if out_dir is not None:
         _write_json(out_dir / "detections.json", collector.detections)
         _write_json(out_dir / "pr.json", _precision_recall(dataset.split, evaluation))
-    scores = _scores(dataset.split, collector.detections, evaluation)
+        write_bytes(out_dir / MATCHES, to_bytes({"coco": coco_matches(evaluation), **voc}))
+    scores = _scores(dataset.split, collector.detections, evaluation, voc)
     if cfg.TEST.AUG.ENABLED:
         passes = len(cfg.TEST.AUG.MIN_SIZES) * (2 if cfg.TEST.AUG.FLIP else 1)
         scores["metric"] += f"; boxes of {passes} sizes and flips of each image joined (Detectron2's TEST.AUG)"
@@ -68,7 +71,8 @@ def score_detections(dataset: DetectionDataset, detections: list[dict[str, Any]]
     find: no crowd, not difficult), `detections`, `metric` (what was measured, in words); with a VOC data set also
     VOC_METRICS and `voc_per_class`. Without a single detection every AP is 0 (not undefined) where there are boxes.
     """
-    return _scores(dataset.split, detections, _evaluate(dataset.split, detections))
+    split = dataset.split
+    return _scores(split, detections, _evaluate(split, detections), _voc_matches(split, detections))
 
 
 def precision_recall(dataset: DetectionDataset, detections: list[dict[str, Any]]) -> dict[str, Any]:
@@ -94,15 +98,20 @@ def _evaluate(split: Split, detections: list[dict[str, Any]]) -> COCOeval_faster
     return evaluation
 
 
-def _scores(split: Split, detections: list[dict[str, Any]], evaluation: COCOeval_faster) -> dict[str, Any]:
+def _voc_matches(split: Split, detections: list[dict[str, Any]]) -> dict[str, Matches]:
+    return {} if split.voc_year is None else {"voc": voc_matches(split, detections)}
+
+
+def _scores(
+    split: Split, detections: list[dict[str, Any]], evaluation: COCOeval_faster, voc: dict[str, Matches]
+) -> dict[str, Any]:
     precision = evaluation.eval["precision"]  # (IoU, recall, class, area, most detections)
     row = {category: k for k, category in enumerate(sorted(split.category_ids))}
     named = list(zip(split.classes, (row[category] for category in split.category_ids), strict=True))
-    voc = {} if split.voc_year is None else voc_metrics(split, detections)
     return {
         **{name: _percent(value) for name, value in zip(METRICS, evaluation.stats[: len(METRICS)], strict=True)},
         "per_class": {name: _percent(_mean(precision[:, :, k, 0, -1])) for name, k in named},
-        **voc,
+        **(voc_metrics(voc["voc"]) if voc else {}),
         "images": len(split.images),
         "boxes": sum(not a["iscrowd"] for a in evaluation.cocoGt.dataset["annotations"]),
         "detections": len(detections),

@@ -7,28 +7,21 @@ numbers in them and fails without detections, so the computation is here; a test
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from detect.data.records import Split
+from detect.data.records import UNKNOWN, Split
 from detect.data.voc import PIXEL
+from detect.matches import HIT, IGNORED, MISS, Matches
 
 VOC_METRICS = ("VOC_AP50_07", "VOC_AP50")  # 11 points, continuous
 _IOU = 0.5
 
 
-def voc_metrics(split: Split, detections: list[dict[str, Any]]) -> dict[str, Any]:
-    """VOC_METRICS in 0..100, means over the classes that have a box to find, and `voc_per_class` by metric and name.
-
-    Detections are in COCO's result format. Boxes and scores are rounded to 1 and 3 decimals first, as Detectron2 does,
-    which changes ties. A detection that overlaps a difficult box most counts for nothing.
-    """
-    place = {image.id: k for k, image in enumerate(split.images)}
-    label = {category: k for k, category in enumerate(split.category_ids)}
-    found: list[list[tuple[int, tuple[float, ...]]]] = [[] for _ in split.classes]
-    for detection in detections:
-        found[label[detection["category_id"]]].append((place[detection["image_id"]], _rounded(detection)))
+def voc_metrics(matches: Matches) -> dict[str, Any]:
+    """VOC_METRICS in 0..100, means over the classes that have a box to find, and `voc_per_class` by metric and name."""
     per_class: dict[str, dict[str, float | None]] = {name: {} for name in VOC_METRICS}
-    for k, name in enumerate(split.classes):
-        curve = _curve(split, k, found[k])
+    for k, name in enumerate(matches.classes):
+        curve = _curve(matches.of_class(k)[1][:, 0], int(matches.boxes[:, k].sum()))
         for metric, ap in zip(VOC_METRICS, (ap_11_points, ap_continuous), strict=True):
             per_class[metric][name] = None if curve is None else 100.0 * ap(*curve)
     means = {}
@@ -36,6 +29,25 @@ def voc_metrics(split: Split, detections: list[dict[str, Any]]) -> dict[str, Any
         there = [value for value in values.values() if value is not None]
         means[metric] = float(np.mean(there)) if there else None
     return {**means, "voc_per_class": per_class}
+
+
+def voc_matches(split: Split, detections: list[dict[str, Any]]) -> Matches:
+    """Which detections, in COCO's result format, are right by VOC's rule.
+
+    Boxes and scores are rounded to 1 and 3 decimals first, as Detectron2 does, which changes ties. A detection that
+    overlaps a difficult box most counts for nothing.
+    """
+    place = {image.id: k for k, image in enumerate(split.images)}
+    label = {category: k for k, category in enumerate(split.category_ids)}
+    found: list[list[tuple[int, tuple[float, ...]]]] = [[] for _ in split.classes]
+    for detection in detections:
+        found[label[detection["category_id"]]].append((place[detection["image_id"]], _rounded(detection)))
+    boxes = np.zeros((len(split.images), len(split.classes)), dtype=np.int64)  # recall is over those not difficult
+    for i, image in enumerate(split.images):
+        for box in image.boxes:
+            if box.label != UNKNOWN and not box.difficult:
+                boxes[i, box.label] += 1
+    return Matches.of_classes(split.classes, (_IOU,), boxes, [_match(split, k, found[k]) for k in range(len(found))])
 
 
 def ap_11_points(recall: np.ndarray, precision: np.ndarray) -> float:
@@ -72,15 +84,11 @@ def _rounded(detection: dict[str, Any]) -> tuple[float, ...]:
     return float(f"{detection['score']:.3f}"), *(float(f"{v:.1f}") for v in corners)
 
 
-def _curve(
+def _match(
     split: Split, label: int, found: list[tuple[int, tuple[float, ...]]]
-) -> tuple[np.ndarray, np.ndarray] | None:
-    """Recall and precision after each detection of a class, best score first; None if no box is to be found."""
-    # by image: the boxes of this class; recall is over those that are not difficult
+) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
+    """Image (D,) and flag (D, 1) of each detection of a class, best score first."""
     truth = [[box for box in image.boxes if box.label == label] for image in split.images]
-    wanted = sum(not box.difficult for boxes in truth for box in boxes)
-    if wanted == 0:
-        return None
     images = np.array([image for image, _ in found], dtype=np.int64)
     rows = np.array([row for _, row in found], dtype=np.float64).reshape(-1, 5)  # score, x0, y0, x1, y1
     matched = np.full(len(rows), -1)  # which box, numbered over all images; -1: none
@@ -105,9 +113,17 @@ def _curve(
     # The others on it are misses, as are those on none (-1, whose first place is taken out again below).
     right = np.zeros(len(rows), dtype=bool)
     right[np.unique(matched, return_index=True)[1]] = True
-    right &= (matched >= 0) & ~ignored
+    right &= matched >= 0
+    flags = np.where(ignored, IGNORED, np.where(right, HIT, MISS))
+    return images[order], flags.astype(np.uint8)[:, None]
+
+
+def _curve(flags: NDArray[np.uint8], wanted: int) -> tuple[np.ndarray, np.ndarray] | None:
+    """Recall and precision after each detection of a class, best score first; None if no box is to be found."""
+    if wanted == 0:
+        return None
     # a detection on a difficult box is neither hit nor miss: the curve stays where it is
-    hits, misses = np.cumsum(right), np.cumsum(~right & ~ignored)
+    hits, misses = np.cumsum(flags == HIT), np.cumsum(flags == MISS)
     return hits / wanted, hits / np.maximum(hits + misses, np.finfo(np.float64).eps)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -9,10 +10,15 @@ from itertools import count
 from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
 import safetensors
 import safetensors.torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from detect.matches import Matches
+from detect.matches import from_bytes as matches_from_bytes
+from pruning.errors import Refusal
 from pruning.masks import Masks
 from pruning.plan import PruningPlan
 from study.report.routes import RouteResults
@@ -74,6 +80,27 @@ class RunFiles:
         """The pr.json of an evaluation; None, and a gap, where it cannot be read."""
         return self._read(self.root / run / PR, _json_file)
 
+    def matches(self, run: str) -> dict[str, Matches] | None:
+        """Of an evaluated detector, by metric: which detections are right; None, and a gap, without them."""
+        return self._kept(run, self._run(run).matches, matches_from_bytes)
+
+    def correct(self, run: str) -> NDArray[np.bool_] | None:
+        """Of a classifier: whether each test image was classified right (N,); None, and a gap, without them."""
+        return self._kept(run, self._run(run).correct, _booleans)
+
+    def _kept(self, run: str, file: Path, parse: Callable[[bytes, str], Read]) -> Read | None:
+        """What a run keeps of each test image, which those of older versions do not."""
+        if not file.is_file():
+            self.gaps.append(
+                f"{run}: ran before {file.name} was kept, so it is not known how its result depends on the test"
+                f" images; delete its result.json to run it again"
+            )
+            return None
+        return self._read(file, parse)
+
+    def _run(self, run: str) -> RunDir:
+        return RunDir(self.root / run)
+
     def picture(self, run: str, name: str) -> bytes | None:
         """A PNG of an evaluation; None, and a gap, where it is absent or no PNG."""
         return self._read(self.root / run / _SCENES / name, _png)
@@ -131,3 +158,13 @@ def users_of_runs(routes: Iterable[RouteResults], *kinds: str) -> dict[str, list
         for seed, step in steps(route, *kinds):
             users.setdefault(step.run, []).append((route, seed, step))
     return users
+
+
+def _booleans(content: bytes, source: str) -> NDArray[np.bool_]:
+    try:
+        found = np.load(io.BytesIO(content), allow_pickle=False)
+    except (ValueError, EOFError, OSError) as error:
+        raise Refusal(f"{source}: not an array ({error})") from error
+    if not isinstance(found, np.ndarray) or found.dtype != np.bool_ or found.ndim != 1:
+        raise Refusal(f"{source}: not a list of truth values")
+    return found

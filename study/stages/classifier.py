@@ -1,8 +1,10 @@
 """The stage that trains a classifier: dense or pruned, by any regime."""
 
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -30,12 +32,21 @@ from study.stages.network import (
 from study.stages.settings import TrainClassifier
 from study.stages.stage import Context, Stage
 from training.distributed import is_main
+from training.files import write_bytes
 
 
 def accuracy(
-    model: nn.Module, data: Splits, network: Network, splits: Sequence[str] = ("val", "test")
+    model: nn.Module,
+    data: Splits,
+    network: Network,
+    splits: Sequence[str] = ("val", "test"),
+    *,
+    correct: Path | None = None,
 ) -> dict[str, float]:
-    """Top-1, top-5 (percent), loss and number of images of each split."""
+    """Top-1, top-5 (percent), loss and number of images of each split.
+
+    `correct`: where to keep which test images were classified right.
+    """
     found: dict[str, float] = {}
     images = {"val": data.val, "test": data.test}
     for split in splits:
@@ -46,6 +57,10 @@ def accuracy(
             f"{split}_loss": scores.loss,
             f"{split}_images": scores.n,
         }
+        if split == "test" and correct is not None:
+            file = io.BytesIO()
+            np.save(file, scores.correct.numpy())
+            write_bytes(correct, file.getvalue())
     return found
 
 
@@ -113,7 +128,7 @@ def _original_weights(first: Stage, dense: Network, runs: Path) -> Mapping[str, 
 def run_train_classifier(context: Context) -> dict[str, object]:
     """Train, or take the weights that are given.
 
-    Artifacts: plan.json, weights.safetensors, and masks.safetensors or snapshot.safetensors if there are.
+    Artifacts: plan.json, weights.safetensors, correct.npy, and masks.safetensors or snapshot.safetensors if there are.
     """
     stage, settings = context.stage, context.stage.read(TrainClassifier)
     data = open_classification(settings.dataset, context.machine)
@@ -136,7 +151,7 @@ def run_train_classifier(context: Context) -> dict[str, object]:
     network.save(context.run)
     save_weights(context.run.weights, model, header(network))
     return {
-        "metrics": accuracy(model, data, network),
+        "metrics": accuracy(model, data, network, correct=context.run.correct),
         "network": network.as_result() | costs,
         "data": {
             "images": {"train": len(data.train), "val": len(data.val), "test": len(data.test)},

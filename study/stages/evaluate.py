@@ -17,7 +17,7 @@ from training.distributed import is_main
 def run_evaluate(context: Context) -> dict[str, object]:
     """COCO's and VOC's metrics on the test split, costs at its image size, pictures.
 
-    Artifacts: detections.json, pr.json (precision by recall at IoU 0.5), detections/.
+    Artifacts: detections.json, pr.json (precision by recall at IoU 0.5), matches.npz, detections/.
     """
     settings, parent = context.stage.read(Evaluate), context.stage.parents[0]
     dataset = open_detection(settings.data, settings.split, context.data)

@@ -52,7 +52,10 @@ class _Before:
 
 
 def run_prune(context: Context) -> dict[str, object]:
-    """Prune; artifacts: plan.json, weights.safetensors, masks.safetensors from methods that remove single weights."""
+    """Prune; artifacts: plan.json, weights.safetensors, masks.safetensors from methods that remove single weights.
+
+    Of a trained network also correct.npy.
+    """
     settings, run = context.stage.read(Prune), context.run
     before = _before(context)
     options = _options(context, before)
@@ -62,7 +65,7 @@ def run_prune(context: Context) -> dict[str, object]:
     save_weights(run.weights, pruned.model)
     trained = not starts_dense(context.stage)
     return {
-        "metrics": _metrics(pruned.model.to(context.device), before) if trained else {},
+        "metrics": _metrics(pruned.model.to(context.device), before, run) if trained else {},
         "network": small.as_result() | small.costs(),
         "dense": before.network.dense().costs(),
         **pruning_facts(pruned, before.network.costs(), small.costs()),
@@ -167,10 +170,10 @@ def _prune(before: _Before, settings: Prune, options: Any, *, seed: int) -> Prun
     )
 
 
-def _metrics(model: nn.Module, before: _Before) -> dict[str, float]:
+def _metrics(model: nn.Module, before: _Before, run: RunDir) -> dict[str, float]:
     """Accuracy right after pruning; on the test split also with BatchNorm's statistics estimated anew."""
     network, data = before.network, before.data
-    found = accuracy(model, data, network)
+    found = accuracy(model, data, network, correct=run.correct)
     device = next(model.parameters()).device
     index = torch.randperm(len(data.train), generator=torch.Generator().manual_seed(0))
     batches = list(index[: _RECALIBRATION_BATCHES * _RECALIBRATION_BATCH_SIZE].split(_RECALIBRATION_BATCH_SIZE))

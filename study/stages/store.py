@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from detect.matches import MATCHES
 from pruning.errors import Refusal
 from training.files import canonical, read_json, sha256, write_json
 
@@ -60,6 +61,16 @@ class RunDir:
     def pattern(self) -> Path:
         """What a guided design follows."""
         return self.path / "pattern.json"
+
+    @property
+    def correct(self) -> Path:
+        """Of a classifier: for each test image, whether it was classified right."""
+        return self.path / "correct.npy"
+
+    @property
+    def matches(self) -> Path:
+        """Of an evaluated detector: which detections are right, image by image."""
+        return self.path / MATCHES
 
     @property
     def result(self) -> Path:

@@ -148,6 +148,11 @@ def test_accuracy_is_over_samples_on_a_ragged_last_batch():
     arguments = {"mean": (0.0,) * 3, "std": (1.0,) * 3, "batch_size": 4}
     scores = evaluate_classifier(Perfect(), data, **arguments)
     assert (scores.top1, scores.top5, scores.n) == (100.0, 100.0, 10)
+    assert scores.correct.tolist() == [True] * 10
+    data.images[[2, 9], 0, 0, 0] += 1  # two images now look like another class; the second is in the last batch
+    wrong = evaluate_classifier(Perfect(), data, **arguments)
+    assert wrong.top1 == 80.0 and torch.nonzero(~wrong.correct).flatten().tolist() == [2, 9]
+    data.images[[2, 9], 0, 0, 0] -= 1
     assert evaluate_classifier(Perfect(offset=1), data, **arguments).top1 == 0.0
     # cross-entropy of logits (1, 0, 0) at the right class: log(e + 2) - 1
     assert scores.loss == pytest.approx(0.5514447)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from unittest import mock
 
+import numpy as np
 import pytest
 from support.tiny_study import ALL, DIGITS, TINY, tiny
 from support.trivial_stages import Doing
@@ -17,6 +18,8 @@ from support.trivial_stages import Doing
 from pruning.masks import Masks
 from pruning.plan import PruningPlan
 from study.plan.pipelines import all_stages
+from study.report.artifacts import RunFiles
+from study.report.statistics.images import average_precisions
 from study.run.study import report_again, run_study
 from study.stages.network import read_weights
 from study.stages.stage import KINDS
@@ -113,6 +116,31 @@ def test_artifacts_of_a_pruned_network(finished):
     assert result["network"]["params"] < result["dense"]["params"]
     assert result["masked_equals_small"] < 1e-3
     assert {"versions", "device", "git", "seconds"} <= result.keys()
+
+
+def test_scores_follow_from_what_is_kept_of_each_image(finished):
+    """Every image once: the AP and the accuracy of each run's result; the same images in all runs."""
+    _, routes, runs = finished
+    evaluations, files = [], RunFiles(runs)
+    for stage in {s.id: s for r in routes for s in r.stages}.values():
+        result = stage.run(runs).read_result()
+        if stage.kind == "evaluate":
+            evaluations.append((files.matches(stage.id)["coco"], result["metrics"], result["per_class"]))
+        elif "test_top1" in result["metrics"]:
+            correct = files.correct(stage.id)
+            assert len(correct) == result["metrics"].get("test_images", len(correct))
+            assert 100 * correct.sum() / len(correct) == result["metrics"]["test_top1"]
+        else:
+            assert not stage.run(runs).correct.exists()
+    assert files.gaps == [] and len(evaluations) == len(ALL)
+    once = np.ones((len(evaluations[0][0].boxes), 1), dtype=np.float32)
+    found = average_precisions([matches for matches, *_ in evaluations], once)
+    for e, (matches, metrics, per_class) in enumerate(evaluations):
+        ours = [found.ap[e, 0], *found.by_iou[e, 0, [0, 5]]]
+        assert ours == pytest.approx([metrics[name] for name in ("AP", "AP50", "AP75")], rel=1e-12)
+        by_class = {name: found.by_class[e, 0, k] for k, name in enumerate(matches.classes)}
+        expected = {name: np.nan if value is None else value for name, value in per_class.items()}
+        assert by_class == pytest.approx(expected, rel=1e-12, nan_ok=True)
 
 
 def test_a_finished_study_is_not_run_again_and_its_report_can_be_rebuilt(finished):
