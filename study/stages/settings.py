@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 import classify.settings
 import detect.settings
@@ -147,12 +147,18 @@ class DetectorBudget(Section):
     classifier_epochs: int
 
 
+class DetectorTraining(detect.settings.TrainSettings):
+    """As in a config, but none where a detector is pruned right after the transfer."""
+
+    iterations: Annotated[int, Field(ge=0)]
+
+
 class TrainDetector(Section):
     """`init`: start the backbone from the weights of the stage before, or from random ones."""
 
     data: Data
     model: Annotated[detect.settings.DetectorSettings, BeforeValidator(_set)]
-    train: detect.settings.TrainSettings
+    train: DetectorTraining
     init: Literal["inherited", "random"]
     budget: DetectorBudget | None = None
     effect: Effect | None = None

@@ -45,16 +45,11 @@ def routes_of(path):
 
 
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
-def test_a_detection_study_has_all_six_routes(path, somewhere):
-    routes = routes_of(path)
-    assert {route.pipeline for route in routes} == {
-        "unpruned",
-        "prune_then_transfer",
-        "transfer_then_prune",
-        "scratch_e",
-        "scratch_b",
-        "detect_from_scratch",
-    }
+def test_a_detection_study_has_the_routes_of_its_question(path, somewhere):
+    expected = {"unpruned", "prune_then_transfer", "transfer_then_prune"}
+    if path.stem != "digits_prune_at":  # which asks about one of them, and needs what it is held against
+        expected |= {"scratch_e", "scratch_b", "detect_from_scratch"}
+    assert {route.pipeline for route in routes_of(path)} == expected
 
 
 @pytest.mark.parametrize("path", sorted((CONFIGS / "detect").glob("*.yaml")), ids=lambda path: path.stem)
