@@ -39,11 +39,12 @@ class Beyond:
 
 @dataclass(frozen=True)
 class Achieved:
-    """Counts of `unit`s: `asked` to go and `removed`; `eligible` to go, of those `named` by the selection, of `total`.
+    """What was asked and what was done, counted in `unit`s.
 
-    `asked` None: a budget, or what training brought to zero, decides. Channels are those that convolutions and linear
-    layers compute inside the network, or that a BatchNorm hands to layers which select from it; depthwise ones go with
-    those they carry.
+    The network has `total`; the selection names `named` of them; of these `eligible` can go, `asked` were to go, and
+    `removed` went. `asked` None: a budget, or what training brought to zero, decides. Channels are those that
+    convolutions and linear layers compute inside the network, or that a BatchNorm hands to layers which select from it;
+    depthwise ones go with those they carry.
     """
 
     unit: Literal["channels", "weights", "blocks"]

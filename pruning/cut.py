@@ -62,8 +62,8 @@ def prune(
 
     `batch` (N, C, H, W) is the input on which the masked dense network and the smaller one must agree; a method
     that rewrites weights is compared with its own rewritten dense network. `finetune`: see `Request`.
-    Raises ValueError for what cannot be done, also in good part (see `Achieved.check`) unless
-    `allow_partial`, and RuntimeError when the two networks differ.
+    Raises ValueError for what cannot be done and, unless `allow_partial`, where far less can be removed than was asked
+    (see `Achieved.check`); RuntimeError when the two networks differ.
     """
     chosen = get_method(method)
     settings = chosen.options() if options is None else options

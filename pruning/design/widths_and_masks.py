@@ -47,9 +47,9 @@ def free_places(model: nn.Module, groups: Sequence[Group], selection: Selection)
 def selected_counts(plan: PruningPlan, model: nn.Module, groups: Sequence[Group]) -> dict[str, tuple[int, int]]:
     """Channels read and channels there are, of each place of the dense `model` where layers select their inputs.
 
-    Empty for a plan that selects nowhere. One that does could have selected behind every BatchNorm on a trunk: those
-    that it does not name count whole. A layer elsewhere that selects is a place of its own. Places are named as
-    the BatchNorm, or as that layer; ValueError for a plan of another network.
+    Empty for a plan that selects nowhere. Otherwise every BatchNorm on a trunk counts, one whose readers the plan does
+    not name with all its channels. A layer that selects elsewhere is a place of its own. Places have the BatchNorm's
+    name, or that layer's; ValueError for a plan of another network.
     """
     if not plan.select:
         return {}

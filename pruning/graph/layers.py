@@ -103,7 +103,7 @@ def scatter_outputs(layer: nn.Module, outputs: Sequence[int], width: int) -> Non
 
 @contextmanager
 def scatters_kept(model: nn.Module) -> Iterator[None]:
-    """While normalisation layers of `model` are replaced by others: what scattered before scatters after, by name."""
+    """Around the replacement of normalisation layers by others: a new one scatters as the old one of its name did."""
     before = {name: m for name, m in model.named_modules() if isinstance(m, ScatterOutputs)}
     yield
     for name, layer in before.items():

@@ -37,7 +37,7 @@ def obstacle(reached: Reached, names: Mapping, model: nn.Module) -> str | None:
 
 
 def _of_layer(layer: nn.Module) -> str | None:
-    """What surgery, which cuts weight, bias and statistics, would leave as wide as it was, or compute otherwise."""
+    """Why it is not enough to cut this layer's weight, bias and statistics, as surgery does; None if it is."""
     if isinstance(layer, _BatchNorm | nn.PReLU):
         tensors = [*layer.named_parameters(), *layer.named_buffers()]
         others = sorted(name for name, tensor in tensors if "." in name and tensor.numel() > 1)

@@ -43,8 +43,8 @@ def _outputs(out: object) -> list[Tensor]:
 @contextmanager
 def traceable(model: nn.Module) -> Iterator[None]:
     """Evaluation mode and gradients for all parameters while tracing; both restored."""
-    # The tracer walks autograd's graph back from the outputs. A frozen layer has no node there: it would be missing
-    # from its group and keep its width where its neighbours are cut.
+    # The tracer walks autograd's graph back from the outputs. Frozen layers at the start of a network have no node
+    # there: they would be missing from their groups, and keep their widths where their neighbours are cut.
     frozen = [p for p in model.parameters() if not p.requires_grad]
     try:
         with evaluation_mode(model), remembers_nothing(model), torch.enable_grad():

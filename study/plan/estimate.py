@@ -71,7 +71,7 @@ class Budget:
         return replace(find(stage, known), at_most=network is None)
 
     def check(self, stage: Stage) -> None:
-        """ValueError for what `estimate` cannot work out; a budget that an unknown network decides is left."""
+        """ValueError for what `estimate` cannot work out; not for a budget that depends on a network not known yet."""
         network = self.network(stage)
         if network is None and stage.settings.get("budget"):
             self._detector_costs(stage, self._larger(stage))

@@ -79,7 +79,7 @@ def chains(config: StudyConfig) -> dict[str, list[tuple[str, dict[str, Any]]]]:
 
 
 def _without_idle_fields(routes: Sequence[Route]) -> list[Route]:
-    """The routes, each once: where several values of a field make no difference to a pipeline, it loses the field."""
+    """The routes, each once: where several values of a field make no difference to a pipeline, its points lose it."""
     # Field by field, each on what the fields before left: with `prune.ratio` and `prune.method` in the grid the
     # unpruned network loses one after the other. Pipelines are looked at apart, since the same field matters to one and
     # not to another.

@@ -189,7 +189,7 @@ class StageBuilder:
         }
 
     def _check_design(self) -> None:
-        """ValueError where trained weights would be cut by a design that only a network from scratch is made by."""
+        """ValueError where trained weights would be cut by the design of a guide: that is for networks from scratch."""
         prune = self.config.prune
         follows = self.config.guide is not None and get_method(prune.method).follows_patterns
         if follows and not prune.options.get("patterns"):

@@ -13,10 +13,10 @@ from training.files import read_json, write_json
 
 
 def settle_here(stages: Sequence[Stage], runs: Path, machine: Machine) -> Precision | None:
-    """The answer to `machine.precision` for all stages; None where none is needed or this machine has none.
+    """The answer to `machine.precision` for all stages; None where no stage trains, or where jobs must find it.
 
-    It has none to "auto" for Slurm jobs on GPUs that it lacks itself: each job then takes what its GPU multiplies.
-    ValueError for a precision that the device has not.
+    They must where "auto" is asked for Slurm jobs on GPUs and this machine has none to look at. ValueError for a
+    precision that the device has not.
     """
     left = any(s.kind in ("train_classifier", "train_detector") and not s.run(runs).done for s in stages)
     device = device_type(machine)

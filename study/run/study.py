@@ -137,7 +137,7 @@ def load_written_study(out: Path) -> tuple[StudyConfig, str, list[Route]]:
 
 @contextmanager
 def _alone_in(out: Path) -> Iterator[None]:
-    """No other process that runs this study writes in its directory meanwhile; nothing half-written is left there."""
+    """Within the block no other process writes in the study's directory; what one left half-written is removed."""
     out.mkdir(parents=True, exist_ok=True)
     with FileLock(RunDir(out).lock):
         remove_partial(out)
@@ -146,7 +146,10 @@ def _alone_in(out: Path) -> Iterator[None]:
 
 @contextmanager
 def _seen_at_work(out: Path) -> Iterator[None]:
-    """Whoever watches the study sees that it runs, between its stages too; of two processes that run it the first."""
+    """Within the block whoever watches the study sees that it runs, between two stages as well.
+
+    Of two processes that run one study the first is seen.
+    """
     # A lock of its own: the other one is held for moments, and this one as long as the process lives, however it ends.
     out.mkdir(parents=True, exist_ok=True)
     lock = FileLock(RunDir(out).at_work)

@@ -32,7 +32,7 @@ class PrunedBy:
 
 
 def pruned_by(routes: Iterable[RouteResults], stages: Mapping[str, StageResult], runs: Path) -> dict[str, PrunedBy]:
-    """RouteResults label -> how it was pruned; `stages` by run, `runs` tells where masks were written."""
+    """Route label -> how it was pruned; `stages` by run, `runs` tells where masks were written."""
     return {route.label: _pruned_by(route, stages, runs) for route in routes}
 
 

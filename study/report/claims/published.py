@@ -57,6 +57,6 @@ def published(route: str, how: PrunedBy, data: str) -> Accuracy | None:
 
 
 def published_by(routes: Iterable[RouteResults], pruned: Mapping[str, PrunedBy], data: str) -> dict[str, Accuracy]:
-    """RouteResults label -> what the study reports for it, for the routes that it reports."""
+    """Route label -> what the study reports for it, for the routes that it reports."""
     found = ((route.label, published(route.name, pruned[route.label], data)) for route in routes)
     return {label: accuracy for label, accuracy in found if accuracy is not None}

@@ -117,7 +117,7 @@ def _prepare(machine: Machine, device: str | None) -> None:
 
 
 def _end_with_parent() -> None:
-    """When the parent is gone ask for the end, until the step that is under way is over and there is one."""
+    """When the parent is gone, ask this process to end: again and again, until a training hears it after its step."""
     parent = parent_process()
     assert parent is not None
     parent.join()
