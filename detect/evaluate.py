@@ -43,8 +43,8 @@ def evaluate_detector(
 
     Several processes share the images out. Returns what `score_detections` does and `seconds`, in the main process;
     {} in the others. With `out_dir` the detections are left in `out_dir/detections.json`, in COCO's result format, what
-    `precision_recall` gives in `out_dir/pr.json`, and in `out_dir/matches.npz` the matches of each metric: "coco", and
-    "voc" of a VOC data set.
+    `precision_recall` gives in `out_dir/pr.json`, and in `out_dir/matches.npz` the matches of each metric: "COCO", and
+    "VOC" of a VOC data set.
     """
     start = time.perf_counter()
     collector = _Collector(dataset.split.category_ids)
@@ -56,7 +56,7 @@ def evaluate_detector(
     if out_dir is not None:
         _write_json(out_dir / "detections.json", collector.detections)
         _write_json(out_dir / "pr.json", _precision_recall(dataset.split, evaluation))
-        write_bytes(out_dir / MATCHES, to_bytes({"coco": coco_matches(evaluation), **voc}))
+        write_bytes(out_dir / MATCHES, to_bytes({"COCO": coco_matches(evaluation), **voc}))
     scores = _scores(dataset.split, collector.detections, evaluation, voc)
     if cfg.TEST.AUG.ENABLED:
         passes = len(cfg.TEST.AUG.MIN_SIZES) * (2 if cfg.TEST.AUG.FLIP else 1)
@@ -99,7 +99,7 @@ def _evaluate(split: Split, detections: list[dict[str, Any]]) -> COCOeval_faster
 
 
 def _voc_matches(split: Split, detections: list[dict[str, Any]]) -> dict[str, Matches]:
-    return {} if split.voc_year is None else {"voc": voc_matches(split, detections)}
+    return {} if split.voc_year is None else {"VOC": voc_matches(split, detections)}
 
 
 def _scores(
@@ -111,7 +111,7 @@ def _scores(
     return {
         **{name: _percent(value) for name, value in zip(METRICS, evaluation.stats[: len(METRICS)], strict=True)},
         "per_class": {name: _percent(_mean(precision[:, :, k, 0, -1])) for name, k in named},
-        **(voc_metrics(voc["voc"]) if voc else {}),
+        **(voc_metrics(voc["VOC"]) if voc else {}),
         "images": len(split.images),
         "boxes": sum(not a["iscrowd"] for a in evaluation.cocoGt.dataset["annotations"]),
         "detections": len(detections),

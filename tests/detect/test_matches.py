@@ -58,7 +58,7 @@ def test_every_image_once_is_pycocotools_to_the_last_digit(case, seed):
     split = scenes(40, seed=seed)
     detections = guesses(split, seed=seed, **CASES[case])
     reference = evaluated(split, detections, PycocoCOCO, COCOeval)
-    matches = from_bytes(to_bytes({"coco": coco_matches(evaluated(split, detections))}), "a file")["coco"]
+    matches = from_bytes(to_bytes({"COCO": coco_matches(evaluated(split, detections))}), "a file")["COCO"]
     precision = accumulated(matches)
     np.testing.assert_array_equal(precision, reference.eval["precision"][:, :, :, 0, -1])
     assert [mean(precision), mean(precision[0]), mean(precision[5])] == list(reference.stats[:3])
@@ -102,7 +102,7 @@ def test_a_better_detection_takes_the_box_and_crowds_take_many():
 def test_voc_metric_follows_from_what_is_kept(seed):
     split = scenes(40, seed=seed, voc_year=2007)
     detections = guesses(split, seed=seed, levels=20)
-    kept = from_bytes(to_bytes({"voc": voc_matches(split, detections)}), "a file")["voc"]
+    kept = from_bytes(to_bytes({"VOC": voc_matches(split, detections)}), "a file")["VOC"]
     ours, again = score_detections(SimpleNamespace(split=split), detections), voc_metrics(kept)
     assert {name: ours[name] for name in (*VOC_METRICS, "voc_per_class")} == again
     assert (kept.flags == IGNORED).any() and 5 < again["VOC_AP50"] < 95
@@ -111,12 +111,12 @@ def test_voc_metric_follows_from_what_is_kept(seed):
 def test_file_is_small_the_same_each_time_and_has_no_objects():
     split = scenes(40)
     matches = coco_matches(evaluated(split, guesses(split)))
-    content = to_bytes({"coco": matches})
-    assert content == to_bytes({"coco": matches})
+    content = to_bytes({"COCO": matches})
+    assert content == to_bytes({"COCO": matches})
     assert len(content) < 8 * len(matches.images)
     with np.load(io.BytesIO(content), allow_pickle=False) as file:
         assert {file[name].dtype.kind for name in file.files} == {"U", "u", "f"}
-        assert file["coco.flags"].dtype == file["coco.images"].dtype == np.uint8
+        assert file["COCO.flags"].dtype == file["COCO.images"].dtype == np.uint8
 
 
 def _changed(content, **arrays):
@@ -129,7 +129,7 @@ def _changed(content, **arrays):
 
 def test_what_is_no_such_file_is_refused():
     split = scenes(6)
-    content = to_bytes({"coco": coco_matches(evaluated(split, guesses(split)))})
+    content = to_bytes({"COCO": coco_matches(evaluated(split, guesses(split)))})
     bare = io.BytesIO()
     np.save(bare, np.zeros(3))
     wrong = {
@@ -137,11 +137,11 @@ def test_what_is_no_such_file_is_refused():
         "text": b"no archive",
         "one array": bare.getvalue(),
         "other format": _changed(content, format=np.array("matches 2")),
-        "missing array": _changed(content, **{"coco.flags": None}),
-        "objects": _changed(content, **{"coco.flags": np.array([{}])}),
-        "too few flags": _changed(content, **{"coco.flags": np.zeros((2, 10), np.uint8)}),
-        "unknown image": _changed(content, **{"coco.images": np.full(from_bytes(content, "")["coco"].images.shape, 6)}),
-        "classes in disorder": _changed(content, **{"coco.starts": np.array([0, 9, 3, 0])}),
+        "missing array": _changed(content, **{"COCO.flags": None}),
+        "objects": _changed(content, **{"COCO.flags": np.array([{}])}),
+        "too few flags": _changed(content, **{"COCO.flags": np.zeros((2, 10), np.uint8)}),
+        "unknown image": _changed(content, **{"COCO.images": np.full(from_bytes(content, "")["COCO"].images.shape, 6)}),
+        "classes in disorder": _changed(content, **{"COCO.starts": np.array([0, 9, 3, 0])}),
     }
     for what, damaged in wrong.items():
         with pytest.raises(ValueError, match=r"run/matches\.npz: not the matches of an evaluation"):

@@ -236,12 +236,6 @@ def image_noise(route: Draws, reference: Draws) -> ImageNoise | None:
     return ImageNoise(variance, (float(low), float(high)), both, len(seeds))
 
 
-def image_covariance(routes: Mapping[str, Draws]) -> Array:
-    """Covariance (R, R) over draws of each route's mean over its seeds."""
-    means = np.stack([np.mean(list(draws.values()), axis=0) for draws in routes.values()])  # (R, B)
-    return np.atleast_2d(np.cov(means[:, np.isfinite(means).all(axis=0)]))
-
-
 @dataclass(frozen=True)
 class Variance:
     """Of a mean difference, by what it comes from: other seeds, other test images, and the part that both count."""

@@ -28,10 +28,10 @@ def run(tmp_path):
 def test_matches_and_correct_images_come_back(run):
     split = scenes(5, voc_year=2007)
     matches = voc_matches(split, guesses(split))
-    run.matches.write_bytes(to_bytes({"voc": matches}))
+    run.matches.write_bytes(to_bytes({"VOC": matches}))
     run.correct.write_bytes(_npy(np.array([True, False, True])))
     files = RunFiles(run.path.parents[1])
-    np.testing.assert_array_equal(files.matches("evaluate-a/seed0")["voc"].flags, matches.flags)
+    np.testing.assert_array_equal(files.matches("evaluate-a/seed0")["VOC"].flags, matches.flags)
     assert files.correct("evaluate-a/seed0").tolist() == [True, False, True]
     assert files.gaps == []
 

@@ -125,7 +125,7 @@ def test_scores_follow_from_what_is_kept_of_each_image(finished):
     for stage in {s.id: s for r in routes for s in r.stages}.values():
         result = stage.run(runs).read_result()
         if stage.kind == "evaluate":
-            evaluations.append((files.matches(stage.id)["coco"], result["metrics"], result["per_class"]))
+            evaluations.append((files.matches(stage.id)["COCO"], result["metrics"], result["per_class"]))
         elif "test_top1" in result["metrics"]:
             correct = files.correct(stage.id)
             assert len(correct) == result["metrics"].get("test_images", len(correct))

@@ -19,7 +19,6 @@ from study.report.statistics.images import (
     accuracies,
     average_precisions,
     draw_images,
-    image_covariance,
     image_noise,
     split_variance,
 )
@@ -162,7 +161,7 @@ def test_standard_errors_of_accuracies_are_the_closed_forms():
     half = 1.96 * noise.standard_error
     middle = 100 * difference.mean()
     assert noise.interval == pytest.approx((middle - half, middle + half), abs=0.15 * half)
-    covariance = image_covariance({"a": {0: found[0]}, "b": {0: found[1]}})
+    covariance = np.cov(found)
     assert noise.variance == pytest.approx(covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1])
 
 
@@ -188,7 +187,6 @@ def test_only_seeds_of_both_routes_count():
 def test_draws_without_a_box_are_left_out():
     values = np.array([1.0, np.nan, 3.0])
     assert image_noise({0: values}, {0: np.zeros(3)}).variance == pytest.approx(2.0)
-    assert image_covariance({"a": {0: values}}).tolist() == [[2.0]]
 
 
 # ----------------------------------------------------------------------------------------------- seeds and images

@@ -1,0 +1,44 @@
+"""The report's table of what a difference owes to seeds and to test images."""
+
+import io
+
+import numpy as np
+import pytest
+from support.fabricated_classification import fabricate_classification
+
+from study.report.analyses import get_analysis
+from study.report.material import Material
+from study.report.rows import Comparison
+from study.stages.store import RunDir
+
+IMAGES = 400
+analyse = get_analysis("test_images")
+
+
+def material(runs, *, kept=True):
+    comparison = Comparison.from_json(fabricate_classification(runs, variants=("l1",)))
+    for row in comparison.rows if kept else ():
+        run = RunDir(runs / row.chain[-1].run)
+        run.path.mkdir(parents=True, exist_ok=True)
+        generator = np.random.default_rng([row.seed, len(row.pipeline)])
+        file = io.BytesIO()
+        np.save(file, generator.random(IMAGES) < row.number("top1") / 100)
+        run.correct.write_bytes(file.getvalue())
+    return Material.of(comparison, runs)
+
+
+def test_each_route_has_both_errors_against_the_unpruned_one(tmp_path):
+    exhibit = analyse(material(tmp_path))
+    rows = {row[0]: dict(zip(exhibit.columns, row, strict=True)) for row in exhibit.rows}
+    assert "unpruned" not in rows and "fine_tune" in rows
+    tuned = rows["fine_tune"]
+    seeds, images, both = (tuned[f"error, {what}"] for what in ("other seeds", "other images", "both"))
+    # two independent networks of about 90 %: a share's variance is 0.09 / 400 each, over three seeds
+    assert images == pytest.approx(100 * np.sqrt(2 * 0.09 / IMAGES / 3), rel=0.35)
+    assert max(seeds, images) <= both <= np.hypot(seeds, images) + 1e-9
+    assert tuned["n"] == 3
+    assert [bar.name for bar in exhibit.figure.data] == ["other seeds", "other test images"]
+
+
+def test_without_what_was_right_of_each_image_nothing_is_said(tmp_path):
+    assert analyse(material(tmp_path, kept=False)) is None
