@@ -96,12 +96,16 @@ def _drawn(material: Material, field: str, lines: Sequence[Line]) -> Exhibit:
     topic = material.topic
     figure = against_field(material, field, {id(route): _bar(line) for line in lines for route in line.routes.values()})
     assert figure is not None
-    for route in material.routes:
-        mean = route.mean(topic.primary.key)
-        if field not in route.point and mean is not None and route.name not in topic.undrawn:
+    means = {id(route): route.mean(topic.primary.key) for route in material.routes}
+    levels = [r for r in material.routes if field not in r.point and r.name not in topic.undrawn]
+    for above, route in enumerate(sorted(levels, key=lambda r: means[id(r)] or 0.0)):
+        mean = means[id(route)]
+        if mean is not None:
             label = f"{plain(route.label)} {units.score(mean, topic.decimals)}"
             style = {"color": material.colours[route.name], "width": 1.5, "dash": "dash"}
-            figure.add_hline(y=mean, line=style, annotation_text=label, annotation_position="bottom left")
+            figure.add_hline(
+                y=mean, line=style, annotation_text=label, annotation_position="top right" if above else "bottom right"
+            )
     rows: list[tuple[Value, ...]] = []
     for line in lines:
         first = next(iter(line.routes))
