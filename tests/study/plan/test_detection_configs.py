@@ -73,7 +73,8 @@ def test_a_detection_study_is_planned(path, somewhere):
     budget = Budget(somewhere / "runs", Machine(data_root=somewhere / "absent"))
     for route in routes_of(path):
         estimates = [budget.estimate(stage) for stage in route.stages]
-        trained = [e for e, stage in zip(estimates, route.stages, strict=True) if stage.kind.startswith("train")]
-        assert all(e.train_macs > 0 for e in trained)
+        for estimate, stage in zip(estimates, route.stages, strict=True):
+            if stage.kind.startswith("train"):  # at prune_at 0 a detector is trained for no iteration
+                assert (estimate.train_macs > 0) == (stage.settings["train"].get("iterations") != 0)
         if route.pipeline == "scratch_e" and route.point.get("variant") == "resnet34-A":
             assert estimates[0].params == published.TARGETS["resnet34-A"][0]
