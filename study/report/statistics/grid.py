@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 
-from study.report.statistics.blocks import Blocks, Table
+import numpy as np
+
+from study.report.statistics.blocks import Array, Blocks, Table
 from study.report.statistics.families import Difference, Family, Names, complete, own, prepare, within
 from study.report.statistics.moderated import moderate
 from study.report.statistics.power import detectable
@@ -15,6 +17,10 @@ from study.report.statistics.simultaneous import Dunnett, Null, Range, StudentT
 POINTS = 4  # with fewer, the scatter of the variances is not known and the intervals hold too seldom
 
 
+# a route or reference by its name and its values over seeds: what does not vary along the grid is the same at each point
+Side = tuple[str, tuple[tuple[int, float | None], ...]]
+
+
 def over_grid(tables: Sequence[Table], reference: str | None = None) -> list[Family]:
     """For each point's table the routes against `reference`, or all pairs where it is None.
 
@@ -22,31 +28,44 @@ def over_grid(tables: Sequence[Table], reference: str | None = None) -> list[Fam
     hold together, not those of the whole grid. With fewer than 4 points each table is compared alone.
     """
     points = [prepare(table, reference) for table in tables]
-    paired = [[values for name in names if len(values := blocks.paired(*name)) > 1] for blocks, names in points]
-    samples = [values for point in paired for values in point]
+    # A pair whose sides do not vary along the grid comes again at every point, and is one observation all the same.
+    samples: dict[tuple[Side, Side], Array] = {}
+    for blocks, names in points:
+        for name in names:
+            values = blocks.paired(*name)
+            if len(values) > 1:
+                samples[_side(blocks, name[0]), _side(blocks, name[1])] = values
     if len(tables) < POINTS or len(samples) < POINTS:
         return [within(blocks, names) for blocks, names in points]
-    df = [len(values) - 1 for values in samples]
-    most_df = sum(
-        sum(len(values) - 1 for values in point) * _independent(len(blocks.routes), reference is not None)
-        for (blocks, _), point in zip(points, paired, strict=True)
-    )
-    moderated = moderate([float(values.var(ddof=1)) for values in samples], df, most_df)
-    spread = iter(zip(moderated.variances.tolist(), moderated.df.tolist(), strict=True))
+    df = [len(values) - 1 for values in samples.values()]
+    most_df = sum(df) * _independent(list(samples))
+    moderated = moderate([float(values.var(ddof=1)) for values in samples.values()], df, most_df)
+    spread = dict(zip(samples, zip(moderated.variances.tolist(), moderated.df.tolist(), strict=True), strict=True))
     return [_moderated(blocks, names, spread, reference is not None) for blocks, names in points]
 
 
-def _independent(routes: int, one_reference: bool) -> float:
+def _side(blocks: Blocks, route: str) -> Side:
+    return route, tuple(sorted(blocks.table[route].items()))
+
+
+def _independent(pairs: Sequence[tuple[Side, Side]]) -> float:
     """The share of the degrees of freedom of all pairs' variances that the mean of these variances has.
 
-    For correlations c between k differences it is k / sum(c^2): c = 1/2 from one reference, and (R - 1) of all
-    R (R - 1) / 2 pairs.
+    For correlations c between k differences it is k / sum(c^2). Of a - b and c - d the correlation is half the number of
+    equal sides, those that stand crosswise counting as -1: 1/2 for two routes against one reference.
     """
-    return 4 / (routes + 2) if one_reference else 2 / routes
+    numbers = {side: i for i, side in enumerate(dict.fromkeys(side for pair in pairs for side in pair))}
+    contrasts = np.zeros((len(pairs), len(numbers)))
+    for row, (route, reference) in enumerate(pairs):
+        contrasts[row, numbers[route]], contrasts[row, numbers[reference]] = 1, -1
+    correlations = contrasts @ contrasts.T / 2
+    return float(len(pairs) / (correlations**2).sum())
 
 
-def _moderated(blocks: Blocks, names: Names, spread: Iterator[tuple[float, float]], one_reference: bool) -> Family:
-    """One grid point; `spread` gives the moderated variance of a difference, and its df, for each pair with n > 1."""
+def _moderated(
+    blocks: Blocks, names: Names, spread: Mapping[tuple[Side, Side], tuple[float, float]], one_reference: bool
+) -> Family:
+    """One grid point; `spread`: the moderated variance of a difference, and its df, of each pair with n > 1."""
     without_holes = all(all(row) for row in blocks.layout.present)
     found = []
     for name in names:
@@ -54,7 +73,7 @@ def _moderated(blocks: Blocks, names: Names, spread: Iterator[tuple[float, float
         if len(values) < 2:
             found.append(own(blocks, name, 1))
             continue
-        variance, df = next(spread)
+        variance, df = spread[_side(blocks, name[0]), _side(blocks, name[1])]
         family: Null = StudentT(df, len(names))  # with holes: not all correlations are 1/2
         if without_holes:
             family = Dunnett(len(names), df) if one_reference else Range(len(blocks.routes), df)

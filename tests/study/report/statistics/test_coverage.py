@@ -7,6 +7,7 @@ import pytest
 
 from study.report.statistics.blocks import Layout, variances
 from study.report.statistics.families import against, all_pairs
+from study.report.statistics.grid import over_grid
 from study.report.statistics.simulated import CONFIDENCE, differences, null_of_table, standard_errors
 
 ROUTES = 6
@@ -53,3 +54,20 @@ def test_all_intervals_hold_in_95_of_100_tables(n, pairs):
 @pytest.mark.parametrize("n", [2, 3, 5])
 def test_they_hold_in_90_with_one_route_of_three_times_the_deviation(n, pairs, deviations):
     assert coverage(n, deviations, pairs) >= 0.90
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n", [2, 3, 5])
+def test_the_intervals_of_a_grid_point_hold_with_a_reference_that_does_not_vary(n):
+    """12 points, each with a route of its own beside one route and a reference that all points share."""
+    random = np.random.default_rng(n)
+
+    def values():
+        return dict(enumerate(random.standard_normal(n).tolist()))
+
+    held = []
+    for _ in range(600):
+        reference, shared = values(), values()
+        tables = [{"a": reference, "c": shared, "d": values()} for _ in range(12)]
+        held += [not any(pair.shown for pair in family.pairs) for family in over_grid(tables, "a")]
+    assert 0.92 <= np.mean(held) <= 0.98  # the points of one grid hold or fail together: 600 draws, not 7,200

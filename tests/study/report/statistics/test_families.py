@@ -156,3 +156,14 @@ def test_points_with_holes_fall_back_to_bonferroni():
     assert (b.n, b.method) == (2, "moderated over the grid")
     assert b.high - b.estimate == pytest.approx(StudentT(b.df, 5).quantile(0.95) * b.error)
     assert (c.n, c.method) == (1, "one value")
+
+
+def test_a_pair_that_does_not_vary_along_the_grid_counts_once():
+    """12 points share the reference and route c: 13 differences from one reference are worth 4 * 13 / 16 of one's df."""
+    shared = table(seeds=5)
+    tables = [{"a": shared["a"], "c": shared["c"], "d": table(seeds=5, seed=i)["d"]} for i in range(1, 13)]
+    found = over_grid(tables, "a")
+    most = (5 - 1) * 4 * 13 / 16
+    assert all(pair.df <= most + 1e-9 for family in found for pair in family.pairs)
+    first = [family.pairs[0] for family in found]
+    assert {pair.route for pair in first} == {"c"} and len({(pair.low, pair.high) for pair in first}) == 1
