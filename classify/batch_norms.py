@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from classify.settings import TrainSettings
 from pruning.errors import Refusal
 from pruning.modes import evaluation_mode
 
@@ -32,11 +33,11 @@ def norms_of_single_values(model: nn.Module, example: Tensor) -> list[str]:
 
 
 def check_smallest_batch(
-    model: nn.Module, n_images: int, *, image: tuple[int, int, int], batch_size: int, accumulate: int = 1
+    model: nn.Module, settings: TrainSettings, n_images: int, *, image: tuple[int, int, int]
 ) -> None:
     """ValueError where an epoch of `n_images` of shape `image` ends with a part that some BatchNorm cannot take."""
-    last = n_images % batch_size or batch_size
-    if last // accumulate >= 2 or not any(isinstance(module, _BatchNorm) for module in model.modules()):
+    last = n_images % settings.batch_size or settings.batch_size
+    if last // settings.accumulate >= 2 or not any(isinstance(module, _BatchNorm) for module in model.modules()):
         return
     parameter = next(model.parameters())
     example = torch.zeros(1, *image, dtype=parameter.dtype, device=parameter.device)
@@ -44,7 +45,7 @@ def check_smallest_batch(
     if single:
         kind = type(model.get_submodule(single[0])).__name__
         raise Refusal(
-            f"batch_size={batch_size} (accumulate={accumulate}) leaves a single image at the end of {n_images} images,"
-            f" and {kind} needs two where an image gives it one value a channel ({', '.join(single[:3])}):"
-            " choose another batch size"
+            f"batch_size={settings.batch_size} (accumulate={settings.accumulate}) leaves a single image at the end of"
+            f" {n_images} images, and {kind} needs two where an image gives it one value a channel"
+            f" ({', '.join(single[:3])}): choose another batch size"
         )

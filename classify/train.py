@@ -60,13 +60,7 @@ def train_classifier(
     Stopped after a step and a checkpoint when a signal asks for it (`training.stopping`).
     """
     per_epoch = settings.steps_per_epoch(len(train))
-    check_smallest_batch(
-        model,
-        len(train),
-        image=train.shape,
-        batch_size=settings.batch_size,
-        accumulate=settings.accumulate,
-    )
+    check_smallest_batch(model, settings, len(train), image=train.shape)
     total = settings.epochs * per_epoch
     device = next(model.parameters()).device.type
     identity = {"seed": run.seed, "total": total, "algorithm": settings.optimizer}  # the run's name covers the rest

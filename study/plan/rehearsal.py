@@ -73,9 +73,7 @@ class Rehearsal:
                 f"classifier.{key}.batch_size={train.batch_size} is larger than the training set of {info.n_train}"
                 " images"
             )
-        check_smallest_batch(
-            model, info.n_train, image=info.shape, batch_size=train.batch_size, accumulate=train.accumulate
-        )
+        check_smallest_batch(model, train, info.n_train, image=info.shape)
 
     def _pruned(self, stage: Stage, before: Network, parents: list[Network]) -> Network:
         settings = stage.read(Cut)

@@ -19,7 +19,7 @@ from study.report.gallery import Gallery, galleries
 from study.report.material import Material
 from study.report.plots import Exhibit
 from study.report.provenance import Provenance, precision_of, provenance, warnings
-from study.report.routes import RATIO, RouteResults, point_fields
+from study.report.routes import RouteResults, point_fields
 from study.report.rows import Comparison
 from study.report.tables import DIFFERENCE_NOTE, MainTable, main_table, per_class, references_of
 from study.report.topic import DETECTION, Topic
@@ -62,13 +62,14 @@ def content_of(comparison: Comparison, runs: Path, out: Path) -> Content:
     pruned, data = pruned_by(routes, comparison.stages, runs), comparison.evaluation.dataset or ""
     margin = margin_of(comparison, topic)
     differences = Differences(routes, topic.primary.key)
-    fields = [field for field in comparison.grid if field != RATIO]  # which has an analysis of its own
+    leads = trends(material, list(comparison.grid))
+    led = {lead.exhibit.title for lead in leads}
     return Content(
         comparison=comparison,
         topic=topic,
         routes=routes,
         colours=material.colours,
-        trends=trends(material, fields),
+        trends=leads,
         answers=answers(differences, topic),
         seed_warning=seed_warning(differences, topic),
         warnings=[*warnings(comparison), *differences.notes(references_of(routes, topic))],
@@ -80,7 +81,7 @@ def content_of(comparison: Comparison, runs: Path, out: Path) -> Content:
         rule=rule(margin, topic),
         classes=per_class(routes),
         chains=[(route, chain_of(route, comparison.stages, runs, out)) for route in routes],
-        analyses=analyse_all(material),
+        analyses=[each for each in analyse_all(material) if each.title not in led],  # that figure comes first
         figures=[
             against_training_macs(material),
             training_compute(routes),

@@ -40,6 +40,7 @@ class Differences:
         self.key = key
         self._scored = [route for route in routes if route.mean(key) is not None]
         self._to: dict[str, list[tuple[Meeting, Family]]] = {}
+        self._pairs: dict[int, Family] = {}  # of all routes, by the place of a meeting
 
     @cached_property
     def meetings(self) -> list[Meeting]:
@@ -60,9 +61,11 @@ class Differences:
 
     def between(self, route: RouteResults, other: RouteResults) -> Difference | None:
         """A route minus another, among all pairs where the two meet; by their own differences where they never do."""
-        for meeting in self.meetings:
+        for place, meeting in enumerate(self.meetings):
             if meeting.has(route) and meeting.has(other):
-                pairs = all_pairs(meeting.table(self.key)).pairs
+                if place not in self._pairs:
+                    self._pairs[place] = all_pairs(meeting.table(self.key))
+                pairs = self._pairs[place].pairs
                 return next((p for pair in pairs for p in (pair, pair.reversed()) if _names(p, route, other)), None)
         return route.minus(other, self.key)
 

@@ -48,8 +48,9 @@ class Line:
 
 
 DIFFERENCE_NOTE = (
-    "difference of the means with the seeds as blocks, and its 95 % interval by the residual variance of all routes;"
-    " the intervals of one column at one grid point hold together (Dunnett). “Shown”: the interval leaves out 0; else,"
+    "difference of the means with the seeds as blocks, and its 95 % interval by the residual variance of all routes, or"
+    " a route's own where that is larger (at few seeds, the reference's weighs more);"
+    " the intervals of one column at one grid point hold together. “Shown”: the interval leaves out 0; else,"
     " in brackets, the difference that would have been shown with a probability of 80 %."
 )
 

@@ -14,7 +14,7 @@ from study.report.statistics.families import Difference, Family, all_pairs
 from study.report.tables import DIFFERENCE_COLUMNS, difference_values
 from study.report.topic import Topic
 
-_FEWEST = 3  # values that make a trend
+_FEWEST = 2  # values that make a trend
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Trend:
 
 
 def trends(material: Material, fields: Sequence[str]) -> list[Trend]:
-    """The fields that have at least three numbers, in their order."""
+    """The fields that have at least two numbers, in their order."""
     found = []
     for field in fields:
         lines = _lines(material, field) if is_numeric_field(material.routes, field) else []

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from classify.batch_norms import check_smallest_batch, norms_of_single_values
+from classify.settings import TrainSettings
 
 IMAGE = (3, 8, 8)
 
@@ -23,24 +24,28 @@ BROKEN = {
 }
 
 
+def training(**sizes):
+    return TrainSettings(epochs=1, lr=0.1, **sizes)
+
+
 @pytest.mark.parametrize("name", BROKEN)
 @pytest.mark.parametrize(
     ("n_images", "batch_size", "accumulate", "fits"),
     [(9, 4, 1, False), (8, 4, 1, True), (10, 4, 1, True), (10, 4, 2, False), (5, 1, 1, False)],
 )
 def test_a_single_image_at_the_end_is_refused(name, n_images, batch_size, accumulate, fits):
-    sizes = {"image": IMAGE, "batch_size": batch_size, "accumulate": accumulate}
+    sizes = training(batch_size=batch_size, accumulate=accumulate)
     model = BROKEN[name]()
     if fits:
-        check_smallest_batch(model, n_images, **sizes)
+        check_smallest_batch(model, sizes, n_images, image=IMAGE)
         return
     with pytest.raises(ValueError, match=f"leaves a single image at the end of {n_images} images, and .*BatchNorm"):
-        check_smallest_batch(model, n_images, **sizes)
+        check_smallest_batch(model, sizes, n_images, image=IMAGE)
 
 
 def test_maps_of_several_pixels_take_single_images():
     model = network(nn.BatchNorm2d(4), 2)
-    check_smallest_batch(model, 9, image=IMAGE, batch_size=4)
+    check_smallest_batch(model, training(batch_size=4, accumulate=1), 9, image=IMAGE)
     model.train()(torch.zeros(1, *IMAGE))  # as PyTorch finds
 
 

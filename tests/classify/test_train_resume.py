@@ -3,6 +3,7 @@
 import pytest
 import torch
 from safetensors.torch import load_file
+from support import small_training
 from support.processes_training import Killed, images, network
 from support.told import told
 
@@ -13,16 +14,7 @@ from pruning.methods.slimming import SlimmingEffect, SlimmingOptions
 from pruning.methods.soft_filter import SoftFilterEffect, filters_to_keep, find_filters
 
 # 17 images in batches of 4: five steps an epoch
-SETTINGS = {
-    "epochs": 3,
-    "batch_size": 4,
-    "lr": 0.1,
-    "mean": (0.5,) * 3,
-    "std": (0.25,) * 3,
-    "augmentation": "cifar",
-    "checkpoint_every": 4,
-    "report_every": 1,
-}
+SETTINGS = small_training.SETTINGS | {"checkpoint_every": 4, "report_every": 1}
 pytestmark = pytest.mark.usefixtures("auto_is")
 
 

@@ -51,8 +51,8 @@ def rule(margin: Margin, topic: Topic) -> str:
     return (
         f"Supported or contradicted where that is shown at the 5 % level: a difference above 0 (>), above −{m} points"
         f" (≥), or between −{m} and {m} (≈). The tests take the seeds as blocks and the residual variance of all"
-        " routes; p-values are adjusted for the number of statements (Holm), the intervals beside them for all pairs of"
-        " routes."
+        " routes, or a route's own where that is larger; p-values are adjusted for the number of statements (Holm), the"
+        " intervals beside them for all pairs of routes."
         f" The margin of {m} {topic.primary.unit}: {margin.reason}."
     )
 

@@ -17,7 +17,7 @@ from study.report.statistics.simultaneous import Dunnett, Null, Range, StudentT
 POINTS = 4  # with fewer, the scatter of the variances is not known and the intervals hold too seldom
 
 
-# a route or reference by its name and its values over seeds: what does not vary along the grid is the same at each point
+# a route by its name and its values over seeds: one that does not vary along the grid is the same at each point
 Side = tuple[str, tuple[tuple[int, float | None], ...]]
 
 
@@ -51,8 +51,8 @@ def _side(blocks: Blocks, route: str) -> Side:
 def _independent(pairs: Sequence[tuple[Side, Side]]) -> float:
     """The share of the degrees of freedom of all pairs' variances that the mean of these variances has.
 
-    For correlations c between k differences it is k / sum(c^2). Of a - b and c - d the correlation is half the number of
-    equal sides, those that stand crosswise counting as -1: 1/2 for two routes against one reference.
+    For correlations c between k differences it is k / sum(c^2). Of a - b and c - d the correlation is half the number
+    of equal sides, those that stand crosswise counting as -1: 1/2 for two routes against one reference.
     """
     numbers = {side: i for i, side in enumerate(dict.fromkeys(side for pair in pairs for side in pair))}
     contrasts = np.zeros((len(pairs), len(numbers)))

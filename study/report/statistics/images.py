@@ -249,6 +249,10 @@ class Variance:
         """For other seeds and other images; never less than for either alone."""
         return max(self.seeds + self.images - self.both, self.seeds, self.images)
 
+    def df(self, seeds_df: float) -> float:
+        """Degrees of freedom of `total` by Satterthwaite's rule; `seeds` has `seeds_df`, the images' part many."""
+        return seeds_df * (self.total / self.seeds) ** 2 if self.seeds else float("inf")
+
 
 def split_variance(seeds: float, noise: ImageNoise) -> Variance:
     """`seeds`: the squared standard error of the mean difference on these test images, from the block design."""

@@ -40,5 +40,19 @@ def test_each_route_has_both_errors_against_the_unpruned_one(tmp_path):
     assert [bar.name for bar in exhibit.figure.data] == ["other seeds", "other test images"]
 
 
-def test_without_what_was_right_of_each_image_nothing_is_said(tmp_path):
-    assert analyse(material(tmp_path, kept=False)) is None
+def test_runs_that_kept_nothing_of_each_image_are_said_and_not_counted(tmp_path):
+    exhibit = analyse(material(tmp_path, kept=False))
+    assert exhibit.figure is None and exhibit.rows == ()
+    assert "ran before correct.npy was kept" in exhibit.gaps[0]
+    assert len(exhibit.gaps) == 4 and exhibit.gaps[-1].endswith(" more runs, for such reasons.")
+
+
+def test_routes_of_other_test_images_are_not_paired(tmp_path):
+    """A grid may vary the data: images of one set say nothing of those of another."""
+    made = material(tmp_path)
+    for row in next(route for route in made.routes if route.name == "fine_tune").rows:
+        file = io.BytesIO()
+        np.save(file, np.ones(IMAGES // 2, dtype=bool))
+        RunDir(tmp_path / row.chain[-1].run).correct.write_bytes(file.getvalue())
+    names = [row[0] for row in analyse(made).rows]
+    assert "fine_tune" not in names and "scratch_e" in names

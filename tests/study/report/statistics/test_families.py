@@ -159,7 +159,7 @@ def test_points_with_holes_fall_back_to_bonferroni():
 
 
 def test_a_pair_that_does_not_vary_along_the_grid_counts_once():
-    """12 points share the reference and route c: 13 differences from one reference are worth 4 * 13 / 16 of one's df."""
+    """12 points share reference and route c: 13 differences from one reference are worth 4 * 13 / 16 times one's df."""
     shared = table(seeds=5)
     tables = [{"a": shared["a"], "c": shared["c"], "d": table(seeds=5, seed=i)["d"]} for i in range(1, 13)]
     found = over_grid(tables, "a")

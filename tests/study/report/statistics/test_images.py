@@ -16,6 +16,7 @@ from detect.voc_metrics import VOC_METRICS, voc_matches, voc_metrics
 from study.report.statistics import images
 from study.report.statistics.images import (
     VOC07_RECALLS,
+    Variance,
     accuracies,
     average_precisions,
     draw_images,
@@ -219,3 +220,9 @@ def test_seeds_that_agree_on_every_image_share_nothing():
     found = _split(values, draw_images(50, 300))
     assert found.both == pytest.approx(0, abs=1e-12)
     assert found.total == pytest.approx(0.25 / 3 + found.images)
+
+
+def test_degrees_of_freedom_of_the_whole_are_those_of_the_seeds_where_images_add_nothing():
+    assert Variance(seeds=1.0, images=0.0, both=0.0).df(4) == 4
+    assert Variance(seeds=1.0, images=1.0, both=0.0).df(4) == 16  # (1 + 1)^2 / (1^2 / 4)
+    assert Variance(seeds=0.0, images=1.0, both=0.0).df(4) == np.inf
