@@ -13,6 +13,7 @@ from study.report.routes import RouteResults, describe_point, distinct_points, p
 from study.report.rows import Comparison, Point
 from study.report.statistics.families import Difference
 from study.report.statistics.holm import holm
+from study.report.statistics.power import detectable
 from study.report.statistics.summary import is_number
 from study.report.topic import Topic
 
@@ -51,8 +52,8 @@ def rule(margin: Margin, topic: Topic) -> str:
     return (
         f"Supported or contradicted where that is shown at the 5 % level: a difference above 0 (>), above −{m} points"
         f" (≥), or between −{m} and {m} (≈). The tests take the seeds as blocks and the residual variance of all"
-        " routes, or a route's own where that is larger; p-values are adjusted for the number of statements (Holm), the"
-        " intervals beside them for all pairs of routes."
+        " routes, or a route's own where that is larger. They are adjusted for the number of statements (Holm), not for"
+        " all pairs of routes as elsewhere; the interval beside a verdict is the one that decides it."
         f" The margin of {m} {topic.primary.unit}: {margin.reason}."
     )
 
@@ -230,12 +231,26 @@ def _judge(
         return Finding(statement, place, UNDECIDED, "no seed has a result for both")
     keys = statement.better.measure or topic.primary.key, statement.worse.measure or topic.primary.key
     means = [units.score(mean, topic.decimals) for mean in (better.mean(keys[0]), worse.mean(keys[1]))]
+    decided = p <= LEVEL
+    difference = _at_its_level(difference, statement, LEVEL * test.p / p if p else LEVEL)
     change = f"{units.signed(difference.estimate, topic.decimals)} {units.interval(difference, topic.decimals)}"
     evidence = f"{means[0]} against {means[1]} {topic.primary.unit}: {change}, n = {difference.n}"
-    decided = p <= LEVEL
     if difference.decidable:
         evidence += f", p {units.p_value(p)}"
         if not decided:
             seen = units.score(difference.detectable, topic.decimals)
             evidence += f"; a difference of {seen} would have been seen with a power of 80 %"
     return Finding(statement, place, test.verdict if decided else UNDECIDED, evidence, difference, p)
+
+
+def _at_its_level(difference: Difference, statement: Statement, level: float) -> Difference:
+    """With the interval that decides the statement at this level: it leaves out the bound exactly where p is below it.
+
+    A test against a margin is one-sided, so its interval leaves out `level` on each side.
+    """
+    if difference.null is None:
+        return difference
+    beyond = difference.null.quantile(1 - (level if statement.relation == ABOVE else 2 * level))
+    half = beyond * difference.error
+    low, high = difference.estimate - half, difference.estimate + half
+    return replace(difference, low=low, high=high, detectable=detectable(beyond, difference.df) * difference.error)

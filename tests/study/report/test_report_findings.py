@@ -186,3 +186,18 @@ def test_each_name_has_one_colour_and_the_known_ones_keep_theirs():
     alone, with_others = colours(["scratch_b"]), colours(["mine", "yours", "scratch_b"])
     assert alone["scratch_b"] == with_others["scratch_b"]
     assert len(set(with_others.values())) == 3
+
+
+@pytest.mark.parametrize("spread", [0.2, 0.9, 1.2, 1.6, 2.5, 6.0])
+def test_the_interval_beside_a_verdict_is_the_one_that_decides_it(spread):
+    """Also where the verdict falls and the interval for all pairs of routes, which is wider, does not leave out 0."""
+    swing = [spread, -spread, 0.0, spread / 2, -spread / 2]
+    scores = {name: [level + s for s in swing] for name, level in (("unpruned", 60.0), ("detect_from_scratch", 58.5))}
+    scores["detect_from_scratch"].reverse()
+    scores["prune_then_transfer"] = [57.0 + s for s in swing]
+    scores["transfer_then_prune"] = [56.0 - s for s in swing]
+    found = judged(routes_of(scores))
+    assert len(found) == 2
+    for each in found:
+        assert (each.verdict == "supported") == (each.difference.low > 0), each
+        assert (each.verdict == "contradicted") == (each.difference.high < 0), each
