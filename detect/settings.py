@@ -32,6 +32,10 @@ class DetectorData(create_model("DataSets", __base__=Section, **_SECTIONS)):  # 
     """Go on although test images are among the training images; the report says how many."""
     skip_broken: bool = False
     """Go on without images or annotations that cannot be read; the report names them."""
+    validation: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Fraction of the training images kept for validation and not trained on; null: none (`digits` have `val`)."""
+    validation_seed: int = 0
+    """Seed of the draw of validation images; not the seed of a run, so all runs have the same split."""
 
     @model_validator(mode="after")
     def _one(self) -> "DetectorData":
@@ -39,14 +43,22 @@ class DetectorData(create_model("DataSets", __base__=Section, **_SECTIONS)):  # 
         if len(given) != 1:
             *others, last = (f"`{name}`" for name in DATASETS)
             raise Refusal(f"give exactly one of {', '.join(others)} and {last}")
-        if self.skip_broken and DATASETS[given[0]].generated:
-            raise Refusal(f"skip_broken: true has no effect on `{given[0]}`, which are generated; leave it out")
+        if DATASETS[given[0]].generated:
+            if self.skip_broken:
+                raise Refusal(f"skip_broken: true has no effect on `{given[0]}`, which are generated; leave it out")
+            if self.validation is not None:
+                raise Refusal(f"validation: `{given[0]}` have validation images of their own; leave it out")
         return self
 
     @property
     def given(self) -> tuple[str, Section]:
         """The data set's name in DATASETS and its options."""
         return next((name, section) for name in DATASETS if (section := getattr(self, name)) is not None)
+
+    @property
+    def has_validation(self) -> bool:
+        """Is there a split that nothing is trained on and that is not the test split?"""
+        return DATASETS[self.given[0]].generated or self.validation is not None
 
     @property
     def title(self) -> str:

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from detect.data.open import detection_data, open_detection
+from detect.data.open import detection_data, open_detection, splits_of
 from detect.settings import DetectorData
 from pruning.errors import Refusal
 from study.config.load import read_yaml, validate
@@ -29,7 +29,7 @@ def config_splits(path: Path, runs: Path) -> "dict[str, DetectionDataset]":
     if not isinstance(section, dict) or "dataset" not in section:
         raise Refusal(f"{path}: it has no key detector.dataset, and so no detection data to check")
     data = detection_data(validate(DetectorData, section["dataset"], source=f"{path}: detector.dataset"))
-    return {split: open_detection(data, split, runs / "data") for split in ("train", "test")}
+    return {split: open_detection(data, split, runs / "data") for split in splits_of(data)}
 
 
 def coco_splits(pairs: Sequence[Sequence[str]]) -> "dict[str, DetectionDataset]":

@@ -12,6 +12,7 @@ Finished stages are not run again; after a kill the same command goes on where i
 
 import argparse
 import sys
+from functools import partial
 from pathlib import Path
 
 from study.run.launch import add_keys, command, finish
@@ -22,7 +23,7 @@ def main(arguments: argparse.Namespace) -> int:
     from rich.console import Console  # late: PyTorch takes seconds to load, which --help need not
 
     from study.plan.dry_run import print_plan
-    from study.plan.pipelines import all_stages, labels
+    from study.plan.tune import plan_study
     from study.report.comparison import summary
     from study.report.rows import load_comparison
     from study.run.study import load_study, run_study
@@ -37,7 +38,8 @@ def main(arguments: argparse.Namespace) -> int:
     if arguments.watch:
         study = RunDir(arguments.runs / config.name)
         check_begun(study)
-        watch(all_stages(routes), labels(routes, seeds=False), study, Console())
+        plan = plan_study(config, routes, source=str(arguments.config), contents=contents)
+        watch(partial(plan.named_stages, arguments.runs), study, Console())
         return 0
     if arguments.dry_run:
         console = Console(width=None if sys.stdout.isatty() else 200)

@@ -79,7 +79,10 @@ def check_dataset(dataset: DetectionDataset) -> Checked:
 
 
 def check_apart(train: Checked, test: Checked) -> None:
-    """ValueError if images of training are in the test split: what is measured on them would be no test."""
+    """ValueError if images of training are in the test split: what is measured on them would be no test.
+
+    Likewise for a validation split, and for one and the test split.
+    """
     shared = [problem.where for problem in shared_images(train, test)]
     if shared:
         raise Refusal(

@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from detect.data.classes import MatchedDataset
+from detect.data.draw import Carved
 from detect.data.records import DetectionDataset
 from detect.data.sets import DATASETS
 from detect.data.sets.dataset import DataSet
 from detect.data.whole import WholeImages
 from detect.settings import DetectorData
+from pruning.errors import Refusal
 from training.files import canonical, files_digest
 
 
@@ -21,9 +23,11 @@ def detection_data(data: DetectorData) -> dict[str, Any]:
     A path is where a file is, not what it is: files count by their SHA-256. ValueError if a list of images is missing.
     """
     # results without them keep their hashes
-    allowed = {key: True for key in ("allow_shared", "skip_broken") if getattr(data, key)}
+    more: dict[str, Any] = {key: True for key in ("allow_shared", "skip_broken") if getattr(data, key)}
+    if data.validation is not None:
+        more["validation"] = {"share": data.validation, "seed": data.validation_seed}
     name, options = data.given
-    return {name: DATASETS[name].identity(options), **allowed}
+    return {name: DATASETS[name].identity(options), **more}
 
 
 def is_generated(data: Mapping[str, Any]) -> bool:
@@ -31,8 +35,13 @@ def is_generated(data: Mapping[str, Any]) -> bool:
     return _given(data)[0].generated
 
 
+def splits_of(data: Mapping[str, Any]) -> tuple[str, ...]:
+    """The splits of `data`: `val` too where images are generated for validation, or kept for it."""
+    return ("train", "val", "test") if is_generated(data) or "validation" in data else ("train", "test")
+
+
 def open_detection(data: Mapping[str, Any], split: str, root: Path) -> DetectionDataset:
-    """The `train` or `test` split on disk; generated scenes are written below `root` once."""
+    """One of `splits_of(data)` on disk; generated scenes are written below `root` once."""
     # the images' sums are found with it, and say nothing about how it is opened
     return _open_detection(canonical({k: v for k, v in data.items() if k != "images"}), split, root)
 
@@ -40,10 +49,16 @@ def open_detection(data: Mapping[str, Any], split: str, root: Path) -> Detection
 @lru_cache(maxsize=4)
 def _open_detection(text: str, split: str, root: Path) -> DetectionDataset:
     """Kept, as a data set in memory serves several stages; `text` changes with the annotations' contents."""
-    if is_generated(json.loads(text)):
+    data = json.loads(text)
+    if is_generated(data):
         return _side(text, split, root)
+    if split not in splits_of(data):
+        raise Refusal("there is no validation split; detector.dataset.validation says which share is kept for it")
     train, test = (_side(text, side, root) for side in ("train", "test"))
-    return MatchedDataset(train, test, "train" if split == "train" else "test")
+    matched = MatchedDataset(train, test, "test" if split == "test" else "train")
+    if split == "test" or "validation" not in data:
+        return matched
+    return Carved(matched, **data["validation"], side="val" if split == "val" else "train")
 
 
 @lru_cache(maxsize=4)

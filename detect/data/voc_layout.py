@@ -5,11 +5,11 @@ images/, imgs/) or beside the annotations, as LabelImg leaves them. An image set
 ImageSets/ or the folder; or a folder of its own, such as train/; or `all`.
 """
 
-import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from detect.data.draw import drawn
 from pruning.errors import Refusal
 
 ALL = "all"
@@ -33,13 +33,12 @@ class Draw:
     side: str  # train or test
 
     def of(self, ids: Iterable[str], source: Path) -> list[str]:
-        """The ids of this side, in their order; an id's place in the draw depends on the seed and on itself alone."""
+        """The ids of this side, in their order."""
         listed = list(dict.fromkeys(ids))
-        count = round(len(listed) * self.test)
-        if not 1 <= count < len(listed):
-            raise Refusal(f"{source}: voc.split.test {self.test:g} of {len(listed)} images leaves a side without any")
-        drawn = sorted(listed, key=lambda name: hashlib.sha256(f"{self.seed} {name}".encode()).digest())[:count]
-        chosen = set(drawn)
+        try:
+            chosen = drawn(listed, self.test, self.seed)
+        except ValueError as error:
+            raise Refusal(f"{source}: voc.split.test {error}") from error
         return [name for name in listed if (name in chosen) == (self.side == "test")]
 
 

@@ -13,6 +13,7 @@ from pruning.targets import TARGETS
 from study.config.detector import Detector
 from study.config.load import merge
 from study.config.sections import Classifier, ClassifierData, Evaluation, Machine, Pruning
+from study.config.tune import check_tuned
 from training.options import Positive, Section, validated
 from training.type_words import InWords, OneOf
 
@@ -59,6 +60,10 @@ class StudyConfig(Section):
     """Key paths with the values to try, such as {prune.ratio: [0.3, 0.5]}; every combination is run."""
     variants: Annotated[dict[str, dict[str, Any]], InWords("mapping of names to changes")] = {}
     """Named changes of this config, such as {random: {prune: {method: random}}}; `prune` is replaced whole."""
+    tune: Annotated[dict[str, list[float]], InWords("mapping of key paths to lists of numbers")] = {}
+    """Rates to try for each route on the validation split, such as {detector.train.lr: [0.01, 0.03]}."""
+    tune_seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] = (1000,)
+    """Seeds on which rates are tried; none of `seeds`."""
     machine: Machine = Machine()
     """Where and how the study runs."""
 
@@ -96,7 +101,7 @@ class StudyConfig(Section):
             changes = {"replace_head": False, **changes}
         return validated(Classifier, merge(self.classifier.model_dump(), changes), "guide.classifier")
 
-    @field_validator("grid", "variants", mode="before")
+    @field_validator("grid", "variants", "tune", mode="before")
     @classmethod
     def _null_is_none_at_all(cls, value: Any) -> Any:
         """As `null` replaces what a `_base_` says, where an empty mapping would leave it as it is."""
@@ -118,7 +123,17 @@ class StudyConfig(Section):
                 raise Refusal(f"grid.{key}: the values {values} repeat themselves")
         return self
 
-    @field_validator("seeds")
+    @model_validator(mode="after")
+    def _rates_fit(self) -> "StudyConfig":
+        check_tuned(self.tune, self.grid, self.detector)
+        both = sorted(set(self.seeds) & set(self.tune_seeds))
+        if self.tune and both:
+            raise Refusal(
+                f"tune_seeds: {both} are `seeds` of the study too, whose results would decide about themselves"
+            )
+        return self
+
+    @field_validator("seeds", "tune_seeds")
     @classmethod
     def _distinct(cls, value: tuple[int, ...]) -> tuple[int, ...]:
         if len(set(value)) != len(value):

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from itertools import combinations
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
@@ -62,9 +63,10 @@ def check_detection_data(stages: Sequence[Stage], runs: Path) -> None:
 def _check_splits(data: dict[str, Any], splits: set[str], runs: Path) -> None:
     from detect.data import check_apart, check_classes, check_dataset  # Detectron2, which classification works without
 
-    train_first = sorted(splits, key="train".__ne__)  # the others are held against it
-    checked = {split: check_dataset(open_detection(data, split, runs / "data")) for split in train_first}
-    for split in train_first[1:] if "train" in checked else ():
-        check_classes(checked["train"], checked[split])
+    in_order = [split for split in ("train", "val", "test") if split in splits]
+    checked = {split: check_dataset(open_detection(data, split, runs / "data")) for split in in_order}
+    for first, second in combinations(in_order, 2):
+        if first == "train":
+            check_classes(checked[first], checked[second])
         if not data.get("allow_shared"):
-            check_apart(checked["train"], checked[split])
+            check_apart(checked[first], checked[second])

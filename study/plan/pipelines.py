@@ -6,6 +6,7 @@ from itertools import product
 from typing import Any
 
 from pruning.errors import Refusal
+from study.config.detector import Detector
 from study.config.load import merge, set_key, validate
 from study.config.schema import StudyConfig
 from study.plan.named import CLASSIFIER_PIPELINES, PIPELINES
@@ -13,6 +14,8 @@ from study.plan.steps import STEPS, StageBuilder
 from study.stages.contents import Contents
 from study.stages.stage import Stage
 from training.files import canonical
+
+RATES = "rates"  # the field of a point that tells a route with the config's own rates from the one with those chosen
 
 
 @dataclass(frozen=True)
@@ -46,10 +49,11 @@ def expand(config: StudyConfig, *, source: str, contents: Contents | None = None
     known: dict[tuple[str, int], Stage] = {}
     contents = contents or Contents()
     for point in points(config):
-        at_point = _at_point(config, point, source)
-        for name, chain in chains(at_point).items():
-            for seed in at_point.seeds:
-                routes.append(_route(name, chain, at_point, point, seed, known, contents))
+        here = at_point(config, point, f"{source}: {describe(point)}")
+        for name, chain in chains(here).items():
+            for seed in here.seeds:
+                builder = StageBuilder(here, seed, known, contents)  # what routes share is made once
+                routes.append(make_route(name, chain, builder, point))
     return _without_idle_fields(routes)
 
 
@@ -127,11 +131,11 @@ def _step(pipeline: str, step: Any) -> tuple[str, dict[str, Any]]:
     return name, changes
 
 
-def _at_point(config: StudyConfig, point: Mapping[str, Any], source: str) -> StudyConfig:
-    """The config with a variant's changes and the grid's values."""
+def at_point(config: StudyConfig, point: Mapping[str, Any], place: str) -> StudyConfig:
+    """The config with a variant's changes and values by key path; ConfigError begins with `place`."""
     if not point:
         return config
-    data = config.model_dump(exclude={"variants", "grid"})
+    data = config.model_dump(exclude={"variants", "grid"} if config.tune else {"variants", "grid", "tune"})
     data["prune"] = config.prune.model_dump(exclude_unset=True)  # only what the file said: `target` refuses defaults
     if config.detector is not None:  # likewise: what the file left out, a Detectron2 YAML may say
         data["detector"] = config.detector.model_dump(exclude_unset=True)
@@ -145,7 +149,7 @@ def _at_point(config: StudyConfig, point: Mapping[str, Any], source: str) -> Stu
             data = merge({k: v for k, v in data.items() if k not in {"prune", "guide"} & changes.keys()}, changes)
         else:
             set_key(data, key, value)
-    return validate(StudyConfig, data, source=f"{source}: {describe(point)}")
+    return validate(StudyConfig, data, source=place)
 
 
 def describe(point: Mapping[str, Any]) -> str:
@@ -153,16 +157,10 @@ def describe(point: Mapping[str, Any]) -> str:
     return "grid " + ", ".join(f"{key}={value}" for key, value in point.items())
 
 
-def _route(
-    name: str,
-    chain: Sequence[tuple[str, dict[str, Any]]],
-    config: StudyConfig,
-    point: Mapping[str, Any],
-    seed: int,
-    known: dict[tuple[str, int], Stage],
-    contents: Contents,
+def make_route(
+    name: str, chain: Sequence[tuple[str, dict[str, Any]]], builder: StageBuilder, point: Mapping[str, Any]
 ) -> Route:
-    builder = StageBuilder(config, seed, known, contents)  # `known` is all routes': what they share is made once
+    """A pipeline's route with the config and the seed of `builder`; ValueError for a chain that makes no sense."""
     steps: list[tuple[str, Stage]] = []
     last: Stage | None = None
     for step, changes in chain:
@@ -171,21 +169,21 @@ def _route(
         except ValueError as error:
             raise Refusal(f"pipelines.{name}: {step}: {error}") from error
         steps.append((step, last))
-    _check_end(name, last, config)
+    _check_end(name, last, builder.config.detector)
     # a chain of detectors is scored by a stage of its own; a classifier's training and a pruning score themselves
     if last is not None and last.kind == "train_detector":
         steps.append(("evaluate", builder.evaluate(last)))
-    return Route(name, point, seed, tuple(steps))
+    return Route(name, point, builder.seed, tuple(steps))
 
 
-def _check_end(name: str, last: Stage | None, config: StudyConfig) -> None:
+def _check_end(name: str, last: Stage | None, detector: Detector | None) -> None:
     """ValueError unless the chain ends with something that a score can be read of."""
     found = last.kind if last else "nothing"
-    if config.detector and found != "train_detector":
+    if detector and found != "train_detector":
         raise Refusal(f"pipelines.{name}: a chain ends with a trained detector, this one with {found}")
     # a pruning that no training came before has a shape and no score
     trained = last is not None and "train_classifier" in (found, *(parent.kind for parent in last.parents))
-    if not config.detector and (found not in ("train_classifier", "prune") or not trained):
+    if not detector and (found not in ("train_classifier", "prune") or not trained):
         raise Refusal(f"pipelines.{name}: a chain ends with a trained classifier, this one with {found}")
 
 
@@ -198,7 +196,7 @@ def all_stages(routes: Sequence[Route]) -> list[Stage]:
 
 
 def labels(routes: Sequence[Route], *, seeds: bool = True) -> dict[str, str]:
-    """What a person calls a stage: the step, its seed, the variant if it is of one, and the routes that use it."""
+    """What a person calls a stage: the step, its seed, variant and rates if it is of one, the routes that use it."""
     users: dict[str, list[Route]] = {}
     steps: dict[str, str] = {}
     for route in routes:
@@ -209,9 +207,9 @@ def labels(routes: Sequence[Route], *, seeds: bool = True) -> dict[str, str]:
     names = {}
     for stage in all_stages(routes):
         pipelines = list(dict.fromkeys(route.pipeline for route in users[stage.id]))
-        variants = {route.point.get("variant") for route in users[stage.id]}
-        variant = next(iter(variants)) if len(variants) == 1 else None  # a stage of several variants is named by none
+        values = [{route.point.get(field) for route in users[stage.id]} for field in ("variant", RATES)]
+        of_one = [str(value) for found in values if len(found) == 1 and (value := next(iter(found))) is not None]
         used = pipelines[0] if len(pipelines) == 1 else f"{len(pipelines)} routes"
-        parts = [*([f"seed {stage.seed}"] if seeds else []), *([str(variant)] if variant else []), used]
+        parts = [*([f"seed {stage.seed}"] if seeds else []), *of_one, used]
         names[stage.id] = f"{steps[stage.id]} ({', '.join(parts)})"
     return names

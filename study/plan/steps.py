@@ -1,7 +1,7 @@
 """Stages from the sections of a config: what each step of a pipeline is made of."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -49,15 +49,19 @@ class Sections(Protocol):
 class StageBuilder:
     """Makes stages of one seed from the sections of a config; asking twice for a stage gives the same object.
 
-    A section that no asked stage needs may be absent.
+    A section that no asked stage needs may be absent. `validating`: the stages' results are of the validation split,
+    and the test split is not looked at.
     """
 
     config: Sections
     seed: int
     known: dict[tuple[str, int], Stage] = field(default_factory=dict)
     contents: Contents = field(default_factory=Contents)
+    validating: bool = False
 
     def stage(self, kind: str, settings: Mapping[str, Any], *parents: Stage) -> Stage:
+        if self.validating and kind in ("train_classifier", "prune"):
+            settings = {**settings, "untested": True}
         stage = Stage(kind, settings, parents, self.seed)
         return self.known.setdefault((stage.hash, self.seed), stage)
 
@@ -87,8 +91,7 @@ class StageBuilder:
         prune = self.config.prune
         if self.config.guide is not None and get_method(prune.method).follows_patterns:
             return self.guided(None, changes)
-        # widths that follow from the selection alone are those of any weights, untrained ones as well: nothing is
-        # trained
+        # widths that follow from the selection alone are those of untrained weights as well: nothing is trained
         predefined = get_method(prune.method).predefined and prune.selection().level == "layer"
         if predefined or is_structural(prune.target):
             return self.prune(None, changes)
@@ -100,7 +103,7 @@ class StageBuilder:
         assert self.config.guide is not None
         # `known` is shared, so that a guide that is also a route's own classifier is trained once for both
         source = _Guiding(self.config.guided_classifier(), self.config.guide.prune, self.config.machine)
-        guides = [StageBuilder(source, seed, self.known, self.contents) for seed in self.config.guide.seeds]
+        guides = [replace(self, config=source, seed=seed) for seed in self.config.guide.seeds]
         pruned = [guide.prune(guide.classify_for_pruning(None, {}), {}) for guide in guides]
         return self.stage("prune", {**self._pruning(changes), **self._network()}, *pruned)
 
@@ -165,8 +168,8 @@ class StageBuilder:
         return self.stage("prune_detector", settings, stage)
 
     def evaluate(self, parent: Stage) -> Stage:
-        settings = {"data": self._detection(), "scenes": self.config.evaluate.scenes, "split": "test"}
-        return self.stage("evaluate", settings, parent)
+        split, scenes = ("val", 0) if self.validating else ("test", self.config.evaluate.scenes)
+        return self.stage("evaluate", {"data": self._detection(), "scenes": scenes, "split": split}, parent)
 
     def _network(self) -> dict[str, Any]:
         """The architecture, and the data whose classes and normalisation it has."""

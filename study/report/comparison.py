@@ -1,6 +1,6 @@
 """Results on disk into the comparison: one row a route, all that a report is made from."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -10,8 +10,10 @@ from torch import nn
 
 from pruning.cost import measure_latency
 from study.config.schema import StudyConfig
-from study.plan.pipelines import Route, grid_fields
+from study.plan.pipelines import RATES, Route, grid_fields
+from study.plan.tune import TUNED, Decision
 from study.report.provenance import precision_of
+from study.report.rates import tuned_from
 from study.report.readers import READERS, Reader, Results
 from study.report.rows import Comparison, Json, Missing, Row, StageResult, Step
 from study.report.statistics.summary import summarize
@@ -39,10 +41,19 @@ _SHOWN_GAPS = 3  # the others are counted
 
 
 def collect(
-    config: StudyConfig, config_file: str, routes: Sequence[Route], runs: Path, why: Mapping[str, str]
+    config: StudyConfig,
+    config_file: str,
+    routes: Sequence[Route],
+    runs: Path,
+    why: Mapping[str, str],
+    decisions: Sequence[Decision] = (),
 ) -> Comparison:
-    """What is on disk of these routes. `why`: sentences by stage id for what is not there."""
-    results, damaged = _results(routes, runs)
+    """What is on disk of these routes, and how their rates were chosen.
+
+    `why`: sentences by stage id for what is not there.
+    """
+    left = [route for decision in decisions for c in decision.open for route in c.routes]
+    results, damaged = _results([*routes, *left], runs)
     why = {**damaged, **why}
     finished = [r for r in routes if all(s.id in results and s.id not in why for s in r.stages)]
     task = "detection" if config.detector else "classification"
@@ -65,9 +76,13 @@ def collect(
         evaluation=reader.evaluation(config, first),
         grid=grid_fields(config),
         rows=tuple(_row(reader, route, latency, users, results) for route in finished),
-        missing=tuple(_missing(route, results, why) for route in routes if route not in finished),
+        missing=(
+            *(_missing(route, results, why) for route in routes if route not in finished),
+            *(gap for decision in decisions for gap in _undecided(decision, config.seeds, results, why)),
+        ),
         gaps=tuple(gaps),
         stages={s.id: results[s.id] for route in finished for s in route.stages},
+        tuning=tuple(tuned_from(decision, runs) for decision in decisions),
     )
 
 
@@ -113,9 +128,23 @@ def _row(
 
 
 def _missing(route: Route, results: Results, why: Mapping[str, str]) -> Missing:
+    return Missing(route.pipeline, route.seed, dict(route.point), _reason(route, results, why))
+
+
+def _undecided(decision: Decision, seeds: Sequence[int], results: Results, why: Mapping[str, str]) -> Iterator[Missing]:
+    """The rows that a route at its best would have, where its rates are not chosen."""
+    if decision.chosen is not None:
+        return
+    left = [r for candidate in decision.open for r in candidate.routes if r.evaluation.id not in results]
+    reason = _reason(left[0], results, why) if left else "training diverged with all that was tried"
+    for seed in seeds:
+        point = {**decision.tuning.point, RATES: TUNED}
+        yield Missing(decision.tuning.pipeline, seed, point, f"its rates are not chosen: {reason}")
+
+
+def _reason(route: Route, results: Results, why: Mapping[str, str]) -> str:
     lost = [s for s in route.stages if s.id in why or s.id not in results]
-    reason = next((f"{s.kind} failed: {why[s.id]}" for s in lost if s.id in why), f"{lost[0].id} has not run")
-    return Missing(route.pipeline, route.seed, dict(route.point), reason)
+    return next((f"{s.kind} failed: {why[s.id]}" for s in lost if s.id in why), f"{lost[0].id} has not run")
 
 
 def _latencies(

@@ -19,6 +19,7 @@ from study.report.gallery import Gallery, galleries
 from study.report.material import Material
 from study.report.plots import Exhibit
 from study.report.provenance import Provenance, precision_of, provenance, warnings
+from study.report.rates import RatesTable, rates_table
 from study.report.routes import RouteResults, point_fields
 from study.report.rows import Comparison
 from study.report.tables import DIFFERENCE_NOTE, MainTable, main_table, per_class, references_of
@@ -46,6 +47,7 @@ class Content:
     provenance: Provenance
     table: MainTable
     difference_note: str
+    rates: RatesTable | None
     findings: Sequence[Finding]
     rule: str
     classes: Mapping[str, Sequence[float | None]]
@@ -77,6 +79,7 @@ def content_of(comparison: Comparison, runs: Path, out: Path) -> Content:
         provenance=provenance(comparison.stages),
         table=main_table(routes, point_fields(comparison), topic, differences, published_by(routes, pruned, data)),
         difference_note=DIFFERENCE_NOTE,
+        rates=rates_table(comparison.tuning, topic),
         findings=findings(routes, topic, differences, margin, pruned, data),
         rule=rule(margin, topic),
         classes=per_class(routes),

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from study.report.rates import rates_warnings
 from study.report.rows import Comparison, Json, StageResult
 from training.device import Precision
 
@@ -77,6 +78,7 @@ def warnings(comparison: Comparison) -> list[str]:
         notes = (note for stage in stages for note in stage.part(key).get("notes") or ())
         messages += [f"{name}: {note}" for note in dict.fromkeys(notes)]
     messages += _out_of_reach(stages)
+    messages += rates_warnings(comparison.tuning)
     messages += comparison.gaps
     if count := len(comparison.missing):
         messages.append(f"{count} {'run is' if count == 1 else 'runs are'} missing: see “What is missing”.")

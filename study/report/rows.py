@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from study.report.statistics.summary import is_number
+from study.report.tuned import Tuned
 from training.device import Precision
 from training.files import read_json
 
@@ -184,7 +185,8 @@ class Comparison:
     """All that a report is made from.
 
     `task`: "detection" or "classification"; `config`: what the user set, `config_yaml` the same as text; `grid`: field
-    -> its values; `stages`: by run, relative to the runs' folder; `gaps`: sentences about what could not be measured.
+    -> its values; `stages`: by run, relative to the runs' folder; `gaps`: sentences about what could not be measured;
+    `tuning`: how the rates of each route were chosen, if they were.
     """
 
     study: str
@@ -200,15 +202,18 @@ class Comparison:
     missing: tuple[Missing, ...]
     gaps: tuple[str, ...]
     stages: Mapping[str, StageResult]
+    tuning: tuple[Tuned, ...] = ()
 
     def to_json(self) -> Json:
-        """The content of comparison.json."""
+        """The content of comparison.json; a study that chose no rates has no `tuning` there."""
+        own = {name: value for name, value in vars(self).items() if name != "tuning"}
         return {
-            **vars(self),
+            **own,
             "evaluation": self.evaluation.to_json(),
             "rows": [row.to_json() for row in self.rows],
             "missing": [vars(missing) for missing in self.missing],
             "stages": {run: vars(stage) for run, stage in self.stages.items()},
+            **({"tuning": [tuned.to_json() for tuned in self.tuning]} if self.tuning else {}),
         }
 
     @classmethod
@@ -221,6 +226,7 @@ class Comparison:
             "missing": tuple(Missing(**missing) for missing in content["missing"]),
             "gaps": tuple(content["gaps"]),
             "stages": {run: StageResult(**stage) for run, stage in content["stages"].items()},
+            "tuning": tuple(Tuned.from_json(tuned) for tuned in content.get("tuning", ())),
         }
         return cls(**{**content, **read})
 

@@ -7,7 +7,6 @@ import yaml
 from filelock import FileLock, Timeout
 
 from pruning.errors import Refusal
-from study.plan.pipelines import all_stages
 from study.run.study import STUDY_FILE, load_written_study
 from study.run.watch import RunInfo, is_locked, list_runs, run_folders
 from study.stages.stage import load_stage
@@ -56,10 +55,10 @@ def unused_runs(runs: Path) -> list[RunInfo]:
     needed: set[str] = set()
     for file in sorted(runs.glob(f"*/{STUDY_FILE}")):
         try:
-            _, _, routes = load_written_study(file.parent)
+            _, _, plan = load_written_study(file.parent)
         except ValueError as error:
             raise Refusal(f"{file}: what this study needs cannot be told, so nothing is removed: {error}") from error
-        needed |= {stage.id for stage in all_stages(routes)}
+        needed |= {stage.id for stage in plan.named_stages(runs)[0]}
     return [info for info in list_runs(runs) if info.id not in needed]
 
 

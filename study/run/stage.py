@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 from filelock import FileLock, Timeout
 
-from pruning.errors import Failure, Refusal
+from pruning.errors import Diverged, Failure, Refusal
 from study.stages.contents import check_unchanged
 from study.stages.progress import Recorder
 from study.stages.provenance import environment
@@ -124,7 +124,7 @@ def _logged(run: RunDir) -> Iterator[None]:
     except Exception as error:
         _log.exception("the stage failed")
         with suppress(OSError):
-            write_json(run.failure, {"error": sentence(error), "time": time()})
+            write_json(run.failure, {"error": sentence(error), "time": time(), "diverged": isinstance(error, Diverged)})
         raise
     except Stopped as stopped:  # no failure: the run goes on from its checkpoint, and its state is "stopped"
         _log.info("%s", stopped)

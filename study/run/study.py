@@ -16,6 +16,7 @@ from study.plan.checks import check_detection_data, check_writable
 from study.plan.estimate import Budget
 from study.plan.foresee import foresee
 from study.plan.pipelines import Route, all_stages, expand, labels
+from study.plan.tune import StudyPlan, plan_study
 from study.report.comparison import collect
 from study.report.write import write_report
 from study.run.executors import check_executor
@@ -81,58 +82,84 @@ def run_study(
     if contents is None:
         contents = Contents(runs)
         expand(config, source=str(config_file), contents=contents)
+    plan = plan_study(config, routes, source=str(config_file), contents=contents)
     with _seen_at_work(out):
-        return out, _run_study(config, config_file, routes, runs, contents)
+        return out, _run_study(config, config_file, plan, runs)
 
 
-def _run_study(
-    config: StudyConfig, config_file: Path, routes: Sequence[Route], runs: Path, contents: Contents
-) -> Outcome:
-    stages, out = all_stages(routes), runs / config.name
-    foresee(stages, Budget(runs, config.machine), config_file)
-    check_detection_data(stages, runs)
+def _run_study(config: StudyConfig, config_file: Path, plan: StudyPlan, runs: Path) -> Outcome:
+    out = runs / config.name
+    foresee(all_stages(plan.recipe), Budget(runs, config.machine), config_file)  # rates change no network and no cost
+    check_detection_data(all_stages([*plan.tried, *plan.recipe]), runs)
     study = {
         "config": config.model_dump(mode="json", exclude_unset=True),
         "config_file": str(config_file),
-        "contents": contents.known,
+        "contents": plan.contents.known,
     }
-    names = labels(routes)
     # Two processes may run one study: both come through here, one after the other, and then share its stages, which
-    # have locks of their own. The second finds the precision that the first has settled.
+    # have locks of their own.
     with _alone_in(out):
         write_json(out / STUDY_FILE, study)
-        name_runs(out, stages, names, runs)
-        precision = settle_study(stages, runs, config.machine, RunDir(out).precision)
-    outcome = run_stages(stages, names, runs, config.machine, precision)
+    tuning = _choose_rates(config, plan, runs)
+    outcome = _run_routes(config, plan.routes(plan.decide(runs)), runs)
+    outcome = Outcome(
+        [*tuning.done, *outcome.done],
+        {**tuning.failed, **outcome.failed},
+        {**tuning.blocked, **outcome.blocked},
+    )
     set_threads(config.machine.threads, jobs=1)
-    report(config, str(config_file), routes, runs, {**outcome.failed, **outcome.blocked})
+    report(config, str(config_file), plan, runs, {**outcome.failed, **outcome.blocked})
     return outcome
 
 
+def _choose_rates(config: StudyConfig, plan: StudyPlan, runs: Path) -> Outcome:
+    """The first phase, if there is one: what it leaves is read from its results.
+
+    A training that diverged is an answer about its rates, and neither tried again nor a failure of the study.
+    """
+    left = [route for decision in plan.decide(runs) for c in decision.open for route in c.routes]
+    if not left:
+        return Outcome()
+    outcome = _run_routes(config, left, runs)
+    still = [route for decision in plan.decide(runs) for c in decision.open for route in c.routes]
+    lost = {stage.id for stage in all_stages(still)}
+    failed, blocked = ({k: why for k, why in found.items() if k in lost} for found in (outcome.failed, outcome.blocked))
+    return Outcome(outcome.done, failed, blocked)
+
+
+def _run_routes(config: StudyConfig, routes: Sequence[Route], runs: Path) -> Outcome:
+    out, stages, names = runs / config.name, all_stages(routes), labels(routes)
+    with _alone_in(out):
+        name_runs(out, stages, names, runs)
+        precision = settle_study(stages, runs, config.machine, RunDir(out).precision)
+    return run_stages(stages, names, runs, config.machine, precision)
+
+
 def report(
-    config: StudyConfig, config_file: str, routes: Sequence[Route], runs: Path, why: dict[str, str] | None = None
+    config: StudyConfig, config_file: str, plan: StudyPlan, runs: Path, why: dict[str, str] | None = None
 ) -> Path:
     """Write comparison.csv, comparison.json, report.md and report.html from what is on disk."""
-    out = runs / config.name
+    out, decisions = runs / config.name, plan.decide(runs)
     with _alone_in(out):
-        comparison = collect(config, config_file, routes, runs, why or {})
+        comparison = collect(config, config_file, plan.routes(decisions), runs, why or {}, decisions)
         return write_report(comparison, runs, out)
 
 
 def report_again(out: Path) -> Path:
     """Rebuild the report of a study's directory; ValueError if it is none."""
-    config, config_file, routes = load_written_study(out)
-    return report(config, config_file, routes, out.parent)
+    config, config_file, plan = load_written_study(out)
+    return report(config, config_file, plan, out.parent)
 
 
-def load_written_study(out: Path) -> tuple[StudyConfig, str, list[Route]]:
-    """The config of a study's directory, the file it came from, and its routes; ValueError if it is none."""
+def load_written_study(out: Path) -> tuple[StudyConfig, str, StudyPlan]:
+    """The config of a study's directory, the file it came from, and its plan; ValueError if it is none."""
     if not (out / STUDY_FILE).is_file():
         raise Refusal(f"{out}: not the directory of a study (it has no {STUDY_FILE})")
     data = read_json(out / STUDY_FILE)
-    config = StudyConfig.model_validate(data["config"])
+    config, source = StudyConfig.model_validate(data["config"]), data["config_file"]
     contents = Contents(out.parent, known=data.get("contents", {}))  # as it was: the files may be gone
-    return config, data["config_file"], expand(config, source=data["config_file"], contents=contents)
+    recipe = expand(config, source=source, contents=contents)
+    return config, source, plan_study(config, recipe, source=source, contents=contents)
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -120,19 +120,20 @@ def check_begun(study: RunDir) -> None:
         )
 
 
-def watch(stages: Sequence[Stage], labels: dict[str, str], study: RunDir, console: Console) -> None:
+def watch(look: Callable[[], tuple[Sequence[Stage], dict[str, str]]], study: RunDir, console: Console) -> None:
     """Show a study's stages from what is on the disk until no process is at work on it; once if no one looks on.
 
-    `study`: the study's own directory, in the folder of the runs.
+    `look`: the stages as far as they are known, and their labels. `study`: the study's own directory, in the folder of
+    the runs.
     """
     runs = study.path.parent
     if not console.is_terminal:
-        console.print(study_table(stages, labels, runs)[0])
+        console.print(study_table(*look(), runs)[0])
         return
     with Live(console=console, auto_refresh=False) as live:
         while True:
             at_work = is_locked(study.at_work)  # before the stages: the last one may end in between
-            table, active = study_table(stages, labels, runs, rows=console.height - _FRAME)
+            table, active = study_table(*look(), runs, rows=console.height - _FRAME)
             live.update(table, refresh=True)
             if not at_work and not active:
                 break

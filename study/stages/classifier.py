@@ -35,11 +35,16 @@ from training.distributed import is_main
 from training.files import write_bytes
 
 
+def measured_splits(*, untested: bool) -> tuple[str, ...]:
+    """The splits that a stage measures its network on: where rates are chosen the test split is not looked at."""
+    return ("val",) if untested else ("val", "test")
+
+
 def accuracy(
     model: nn.Module,
     data: Splits,
     network: Network,
-    splits: Sequence[str] = ("val", "test"),
+    splits: Sequence[str],
     *,
     correct: Path | None = None,
 ) -> dict[str, float]:
@@ -151,7 +156,9 @@ def run_train_classifier(context: Context) -> dict[str, object]:
     network.save(context.run)
     save_weights(context.run.weights, model, header(network))
     return {
-        "metrics": accuracy(model, data, network, correct=context.run.correct),
+        "metrics": accuracy(
+            model, data, network, measured_splits(untested=settings.untested), correct=context.run.correct
+        ),
         "network": network.as_result() | costs,
         "data": {
             "images": {"train": len(data.train), "val": len(data.val), "test": len(data.test)},

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from classify.data import data_pieces
 from classify.data.content import Piece
-from detect.data.open import annotations_now, detection_data, is_generated, open_detection
+from detect.data.open import annotations_now, detection_data, is_generated, open_detection, splits_of
 from detect.settings import DetectorData
 from pruning.errors import Refusal
 from study.config.sections import ClassifierData, Machine
@@ -87,7 +87,7 @@ class Contents:
             found = detection_data(data)
             if is_generated(found):
                 return found
-            return {**found, "images": {s: _images(found, s, root, self.runs) for s in ("train", "test")}}
+            return {**found, "images": {s: _images(found, s, root, self.runs) for s in splits_of(found)}}
         except ValueError as error:
             prefix = "" if str(error).startswith("detector.dataset") else "detector.dataset: "
             raise Refusal(f"{prefix}{error}") from error

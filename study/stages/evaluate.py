@@ -15,7 +15,7 @@ from training.distributed import is_main
 
 
 def run_evaluate(context: Context) -> dict[str, object]:
-    """COCO's and VOC's metrics on the test split, costs at its image size, pictures.
+    """COCO's and VOC's metrics on the test split (`val` where rates are chosen), costs at its image size, pictures.
 
     Artifacts: detections.json, pr.json (precision by recall at IoU 0.5), matches.npz, detections/.
     """

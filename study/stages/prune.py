@@ -22,7 +22,7 @@ from pruning.methods import METHODS, Calibration, get_method
 from pruning.modes import evaluation_mode
 from pruning.recalibrate import recalibrate
 from pruning.targets import prune_to_shape
-from study.stages.classifier import accuracy
+from study.stages.classifier import accuracy, measured_splits
 from study.stages.data import open_classification
 from study.stages.network import (
     Network,
@@ -65,7 +65,7 @@ def run_prune(context: Context) -> dict[str, object]:
     save_weights(run.weights, pruned.model)
     trained = not starts_dense(context.stage)
     return {
-        "metrics": _metrics(pruned.model.to(context.device), before, run) if trained else {},
+        "metrics": _metrics(pruned.model.to(context.device), before, settings, run) if trained else {},
         "network": small.as_result() | small.costs(),
         "dense": before.network.dense().costs(),
         **pruning_facts(pruned, before.network.costs(), small.costs()),
@@ -170,17 +170,19 @@ def _prune(before: _Before, settings: Prune, options: Any, *, seed: int) -> Prun
     )
 
 
-def _metrics(model: nn.Module, before: _Before, run: RunDir) -> dict[str, float]:
+def _metrics(model: nn.Module, before: _Before, settings: Prune, run: RunDir) -> dict[str, float]:
     """Accuracy right after pruning; on the test split also with BatchNorm's statistics estimated anew."""
     network, data = before.network, before.data
-    found = accuracy(model, data, network, correct=run.correct)
+    found = accuracy(model, data, network, measured_splits(untested=settings.untested), correct=run.correct)
+    if settings.untested:
+        return found
     device = next(model.parameters()).device
     index = torch.randperm(len(data.train), generator=torch.Generator().manual_seed(0))
     batches = list(index[: _RECALIBRATION_BATCHES * _RECALIBRATION_BATCH_SIZE].split(_RECALIBRATION_BATCH_SIZE))
     if len(batches) > 1 and len(batches[-1]) == 1 and norms_of_single_values(model, network.example().to(device)):
         batches[-2:] = [torch.cat(batches[-2:])]  # such a norm cannot take one image
     recalibrate(model, (_inputs(before, batch).to(device) for batch in batches))
-    return found | {"recalibrated_top1": accuracy(model, data, network, splits=("test",))["test_top1"]}
+    return found | {"recalibrated_top1": accuracy(model, data, network, ("test",))["test_top1"]}
 
 
 def _calibration(before: _Before, n_images: int) -> Calibration:

@@ -106,7 +106,10 @@ class Cut(Asked):
 
 
 class TrainClassifier(OwnNetwork):
-    """`cap`: of the epochs of Scratch-B. `snapshot_at`: the iteration whose weights are kept for rewinding."""
+    """`cap`: of the epochs of Scratch-B. `snapshot_at`: the iteration whose weights are kept for rewinding.
+
+    `untested`: rates are chosen by the result, so the test split is not looked at.
+    """
 
     regime: str
     train: classify.settings.TrainSettings
@@ -115,6 +118,7 @@ class TrainClassifier(OwnNetwork):
     snapshot_at: int | None = None
     effect: Effect | None = None
     weights: GivenWeights | None = None
+    untested: bool = False
 
     @property
     def trains(self) -> bool:
@@ -128,9 +132,13 @@ class TrainClassifier(OwnNetwork):
 
 
 class Prune(Cut):
-    """`network`: of a stage that makes its network itself, where only the shape is wanted."""
+    """`network`: of a stage that makes its network itself, where only the shape is wanted.
+
+    `untested`: as of a training.
+    """
 
     network: OwnNetwork | None = None
+    untested: bool = False
 
     @model_validator(mode="before")
     @classmethod

@@ -152,7 +152,7 @@ def test_a_study_on_replaced_images_is_another_and_its_report_outlives_its_data(
     assert other.evaluation.id != first.evaluation.id
     assert other.evaluation.run(tmp_path / "runs").done
     shutil.rmtree(folder)
-    _, _, (written,) = load_written_study(tmp_path / "runs" / "tiny")
+    (written,) = load_written_study(tmp_path / "runs" / "tiny")[2].recipe
     assert written.evaluation.id == other.evaluation.id
     assert report_again(tmp_path / "runs" / "tiny").is_file()
     assert len(read_json(tmp_path / "runs" / "tiny" / "comparison.json")["rows"]) == 1

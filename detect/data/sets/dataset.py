@@ -16,8 +16,9 @@ class DataSet:
     `options`: its section below `detector.dataset`, whose meaning for a user is `meaning`. `title(options)`: what a
     report calls it. `identity(options)`: JSON of what defines its images and boxes, ValueError where its files are not
     there; files are {"sha256": ..., "paths": ...}, as a path is where a file is, not what it is.
-    `open(identity, split, root)`: the `train` or `test` split; `root` is for what is generated. `files(paths)`: the
-    files of which `sha256` is the sum; None where all follows from the options, which are then the identity.
+    `open(identity, split, root)`: the `train` or `test` split; what is generated has `val` too, and is written below
+    `root`. `files(paths)`: the files of which `sha256` is the sum; None where all follows from the options, which are
+    then the identity.
     """
 
     options: type[Section]

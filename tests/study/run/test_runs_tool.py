@@ -127,7 +127,7 @@ def test_watching_ends_when_the_study_ends(runs, monkeypatch):
     study, shown = RunDir(folder / "mine"), StringIO()
     study.path.mkdir()
     console = Console(file=shown, force_terminal=True, width=120, height=30)
-    thread = threading.Thread(target=watch, args=(found, {s.id: s.kind for s in found}, study, console))
+    thread = threading.Thread(target=watch, args=(lambda: (found, {s.id: s.kind for s in found}), study, console))
     with FileLock(study.at_work):
         thread.start()
         wait_until(lambda: "2 of 3 stages done, 1 failed" in shown.getvalue())
@@ -166,7 +166,7 @@ def test_watching_what_no_one_runs_and_what_no_one_sees(runs):
     for terminal, ending in ((True, "on this study."), (False, "┘")):
         shown = StringIO()
         console = Console(file=shown, force_terminal=terminal, width=120)
-        watch(found, {s.id: s.kind for s in found}, RunDir(folder / "mine"), console)
+        watch(lambda: (found, {s.id: s.kind for s in found}), RunDir(folder / "mine"), console)
         assert shown.getvalue().rstrip().endswith(ending)
 
 
