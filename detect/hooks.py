@@ -10,6 +10,7 @@ from detectron2.engine import HookBase
 from fvcore.common.param_scheduler import ParamScheduler
 from torch import nn
 
+from detect.validation import Enough, Validation
 from pruning.methods import Effect
 from training.checkpoint import save_checkpoint, training_to_continue
 from training.distributed import any_process, check_equal, is_main, mean_over_processes, world_size
@@ -76,8 +77,10 @@ class Checkpointer(HookBase):
         every: int,
         meets_every: int,
         effects: Sequence[Effect] = (),
+        validation: Validation | None = None,
     ):
         self.effects = effects
+        self.validation = validation
         self.detector = detector
         self.path = path
         self.identity = identity
@@ -99,6 +102,8 @@ class Checkpointer(HookBase):
         self.trainer.scaler.load_state_dict(state["scaler"])
         for effect, saved in zip(self.effects, state["effects"], strict=True):
             effect.load_state_dict(saved)
+        if self.validation is not None:
+            self.validation.load_state_dict(state["validation"])
         self.trainer.last_loss = state["loss"]
         self.seconds = state["seconds"]
         return state["iteration"]
@@ -110,7 +115,8 @@ class Checkpointer(HookBase):
         done = self.trainer.iter + 1
         meets = world_size() == 1 or done % self.meets_every == 0
         self.stops = meets and any_process(stop_asked(), self.trainer.device)
-        if done % self.every and done != self.trainer.max_iter and not self.stops:
+        ends = done == self.trainer.max_iter or (self.validation is not None and self.validation.ended)
+        if done % self.every and not ends and not self.stops:
             return
         now = time.perf_counter()
         self.seconds += now - self.since
@@ -126,6 +132,7 @@ class Checkpointer(HookBase):
             "optimizer": self.trainer.optimizer.state_dict(),
             "scaler": self.trainer.scaler.state_dict(),
             "effects": [effect.state_dict() for effect in self.effects],
+            **({} if self.validation is None else {"validation": self.validation.state_dict()}),
             "iteration": iteration,
             "seconds": self.seconds,
             "loss": self.trainer.last_loss,
@@ -133,19 +140,21 @@ class Checkpointer(HookBase):
 
 
 class Reporter(HookBase):
-    """Calls report(step, total, metrics) with the losses, means over the processes, and the learning rate.
+    """Calls report(step, total, metrics) with the losses, means over the processes, the learning rate and validation.
 
-    Every few steps and at the end. Other processes than the main one take part without a report.
+    Every few steps, after each validation and at the end. Other processes than the main one take part without a report.
     """
 
-    def __init__(self, report: Report | None, *, every: int, total: int):
+    def __init__(self, report: Report | None, *, every: int, total: int, validation: Validation | None = None):
         self.report = report
+        self.validation = validation
         self.every = every
         self.total = total
 
     def after_step(self) -> None:
         done = self.trainer.iter + 1
-        if done % self.every and done != self.total:
+        measured = {} if self.validation is None else self.validation.metrics
+        if done % self.every and done != self.total and not measured:
             return
         names, losses = zip(*self.trainer.losses.items(), strict=True)
         metrics = dict(zip(names, mean_over_processes(torch.stack(losses).detach()).tolist(), strict=True))
@@ -153,14 +162,16 @@ class Reporter(HookBase):
             return
         metrics["loss"] = self.trainer.last_loss  # their sum
         metrics["lr"] = self.trainer.optimizer.param_groups[0]["lr"]
-        self.report(done, self.total, metrics)
+        self.report(done, self.total, {**metrics, **measured})
 
 
 class Stop(HookBase):
-    """Ends the training where a signal asked for it and the checkpoint is written; comes after all other hooks."""
+    """Ends the training where a signal or `patience` asks for it and the checkpoint is written; the last hook."""
 
     def __init__(self, keeper: Checkpointer):
         self.keeper = keeper
 
     def after_step(self) -> None:
         end_if(self.keeper.stops)
+        if self.keeper.validation is not None and self.keeper.validation.ended:
+            raise Enough

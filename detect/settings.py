@@ -193,6 +193,20 @@ class TrainSettings(settings.Optimisation):
     """Mirror training images left to right at random."""
     group_by_aspect: bool = False
     """Make batches of images that are all wide or all tall, which saves padding."""
+    validate_every: Positive | None = None
+    """Iterations from one measurement of AP on the validation split to the next; the last one too. Null: none."""
+    keep: Literal["last", "best"] = "last"
+    """Iteration whose weights are kept: the last, or the one of the highest AP that `validate_every` found."""
+    patience: Positive | None = None
+    """Measurements in a row without a higher AP after which the training ends; null: it never ends early."""
+
+    @model_validator(mode="after")
+    def _measures_what_it_goes_by(self) -> "TrainSettings":
+        asked = ["keep: best"] if self.keep == "best" else []
+        asked += [f"patience: {self.patience}"] if self.patience is not None else []
+        if asked and self.validate_every is None:
+            raise Refusal(f"{asked[0]} goes by AP on the validation split; set validate_every too, such as 500")
+        return self
 
 
 @dataclass(frozen=True, kw_only=True)

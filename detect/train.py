@@ -6,6 +6,7 @@ main one writes.
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,12 +21,14 @@ from torch.utils.data import DataLoader
 from classify.optimizers import fused_sgd
 from detect.data import DetectionDataset, class_names
 from detect.data.loader import train_loader
+from detect.evaluate import evaluate_detector
 from detect.hooks import Checkpointer, EffectHook, Report, Reporter, Schedule, Stop, saved_training
 from detect.settings import TrainRun, TrainSettings
+from detect.validation import Enough, Kept, Validation
 from pruning.errors import Diverged, Refusal
 from pruning.methods import Effect
 from training.device import Precision, channels_last, settle_together
-from training.distributed import data_parallel, is_main, mean_over_processes, rank, world_size
+from training.distributed import data_parallel, from_main, is_main, mean_over_processes, rank, world_size
 from training.options import changed
 from training.schedule import lr_schedule
 from training.seeding import seed_generators
@@ -60,12 +63,17 @@ def scaled_to_processes(settings: TrainSettings, cfg: CfgNode) -> TrainSettings:
 
 @dataclass(frozen=True)
 class TrainOutcome:
-    """What the training came to; seconds of training, earlier processes' included."""
+    """What the training came to; seconds of training and validation, earlier processes' included.
 
+    `iterations`: trained, also after the one that is kept. `kept`: None where nothing was validated.
+    """
+
+    iterations: int
     images_seen: int
     seconds: float
     final_loss: float
     precision: Precision
+    kept: Kept | None = None
 
 
 def train_detector(
@@ -76,12 +84,14 @@ def train_detector(
     settings: TrainSettings,
     run: TrainRun,
     checkpoint: Path,
+    validation: DetectionDataset | None = None,
     report: Report | None = None,
     effects: Sequence[Effect] = (),
 ) -> TrainOutcome:
     """Train a detector in place, from `checkpoint` if that exists, and leave it there when done.
 
-    `report(step, total, metrics)` is called now and then with the losses and the learning rate, in the main process.
+    `validation`: what `settings.validate_every` measures AP on. `report(step, total, metrics)` is called now and then
+    with the losses, the learning rate and that AP, in the main process.
     `effects`: what a pruning method adds to the training, already bound to the network it acts on.
     Raises ValueError on settings that do not fit, FloatingPointError with the step of a loss that is not finite,
     Stopped after a step and a checkpoint when a signal asks for it (`training.stopping`).
@@ -97,6 +107,7 @@ def train_detector(
         # PyTorch's SyncBatchNorm needs GPUs; here it works on the CPU too
         with synchronised_norms(detector, nn.SyncBatchNorm):
             trainer = DetectorTrainer(detector, optimizer, settings, run, precision.dtype)
+            validator = _validation(detector, cfg, settings, run, validation)
             keeper = Checkpointer(
                 detector,
                 checkpoint,
@@ -105,23 +116,46 @@ def train_detector(
                 every=run.checkpoint_every,
                 meets_every=run.report_every,
                 effects=effects,
+                validation=validator,
             )
             epoch = max(1, len(dataset.split.images) // settings.batch_size)
             hooks: list[HookBase] = [
                 Schedule(schedule, settings.lr, total),
                 *(EffectHook(e, epoch=epoch) for e in effects),
+                *([] if validator is None else [validator]),
                 keeper,
-                Reporter(report if is_main() else None, every=run.report_every, total=total),
+                Reporter(report if is_main() else None, every=run.report_every, total=total, validation=validator),
                 Stop(keeper),
             ]
             trainer.register_hooks(hooks)
             start = keeper.restore(saved)
             del saved  # as large as the detector and its optimiser
-            if start < total:
+            if start < total and not (validator is not None and validator.ended):
                 trainer.data_loader = _loader(dataset, cfg, settings, run, start)
-                with between_steps():
+                with between_steps(), suppress(Enough):
                     trainer.train(start, total)
-    return TrainOutcome(total * settings.batch_size, keeper.seconds, trainer.last_loss, precision)
+            if validator is not None:
+                validator.load_kept()
+    kept, last = (None, None) if validator is None else (validator.kept, validator.last)
+    trained = total if last is None else last.iteration
+    return TrainOutcome(trained, trained * settings.batch_size, keeper.seconds, trainer.last_loss, precision, kept)
+
+
+def _validation(
+    detector: nn.Module, cfg: CfgNode, settings: TrainSettings, run: TrainRun, dataset: DetectionDataset | None
+) -> Validation | None:
+    """What measures AP while the detector trains; None where the settings ask for none."""
+    if settings.validate_every is None:
+        return None
+    if dataset is None:
+        raise Refusal(f"validate_every={settings.validate_every} needs a validation split")
+
+    def measure() -> float:
+        found = evaluate_detector(detector, cfg, dataset=dataset, num_workers=run.num_workers)
+        device = next(detector.parameters()).device
+        return float(from_main(torch.tensor(found.get("AP", 0.0), dtype=torch.float64, device=device)))
+
+    return Validation(detector, settings, measure)
 
 
 def _optimizer(detector: nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:
@@ -187,7 +221,8 @@ class DetectorTrainer(SimpleTrainer):
     def _watch(self, loss: torch.Tensor) -> None:
         """Look for a loss that is not finite: at once on the CPU, now and then where looking stalls the device."""
         self._unchecked.append(loss.detach())
-        done, every = self.iter + 1, (self.run.report_every, self.run.checkpoint_every)
+        done, every = self.iter + 1, [self.run.report_every, self.run.checkpoint_every]
+        every += [self.settings.validate_every] if self.settings.validate_every else []
         if self.device != "cpu" and all(done % n for n in every) and done < self.max_iter:
             return
         values = mean_over_processes(torch.stack(self._unchecked)).tolist()

@@ -86,6 +86,17 @@ class Detector(Section):
         check_augmentation(self.model, changed(self.train, self.fine_tune, "fine_tune"), "fine_tune")
         return self
 
+    @model_validator(mode="after")
+    def _has_what_validates(self) -> "Detector":
+        trainings = {"train": self.train, "fine_tune": changed(self.train, self.fine_tune, "fine_tune")}
+        asking = next((name for name, train in trainings.items() if train.validate_every), None)
+        if asking is not None and not self.dataset.has_validation:
+            raise Refusal(
+                f"{asking}.validate_every: AP is measured on a validation split, and the detector's data has none; set"
+                " detector.dataset.validation, such as 0.1, to keep a share of the training images for it"
+            )
+        return self
+
     def scope_settings(self) -> dict[str, str]:
         """What a stage's settings say of the scope: nothing where it is the one that there always was."""
         return {} if self.prune_scope == "backbone" else {"scope": self.prune_scope}

@@ -10,6 +10,7 @@ from typing import Any
 from detect.data.open import open_detection
 from pruning.errors import Refusal
 from study.config.sections import Machine
+from study.stages.settings import Evaluate, TrainDetector
 from study.stages.stage import Stage, device_of
 from training.device import Precision, settle
 from training.files import canonical
@@ -54,10 +55,16 @@ def check_detection_data(stages: Sequence[Stage], runs: Path) -> None:
     needed: dict[str, set[str]] = {}  # splits by data set
     for stage in stages:
         if stage.kind in ("train_detector", "evaluate") and not stage.run(runs).done:
-            split = "train" if stage.kind == "train_detector" else stage.settings["split"]
-            needed.setdefault(canonical(dict(stage.settings["data"])), set()).add(split)
+            needed.setdefault(canonical(dict(stage.settings["data"])), set()).update(_splits_of(stage))
     for data, splits in needed.items():
         _check_splits(json.loads(data), splits, runs)
+
+
+def _splits_of(stage: Stage) -> tuple[str, ...]:
+    """The splits that a training or an evaluation of a detector reads."""
+    if stage.kind == "evaluate":
+        return (stage.read(Evaluate).split,)
+    return ("train", "val") if stage.read(TrainDetector).train.validate_every else ("train",)
 
 
 def _check_splits(data: dict[str, Any], splits: set[str], runs: Path) -> None:

@@ -42,7 +42,7 @@ class Estimate:
 
     `params`, `macs`: of the classifier, or of the whole detector. `length`: epochs or iterations. `at_most`: the
     network is known only when a stage before has run; the numbers are those of the larger network it comes from, whose
-    training with the same budget costs at least as much.
+    training with the same budget costs at least as much; or the training may end before its last iteration.
     """
 
     params: int
@@ -50,6 +50,10 @@ class Estimate:
     train_macs: int
     length: str = ""
     at_most: bool = False
+
+
+def _may_end_early(stage: Stage) -> bool:
+    return stage.kind == "train_detector" and stage.read(TrainDetector).train.patience is not None
 
 
 class Budget:
@@ -68,7 +72,7 @@ class Budget:
         network = self.network(stage)
         known = network or self._larger(stage)
         find = self._classifier if stage.kind in ("train_classifier", "prune") else self._detector
-        return replace(find(stage, known), at_most=network is None)
+        return replace(find(stage, known), at_most=network is None or _may_end_early(stage))
 
     def check(self, stage: Stage) -> None:
         """ValueError for what `estimate` cannot work out; not for a budget that depends on a network not known yet."""

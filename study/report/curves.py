@@ -19,7 +19,7 @@ _CAPTION = (
     "is drawn once, in the colour of the first; the second training of a chain is dashed; seeds after the first are "
     "fainter."
 )
-_MEASURES = {"loss": "training loss", "val_accuracy": "validation accuracy"}
+_MEASURES = {"loss": "training loss", "val_accuracy": "validation accuracy", "val_AP": "validation AP"}
 
 
 def learning_curves(material: Material) -> list[Exhibit]:
@@ -36,7 +36,7 @@ def learning_curves(material: Material) -> list[Exhibit]:
             gaps = tuple(files.gaps) if key == "loss" else ()
             if not users:
                 gaps = (f"No chain has a {kind} stage.",)
-            name = measure.capitalize()
+            name = measure[0].upper() + measure[1:]
             exhibits.append(Exhibit(f"{name} of the {noun}", _CAPTION.format(measure=name), figure, gaps))
     return exhibits
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from study.report.kept_iterations import kept_iterations
 from study.report.rates import rates_warnings
 from study.report.rows import Comparison, Json, StageResult
 from training.device import Precision
@@ -79,6 +80,7 @@ def warnings(comparison: Comparison) -> list[str]:
         messages += [f"{name}: {note}" for note in dict.fromkeys(notes)]
     messages += _out_of_reach(stages)
     messages += rates_warnings(comparison.tuning)
+    messages += kept_iterations(comparison)
     messages += comparison.gaps
     if count := len(comparison.missing):
         messages.append(f"{count} {'run is' if count == 1 else 'runs are'} missing: see “What is missing”.")

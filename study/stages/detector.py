@@ -20,6 +20,7 @@ from detect.pyramid import join, narrow_pyramid, pyramid_groups
 from detect.settings import TrainRun
 from detect.single_level import masked_parts
 from detect.train import scaled_to_processes, train_detector
+from detect.validation import Kept
 from pruning.errors import Refusal
 from pruning.graph.members import Group
 from pruning.masked_training import HoldMasks
@@ -76,6 +77,7 @@ def run_train_detector(context: Context) -> dict[str, object]:
         settings=train_settings,
         run=run,
         checkpoint=context.run.checkpoint,
+        validation=open_detection(settings.data, "val", context.data) if settings.train.validate_every else None,
         report=context.report,
         effects=_effects(stage, network, detector),
     )
@@ -84,15 +86,21 @@ def run_train_detector(context: Context) -> dict[str, object]:
     network.save(context.run)
     save_weights(context.run.weights, detector)
     return {
-        "metrics": {"final_loss": outcome.final_loss if iterations else None},  # pruned at 0: nothing was trained
+        # pruned at 0: nothing was trained
+        "metrics": {"final_loss": outcome.final_loss if iterations else None, **_validated(outcome.kept)},
         "data": dataset.split.summary(),
         "network": network.as_result(),
-        "iterations": train_settings.iterations,
+        "iterations": outcome.iterations,
+        **({} if outcome.kept is None else {"planned_iterations": train_settings.iterations}),
         "images_seen": outcome.images_seen,
         "precision": outcome.precision.as_result(),
         "train_macs": macs * outcome.images_seen,
         "train_seconds": outcome.seconds,
     }
+
+
+def _validated(kept: Kept | None) -> dict[str, float]:
+    return {} if kept is None else {"val_AP": kept.AP, "kept_iteration": kept.iteration}
 
 
 def _dense_training_macs(context: Context, network: Network, dataset: DetectionDataset) -> int:

@@ -105,6 +105,13 @@ def test_an_evaluation_shared_out_is_that_of_one_process(runs, norm, tmp_path):
         assert main[norm]["scores"][name] == pytest.approx(again[name])
 
 
+def test_validation_ends_both_after_the_same_step_with_the_same_weights(runs):
+    *_, two = runs
+    assert [found["early"] for found in runs[1]] == [{"trained": 3, "kept": {"iteration": 2, "AP": 30.0}}] * 2
+    main, other = (load_file(two / f"early_rank{r}.safetensors") for r in (0, 1))
+    assert all(torch.equal(main[key], other[key]) for key in main)
+
+
 def test_a_signal_to_one_process_stops_both_after_the_same_step(runs):
     *_, two = runs
     assert [found["ends"]["stopped"] for found in runs[1]] == [signal.SIGTERM] * 2

@@ -30,7 +30,7 @@ def first_ones(labels, num_samples, positive_fraction, bg_label):
     return positive, (labels == bg_label).nonzero()[:, 0][: num_samples - len(positive)]
 
 
-def train(dataset, folder, name, *, norm="FrozenBN", report=None, effects=None, **changes):
+def train(dataset, folder, name, *, norm="FrozenBN", report=None, effects=None, validation=None, **changes):
     """Train `name` without chance in the samples; returns the detector, its config and the outcome."""
     detector, cfg = make_detector(norm=norm, **EVERYTHING)
     changes = {
@@ -48,6 +48,7 @@ def train(dataset, folder, name, *, norm="FrozenBN", report=None, effects=None, 
             dataset=dataset,
             **settings(**changes),
             checkpoint=folder / f"{name}.pt",
+            validation=validation,
             report=report,
             effects=effects(detector) if effects else (),
         )
@@ -95,6 +96,21 @@ class Poison(Signal):
             self.bias.data.fill_(float("nan"))
 
 
+def early_end(dataset, folder):
+    """A training that gets no better after its second iteration: the main process alone learns what was measured."""
+    left = [10.0, 30.0, 20.0]
+
+    def evaluate(*arguments, **named):
+        found = evaluate_detector(*arguments, **named)  # shared out, so that a process that left it out would hang
+        return {**found, "AP": left.pop(0)} if found else {}
+
+    changes = {"validate_every": 1, "keep": "best", "patience": 1}
+    with mock.patch("detect.train.evaluate_detector", evaluate):
+        detector, _, outcome = train(dataset, folder, "early", validation=dataset, **changes)
+    save_snapshot(folder / f"early_rank{rank()}.safetensors", detector)
+    return {"trained": outcome.iterations, "kept": vars(outcome.kept)}
+
+
 def ends(dataset, folder):
     """How trainings end that go on in one process only as they do in the other."""
     found = {}
@@ -119,5 +135,6 @@ def train_together(number, port, dataset, folder):
     os.environ.update(WORLD_SIZE="2", RANK=str(number), MASTER_ADDR="localhost", MASTER_PORT=str(port))
     with process_group("cpu"):
         found = {norm: losses_of(dataset, folder, norm) for norm in NORMS}
+        found["early"] = early_end(dataset, folder)
         found["ends"] = ends(dataset, folder)
     (folder / f"rank{number}.json").write_text(json.dumps(found))
