@@ -4,8 +4,8 @@ Plain is what a Detectron2 user gets: its RPN, box head, ROIAlign and FrozenBatc
 float32. Ours is detect.build and detect.train, in float32 and in bfloat16; `auto` is the one that was measured to be
 fast, and its ratio to the better of both is printed (bar: 1). Each further row is ours in float32 with one speed-up
 off, and what that buys: how much longer a step is without it. All start from the same weights, see the same images and
-take turns; ratios are of one round each, their median is printed. What buys less than 3 % in every case has no place in
-the code.
+take turns; ratios are of one round each, their median is printed. Freed memory is kept in every row, plain included: it
+belongs to the process, and has lines of its own. What buys less than 3 % in every case has no place in the code.
 Run: python benchmarks/detector_step.py [--cases demo bccd] [--norm BN] [--rounds 20] [--threads 1] [--clock cpu]
 """
 
