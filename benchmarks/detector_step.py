@@ -41,7 +41,7 @@ from detect.cpu.roi_align import SeparableROIAlign
 from detect.data import CocoDataset, loader
 from detect.detector_config import make_config
 from detect.scenes import write_scenes
-from detect.settings import DetectorSettings, TrainSettings
+from detect.settings import DetectorSettings, TrainRun, TrainSettings
 from detect.train import DetectorTrainer
 from training.device import channels_last, set_threads, settle
 
@@ -178,10 +178,8 @@ def make_trainers(case: Case, norm: str, batch: list[dict], stack: ExitStack) ->
 
 def make_detector(case: Case, norm: str, overrides: dict[str, Any] | None = None, replaced: Any = ()) -> nn.Module:
     """The detector of a case; `replaced`: our layers in whose place Detectron2's own are put."""
-    settings = DetectorSettings(
-        num_classes=10, image_size=case.size, norm=norm, overrides=overrides or {}, **case.detector
-    )
-    detector, _ = build_detector(build(case.arch, 10, case.options), settings=settings)
+    settings = DetectorSettings(image_size=case.size, norm=norm, overrides=overrides or {}, **case.detector)
+    detector, _ = build_detector(build(case.arch, 10, case.options), settings, num_classes=10)
     for parent in list(detector.modules()):
         for name, child in parent.named_children():
             if isinstance(child, SeparableROIAlign) and SeparableROIAlign in replaced:
@@ -233,7 +231,7 @@ def pictures(rounds: int, clock: Callable[[], float]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         split = write_scenes(Path(folder), images={"train": 60}, image_size=128)["train"]
         dataset = CocoDataset(split.annotations, split.image_dir)
-        cfg = make_config(DetectorSettings(num_classes=10, image_size=128, max_image_size=128), device="cpu")
+        cfg = make_config(DetectorSettings(image_size=128, max_image_size=128), num_classes=10)
         for name, room in (("read", 0), ("kept", 2**28)):
             with mock.patch.object(loader, "_kept", loader._Kept(free=room)):
                 batches = iter(loader.train_loader(dataset, cfg, batch_size=6, seed=0))
@@ -277,7 +275,7 @@ def our_trainer(
     settings = TrainSettings(iterations=10**9, batch_size=len(batch), lr=LR, clip_norm=CLIP)
     groups = get_default_optimizer_params(detector, weight_decay_norm=0.0)
     optimizer = fused_sgd(groups, LR, MOMENTUM, weight_decay=WEIGHT_DECAY) if fused else foreach_sgd(detector)
-    trainer = DetectorTrainer(detector, optimizer, settings, dtype)
+    trainer = DetectorTrainer(detector, optimizer, settings, TrainRun(), dtype)
     trainer.data_loader, trainer.max_iter = repeat(batch), settings.iterations
     return trainer
 

@@ -183,7 +183,7 @@ def _shown(dataset, cfg, n=40):
 
 
 def test_what_is_kept_of_an_image_is_what_reading_it_gives(dataset, monkeypatch):
-    cfg = make_config(DetectorSettings(num_classes=2, image_size=10, max_image_size=40), device="cpu")
+    cfg = make_config(DetectorSettings(image_size=10, max_image_size=40), num_classes=2)
     kept = _Kept()
     monkeypatch.setattr(loader, "_kept", kept)
     first, again = _shown(dataset, cfg), _shown(dataset, cfg)
@@ -196,7 +196,7 @@ def test_what_is_kept_of_an_image_is_what_reading_it_gives(dataset, monkeypatch)
 
 
 def test_an_image_that_changed_is_read_again(dataset):
-    cfg = make_config(DetectorSettings(num_classes=2, image_size=10, max_image_size=40), device="cpu")
+    cfg = make_config(DetectorSettings(image_size=10, max_image_size=40), num_classes=2)
     _shown(dataset, cfg)
     for i in range(5):
         Image.fromarray(np.full((20 if i % 2 else 60, 40, 3), 200, dtype=np.uint8)).save(dataset.images / f"{i}.png")
