@@ -27,7 +27,7 @@ from unittest import mock
 
 import torch
 from detectron2.engine import SimpleTrainer
-from detectron2.layers import FrozenBatchNorm2d, ROIAlign
+from detectron2.layers import ROIAlign
 from detectron2.solver import get_default_optimizer_params
 from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
@@ -35,7 +35,6 @@ from torch import nn
 
 from classify.models import build
 from classify.optimizers import fused_sgd
-from detect.backbone import FusedFrozenBatchNorm2d
 from detect.build import build_detector
 from detect.cpu.roi_align import SeparableROIAlign
 from detect.data import CocoDataset, loader
@@ -159,9 +158,9 @@ def make_trainers(case: Case, norm: str, batch: list[dict], stack: ExitStack) ->
             stack.enter_context(channels_last(detector, dtype=dtype))
         return our_trainer(detector, batch, dtype, **off)
 
-    theirs = make_detector(case, norm, PLAIN, (SeparableROIAlign, FusedFrozenBatchNorm2d))
+    theirs = make_detector(case, norm, PLAIN, (SeparableROIAlign,))
     theirs.load_state_dict(weights)
-    trainers = {
+    return {
         "plain": plain_trainer(theirs, batch),
         "float32": ours(),
         "bfloat16": ours(dtype=torch.bfloat16),
@@ -171,9 +170,6 @@ def make_trainers(case: Case, norm: str, batch: list[dict], stack: ExitStack) ->
         "without channels last": ours(channels_last=False),
         "without fused SGD": ours(fused=False),
     }
-    if norm == "FrozenBN":
-        trainers["without fused FrozenBN"] = ours(replaced=(FusedFrozenBatchNorm2d,))
-    return trainers
 
 
 def make_detector(case: Case, norm: str, overrides: dict[str, Any] | None = None, replaced: Any = ()) -> nn.Module:
@@ -184,10 +180,6 @@ def make_detector(case: Case, norm: str, overrides: dict[str, Any] | None = None
         for name, child in parent.named_children():
             if isinstance(child, SeparableROIAlign) and SeparableROIAlign in replaced:
                 plain = ROIAlign(child.output_size, child.spatial_scale, child.sampling_ratio, child.aligned)
-                setattr(parent, name, plain)
-            elif isinstance(child, FusedFrozenBatchNorm2d) and FusedFrozenBatchNorm2d in replaced:
-                plain = FrozenBatchNorm2d(child.num_features, child.eps)
-                plain.num_batches_tracked = child.num_batches_tracked
                 setattr(parent, name, plain)
     return detector
 
