@@ -7,7 +7,6 @@ from itertools import pairwise
 from detectron2.layers import FrozenBatchNorm2d, ShapeSpec
 from detectron2.modeling import Backbone
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from detect.features import cut_between, cut_off, find_cuts, select_features, trace_layers
@@ -89,13 +88,6 @@ def stage_after(classifier: nn.Module, stride: int, *, norm: str = "FrozenBN") -
     return stage, ends[2 * stride].channels
 
 
-class FusedFrozenBatchNorm2d(FrozenBatchNorm2d):
-    """Detectron2's FrozenBatchNorm2d in one operator also where a gradient is needed: faster, more memory."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
-
-
 def _check_arguments(strides: tuple[int, ...], norm: str, freeze_at: int) -> None:
     if not strides or any(b != 2 * a for a, b in pairwise(strides)):
         raise Refusal(f"strides={strides} must double from one to the next, such as (4, 8, 16, 32)")
@@ -143,7 +135,7 @@ def _replace_norms(
 def _frozen(norm: _BatchNorm) -> nn.Module:
     if norm.running_mean is None:
         raise Refusal(f"{type(norm).__name__} keeps no running statistics, so it cannot be frozen; use norm 'BN'")
-    return FusedFrozenBatchNorm2d.convert_frozen_batchnorm(norm)
+    return FrozenBatchNorm2d.convert_frozen_batchnorm(norm)
 
 
 def _synchronised(norm: _BatchNorm) -> nn.Module:

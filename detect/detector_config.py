@@ -11,7 +11,8 @@ from typing import Any
 from detectron2.config import CfgNode, get_cfg
 
 from classify.data.imagenet import IMAGENET_MEAN, IMAGENET_STD
-from detect.cpu.proposals import BlockwiseRPN
+from detect.cpu.box_head import ConvolvedBoxHead
+from detect.cpu.proposals import BatchedRPN
 from detect.detectron2_keys import OURS
 from detect.heads import check_idle, check_strides
 from detect.one_stage import OneStageDetector
@@ -72,7 +73,7 @@ _BY_NAME = (
 def _defaults(head: str, strides: tuple[int, ...]) -> dict[str, object]:
     """Where these differ from Detectron2's: as in its Base-*.yaml, and what the classifier asks for."""
     keys: dict[str, object] = {
-        "MODEL.PROPOSAL_GENERATOR.NAME": BlockwiseRPN.__name__,
+        "MODEL.PROPOSAL_GENERATOR.NAME": BatchedRPN.__name__,
         "INPUT.FORMAT": "RGB",
         "INPUT.RANDOM_FLIP": "none",
         "DATALOADER.ASPECT_RATIO_GROUPING": False,
@@ -85,7 +86,7 @@ def _defaults(head: str, strides: tuple[int, ...]) -> dict[str, object]:
     elif head == "retinanet":
         rcnn = {"RETINANET.IN_FEATURES": levels, "RETINANET.SMOOTH_L1_LOSS_BETA": 0.0}
     else:
-        rcnn = {"ROI_BOX_HEAD.NAME": "FastRCNNConvFCHead", "ROI_BOX_HEAD.NUM_FC": 2}
+        rcnn = {"ROI_BOX_HEAD.NAME": ConvolvedBoxHead.__name__, "ROI_BOX_HEAD.NUM_FC": 2}
         rcnn |= {"ROI_BOX_HEAD.POOLER_RESOLUTION": 7, "ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG": head == "cascade"}
         rcnn |= {"RPN.PRE_NMS_TOPK_TRAIN": 2000, "RPN.PRE_NMS_TOPK_TEST": 1000, "RPN.POST_NMS_TOPK_TRAIN": 1000}
         rcnn |= {"RPN.IN_FEATURES": levels, "ROI_HEADS.IN_FEATURES": levels[:-1]}

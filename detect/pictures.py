@@ -78,7 +78,7 @@ def _draw(file: Path, boxes: Iterable[tuple[Any, int, str]], out: Path, names: S
         pen.rectangle(pen.textbbox(at, text), fill=colour)
         pen.text(at, text, fill="white")
     buffer = io.BytesIO()
-    image.save(buffer, format="PNG", optimize=True)
+    image.save(buffer, format="PNG")
     write_bytes(out, buffer.getvalue())
     return out
 

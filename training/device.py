@@ -4,6 +4,7 @@ A processor's flags do not say what is fast: with AMX a product in bfloat16 runs
 AVX512_BF16 alone at half of it, and with neither it is emulated.
 """
 
+import ctypes
 import logging
 import math
 import os
@@ -242,3 +243,16 @@ def jobs_that_fit(device: str, threads: int) -> int:
 def set_threads(threads: int, *, jobs: int) -> None:
     """PyTorch's threads in this process: as many as asked, or (0) the cores it may use shared among `jobs`."""
     torch.set_num_threads(threads or max(1, usable_cores() // jobs))
+    _keep_freed_memory()
+
+
+def _keep_freed_memory() -> None:
+    """Have glibc keep the memory that a step frees for the next one, instead of giving it back to the system.
+
+    Each large tensor costs page faults otherwise: thousands a step.
+    """
+    if os.name != "posix" or not hasattr(allocator := ctypes.CDLL(None), "mallopt"):
+        return
+    trim_threshold, mmap_threshold = -1, -3  # malloc.h
+    allocator.mallopt(mmap_threshold, 2**30)
+    allocator.mallopt(trim_threshold, 2**31 - 1)

@@ -2,8 +2,9 @@
 
 import copy
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,23 +24,74 @@ from training.seeding import seed_generators
 
 
 class Mapper(DatasetMapper):
-    """Detectron2's own reading clips grey of 16 bits at 255; boxes are all that its records have here."""
+    """Detectron2's own reading clips grey of 16 bits at 255; boxes are all that its records have here.
+
+    In training what a record becomes by the same transformation is kept for the process: a picture is read and scaled
+    once.
+    """
+
+    def __init__(self, *, is_train: bool, augmentations: list[T.Augmentation], image_format: str):
+        super().__init__(is_train=is_train, augmentations=augmentations, image_format=image_format)
+        crops = any(isinstance(augmentation, T.RandomCrop) for augmentation in augmentations)
+        self.keeps = is_train and not crops  # two crops are hardly ever alike
 
     def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
         """The record with `image`, uint8 (3, H, W), and for training `instances` instead of its annotations."""
-        record = copy.deepcopy(dataset_dict)
+        transforms = self.augmentations(_Size(dataset_dict["height"], dataset_dict["width"]))
+        if not self.keeps:
+            return self._map(copy.deepcopy(dataset_dict), transforms)
+        file = Path(dataset_dict["file_name"]).stat()
+        applied = tuple((type(t), *vars(t).values()) for t in transforms.transforms)
+        key = (repr(dataset_dict), file.st_mtime_ns, file.st_size, applied, self.image_format)
+        return dict(_kept.get(key, lambda: self._map(copy.deepcopy(dataset_dict), transforms)))
+
+    def _map(self, record: dict[str, Any], transforms: T.TransformList) -> dict[str, Any]:
         rgb = np.asarray(read_picture(Path(record["file_name"])))
         image = rgb[:, :, ::-1] if self.image_format == "BGR" else rgb
         detection_utils.check_image_size(record, image)
-        augmented = T.AugInput(image)
-        transforms = self.augmentations(augmented)
-        height, width = augmented.image.shape[:2]
-        record["image"] = torch.as_tensor(np.ascontiguousarray(augmented.image.transpose(2, 0, 1)))
+        image = transforms.apply_image(image)
+        record["image"] = torch.as_tensor(np.ascontiguousarray(image.transpose(2, 0, 1)))
         if self.is_train:
-            self._transform_annotations(record, transforms, (height, width))
+            self._transform_annotations(record, transforms, image.shape[:2])
         else:
             record.pop("annotations", None)
         return record
+
+
+@dataclass
+class _Kept:
+    """What pictures became, as long as there is room: the first ones stay."""
+
+    free: int = 2**28  # bytes of a process
+    mapped: dict[tuple, dict[str, Any]] = field(default_factory=dict)
+
+    def get(self, key: tuple, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        if key in self.mapped:
+            return self.mapped[key]
+        made = make()
+        if made["image"].nbytes <= self.free:
+            self.free -= made["image"].nbytes
+            self.mapped[key] = made
+        return made
+
+
+_kept = _Kept()  # stages that run in one process often train on the same data set
+
+
+class _Size(T.AugInput):
+    """A picture's size, without its pixels: it is all that the augmentations of `train_augmentations` look at."""
+
+    def __init__(self, height: int, width: int):
+        self._set(height, width)
+
+    def transform(self, tfm: T.Transform) -> None:
+        if isinstance(tfm, T.ResizeTransform):
+            self._set(tfm.new_h, tfm.new_w)
+        elif isinstance(tfm, T.CropTransform):
+            self._set(tfm.h, tfm.w)
+
+    def _set(self, height: int, width: int) -> None:
+        self.image = np.broadcast_to(np.uint8(0), (height, width, 3))
 
 
 def mean_image_size(dataset: DetectionDataset, cfg: CfgNode) -> tuple[int, int]:

@@ -57,7 +57,7 @@ class Kind:
 KINDS: dict[str, Kind] = {
     "train_classifier": Kind(2, "study.stages.classifier:run_train_classifier", TrainClassifier),
     "prune": Kind(3, "study.stages.prune:run_prune", Prune),
-    "train_detector": Kind(2, "study.stages.detector:run_train_detector", TrainDetector),
+    "train_detector": Kind(3, "study.stages.detector:run_train_detector", TrainDetector),
     "prune_detector": Kind(3, "study.stages.detector:run_prune_detector", PruneDetector),
     "evaluate": Kind(2, "study.stages.evaluate:run_evaluate", Evaluate),
 }

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from detectron2.layers import FrozenBatchNorm2d
 from detectron2.modeling import build_model
 from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
@@ -11,7 +12,7 @@ from torchvision.models import mobilenet_v2
 from torchvision.models.resnet import BasicBlock, ResNet
 
 from classify.models import arch, build, rebuild
-from detect.backbone import ClassifierBackbone, FusedFrozenBatchNorm2d, stage_after
+from detect.backbone import ClassifierBackbone, stage_after
 from detect.build import build_detector
 from detect.cost import detector_macs
 from detect.detector_config import make_config
@@ -56,7 +57,7 @@ def test_level_and_stage_together_are_the_classifier():
     torch.testing.assert_close(model.fc(features.mean((2, 3))), model(image), rtol=1e-5, atol=1e-5)
     assert {name.split(".")[0] for name, _ in stage.named_parameters()} == {"layer4"}
     assert not any(isinstance(layer, nn.BatchNorm2d) for layer in stage.modules())
-    assert sum(isinstance(layer, FusedFrozenBatchNorm2d) for layer in stage.modules()) == 3
+    assert sum(isinstance(layer, FrozenBatchNorm2d) for layer in stage.modules()) == 3
 
 
 @pytest.mark.parametrize(

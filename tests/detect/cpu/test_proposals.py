@@ -1,4 +1,4 @@
-"""The blockwise selection keeps what Detectron2's keeps."""
+"""The faster selection keeps what Detectron2's keeps."""
 
 import pytest
 import torch
@@ -7,28 +7,31 @@ from detectron2.layers import ShapeSpec
 from detectron2.modeling.proposal_generator import RPN
 from torchvision.ops import nms
 
-from detect.cpu.proposals import BlockwiseRPN, suppress
+from detect.cpu.proposals import BatchedRPN, suppress
 
 BOXES = torch.tensor([[0.0, 0, 10, 10], [1, 0, 11, 10], [2, 0, 12, 10], [50, 50, 60, 60]])
+SCORES = torch.tensor([4.0, 3, 2, 1])
 # IoU of neighbours 9/11 = 0.82, of the first and third 8/12 = 0.67
 
 
 def test_a_suppressed_box_suppresses_nothing():
-    assert suppress(BOXES, torch.zeros(4), 0.7, limit=10).tolist() == [0, 2, 3]
+    assert suppress(BOXES, SCORES, torch.zeros(4), 0.7, limit=10).tolist() == [0, 2, 3]
 
 
 def test_levels_do_not_suppress_each_other_and_the_limit_holds():
-    assert suppress(BOXES, torch.tensor([0, 1, 0, 0]), 0.6, limit=10).tolist() == [0, 1, 3]
-    assert suppress(BOXES, torch.zeros(4), 0.7, limit=2).tolist() == [0, 2]
+    assert suppress(BOXES, SCORES, torch.tensor([0, 1, 0, 0]), 0.6, limit=10).tolist() == [0, 1, 3]
+    assert suppress(BOXES, SCORES, torch.zeros(4), 0.7, limit=2).tolist() == [0, 2]
 
 
+@pytest.mark.parametrize("limit", [1, 100, 1500])
 @pytest.mark.parametrize("threshold", [0.3, 0.7])
-def test_equals_torchvision_over_many_blocks(threshold):
+def test_equals_torchvision_however_often_more_boxes_are_looked_at(threshold, limit):
     torch.manual_seed(0)
     corner = torch.rand(1500, 2) * 100
     boxes = torch.cat([corner, corner + 5 + 30 * torch.rand(1500, 2)], 1)
-    expected = nms(boxes, torch.arange(1500, 0, -1.0), threshold)
-    assert torch.equal(suppress(boxes, torch.zeros(1500), threshold, limit=1500), expected)
+    scores = torch.arange(1500, 0, -1.0)
+    expected = nms(boxes, scores, threshold)[:limit]
+    assert torch.equal(suppress(boxes, scores, torch.zeros(1500), threshold, limit=limit), expected)
 
 
 @pytest.fixture
@@ -39,7 +42,7 @@ def rpns():
     cfg.MODEL.ANCHOR_GENERATOR.SIZES = [[16.0], [32.0]]
     cfg.MODEL.RPN.PRE_NMS_TOPK_TRAIN, cfg.MODEL.RPN.POST_NMS_TOPK_TRAIN = 300, 40
     shapes = {"p2": ShapeSpec(channels=4, stride=4), "p3": ShapeSpec(channels=4, stride=8)}
-    return RPN(cfg, shapes), BlockwiseRPN(cfg, shapes)
+    return RPN(cfg, shapes), BatchedRPN(cfg, shapes)
 
 
 def _predictions(rpn):

@@ -9,8 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from detect.data import CocoDataset, check_dataset, class_names
-from detect.data.loader import PositionSampler, TrainStream, seeded_rng, train_loader
+from detect.data import CocoDataset, check_dataset, class_names, loader
+from detect.data.loader import PositionSampler, TrainStream, _Kept, seeded_rng, train_loader
 from detect.data.loader import test_loader as every_image_once
 from detect.detector_config import make_config
 from detect.settings import DetectorSettings
@@ -173,6 +173,34 @@ def test_images_are_resized_rgb_and_unflipped_unless_asked(dataset):
         assert (record["image"] == 10 * record["image_id"]).all()
         scale = 32 / min(40, record["height"])
         assert record["instances"].gt_boxes.tensor[0, 0].item() == pytest.approx(4 * scale)
+
+
+def _shown(dataset, cfg, n=40):
+    """Image and boxes of the first positions of the stream, by image, upright and mirrored."""
+    stream = train_loader(dataset, cfg, batch_size=1, seed=0, flip=True)
+    batches = [batch[0] for batch in itertools.islice(stream, n)]
+    return [(b["image"], b["instances"].gt_boxes.tensor, b["instances"].gt_classes) for b in batches]
+
+
+def test_what_is_kept_of_an_image_is_what_reading_it_gives(dataset, monkeypatch):
+    cfg = make_config(DetectorSettings(image_size=10, max_image_size=40), num_classes=2)
+    kept = _Kept()
+    monkeypatch.setattr(loader, "_kept", kept)
+    first, again = _shown(dataset, cfg), _shown(dataset, cfg)
+    assert len(kept.mapped) == 10  # five images, each of two ways round
+    monkeypatch.setattr(loader, "_kept", _Kept(free=0))
+    for shown in zip(first, again, _shown(dataset, cfg), strict=True):
+        for a, b, c in zip(*shown, strict=True):
+            assert torch.equal(a, b) and torch.equal(a, c)
+    assert not loader._kept.mapped
+
+
+def test_an_image_that_changed_is_read_again(dataset):
+    cfg = make_config(DetectorSettings(image_size=10, max_image_size=40), num_classes=2)
+    _shown(dataset, cfg)
+    for i in range(5):
+        Image.fromarray(np.full((20 if i % 2 else 60, 40, 3), 200, dtype=np.uint8)).save(dataset.images / f"{i}.png")
+    assert all((image == 200).all() for image, *_ in _shown(dataset, cfg))
 
 
 def test_evaluation_sees_every_image_once_in_order(dataset):
