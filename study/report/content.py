@@ -19,6 +19,7 @@ from study.report.gallery import Gallery, galleries
 from study.report.material import Material
 from study.report.plots import Exhibit
 from study.report.provenance import Provenance, precision_of, provenance, warnings
+from study.report.remarks import slower
 from study.report.routes import RouteResults, point_fields
 from study.report.rows import Comparison
 from study.report.tables import DIFFERENCE_NOTE, MainTable, main_table, per_class, references_of
@@ -72,7 +73,7 @@ def content_of(comparison: Comparison, runs: Path, out: Path) -> Content:
         trends=leads,
         answers=answers(differences, topic),
         seed_warning=seed_warning(differences, topic),
-        warnings=[*warnings(comparison), *differences.notes(references_of(routes, topic))],
+        warnings=[*warnings(comparison), *slower(routes), *differences.notes(references_of(routes, topic))],
         precision=precision_of(comparison.stages.values()),
         provenance=provenance(comparison.stages),
         table=main_table(routes, point_fields(comparison), topic, differences, published_by(routes, pruned, data)),
