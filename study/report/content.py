@@ -12,6 +12,7 @@ from study.report.chains import ChainStep, chain_of
 from study.report.claims.judge import Finding, findings, margin_of, rule
 from study.report.claims.pruned_by import pruned_by
 from study.report.claims.published import published_by
+from study.report.convergence import still_improving
 from study.report.curves import learning_curves
 from study.report.differences import Differences
 from study.report.figures import against_training_macs, training_compute
@@ -73,7 +74,12 @@ def content_of(comparison: Comparison, runs: Path, out: Path) -> Content:
         trends=leads,
         answers=answers(differences, topic),
         seed_warning=seed_warning(differences, topic),
-        warnings=[*warnings(comparison), *slower(routes), *differences.notes(references_of(routes, topic))],
+        warnings=[
+            *warnings(comparison),
+            *slower(routes),
+            *still_improving(material),
+            *differences.notes(references_of(routes, topic)),
+        ],
         precision=precision_of(comparison.stages.values()),
         provenance=provenance(comparison.stages),
         table=main_table(routes, point_fields(comparison), topic, differences, published_by(routes, pruned, data)),
