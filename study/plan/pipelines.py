@@ -8,6 +8,7 @@ from typing import Any
 from pruning.errors import Refusal
 from study.config.load import merge, set_key, validate
 from study.config.schema import StudyConfig
+from study.plan.expected import check_expected
 from study.plan.named import CLASSIFIER_PIPELINES, PIPELINES
 from study.plan.steps import STEPS, StageBuilder
 from study.stages.contents import Contents
@@ -38,10 +39,12 @@ def expand(config: StudyConfig, *, source: str, contents: Contents | None = None
     """Every route of the study; equal stages are one object. `contents` finds, and keeps, what its files hold.
 
     A field of the grid on which a route does not depend is no part of its point: the unpruned network is one row.
-    Raises ConfigError for a grid field or variant that does not fit, ValueError for a chain that makes no sense.
+    Raises ConfigError for a grid field or variant that does not fit, ValueError for a chain that makes no sense and for
+    a published number of nothing that the study has.
     """
     # `known` holds the stages of all routes by hash and seed: two routes that ask for equal work get one object, and
     # the scheduler, which knows stages by their id, runs it once.
+    check_expected(config, grid_fields(config))
     routes: list[Route] = []
     known: dict[tuple[str, int], Stage] = {}
     contents = contents or Contents()
@@ -131,7 +134,7 @@ def _at_point(config: StudyConfig, point: Mapping[str, Any], source: str) -> Stu
     """The config with a variant's changes and the grid's values."""
     if not point:
         return config
-    data = config.model_dump(exclude={"variants", "grid"})
+    data = config.model_dump(exclude={"variants", "grid", "expect"})
     data["prune"] = config.prune.model_dump(exclude_unset=True)  # only what the file said: `target` refuses defaults
     if config.detector is not None:  # likewise: what the file left out, a Detectron2 YAML may say
         data["detector"] = config.detector.model_dump(exclude_unset=True)

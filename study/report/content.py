@@ -11,10 +11,10 @@ from study.report.answers import Answer, answers, seed_warning
 from study.report.chains import ChainStep, chain_of
 from study.report.claims.judge import Finding, findings, margin_of, rule
 from study.report.claims.pruned_by import pruned_by
-from study.report.claims.published import published_by
 from study.report.convergence import still_improving
 from study.report.curves import learning_curves
 from study.report.differences import Differences
+from study.report.expected import COLUMNS, NOTE, expected_rows
 from study.report.figures import against_training_macs, training_compute
 from study.report.gallery import Gallery, galleries
 from study.report.material import Material
@@ -47,6 +47,9 @@ class Content:
     precision: str
     provenance: Provenance
     table: MainTable
+    expected: Sequence[tuple[str, ...]]
+    expected_columns: Sequence[str]
+    expected_note: str
     difference_note: str
     findings: Sequence[Finding]
     rule: str
@@ -82,7 +85,10 @@ def content_of(comparison: Comparison, runs: Path, out: Path) -> Content:
         ],
         precision=precision_of(comparison.stages.values()),
         provenance=provenance(comparison.stages),
-        table=main_table(routes, point_fields(comparison), topic, differences, published_by(routes, pruned, data)),
+        table=main_table(routes, point_fields(comparison), topic, differences),
+        expected=expected_rows(comparison, routes, topic),
+        expected_columns=COLUMNS,
+        expected_note=NOTE,
         difference_note=DIFFERENCE_NOTE,
         findings=findings(routes, topic, differences, margin, pruned, data),
         rule=rule(margin, topic),

@@ -76,6 +76,10 @@ class Topic:
         """The named routes that figures leave out."""
         return tuple(name for name, pipeline in self.pipelines.items() if not pipeline.drawn)
 
+    def measure(self, key: str) -> Measure:
+        """The measure whose column is `key`."""
+        return next(measure for measure in self.measures if measure.key == key)
+
     def cost(self, key: str) -> Cost:
         """The cost whose column is `key`."""
         return next(cost for cost in self.costs if cost.key == key)
