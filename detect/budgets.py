@@ -20,13 +20,14 @@ class Costs:
     """Training MACs, each counted only where a rule asks for it.
 
     `macs`, `dense_macs`: of one image, with the detector's own network and with the dense one. `before`: of all stages
-    before. `dense_classification`: of the dense classifier.
+    before. `dense_classification`: of the dense classifier. `spare`: what the classifier before cost less than it may.
     """
 
     macs: Callable[[], int]
     dense_macs: Callable[[], int]
     before: Callable[[], int]
     dense_classification: Callable[[], int]
+    spare: Callable[[], int]
 
 
 def stretched(length: Length, costs: Costs) -> int:
@@ -45,6 +46,12 @@ def remaining(length: Length, costs: Costs) -> int:
             " no iteration for the detector; lower classifier.train.epochs or raise detector.train.iterations"
         )
     return left
+
+
+def with_spare(rule: Callable[[Length, Costs], int] | None, length: Length, costs: Costs) -> int:
+    """The iterations of a rule, and those that `costs.spare` pays for; a rule that hands out all MACs has done so."""
+    iterations = length.iterations if rule is None else rule(length, costs)
+    return iterations if rule is remaining else iterations + max(costs.spare(), 0) // (costs.macs() * length.batch_size)
 
 
 DEFAULT = "same_iterations"

@@ -14,7 +14,7 @@ from detectron2.modeling.roi_heads import CascadeROIHeads, Res5ROIHeads
 from torch import Tensor, nn
 
 from detect.single_level import masked_parts
-from pruning.cost import count_macs, count_macs_of_parts, count_params, map_areas
+from pruning.cost import count_activations, count_macs, count_macs_of_parts, count_params, map_areas
 
 BACKWARD_FACTOR = 3  # forward and backward cost three times the forward pass
 
@@ -48,17 +48,14 @@ def detector_macs(
     The real number of regions can only be lower, so this is the upper bound that a comparison can share. `masks`:
     boolean tensors by parameter name of `masked_parts(detector)`, False where a weight is gone.
     """
-    image = torch.zeros(1, 3, *_padded(image_size, detector.backbone.size_divisibility))
-    image = image.to(detector.pixel_mean.device)
+    image = _image(detector, image_size)
     counted = count_macs_of_parts(_Proposer(detector), image, ["backbone.bottom_up", "backbone", ""])
     body, pyramid, with_rpn = counted.values()
     parts = masked_parts(detector)
     examples = dict.fromkeys(parts, image)
     per_region = 0
     if not isinstance(detector, RetinaNet):
-        level, pooler, head = _region_head(detector.roi_heads)
-        channels = detector.backbone.output_shape()[level].channels
-        examples["stage"] = torch.zeros(1, channels, *pooler.output_size, device=image.device)
+        head, examples["stage"] = _region_head(detector)
         per_region = count_macs(head, examples["stage"])
     gone = {part: _removed_macs(module, masks or {}, examples[part]) for part, module in parts.items()}
     return DetectorMacs(
@@ -67,6 +64,18 @@ def detector_macs(
         with_rpn - pyramid,
         (per_region - gone.get("stage", 0)) * proposals,
     )
+
+
+def detector_activations(detector: GeneralizedRCNN | RetinaNet, *, image_size: tuple[int, int]) -> int:
+    """`count_activations` of a detector on one padded image of `image_size` (height, width).
+
+    As in `detector_macs` the box head counts on every proposal of an evaluation; pooling of regions does not count.
+    """
+    found = count_activations(_Proposer(detector), _image(detector, image_size))
+    if isinstance(detector, RetinaNet):
+        return found
+    proposals: int = detector.proposal_generator.post_nms_topk[False]
+    return found + count_activations(*_region_head(detector)) * proposals
 
 
 def detector_params(
@@ -113,6 +122,11 @@ def _removed_macs(part: nn.Module, masks: Mapping[str, Tensor], example: Tensor)
     return sum(count * areas[layer] for layer, count in removed.items())
 
 
+def _image(detector: GeneralizedRCNN | RetinaNet, size: tuple[int, int]) -> Tensor:
+    """A zero image (1, 3, H, W) of at least this size, as a batch of one is padded."""
+    return torch.zeros(1, 3, *_padded(size, detector.backbone.size_divisibility), device=detector.pixel_mean.device)
+
+
 def _padded(size: tuple[int, int], divisor: int) -> tuple[int, int]:
     divisor = max(divisor, 1)
     return tuple(-(-side // divisor) * divisor for side in size)  # type: ignore[return-value]
@@ -134,11 +148,16 @@ class _Proposer(nn.Module):
         return (*scores, *deltas)
 
 
-def _region_head(heads: Any) -> tuple[str, Any, nn.Module]:
-    """The level that regions are pooled from, the pooler, and what runs on each region."""
+def _region_head(detector: GeneralizedRCNN) -> tuple[nn.Module, Tensor]:
+    """What runs on each region, and a zero pooled region (1, C, h, w)."""
+    heads = detector.roi_heads
+    head: nn.Module
     if isinstance(heads, Res5ROIHeads):
-        return heads.in_features[0], heads.pooler, _Res5Head(heads)
-    return heads.box_in_features[0], heads.box_pooler, _BoxHead(heads)
+        level, pooler, head = heads.in_features[0], heads.pooler, _Res5Head(heads)
+    else:
+        level, pooler, head = heads.box_in_features[0], heads.box_pooler, _BoxHead(heads)
+    channels = detector.backbone.output_shape()[level].channels
+    return head, torch.zeros(1, channels, *pooler.output_size, device=detector.pixel_mean.device)
 
 
 class _BoxHead(nn.Module):

@@ -8,10 +8,11 @@ import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
-from fvcore.nn import FlopCountAnalysis
-from fvcore.nn.jit_handles import get_shape
+from fvcore.nn import ActivationCountAnalysis, FlopCountAnalysis
+from fvcore.nn.jit_handles import Handle, get_shape
 from torch import Tensor, nn
 from torch._C import Value
 
@@ -58,21 +59,42 @@ def count_macs(model: nn.Module, example: Tensor) -> int:
 
 def count_macs_of_parts(model: nn.Module, example: Tensor, parts: Sequence[str]) -> dict[str, int]:
     """`count_macs` of some submodules within one forward pass of `model`, by their names; "" is all of it."""
+    counted = _counted(FlopCountAnalysis, _HANDLES, model, example)
+    # its other formulas count elements or additions, not multiply-adds: none may slip in unseen
+    odd = sorted(set(counted[""]) - set(_COUNTED) - set(_DROPPED))
+    if odd:
+        raise Refusal(f"operators counted in unknown units in {type(model).__name__}: {', '.join(odd)}")
+    return {part: int(sum(counted[part][op] for op in _COUNTED)) for part in parts}
+
+
+def count_activations(model: nn.Module, example: Tensor) -> int:
+    """Elements of the outputs of all convolutions, linear layers and products of matrices in one forward pass.
+
+    Of attention in one operator the output alone. Outputs of normalisation, activations, sums and pooling, which may
+    overwrite their inputs, do not count. The batch size is included; ValueError as `count_macs`. This is what
+    "activations" means in Radosavovic et al., Designing Network Design Spaces (CVPR 2020).
+    """
+    return int(sum(_counted(ActivationCountAnalysis, _OUTPUTS, model, example)[""].values()))
+
+
+def _counted(
+    kind: type[FlopCountAnalysis] | type[ActivationCountAnalysis],
+    handles: Mapping[str, Handle],
+    model: nn.Module,
+    example: Tensor,
+) -> Mapping[str, Counter[str]]:
+    """What an analysis counts in each module, by operator; ValueError for a product that it has no formula for."""
     with _quiet(model), torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch.jit.trace warns about what it makes constant
-        analysis = FlopCountAnalysis(model, example).unsupported_ops_warnings(False).uncalled_modules_warnings(False)
-        analysis.set_op_handle(**{f"aten::{name}": handle for name, handle in _HANDLES.items()})
+        analysis = kind(model, example).unsupported_ops_warnings(False).uncalled_modules_warnings(False)
+        analysis.set_op_handle(**{f"aten::{name}": handle for name, handle in handles.items()})
         counted: Mapping[str, Counter[str]] = analysis.by_module_and_operator()
         # What fvcore has no formula for it leaves out. Only names can tell an activation, which costs nothing here,
         # from a product that the count would lack.
         unknown = sorted(op for op in analysis.unsupported_ops() if _multiplies(op))
     if unknown:
         raise Refusal(f"cannot count the multiply-adds of {', '.join(unknown)} in {type(model).__name__}")
-    # its other formulas count elements or additions, not multiply-adds: none may slip in unseen
-    odd = sorted(set(counted[""]) - set(_COUNTED) - set(_DROPPED))
-    if odd:
-        raise Refusal(f"operators counted in unknown units in {type(model).__name__}: {', '.join(odd)}")
-    return {part: int(sum(counted[part][op] for op in _COUNTED)) for part in parts}
+    return counted
 
 
 def _multiplies(operator: str) -> bool:
@@ -97,18 +119,36 @@ def _conv_macs(inputs: Sequence[Value], outputs: Sequence[Value]) -> Counter[str
     return Counter(conv=math.prod(get_shape(outputs[0])) * math.prod(get_shape(inputs[1])[1:]))
 
 
-_HANDLES = {
+def _elements(inputs: Sequence[Value], outputs: Sequence[Value]) -> int:
+    """Elements of an operator's output."""
+    return math.prod(get_shape(outputs[0]))
+
+
+_HANDLES: Mapping[str, Handle] = {
     "scaled_dot_product_attention": _attention_macs,
     "baddbmm": _baddbmm_macs,
     "_convolution_mode": _conv_macs,
     "conv2d": _conv_macs,
 }
+_OUTPUTS: Mapping[str, Handle] = dict.fromkeys(
+    ("_convolution", "_convolution_mode", "conv2d", *(name for name in _COUNTED if name != "conv")), _elements
+)
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Milliseconds of one forward pass over `rounds` of them: the median, and the quartiles around it."""
+
+    median: float
+    first_quartile: float
+    third_quartile: float
+    rounds: int
 
 
 def measure_latency(
     models: dict[str, nn.Module], example: Tensor, *, rounds: int = 30, warmup: int = 5
-) -> dict[str, float]:
-    """Median milliseconds of one forward pass of each model, taken in turn so that they share the machine's drift."""
+) -> dict[str, Latency]:
+    """Times of one forward pass of each model, taken in turn so that they share the machine's drift."""
     seconds: dict[str, list[float]] = {name: [] for name in models}
     with evaluation_mode(*models.values()), torch.inference_mode():
         for i in range(warmup + rounds):
@@ -119,7 +159,13 @@ def measure_latency(
                     torch.cuda.synchronize()
                 if i >= warmup:
                     seconds[name].append(time.perf_counter() - start)
-    return {name: 1e3 * float(torch.tensor(values).median()) for name, values in seconds.items()}
+    return {name: _latency(values) for name, values in seconds.items()}
+
+
+def _latency(seconds: Sequence[float]) -> Latency:
+    quarters = torch.tensor([0.5, 0.25, 0.75], dtype=torch.float64)
+    median, first, third = (1e3 * torch.tensor(seconds, dtype=torch.float64).quantile(quarters)).tolist()
+    return Latency(median, first, third, len(seconds))
 
 
 @contextmanager

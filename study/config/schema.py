@@ -35,6 +35,32 @@ class Guide(Section):
     """Seeds of the networks whose pattern is taken, one network each."""
 
 
+class Expected(Section):
+    """A published number that the report sets beside ours; it changes nothing that is run."""
+
+    route: str
+    """Route whose result the number is set beside, as in `pipelines`."""
+    where: dict[str, Any] = {}
+    """Where in the grid: a value of each field that matters to the route, {variant: ..., prune.ratio: 0.5}."""
+    measure: str
+    """What is compared: top1 or top5; of detectors AP, AP50 or AP75."""
+    value: Annotated[float, Field(ge=0, le=100)]
+    """The published number, in percent."""
+    spread: Annotated[float, Field(ge=0)] | None = None
+    """Published standard deviation over runs; null: none was given."""
+    source: Annotated[str, Field(min_length=1)]
+    """Publication and place in it, such as "Liu et al. 2019, table 2"."""
+    seen: bool
+    """True: the number was seen in its source; one from memory is refused."""
+
+    @field_validator("seen")
+    @classmethod
+    def _was_seen(cls, value: bool) -> bool:
+        if not value:
+            raise Refusal("a number from memory is not shown; look it up in its source, or leave it out")
+        return value
+
+
 class StudyConfig(Section):
     """A whole study: what is trained, which routes are compared, on which seeds."""
 
@@ -64,6 +90,8 @@ class StudyConfig(Section):
     """Rates to try for each route on the validation split, such as {detector.train.lr: [0.01, 0.03]}."""
     tune_seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] = (1000,)
     """Seeds on which rates are tried; none of `seeds`."""
+    expect: tuple[Expected, ...] = ()
+    """Published numbers that the report sets beside ours."""
     machine: Machine = Machine()
     """Where and how the study runs."""
 
@@ -106,6 +134,11 @@ class StudyConfig(Section):
     def _null_is_none_at_all(cls, value: Any) -> Any:
         """As `null` replaces what a `_base_` says, where an empty mapping would leave it as it is."""
         return {} if value is None else _not_empty(value)
+
+    @field_validator("expect", mode="before")
+    @classmethod
+    def _null_expects_nothing(cls, value: Any) -> Any:
+        return () if value is None else value
 
     @field_validator("pipelines", mode="before")
     @classmethod

@@ -23,7 +23,7 @@ from pruning.targets import choose_for_target
 from study.config.sections import Machine
 from study.stages.data import classification_info
 from study.stages.given_weights import check_given
-from study.stages.length import classifier_epochs, detector_iterations
+from study.stages.length import classifier_epochs, detector_iterations, pretraining_macs
 from study.stages.network import (
     Network,
     check_channels,
@@ -212,6 +212,7 @@ class Budget:
                 dense_macs=lambda: self._per_image(stage, network.dense()),
                 before=lambda: sum(self._spent(before) for before in stage.with_ancestors()[:-1]),
                 dense_classification=lambda: self._dense_classification(stage, network),
+                spare=lambda: self._spare(stage, network),
             ),
         )
 
@@ -225,6 +226,13 @@ class Budget:
         assert budget is not None  # it asks for this
         n_train = classification_info(dataset_of(stage), self.machine).n_train
         return 3 * self._cost(network.dense())[1] * budget.classifier_epochs * n_train
+
+    def _spare(self, stage: Stage, network: Network) -> int:
+        """Training MACs by which the classifier before is cheaper than the one that the budget allows for."""
+        dense, pruned = self._cost(network.dense())[1], self._cost(network)[1]
+        images = classification_info(dataset_of(stage), self.machine).n_train
+        allowed = pretraining_macs(stage, dense_macs=dense, pruned_macs=pruned, images=images)
+        return allowed - self._spent(stage.parents[0])
 
     def _per_image(self, stage: Stage, network: Network) -> int:
         """Training MACs of one image in the detector around `network`."""

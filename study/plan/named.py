@@ -55,6 +55,14 @@ PIPELINES: dict[str, Pipeline] = {
         "pruned classifier trained from random weights, same compute, then transferred",
         _PURPLE,
     ),
+    "scratch_b_fair": Pipeline(
+        ("shape", "scratch_b_fair", "detect_fair"),
+        "our control",
+        "as Scratch-B, with all that prune_then_transfer spends on training: the epochs of fine-tuning are added to the"
+        " classifier, and what whole epochs, or their cap, leave of its compute to the detector; what a method spends"
+        " to find the shape is not counted",
+        "#5b3a94",
+    ),
     "detect_from_scratch": Pipeline(
         ("shape", "detect_from_scratch"),
         "our control",

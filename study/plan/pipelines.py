@@ -9,6 +9,7 @@ from pruning.errors import Refusal
 from study.config.detector import Detector
 from study.config.load import merge, set_key, validate
 from study.config.schema import StudyConfig
+from study.plan.expected import check_expected
 from study.plan.named import CLASSIFIER_PIPELINES, PIPELINES
 from study.plan.steps import STEPS, StageBuilder
 from study.stages.contents import Contents
@@ -41,10 +42,12 @@ def expand(config: StudyConfig, *, source: str, contents: Contents | None = None
     """Every route of the study; equal stages are one object. `contents` finds, and keeps, what its files hold.
 
     A field of the grid on which a route does not depend is no part of its point: the unpruned network is one row.
-    Raises ConfigError for a grid field or variant that does not fit, ValueError for a chain that makes no sense.
+    Raises ConfigError for a grid field or variant that does not fit, ValueError for a chain that makes no sense and for
+    a published number of nothing that the study has.
     """
     # `known` holds the stages of all routes by hash and seed: two routes that ask for equal work get one object, and
     # the scheduler, which knows stages by their id, runs it once.
+    check_expected(config, grid_fields(config))
     routes: list[Route] = []
     known: dict[tuple[str, int], Stage] = {}
     contents = contents or Contents()
@@ -135,7 +138,8 @@ def at_point(config: StudyConfig, point: Mapping[str, Any], place: str) -> Study
     """The config with a variant's changes and values by key path; ConfigError begins with `place`."""
     if not point:
         return config
-    data = config.model_dump(exclude={"variants", "grid"} if config.tune else {"variants", "grid", "tune"})
+    left_out = {"variants", "grid", "expect"} | (set() if config.tune else {"tune"})
+    data = config.model_dump(exclude=left_out)
     data["prune"] = config.prune.model_dump(exclude_unset=True)  # only what the file said: `target` refuses defaults
     if config.detector is not None:  # likewise: what the file left out, a Detectron2 YAML may say
         data["detector"] = config.detector.model_dump(exclude_unset=True)

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 from classify.models import in_channels
 from classify.regimes import BASE, REGIMES, get_regime
@@ -11,38 +11,13 @@ from detect.budgets import BUDGETS
 from pruning.errors import Refusal
 from pruning.methods import get_method
 from study.config.detector import Detector, check_pyramid
-from study.config.schema import Guide
-from study.config.sections import Classifier, Evaluation, Machine, Pruning
+from study.plan.sections import GuidingSections, Sections
 from study.stages.contents import Contents
 from study.stages.given_weights import given_settings, normalization
 from study.stages.network import starts_dense
-from study.stages.settings import TrainDetector, is_structural
+from study.stages.settings import TrainClassifier, TrainDetector, is_structural
 from study.stages.stage import Stage
 from training.options import changed, file_options, validated
-
-
-class Sections(Protocol):
-    """The part of a config that stages are made from."""
-
-    @property
-    def classifier(self) -> Classifier: ...
-
-    @property
-    def prune(self) -> Pruning: ...
-
-    @property
-    def guide(self) -> Guide | None: ...
-
-    def guided_classifier(self) -> Classifier: ...
-
-    @property
-    def detector(self) -> Detector | None: ...
-
-    @property
-    def evaluate(self) -> Evaluation: ...
-
-    @property
-    def machine(self) -> Machine: ...
 
 
 @dataclass
@@ -102,7 +77,7 @@ class StageBuilder:
         _expect(parent, None)
         assert self.config.guide is not None
         # `known` is shared, so that a guide that is also a route's own classifier is trained once for both
-        source = _Guiding(self.config.guided_classifier(), self.config.guide.prune, self.config.machine)
+        source = GuidingSections(self.config.guided_classifier(), self.config.guide.prune, self.config.machine)
         guides = [replace(self, config=source, seed=seed) for seed in self.config.guide.seeds]
         pruned = [guide.prune(guide.classify_for_pruning(None, {}), {}) for guide in guides]
         return self.stage("prune", {**self._pruning(changes), **self._network()}, *pruned)
@@ -156,6 +131,15 @@ class StageBuilder:
                 )
             settings["effect"] = {**self._effect(), **detector.scope_settings()}
         return self.stage("train_detector", settings, stage)
+
+    def detect_fair(self, parent: Stage | None, changes: dict[str, Any]) -> Stage:
+        """A detector that also spends what its classifier cost less than one that is pruned and fine-tuned."""
+        stage = self.detect(parent, changes)
+        dense = self.classify_for_pruning(None, {}).read(TrainClassifier)
+        epochs = dense.train.epochs + dense.counted_epochs
+        fine_tuning = self.config.classifier.training("fine_tune").epochs
+        pretraining = {"epochs": epochs, "fine_tune_epochs": fine_tuning}
+        return self.stage("train_detector", {**stage.settings, "pretraining": pretraining}, *stage.parents)
 
     def prune_detector(self, parent: Stage | None, changes: dict[str, Any]) -> Stage:
         stage = _expect(parent, "train_detector")
@@ -243,21 +227,6 @@ class StageBuilder:
 Step = Callable[[StageBuilder, Stage | None, dict[str, Any]], Stage]
 
 
-@dataclass(frozen=True)
-class _Guiding:
-    """The sections of the networks that a guided design follows."""
-
-    classifier: Classifier
-    prune: Pruning
-    machine: Machine
-    guide: None = None
-    detector: None = None
-    evaluate: Evaluation = field(default_factory=Evaluation)
-
-    def guided_classifier(self) -> Classifier:
-        return self.classifier
-
-
 def _expect(stage: Stage | None, kind: str | None) -> Any:
     """The stage before, if it is of the kind that the step works on."""
     found = stage.kind if stage else None
@@ -293,6 +262,7 @@ STEPS: dict[str, Step] = {
     "prune": StageBuilder.prune,
     **{regime: _training_by(regime) for regime in REGIMES if regime != BASE},
     "detect": StageBuilder.detect,
+    "detect_fair": StageBuilder.detect_fair,
     "detect_before_pruning": lambda b, parent, changes: b.detect(parent, changes, "before_pruning"),
     "prune_detector": StageBuilder.prune_detector,
     "fine_tune_detector": lambda b, parent, changes: b.detect(parent, changes, "fine_tune", "prune_detector"),

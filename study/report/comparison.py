@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -15,7 +16,8 @@ from study.plan.tune import TUNED, Decision
 from study.report.provenance import precision_of
 from study.report.rates import tuned_from
 from study.report.readers import READERS, Reader, Results
-from study.report.rows import Comparison, Json, Missing, Row, StageResult, Step
+from study.report.routes import LATENCY_FROM, LATENCY_ROUNDS, LATENCY_TO
+from study.report.rows import Comparison, Json, Missing, Numbers, Row, StageResult, Step
 from study.report.statistics.summary import summarize
 from study.report.topic import topic_of
 from study.stages.stage import Stage, device_of
@@ -37,6 +39,7 @@ def summary(comparison: Comparison) -> list[str]:
     ]
 
 
+_BYTES = 4  # of a float32, which networks are evaluated in
 _SHOWN_GAPS = 3  # the others are counted
 
 
@@ -59,7 +62,7 @@ def collect(
     task = "detection" if config.detector else "classification"
     reader = READERS[task]
     first = results[finished[0].evaluation.id].result if finished else None
-    latency, gaps = _latencies(config, reader, finished, runs, first)
+    measured, gaps = _measured(config, reader, finished, runs, first)
     users: dict[str, set[tuple[str, str]]] = {}
     for route in routes:
         for stage in route.stages:
@@ -75,7 +78,7 @@ def collect(
         seeds=tuple(config.seeds),
         evaluation=reader.evaluation(config, first),
         grid=grid_fields(config),
-        rows=tuple(_row(reader, route, latency, users, results) for route in finished),
+        rows=tuple(_row(reader, route, measured, users, results) for route in finished),
         missing=(
             *(_missing(route, results, why) for route in routes if route not in finished),
             *(gap for decision in decisions for gap in _undecided(decision, config.seeds, results, why)),
@@ -101,7 +104,7 @@ def _results(routes: Sequence[Route], runs: Path) -> tuple[dict[str, StageResult
 def _row(
     reader: Reader,
     route: Route,
-    latency: Mapping[str, float],
+    measured: Mapping[str, Numbers],
     users: Mapping[str, set[tuple[str, str]]],
     results: Results,
 ) -> Row:
@@ -116,12 +119,14 @@ def _row(
         )
         for stage in route.stages
     )
+    read, others = reader.measures(route, results), dict(measured.get(route.evaluation.id, {}))
+    latency = others.pop("latency_ms", None)
     return Row(
         pipeline=route.pipeline,
         point=dict(route.point),
         seed=route.seed,
-        measured=reader.measures(route, results),
-        latency_ms=latency.get(route.evaluation.id),
+        measured=replace(read, costs={**read.costs, **others}),
+        latency_ms=latency,
         precision=precision_of(results[step.run] for step in chain),
         chain=chain,
     )
@@ -147,13 +152,14 @@ def _reason(route: Route, results: Results, why: Mapping[str, str]) -> str:
     return next((f"{s.kind} failed: {why[s.id]}" for s in lost if s.id in why), f"{lost[0].id} has not run")
 
 
-def _latencies(
+def _measured(
     config: StudyConfig, reader: Reader, routes: Sequence[Route], runs: Path, first: Json | None
-) -> tuple[dict[str, float], list[str]]:
-    """Median milliseconds of each route's whole network on one test-sized image, all measured in turn in one process.
+) -> tuple[dict[str, Numbers], list[str]]:
+    """What each route's whole network takes for one test-sized image: milliseconds, and bytes of activations.
 
-    Measured once for a finished study: the numbers are kept beside the report. Nothing else in a report needs the
-    networks themselves: a sentence for each one that is gone, and no number. `first`: the result of the first route.
+    The networks are timed in turn in one process. Measured once for a finished study: the numbers are kept beside the
+    report. Nothing else in a report needs the networks themselves: a sentence for each one that is gone, and no number.
+    `first`: the result of the first route.
     """
     file, rounds, device = (
         runs / config.name / "latency.json",
@@ -165,7 +171,7 @@ def _latencies(
     with suppress(OSError, ValueError, KeyError, TypeError):  # absent, damaged, or of another version
         kept = read_json(file)
         if kept["key"] == key:
-            return dict(kept["latency_ms"]), []
+            return dict(kept["networks"]), []
     networks: dict[str, nn.Module] = {}
     gone: dict[str, str] = {}
     for route in routes:
@@ -178,9 +184,18 @@ def _latencies(
         gaps.append(f"No latency of {len(gone) - _SHOWN_GAPS} more networks, for such reasons.")
     if not networks or first is None:
         return {}, gaps
-    measured = measure_latency(networks, reader.example(routes[0], first).to(device), rounds=rounds)
+    example = reader.example(routes[0], first).to(device)
+    measured: dict[str, Numbers] = {}
+    for name, latency in measure_latency(networks, example, rounds=rounds).items():
+        measured[name] = {
+            "latency_ms": latency.median,
+            LATENCY_FROM: latency.first_quartile,
+            LATENCY_TO: latency.third_quartile,
+            LATENCY_ROUNDS: latency.rounds,
+            "activation_bytes": _BYTES * reader.activations(networks[name], example),
+        }
     if not gone:
-        write_json(file, {"key": key, "device": device, "threads": torch.get_num_threads(), "latency_ms": measured})
+        write_json(file, {"key": key, "device": device, "threads": torch.get_num_threads(), "networks": measured})
     return measured, gaps
 
 

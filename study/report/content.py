@@ -11,15 +11,17 @@ from study.report.answers import Answer, answers, seed_warning
 from study.report.chains import ChainStep, chain_of
 from study.report.claims.judge import Finding, findings, margin_of, rule
 from study.report.claims.pruned_by import pruned_by
-from study.report.claims.published import published_by
+from study.report.convergence import still_improving
 from study.report.curves import learning_curves
 from study.report.differences import Differences
+from study.report.expected import COLUMNS, NOTE, expected_rows
 from study.report.figures import against_training_macs, training_compute
 from study.report.gallery import Gallery, galleries
 from study.report.material import Material
 from study.report.plots import Exhibit
 from study.report.provenance import Provenance, precision_of, provenance, warnings
 from study.report.rates import RatesTable, rates_table
+from study.report.remarks import slower
 from study.report.routes import RouteResults, point_fields
 from study.report.rows import Comparison
 from study.report.tables import DIFFERENCE_NOTE, MainTable, main_table, per_class, references_of
@@ -46,6 +48,9 @@ class Content:
     precision: str
     provenance: Provenance
     table: MainTable
+    expected: Sequence[tuple[str, ...]]
+    expected_columns: Sequence[str]
+    expected_note: str
     difference_note: str
     rates: RatesTable | None
     findings: Sequence[Finding]
@@ -74,10 +79,18 @@ def content_of(comparison: Comparison, runs: Path, out: Path) -> Content:
         trends=leads,
         answers=answers(differences, topic),
         seed_warning=seed_warning(differences, topic),
-        warnings=[*warnings(comparison), *differences.notes(references_of(routes, topic))],
+        warnings=[
+            *warnings(comparison),
+            *slower(routes),
+            *still_improving(material),
+            *differences.notes(references_of(routes, topic)),
+        ],
         precision=precision_of(comparison.stages.values()),
         provenance=provenance(comparison.stages),
-        table=main_table(routes, point_fields(comparison), topic, differences, published_by(routes, pruned, data)),
+        table=main_table(routes, point_fields(comparison), topic, differences),
+        expected=expected_rows(comparison, routes, topic),
+        expected_columns=COLUMNS,
+        expected_note=NOTE,
         difference_note=DIFFERENCE_NOTE,
         rates=rates_table(comparison.tuning, topic),
         findings=findings(routes, topic, differences, margin, pruned, data),

@@ -19,7 +19,7 @@ _CAPTION = (
     "is drawn once, in the colour of the first; the second training of a chain is dashed; seeds after the first are "
     "fainter."
 )
-_MEASURES = {"loss": "training loss", "val_accuracy": "validation accuracy", "val_AP": "validation AP"}
+MEASURES = {"loss": "training loss", "val_accuracy": "validation accuracy", "val_AP": "validation AP"}
 
 
 def learning_curves(material: Material) -> list[Exhibit]:
@@ -29,7 +29,7 @@ def learning_curves(material: Material) -> list[Exhibit]:
         files = RunFiles(material.files.root)  # each kind of training says what of its own is absent
         users = users_of_runs(material.routes, kind)
         records = {run: files.metrics(run) for run in users}
-        for key, measure in _MEASURES.items():
+        for key, measure in MEASURES.items():
             figure = _figure(users, records, key, measure, material.colours)
             if figure is None and key != "loss":
                 continue

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pruning.cost import count_activations
 from pruning.plan import PruningPlan
 from study.config.schema import StudyConfig
 from study.plan.pipelines import Route
@@ -25,13 +26,15 @@ class Reader:
 
     `measures(route, results)`: quality and size, for one row. `evaluation(config, result)`: what was measured on what;
     `result` None: nothing is finished. `network(route, runs, device)` and `example(route, result)`: what latency is
-    measured of, a function of one image. A `result` is that of the route's evaluation.
+    measured of, a function of one image. `activations(network, example)`: elements that it writes, see
+    `count_activations`. A `result` is that of the route's evaluation.
     """
 
     measures: Callable[[Route, Results], Measured]
     evaluation: Callable[[StudyConfig, Json | None], Basis]
     network: Callable[[Route, Path, str], nn.Module]
     example: Callable[[Route, Json], Tensor]
+    activations: Callable[[nn.Module, Tensor], int]
 
 
 def _detector_measures(route: Route, results: Results) -> Measured:
@@ -72,6 +75,14 @@ class _OneImage(nn.Module):
 
     def forward(self, image: Tensor) -> Any:
         return self.detector([{"image": image}])
+
+
+def _detector_activations(network: nn.Module, image: Tensor) -> int:
+    from detect.cost import detector_activations  # Detectron2, which classification works without
+
+    assert isinstance(network, _OneImage)
+    height, width = image.shape[1:]
+    return detector_activations(network.detector, image_size=(height, width))  # type: ignore[arg-type]
 
 
 def _classifier_measures(route: Route, results: Results) -> Measured:
@@ -134,6 +145,8 @@ def _dense(route: Route, result: Json) -> Network:
 
 
 READERS: dict[str, Reader] = {
-    "detection": Reader(_detector_measures, _detector_evaluation, _detector, _detector_example),
-    "classification": Reader(_classifier_measures, _classifier_evaluation, _classifier, _classifier_example),
+    "detection": Reader(_detector_measures, _detector_evaluation, _detector, _detector_example, _detector_activations),
+    "classification": Reader(
+        _classifier_measures, _classifier_evaluation, _classifier, _classifier_example, count_activations
+    ),
 }

@@ -12,6 +12,8 @@ from study.report.statistics.families import Difference, against
 from study.report.statistics.summary import Summary, is_number, summarize
 
 RATIO = "prune.ratio"  # the field of the grid that moves a network along its costs
+# The quartiles of the times that a network's median is of, in ms, and how many there are.
+LATENCY_FROM, LATENCY_TO, LATENCY_ROUNDS = "latency_first_quartile_ms", "latency_third_quartile_ms", "latency_rounds"
 _PRUNING_KINDS = frozenset({"prune", "prune_detector"})
 # Colours of routes a user named; distinct from those of the named, repeated when they run out.
 _OTHER_COLOURS = ("#5f9e2f", "#b0722d", "#2b93c8", "#b4489f", "#8d8a1f", "#4c5fd0")
@@ -52,6 +54,18 @@ class RouteResults:
         """Mean of the column `key` over seeds, None when no row has it."""
         summary = self.summary(key)
         return None if summary is None else summary.mean
+
+    @property
+    def latency_spread(self) -> tuple[float, float, int] | None:
+        """From the lowest first to the highest third quartile over seeds, in ms, and how many times were taken.
+
+        None where a row has no times, or only the median that a report of an earlier version kept.
+        """
+        rows = [tuple(row.number(key) for key in (LATENCY_FROM, LATENCY_TO, LATENCY_ROUNDS)) for row in self.rows]
+        low, high, rounds = zip(*rows, strict=True)
+        if not all(map(is_number, (*low, *high, *rounds))):
+            return None
+        return min(low), max(high), int(sum(rounds))
 
     def minus(self, other: RouteResults, key: str, other_key: str = "") -> Difference | None:
         """This route minus another, or minus its column `other_key`, by the differences of these two alone."""

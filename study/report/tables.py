@@ -5,12 +5,11 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from study.plan.named import DENSE
 from study.report import units
-from study.report.claims.published import Accuracy
 from study.report.differences import Differences
 from study.report.plots import Value
 from study.report.routes import RouteResults, distinct_names, find_route, point_fields
@@ -19,7 +18,7 @@ from study.report.statistics.families import POOLED, Difference
 from study.report.statistics.summary import summarize
 from study.report.topic import Cost, Measure, Topic, topic_of
 
-_FORMS = {"count": units.si, "seconds": units.seconds, "milliseconds": units.milliseconds}
+_FORMS = {"count": units.si, "seconds": units.seconds, "milliseconds": units.milliseconds, "bytes": units.memory}
 
 
 @dataclass(frozen=True)
@@ -104,20 +103,16 @@ def main_table(
     fields: Sequence[str],
     topic: Topic,
     differences: Differences,
-    published: Mapping[str, Accuracy] | None = None,
 ) -> MainTable:
-    """Quality, differences and costs of every route; columns that would be empty are left out.
-
-    `published`: what the literature reports, by route label.
-    """
+    """Quality, differences and costs of every route; columns that would be empty are left out."""
     references = references_of(routes, topic)
+    costs = [cost for cost in topic.costs if any(route.mean(cost.key) is not None for route in routes)]
     after = [m for m in topic.after_pruning if any(route.mean(m.key) is not None for route in routes)]
     columns = (
         *(measure.name for measure in topic.measures),
         *(f"Δ {topic.primary.name} to {name}" for name in references),
-        *(["published top-1 (%)"] if published else []),
         *(measure.name for measure in after),
-        *(cost.name for cost in topic.costs),
+        *(cost.name for cost in costs),
     )
     lines = []
     for route in routes:
@@ -125,9 +120,8 @@ def main_table(
         cells = (
             *(_quality(route, measure, topic.decimals) for measure in topic.measures),
             *(_difference(route, find_route(routes, name, route.point), topic, differences) for name in references),
-            *([_published(published.get(route.label))] if published else []),
             *(_after_pruning(route, measure, topic.decimals) for measure in after),
-            *(_cost(route, find_route(routes, DENSE, route.point), cost) for cost in topic.costs),
+            *(_cost(route, find_route(routes, DENSE, route.point), cost) for cost in costs),
         )
         point = tuple(str(route.point.get(key, units.MISSING)) for key in fields)
         lines.append(Line(route, note.paper if note else "", note.explanation if note else "", point, cells))
@@ -145,10 +139,6 @@ def _quality(route: RouteResults, measure: Measure, decimals: int) -> Cell:
 def _after_pruning(route: RouteResults, measure: Measure, decimals: int) -> Cell:
     """As `_quality`; most routes have none, which is no gap."""
     return Cell(units.MISSING) if route.summary(measure.key) is None else _quality(route, measure, decimals)
-
-
-def _published(accuracy: Accuracy | None) -> Cell:
-    return Cell(units.MISSING) if accuracy is None else Cell(f"{accuracy[0]:.2f}", (f"top-5 {accuracy[1]:.2f}",))
 
 
 def _difference(route: RouteResults, reference: RouteResults | None, topic: Topic, differences: Differences) -> Cell:
@@ -171,7 +161,12 @@ def _cost(route: RouteResults, dense: RouteResults | None, cost: Cost) -> Cell:
     value = route.mean(cost.key)
     other = dense.mean(cost.key) if cost.relative and dense is not None and dense is not route else None
     share = units.percent(value, other)
-    return Cell(_FORMS[cost.form](value), (share,) if share else ())
+    notes: tuple[str, ...] = (share,) if share else ()
+    spread = route.latency_spread if cost.form == "milliseconds" else None
+    if spread is not None:
+        low, high, n = spread
+        notes += (f"{low:.1f} to {high:.1f} (n = {n})",)
+    return Cell(_FORMS[cost.form](value), notes)
 
 
 DIFFERENCE_COLUMNS = ("difference", "95 % from", "95 % to", "n")

@@ -9,6 +9,7 @@ from typing import Literal
 from pruning.errors import Refusal
 from study.plan.named import CLASSIFIER_PIPELINES, PIPELINES, Pipeline
 from study.report.claims.statements import CLASSIFICATION_STATEMENTS, DETECTION_STATEMENTS, Statement
+from study.report.routes import LATENCY_FROM, LATENCY_ROUNDS, LATENCY_TO
 from study.report.rows import Comparison
 
 
@@ -27,7 +28,7 @@ class Cost:
 
     key: str
     name: str
-    form: Literal["count", "seconds", "milliseconds"] = "count"
+    form: Literal["count", "seconds", "milliseconds", "bytes"] = "count"
     relative: bool = True
 
 
@@ -75,6 +76,10 @@ class Topic:
         """The named routes that figures leave out."""
         return tuple(name for name, pipeline in self.pipelines.items() if not pipeline.drawn)
 
+    def measure(self, key: str) -> Measure:
+        """The measure whose column is `key`."""
+        return next(measure for measure in self.measures if measure.key == key)
+
     def cost(self, key: str) -> Cost:
         """The cost whose column is `key`."""
         return next(cost for cost in self.costs if cost.key == key)
@@ -82,7 +87,16 @@ class Topic:
 
 _REMOVED = (Measure("removed_of_asked_percent", "last pruning removed, of what was asked (%)"),)
 _TRAINING = (Cost("train_macs", "training MACs"), Cost("seconds", "time", "seconds", relative=False))
-_LATENCY = Cost("latency_ms", "latency", "milliseconds", relative=False)
+_ONE_IMAGE = (
+    Cost("activation_bytes", "activations of one image (bytes of all conv and linear outputs)", "bytes"),
+    Cost("latency_ms", "latency (median; quartiles)", "milliseconds", relative=False),
+)
+_ONE_IMAGE_CSV = ("activation_bytes", LATENCY_FROM, LATENCY_TO, LATENCY_ROUNDS)
+_SUMMED = (
+    "Activations: the sum over one forward pass of one image in float32, counting the outputs of convolutions, linear"
+    " layers and products of matrices, not those of normalisation, activation functions and pooling. Latency: from the"
+    " lowest first to the highest third quartile over seeds; n is the number of times taken."
+)
 
 DETECTION = Topic(
     name="detection",
@@ -96,7 +110,7 @@ DETECTION = Topic(
         Cost("backbone_macs", "backbone MACs"),
         Cost("backbone_params", "backbone params"),
         Cost("detector_macs", "detector MACs"),
-        _LATENCY,
+        *_ONE_IMAGE,
         *_TRAINING,
     ),
     after_pruning=_REMOVED,
@@ -108,10 +122,14 @@ DETECTION = Topic(
         *("backbone_params", "backbone_macs", "detector_params", "detector_macs"),
         *("latency_ms", "train_macs", "seconds", "precision"),
         *(measure.key for measure in _REMOVED),
+        *_ONE_IMAGE_CSV,
     ),
     forward_costs=("backbone_macs",),
     answer_costs=("backbone_macs", "train_macs"),
-    cost_caption="Detector MACs and latency: one image at the evaluation size.",
+    cost_caption=(
+        "Detector MACs, activations and latency: one image at the evaluation size; MACs and activations with the box"
+        f" head on every proposal. {_SUMMED}"
+    ),
     curves={"train_detector": "detectors", "train_classifier": "classifiers"},
 )
 
@@ -133,7 +151,7 @@ CLASSIFICATION = Topic(
     costs=(
         Cost("macs", "MACs"),
         Cost("params", "params"),
-        _LATENCY,
+        *_ONE_IMAGE,
         Cost("epochs", "epochs", relative=False),
         *_TRAINING,
     ),
@@ -147,12 +165,13 @@ CLASSIFICATION = Topic(
         *("top1", "top5", "val_top1", "pruned_top1", "recalibrated_top1", "params", "macs", "dense_params"),
         *("dense_macs", "epochs", "latency_ms", "train_macs", "seconds", "precision"),
         *(measure.key for measure in _REMOVED),
+        *_ONE_IMAGE_CSV,
     ),
     forward_costs=("params", "macs"),
     answer_costs=("macs", "train_macs"),
     cost_caption=(
         "MACs and params of networks that lost single weights count the weights left; latency is that of the "
-        "computation as it runs, one image; epochs are those of the last training."
+        "computation as it runs, one image; epochs are those of the last training. " + _SUMMED
     ),
     curves={"train_classifier": "classifiers"},
 )

@@ -49,6 +49,11 @@ def milliseconds(value: float | None) -> str:
     return MISSING if value is None else f"{value:.1f} ms"
 
 
+def memory(value: float | None) -> str:
+    """Bytes with a unit: "3.4 MB"."""
+    return MISSING if value is None else size_in_words(value)
+
+
 def mean_std(summary: Summary | None, decimals: int = 1) -> str:
     """ "61.2 ± 0.8 (n = 2)", or "61.2 (n = 1)"."""
     if summary is None:

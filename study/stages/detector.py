@@ -29,7 +29,7 @@ from pruning.methods import Effect, get_method
 from study.config.detector import check_pyramid
 from study.stages.classifier import random_start
 from study.stages.data import classification_info
-from study.stages.length import detector_iterations
+from study.stages.length import detector_iterations, pretraining_macs
 from study.stages.network import (
     Network,
     load_model,
@@ -61,6 +61,7 @@ def run_train_detector(context: Context) -> dict[str, object]:
             dense_macs=lambda: _dense_training_macs(context, network, dataset),
             before=lambda: sum(s.run(context.runs).read_result()["train_macs"] for s in stage.with_ancestors()[:-1]),
             dense_classification=lambda: _dense_classification(context, network),
+            spare=lambda: _spare(context, network),
         ),
     )
     train_settings = scaled_to_processes(settings.train.model_copy(update={"iterations": iterations}), cfg)
@@ -118,6 +119,17 @@ def _dense_classification(context: Context, network: Network) -> int:
     epochs = budget.classifier_epochs
     n_train = classification_info(dataset_of(context.stage), context.machine).n_train
     return 3 * network.dense().costs()["macs"] * epochs * n_train
+
+
+def _spare(context: Context, network: Network) -> int:
+    """Training MACs by which the classifier before is cheaper than the one that the budget allows for."""
+    allowed = pretraining_macs(
+        context.stage,
+        dense_macs=network.dense().costs()["macs"],
+        pruned_macs=network.costs()["macs"],
+        images=classification_info(dataset_of(context.stage), context.machine).n_train,
+    )
+    return allowed - int(context.parent.read_result()["train_macs"])
 
 
 def run_prune_detector(context: Context) -> dict[str, object]:

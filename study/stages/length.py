@@ -1,7 +1,7 @@
 """How long a training stage is: the epochs of a classifier, the iterations of a detector."""
 
 from classify.regimes import budget_epochs, get_regime
-from detect.budgets import BUDGETS, Costs, Length
+from detect.budgets import BUDGETS, Costs, Length, with_spare
 from study.stages.settings import TrainClassifier, TrainDetector
 from study.stages.stage import Stage
 
@@ -11,9 +11,20 @@ def detector_iterations(stage: Stage, costs: Costs) -> int:
     settings = stage.read(TrainDetector)
     train, budget = settings.train, settings.budget
     rule = None if budget is None else BUDGETS[budget.rule]
-    if budget is None or rule is None:
-        return train.iterations
-    return rule(Length(train.iterations, train.batch_size, budget.iterations), costs)
+    length = Length(train.iterations, train.batch_size, train.iterations if budget is None else budget.iterations)
+    if settings.pretraining is not None:
+        return with_spare(rule, length, costs)
+    return train.iterations if rule is None else rule(length, costs)
+
+
+def pretraining_macs(stage: Stage, *, dense_macs: int, pruned_macs: int, images: int) -> int:
+    """Training MACs of the classifier that a detector's budget allows for; `images`: of the classifier's data.
+
+    `dense_macs`, `pruned_macs`: of one image in one forward pass.
+    """
+    pretraining = stage.read(TrainDetector).pretraining
+    assert pretraining is not None  # it asks for this
+    return 3 * images * (pretraining.epochs * dense_macs + pretraining.fine_tune_epochs * pruned_macs)
 
 
 def classifier_epochs(stage: Stage, *, dense_macs: int, pruned_macs: int) -> int:

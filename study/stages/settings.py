@@ -155,6 +155,13 @@ class DetectorBudget(Section):
     classifier_epochs: int
 
 
+class Pretraining(Section):
+    """The classifier of a route that prunes a trained one: epochs of the dense network, and of the pruned one after."""
+
+    epochs: int
+    fine_tune_epochs: int
+
+
 class DetectorTraining(detect.settings.TrainSettings):
     """As in a config, but none where a detector is pruned right after the transfer."""
 
@@ -162,13 +169,17 @@ class DetectorTraining(detect.settings.TrainSettings):
 
 
 class TrainDetector(Section):
-    """`init`: start the backbone from the weights of the stage before, or from random ones."""
+    """`init`: start the backbone from the weights of the stage before, or from random ones.
+
+    `pretraining`: what a classifier may cost; where the one before cost less, the detector trains longer for it.
+    """
 
     data: Data
     model: Annotated[detect.settings.DetectorSettings, BeforeValidator(_set)]
     train: DetectorTraining
     init: Literal["inherited", "random"]
     budget: DetectorBudget | None = None
+    pretraining: Pretraining | None = None
     effect: Effect | None = None
 
 

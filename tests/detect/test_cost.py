@@ -5,9 +5,16 @@ from support.told import altered
 from torchvision.models.resnet import BasicBlock, ResNet
 
 from detect.build import build_detector
-from detect.cost import DetectorMacs, detector_macs, detector_params, evaluation_macs, training_macs
+from detect.cost import (
+    DetectorMacs,
+    detector_activations,
+    detector_macs,
+    detector_params,
+    evaluation_macs,
+    training_macs,
+)
 from detect.settings import DetectorSettings
-from pruning.cost import count_macs, count_params
+from pruning.cost import count_activations, count_macs, count_params
 
 SETTINGS = DetectorSettings(image_size=64, fpn_channels=8, box_head_dim=16, roi_batch_size=32, test_proposals=20)
 
@@ -30,6 +37,17 @@ def test_parts_equal_the_closed_form():
     assert found == _by_hand(model, 20)
     assert found.total == found.backbone + found.fpn + found.rpn + found.roi_heads
     assert detector.training
+
+
+def test_activations_equal_the_closed_form():
+    """At 64 x 64 pixels, per position: FPN 8 + 8, RPN 8 + 3 + 12; per region 16, 16, 4 and 12."""
+    model = ResNet(BasicBlock, [1, 1, 1, 1], num_classes=2)
+    detector, _ = build_detector(model, SETTINGS, num_classes=3)
+    body = count_activations(model, torch.zeros(1, 3, 64, 64)) - 2  # without the classifier's linear layer
+    positions = 256 + 64 + 16 + 4
+    by_hand = body + positions * 16 + (positions + 1) * 23 + 20 * 48
+    assert detector_activations(detector, image_size=(64, 64)) == by_hand
+    assert detector_activations(detector, image_size=(50, 33)) == by_hand  # padded
 
 
 def test_training_is_three_forward_passes_with_the_sampled_regions():

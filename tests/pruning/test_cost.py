@@ -3,8 +3,9 @@
 import pytest
 import torch
 from torch import nn
+from torchvision.models import resnet50
 
-from pruning.cost import count_macs, count_params, masked_costs, measure_latency
+from pruning.cost import count_activations, count_macs, count_params, masked_costs, measure_latency
 from pruning.masks import Masks
 
 
@@ -98,6 +99,28 @@ def test_modes_are_restored_after_a_refusal():
     assert model.training and model[1].training
 
 
+def test_activations_are_the_outputs_of_products():
+    """Grouped, strided and padded convolutions by the sizes of their outputs; norms and pooling are free."""
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 3, stride=2, padding=1),  # 8 x 8 x 8
+        nn.BatchNorm2d(8),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(8, 4, 3, groups=4, padding="same"),  # 4 x 8 x 8
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(4, 5),
+    )
+    assert count_activations(model, torch.zeros(1, 3, 16, 16)) == 8 * 64 + 4 * 64 + 5
+    assert count_activations(model, torch.zeros(2, 3, 16, 16)) == 2 * (8 * 64 + 4 * 64 + 5)
+    with pytest.raises(ValueError, match="cannot count"):
+        count_activations(nn.Sequential(Fourier()), torch.zeros(1, 3, 4, 4))
+
+
+def test_activations_of_resnet50_are_the_published_ones():
+    """11.1 M elements for an image of 224 x 224 (Radosavovic et al., CVPR 2020)."""
+    assert count_activations(resnet50(), torch.zeros(1, 3, 224, 224)) / 1e6 == pytest.approx(11.1, abs=0.05)
+
+
 def test_latency_is_a_positive_median_for_each_network():
     models = {"small": nn.Conv2d(3, 4, 3), "large": nn.Sequential(*(nn.Conv2d(64, 64, 3) for _ in range(4)))}
     with pytest.raises(RuntimeError, match="expected input"):
@@ -106,5 +129,6 @@ def test_latency_is_a_positive_median_for_each_network():
     models["large"].train()
     times = measure_latency(models, torch.zeros(1, 3, 64, 64), rounds=5, warmup=1)
     assert list(times) == ["small", "large"]
-    assert 0 < times["small"] < times["large"]
+    assert 0 < times["small"].median < times["large"].median
+    assert all(t.first_quartile <= t.median <= t.third_quartile and t.rounds == 5 for t in times.values())
     assert models["large"].training

@@ -75,6 +75,14 @@ def test_every_published_shape_has_a_study():
     assert found - {None} == set(TARGETS) == set(published.TARGETS)
 
 
+@pytest.mark.parametrize("path", [path for path in PLANNED if "expect" in read_yaml(path)], ids=lambda path: path.stem)
+def test_every_published_number_is_of_a_route_at_a_point_of_its_grid(path):
+    config = load_config(StudyConfig, path, ["seeds=[0]"])
+    routes = expand(config, source=str(path))
+    for expected in config.expect:
+        assert [r for r in routes if r.pipeline == expected.route and r.point == expected.where], expected
+
+
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_a_recipe_loads(path):
     assert load_config(ClassifyConfig, path).classifier.train.epochs > 0

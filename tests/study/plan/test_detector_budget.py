@@ -1,10 +1,11 @@
 """Budgets of detectors: iterations, compute of the detector, compute of the whole route."""
 
 import pytest
-from support.tiny_study import tiny
+from support.tiny_study import DIGITS, tiny
 
-from detect.budgets import Costs, Length, remaining, stretched
+from detect.budgets import Costs, Length, remaining, stretched, with_spare
 from study.plan.estimate import Budget
+from study.run.study import run_study
 
 
 def test_the_arithmetic():
@@ -12,16 +13,21 @@ def test_the_arithmetic():
     assert stretched(half, costs(macs=20)) == 150
     assert stretched(half, costs(macs=29)) == 103  # 103.4
     assert remaining(half, costs(macs=30, before=whole - 600)) == 10
+    assert with_spare(None, half, costs(macs=20)) == 100 + 2  # 2.5
+    assert with_spare(stretched, half, costs(macs=20)) == 150 + 2
+    assert with_spare(remaining, half, costs(macs=30, before=whole - 600)) == 10
     with pytest.raises(ValueError, match="leaves no iteration for the detector"):
         remaining(half, costs(macs=30, before=whole - 10))
 
 
 def costs(macs, before=0):
-    return Costs(macs=lambda: macs, dense_macs=lambda: 30, before=lambda: before, dense_classification=lambda: 400)
+    known = {"macs": macs, "dense_macs": 30, "before": before, "dense_classification": 400, "spare": 99}
+    return Costs(**{name: lambda value=value: value for name, value in known.items()})
 
 
-def lengths(tmp_path, rule):
-    config, routes = tiny(f"detector.budget={rule}", "detector.train.iterations=200", "classifier.train.epochs=3")
+def lengths(tmp_path, rule, *overrides):
+    changes = (f"detector.budget={rule}", "detector.train.iterations=200", "classifier.train.epochs=3", *overrides)
+    config, routes = tiny(*changes)
     budget = Budget(tmp_path, config.machine)
     totals, iterations = {}, {}
     for route in routes:
@@ -50,6 +56,26 @@ def test_same_total_gives_every_route_the_cost_of_the_unpruned_one(tmp_path):
         short = totals["unpruned"] - totals[pipeline]
         assert 0 <= short < totals[pipeline, "slack"], pipeline  # less than one more iteration
     assert iterations["detect_from_scratch"] > iterations["prune_then_transfer"]
+
+
+@pytest.mark.parametrize("rule", ["same_iterations", "same_compute", "same_total"])
+@pytest.mark.parametrize("cap", ["null", "1.1"])
+def test_scratch_b_fair_spends_what_the_pruned_route_spends(tmp_path, rule, cap):
+    """Whole epochs, and a cap, leave the classifier a rest, which the detector gets."""
+    both = "pipelines=[prune_then_transfer, scratch_b_fair]"
+    _, totals = lengths(tmp_path, rule, both, f"classifier.scratch_b_cap={cap}")
+    short = totals["prune_then_transfer"] - totals["scratch_b_fair"]
+    assert abs(short) < totals["scratch_b_fair", "slack"]  # one iteration
+
+
+def test_a_finished_scratch_b_fair_spent_what_the_pruned_route_spent(tmp_path):
+    config, routes = tiny("pipelines=[prune_then_transfer, scratch_b_fair]", "evaluate={scenes: 0, latency_rounds: 1}")
+    _, outcome = run_study(config, DIGITS, routes, tmp_path)
+    assert outcome.complete, outcome
+    spent = {r.pipeline: sum(s.run(tmp_path).read_result()["train_macs"] for s in r.stages) for r in routes}
+    detector = routes[-1].evaluation.parents[0].run(tmp_path).read_result()
+    one_iteration = detector["train_macs"] // detector["iterations"]
+    assert 0 <= spent["prune_then_transfer"] - spent["scratch_b_fair"] < one_iteration
 
 
 def test_without_a_rule_settings_are_as_before():

@@ -25,7 +25,8 @@ from study.report.write import escape, write_report
 
 COLUMNS = (
     "pipeline,seed,AP,AP50,AP75,APs,APm,APl,backbone_params,backbone_macs,detector_params,detector_macs,"
-    "latency_ms,train_macs,seconds,precision,removed_of_asked_percent"
+    "latency_ms,train_macs,seconds,precision,removed_of_asked_percent,activation_bytes,latency_first_quartile_ms,"
+    "latency_third_quartile_ms,latency_rounds"
 )
 NASTY = "</script><script>alert(1)</script><img src=x onerror=alert(2)>&`|"
 

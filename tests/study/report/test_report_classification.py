@@ -9,7 +9,6 @@ from support.fabricated_classification import fabricate_classification
 from study.report.answers import answers
 from study.report.claims.judge import findings, margin_of, rule
 from study.report.claims.pruned_by import PrunedBy, pruned_by
-from study.report.claims.published import published
 from study.report.claims.statements import AUTOMATIC, PREDEFINED, UNSTRUCTURED
 from study.report.differences import Differences
 from study.report.routes import group_routes, joint_label, point_fields, short_place
@@ -64,7 +63,6 @@ def test_the_table_has_accuracies_costs_and_what_pruning_left(tmp_path):
     assert (cells["MACs"].text, cells["MACs"].notes) == ("9.00 M", ("75 %",))
     assert cells["Δ top-1 (%) to unpruned"].text == "−0.45"
     assert dict(zip(table.columns, dense.cells, strict=True))["right after pruning (%)"].text == "–"
-    assert "published top-1 (%)" not in table.columns
 
 
 def test_columns_of_what_was_never_measured_are_left_out(tmp_path):
@@ -173,16 +171,6 @@ def test_the_margin_is_half_a_point_unless_the_config_states_one(tmp_path):
     stated = replace(comparison, config={**comparison.config, "evaluate": {"margin": 0.2}})
     assert margin_of(stated, CLASSIFICATION).points == 0.2
     assert "stated before the run" in margin_of(stated, CLASSIFICATION).reason
-
-
-def test_published_numbers_need_the_same_shape_and_data():
-    target = PrunedBy("l1_filter", PREDEFINED, "resnet34-A", "resnet34", (0.3, 0.3, 0.3, 0.0))
-    assert published("scratch_b", target, "imagenet") == (73.08, 91.29)
-    assert published("scratch_b", target, "cifar10") is None
-    assert published("ticket", target, "imagenet") is None
-    weights = PrunedBy("magnitude", UNSTRUCTURED, "", "resnet50", (0.6,))
-    assert published("fine_tune", weights, "imagenet") == (76.09, 92.91)
-    assert published("fine_tune", PrunedBy("magnitude", UNSTRUCTURED, "", "resnet50", (0.5,)), "imagenet") is None
 
 
 def test_routes_are_named_together_by_grid_point(tmp_path):
