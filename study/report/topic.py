@@ -75,6 +75,10 @@ class Topic:
         """The named routes that figures leave out."""
         return tuple(name for name, pipeline in self.pipelines.items() if not pipeline.drawn)
 
+    def print_name(self, name: str) -> str:
+        """What a route is called in print: a user's own keeps its name."""
+        return self.pipelines[name].print_name if name in self.pipelines else name
+
     def cost(self, key: str) -> Cost:
         """The cost whose column is `key`."""
         return next(cost for cost in self.costs if cost.key == key)

@@ -110,19 +110,24 @@ def _run_study(
 
 
 def report(
-    config: StudyConfig, config_file: str, routes: Sequence[Route], runs: Path, why: dict[str, str] | None = None
+    config: StudyConfig,
+    config_file: str,
+    routes: Sequence[Route],
+    runs: Path,
+    why: dict[str, str] | None = None,
+    paper: Path | None = None,
 ) -> Path:
-    """Write comparison.csv, comparison.json, report.md and report.html from what is on disk."""
+    """Write the report from what is on disk, and into `paper` what a paper needs of it."""
     out = runs / config.name
     with _alone_in(out):
         comparison = collect(config, config_file, routes, runs, why or {})
-        return write_report(comparison, runs, out)
+        return write_report(comparison, runs, out, paper)
 
 
-def report_again(out: Path) -> Path:
-    """Rebuild the report of a study's directory; ValueError if it is none."""
+def report_again(out: Path, paper: Path | None = None) -> Path:
+    """Rebuild the report of a study's directory, with what a paper needs in `paper`; ValueError if it is none."""
     config, config_file, routes = load_written_study(out)
-    return report(config, config_file, routes, out.parent)
+    return report(config, config_file, routes, out.parent, paper=paper)
 
 
 def load_written_study(out: Path) -> tuple[StudyConfig, str, list[Route]]:
