@@ -42,11 +42,12 @@ def main(arguments: argparse.Namespace) -> int:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command line."""
     parser.add_argument("study", type=Path, nargs="?", help="the study's directory, such as runs/digits")
-    parser.add_argument("--analysis", metavar="NAME", help="print this analysis, and write its table and its figure")
-    parser.add_argument(
+    wanted = parser.add_mutually_exclusive_group()
+    wanted.add_argument("--analysis", metavar="NAME", help="print this analysis, and write its table and its figure")
+    wanted.add_argument(
         "--paper", type=Path, metavar="DIR", help="write tables, figures and a citation for a paper into DIR"
     )
-    parser.add_argument("--list", action="store_true", help="list the analyses")
+    wanted.add_argument("--list", action="store_true", help="list the analyses")
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from study.report.content import content_of
 from study.report.paper.latex import Column, escape, table
 from study.report.rows import Comparison, load_comparison
 from study.report.write import write_report
+from study.run.study import report_again
 
 NASTY = r"50%_of & {all} #1 \x ~^$|<>[*]--" + "\n−±"
 CONTROLS = {"uniform", "uniform_weights", "guided"}  # of Liu et al.
@@ -189,6 +190,16 @@ def test_a_file_is_no_folder_for_a_paper(tmp_path):
     (tmp_path / "paper").write_text("")
     with pytest.raises(ValueError, match=r"--paper .*paper: a file, not a folder"):
         written(fabricate(tmp_path), tmp_path)
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_what_is_no_study_has_no_paper(tmp_path, there):
+    study = tmp_path / "study"
+    if there:
+        study.mkdir()
+    with pytest.raises(ValueError, match="not the directory of a study"):
+        report_again(study, tmp_path / "paper")
+    assert not (tmp_path / "paper").exists()
 
 
 def test_the_citation_names_what_was_used(tmp_path):
