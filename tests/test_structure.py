@@ -18,7 +18,7 @@ from study.plan.steps import STEPS
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("pruning", "training", "classify", "detect", "study", "tools")  # each may import those before it
 MODULES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
-FACES = ("pruning", "classify", "detect")  # whose `__all__` is what users import
+FACES = ("pruning", "classify", "detect", "study")  # whose `__all__` is what users import
 ROOMS = ("config", "stages", "plan", "report", "run")  # of study/, each may import those before it
 MODULE_LINES = 300
 LAUNCHER_LINES = 70

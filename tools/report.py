@@ -1,6 +1,7 @@
 """Rebuild the report of a study from what is on disk, or print one analysis of it.
 
 python tools/report.py runs/digits
+python tools/report.py runs/digits --paper paper/results    # with what a paper needs: LaTeX, CSV, PDF, SVG, BibTeX
 python tools/report.py runs/digits --analysis kept_channels
 python tools/report.py --list
 """
@@ -30,8 +31,10 @@ def main(arguments: argparse.Namespace) -> int:
         for path in run_analysis(study, arguments.analysis, Console()):
             print(f"written: {path}")
         return 0
-    report = report_again(study)
+    report = report_again(study, arguments.paper)
     print(f"report: {report}")
+    if arguments.paper is not None:
+        print(f"for a paper: {arguments.paper}")
     print(f"run directory: {report.parent}")
     return 0
 
@@ -39,8 +42,12 @@ def main(arguments: argparse.Namespace) -> int:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command line."""
     parser.add_argument("study", type=Path, nargs="?", help="the study's directory, such as runs/digits")
-    parser.add_argument("--analysis", metavar="NAME", help="print this analysis, and write its table and its figure")
-    parser.add_argument("--list", action="store_true", help="list the analyses")
+    wanted = parser.add_mutually_exclusive_group()
+    wanted.add_argument("--analysis", metavar="NAME", help="print this analysis, and write its table and its figure")
+    wanted.add_argument(
+        "--paper", type=Path, metavar="DIR", help="write tables, figures and a citation for a paper into DIR"
+    )
+    wanted.add_argument("--list", action="store_true", help="list the analyses")
 
 
 if __name__ == "__main__":

@@ -46,7 +46,7 @@ def main(arguments: argparse.Namespace) -> int:
         print_plan(config, routes, arguments.runs, console, arguments.config)
         return 0
     out, outcome = run_study(config, arguments.config, routes, arguments.runs, contents)
-    print("\n".join(summary(load_comparison(out / "comparison.json"))))
+    print("\n".join(summary(load_comparison(out))))
     print(f"report: {out / 'report.html'}")
     return finish(out, outcome)
 

@@ -11,13 +11,15 @@ _GREY, _BLUE, _ORANGE, _TEAL, _PURPLE = "#6b7685", "#2f6fd6", "#dc8320", "#119c8
 class Pipeline:
     """A chain of steps (of study.plan.steps.STEPS) and how it is told from others.
 
-    `paper`: its name in Liu et al. (ICLR 2019), or what we call it. `explanation`: the chain in words. `colour`: of all
-    that is drawn of it, the same in both tables. `reference`: the report says of every other how far it is from it.
-    `drawn`: False for one so far below the others that it would flatten the figures; tables have it.
+    `paper`: its name in Liu et al. (ICLR 2019), or what we call it. `print_name`: in tables and figures for a paper.
+    `explanation`: the chain in words. `colour`: of all that is drawn of it, the same in both tables. `reference`: the
+    report says of every other how far it is from it. `drawn`: False for one so far below the others that it would
+    flatten the figures; tables have it.
     """
 
     chain: tuple[str, ...]
     paper: str
+    print_name: str
     explanation: str
     colour: str
     reference: bool = False
@@ -28,10 +30,16 @@ class Pipeline:
 # classifier and prunes it.
 PIPELINES: dict[str, Pipeline] = {
     DENSE: Pipeline(
-        ("classify", "detect"), "dense", "dense classifier, transferred to the detector", _GREY, reference=True
+        ("classify", "detect"),
+        "dense",
+        "Unpruned",
+        "dense classifier, transferred to the detector",
+        _GREY,
+        reference=True,
     ),
     "prune_then_transfer": Pipeline(
         ("classify_for_pruning", "prune", "fine_tune", "detect"),
+        "Prune-C",
         "Prune-C",
         "classifier pruned and fine-tuned, then transferred to the detector",
         _BLUE,
@@ -40,11 +48,13 @@ PIPELINES: dict[str, Pipeline] = {
     "transfer_then_prune": Pipeline(
         ("classify_for_pruning", "detect_before_pruning", "prune_detector", "fine_tune_detector"),
         "Prune-D",
+        "Prune-D",
         "dense detector trained, then its backbone pruned and fine-tuned",
         _ORANGE,
     ),
     "scratch_e": Pipeline(
         ("shape", "scratch_e", "detect"),
+        "Scratch-E",
         "Scratch-E",
         "pruned classifier trained from random weights, same epochs, then transferred",
         _TEAL,
@@ -52,12 +62,14 @@ PIPELINES: dict[str, Pipeline] = {
     "scratch_b": Pipeline(
         ("shape", "scratch_b", "detect"),
         "Scratch-B",
+        "Scratch-B",
         "pruned classifier trained from random weights, same compute, then transferred",
         _PURPLE,
     ),
     "scratch_b_fair": Pipeline(
         ("shape", "scratch_b_fair", "detect_fair"),
         "our control",
+        "Scratch-B, fair",
         "as Scratch-B, with all that prune_then_transfer spends on training: the epochs of fine-tuning are added to the"
         " classifier, and what whole epochs, or their cap, leave of its compute to the detector; what a method spends"
         " to find the shape is not counted",
@@ -66,6 +78,7 @@ PIPELINES: dict[str, Pipeline] = {
     "detect_from_scratch": Pipeline(
         ("shape", "detect_from_scratch"),
         "our control",
+        "No pretraining",
         "pruned architecture trained on detection alone, no pretraining",
         "#d2436b",
     ),
@@ -74,16 +87,18 @@ PIPELINES: dict[str, Pipeline] = {
 # The same for a study without a detector, which compares classifiers. A ticket starts from the dense network's own
 # weights, rewound; its control is scratch_e, the same pruned network from other random weights.
 CLASSIFIER_PIPELINES: dict[str, Pipeline] = {
-    DENSE: Pipeline(("classify",), "dense", "dense classifier", _GREY, reference=True),
+    DENSE: Pipeline(("classify",), "dense", "Unpruned", "dense classifier", _GREY, reference=True),
     "pruned": Pipeline(
         ("classify_for_pruning", "prune"),
         "no training after",
+        "Pruned only",
         "dense classifier pruned, and nothing trained after that",
         "#c9a227",
         drawn=False,
     ),
     "fine_tune": Pipeline(
         ("classify_for_pruning", "prune", "fine_tune"),
+        "Fine-tuned",
         "Fine-tuned",
         "dense classifier pruned, then fine-tuned from the weights left",
         _BLUE,
@@ -92,11 +107,13 @@ CLASSIFIER_PIPELINES: dict[str, Pipeline] = {
     "scratch_e": Pipeline(
         ("shape", "scratch_e"),
         "Scratch-E",
+        "Scratch-E",
         "pruned architecture trained from random weights, same epochs",
         _TEAL,
     ),
     "scratch_b": Pipeline(
         ("shape", "scratch_b"),
+        "Scratch-B",
         "Scratch-B",
         "pruned architecture trained from random weights, same compute",
         _PURPLE,
@@ -104,12 +121,14 @@ CLASSIFIER_PIPELINES: dict[str, Pipeline] = {
     "scratch_b_fair": Pipeline(
         ("shape", "scratch_b_fair"),
         "our control",
+        "Scratch-B, fair",
         "as Scratch-B, with the epochs of fine-tuning added",
         "#5b3a94",
     ),
     "ticket": Pipeline(
         ("classify_for_pruning", "prune", "ticket"),
         "winning ticket",
+        "Winning ticket",
         "pruned network rewound to its own early weights, then trained for the dense epochs",
         _ORANGE,
     ),

@@ -38,6 +38,8 @@ class Content:
     """
 
     comparison: Comparison
+    material: Material
+    differences: Differences
     topic: Topic
     routes: Sequence[RouteResults]
     colours: Mapping[str, str]
@@ -73,6 +75,8 @@ def content_of(comparison: Comparison, runs: Path, out: Path) -> Content:
     led = {lead.exhibit.title for lead in leads}
     return Content(
         comparison=comparison,
+        material=material,
+        differences=differences,
         topic=topic,
         routes=routes,
         colours=material.colours,

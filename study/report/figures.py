@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from operator import itemgetter
 
 import plotly.graph_objects as go
@@ -31,19 +31,25 @@ def against_cost(material: Material, key: str, *, dodge: bool = True) -> go.Figu
 
     `dodge`: set routes of equal cost side by side, as those of one pruned architecture are.
     """
-    topic, routes, measure = material.topic, material.routes, material.topic.primary
-    scored = [r for r in routes if r.mean(measure.key) is not None and r.name not in topic.undrawn]
-    drawn = [(cost, r) for r in scored if (cost := r.mean(key)) is not None]
-    if not drawn:
+    placed, title = placed_by_cost(material, key, dodge=dodge)
+    if not placed:
         return None
-    size, prefix = units.prefix_for(max(cost for cost, _ in drawn))
+    figure = base_figure(title, material.topic.primary.name, height=430)
+    _add_routes(figure, placed, material, RATIO)
+    figure.update_xaxes(range=[0, max(place for place, _ in placed) * 1.08])
+    return figure
+
+
+def placed_by_cost(material: Material, key: str, *, dodge: bool) -> tuple[list[tuple[float, RouteResults]], str]:
+    """The routes that are drawn, each at its cost `key` in the unit of the axis, and the axis's title."""
+    topic = material.topic
+    scored = [r for r in material.routes if r.mean(topic.primary.key) is not None and r.name not in topic.undrawn]
+    drawn = [(cost, r) for r in scored if (cost := r.mean(key)) is not None]
+    size, prefix = units.prefix_for(max((cost for cost, _ in drawn), default=0.0))
     places = _dodged([cost / size for cost, _ in drawn]) if dodge else [cost / size for cost, _ in drawn]
     title = topic.cost(key).name + (" per image" if key.endswith("macs") and key in topic.forward_costs else "")
-    figure = base_figure(f"{title} ({prefix})" if prefix else title, measure.name, height=430)
     placed = list(zip(places, (route for _, route in drawn), strict=True))
-    _add_routes(figure, placed, material, RATIO)
-    figure.update_xaxes(range=[0, max(places) * 1.08])
-    return figure
+    return placed, f"{title} ({prefix})" if prefix else title
 
 
 def against_training_macs(material: Material) -> Exhibit:
@@ -64,15 +70,19 @@ def against_field(material: Material, field: str, bars: Mapping[int, float] | No
     if not is_numeric_field(material.routes, field):
         return None
     figure = base_figure(plain(field), material.topic.primary.name)
-    drawn = [route for route in material.routes if field in route.point and route.name not in material.topic.undrawn]
-    placed = sorted(((float(route.point[field]), route) for route in drawn), key=itemgetter(0))
-    _add_routes(figure, placed, material, field, bars)
+    _add_routes(figure, placed_by_field(material, field), material, field, bars)
     return figure
+
+
+def placed_by_field(material: Material, field: str) -> list[tuple[float, RouteResults]]:
+    """The routes that are drawn, each at its number of a field of the grid, ascending."""
+    drawn = [route for route in material.routes if field in route.point and route.name not in material.topic.undrawn]
+    return sorted(((float(route.point[field]), route) for route in drawn), key=itemgetter(0))
 
 
 def _dodged(xs: Sequence[float]) -> list[float]:
     """Equal positions (within 1 % of the range) spread by 2.2 % of the range each, around the true one."""
-    step = 0.022 * max(xs)
+    step = 0.022 * max(xs, default=0.0)
     spread = list(xs)
     for x in set(xs):
         group = [i for i, other in enumerate(xs) if abs(other - x) <= 0.01 * max(xs)]
@@ -89,10 +99,24 @@ def _add_routes(
     bars: Mapping[int, float] | None = None,
 ) -> None:
     """Every pipeline in its colour; a line joins its grid points that differ in no field but `along`."""
-    # With several fields in the grid a pipeline has a line for each combination of the others: its seeds are spread at
-    # one point of the grid, never over points. The combination has a symbol, the same for all pipelines.
     rests: dict[str, str] = {}
     height = figure.layout.height
+    for name, rest, here in series_along(placed, along):
+        symbol = rests.setdefault(rest, _SYMBOLS[len(rests) % len(_SYMBOLS)])  # the same for all pipelines
+        label = f"{name}, {rest}" if rest else name
+        marker = {"color": material.colours[name], "symbol": symbol}
+        _add_series(figure, label, marker, here, material.topic, bars)
+    more = len(figure.data) // 2 - _LEGEND_ENTRIES
+    figure.update_layout(height=height + _LEGEND_LINE * max(0, more))
+
+
+def series_along(
+    placed: Sequence[tuple[float, RouteResults]], along: str
+) -> Iterator[tuple[str, str, list[tuple[float, RouteResults]]]]:
+    """Pipeline, its other grid values in words, and its routes by place: a line for each combination of the others.
+
+    So the seeds of a line are spread at one point of the grid, never over points.
+    """
     for name in distinct_names(route for _, route in placed):
         series: dict[str, list[tuple[float, RouteResults]]] = {}
         for x, route in placed:
@@ -100,12 +124,7 @@ def _add_routes(
                 rest = {key: value for key, value in route.point.items() if key != along}
                 series.setdefault(short_place(rest) if rest else "", []).append((x, route))
         for rest_name, here in series.items():
-            symbol = rests.setdefault(rest_name, _SYMBOLS[len(rests) % len(_SYMBOLS)])
-            label = f"{name}, {rest_name}" if rest_name else name
-            marker = {"color": material.colours[name], "symbol": symbol}
-            _add_series(figure, label, marker, sorted(here, key=itemgetter(0)), material.topic, bars)
-    more = len(figure.data) // 2 - _LEGEND_ENTRIES
-    figure.update_layout(height=height + _LEGEND_LINE * max(0, more))
+            yield name, rest_name, sorted(here, key=itemgetter(0))
 
 
 def _add_series(

@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from pruning.errors import Failure, Refusal
+from study.report.claims.claim import Claim
 from study.report.statistics.summary import is_number
 from study.report.tuned import Tuned
 from training.device import Precision
@@ -62,7 +64,7 @@ class Measured:
         after = {name: row[name] for name in _AFTER_PRUNING if name in row}
         classes = None if row.get("per_class") is None else _finite(row["per_class"])
         scores = {name: row[name] for name in _SCORES if name in row}
-        return cls(_finite(scores), _finite(costs), classes, _finite(after))
+        return cls(_finite(scores), _finite(costs), classes, _finite(after) or None)
 
 
 def _finite(numbers: Numbers) -> Numbers:
@@ -119,6 +121,12 @@ class Row:
             "seconds": self.seconds,
             "chain": [asdict(step) for step in self.chain],
         }
+
+    def flat(self) -> dict[str, object]:
+        """What there is one value of a row of, by column; the grid point by its fields."""
+        nested = ("point", "per_class", "train_macs_by_kind", "chain")
+        numbers = {name: value for name, value in self.to_json().items() if name not in nested}
+        return {"pipeline": self.pipeline, **self.point, **numbers}
 
     @classmethod
     def from_json(cls, row: Json) -> Row:
@@ -186,7 +194,8 @@ class Comparison:
 
     `task`: "detection" or "classification"; `config`: what the user set, `config_yaml` the same as text; `grid`: field
     -> its values; `stages`: by run, relative to the runs' folder; `gaps`: sentences about what could not be measured;
-    `tuning`: how the rates of each route were chosen, if they were.
+    `tuning`: how the rates of each route were chosen, if they were; `claims`: the verdicts, which the report finds and
+    writes.
     """
 
     study: str
@@ -203,6 +212,7 @@ class Comparison:
     gaps: tuple[str, ...]
     stages: Mapping[str, StageResult]
     tuning: tuple[Tuned, ...] = ()
+    claims: tuple[Claim, ...] = ()
 
     def to_json(self) -> Json:
         """The content of comparison.json; a study that chose no rates has no `tuning` there."""
@@ -214,6 +224,7 @@ class Comparison:
             "missing": [vars(missing) for missing in self.missing],
             "stages": {run: vars(stage) for run, stage in self.stages.items()},
             **({"tuning": [tuned.to_json() for tuned in self.tuning]} if self.tuning else {}),
+            "claims": [vars(claim) for claim in self.claims],
         }
 
     @classmethod
@@ -227,10 +238,30 @@ class Comparison:
             "gaps": tuple(content["gaps"]),
             "stages": {run: StageResult(**stage) for run, stage in content["stages"].items()},
             "tuning": tuple(Tuned.from_json(tuned) for tuned in content.get("tuning", ())),
+            "claims": tuple(Claim(**claim) for claim in content.get("claims", ())),  # an earlier version wrote none
         }
         return cls(**{**content, **read})
 
+    def frame(self) -> Any:
+        """A pandas frame: a line a row, with its grid point, its scores and its costs; Failure without pandas."""
+        try:
+            import pandas
+        except ImportError as error:
+            raise Failure("a frame needs pandas, which is not installed: pip install pandas") from error
+        return pandas.DataFrame([row.flat() for row in self.rows])
 
-def load_comparison(file: Path) -> Comparison:
-    """What a comparison.json holds."""
-    return Comparison.from_json(read_json(file))
+
+COMPARISON = "comparison.json"  # in the directory of a study
+
+
+def load_comparison(path: Path) -> Comparison:
+    """What a comparison.json holds; `path`: the file, or the directory of its study. ValueError if it is none."""
+    if not path.exists():
+        raise Refusal(f"{path}: there is no such file or directory")
+    if path.is_dir() and not (path / COMPARISON).is_file():
+        raise Refusal(f"{path}: not the directory of a study with a report (it has no {COMPARISON})")
+    file = path / COMPARISON if path.is_dir() else path
+    try:
+        return Comparison.from_json(read_json(file))
+    except (KeyError, TypeError, AttributeError) as error:
+        raise Refusal(f"{file}: not the comparison of a study ({type(error).__name__}: {error})") from error

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from study.plan.named import DENSE
 from study.report import units
+from study.report.claims.claim import CLAIM_COLUMNS
 from study.report.differences import Differences
 from study.report.plots import Value
 from study.report.routes import RouteResults, distinct_names, find_route, point_fields
@@ -69,7 +70,7 @@ def comparison_csv(comparison: Comparison) -> str:
     rows = (
         (
             row.pipeline,
-            *(_plain(row.point.get(key)) for key in fields),
+            *(csv_value(row.point.get(key)) for key in fields),
             row.seed,
             *(row.precision if column == "precision" else row.number(column) for column in columns),
         )
@@ -78,7 +79,12 @@ def comparison_csv(comparison: Comparison) -> str:
     return csv_text(["pipeline", *fields, "seed", *columns], rows)
 
 
-def _plain(value: object) -> object:
+def claims_csv(comparison: Comparison) -> str:
+    """claims.csv: one row per claim."""
+    return csv_text(CLAIM_COLUMNS, ([getattr(claim, name) for name in CLAIM_COLUMNS] for claim in comparison.claims))
+
+
+def csv_value(value: object) -> object:
     """A grid value as one CSV field: lists and mappings as JSON."""
     return json.dumps(value) if isinstance(value, list | dict) else value
 
@@ -87,6 +93,11 @@ def references_of(routes: Sequence[RouteResults], topic: Topic) -> list[str]:
     """The pipelines that the main table gives differences to."""
     names = distinct_names(routes)
     return [name for name in topic.references if name in names and len(names) > 1]
+
+
+def difference_heading(topic: Topic, reference: str) -> str:
+    """Of the column with the differences from a route."""
+    return f"Δ {topic.primary.name} to {reference}"
 
 
 def csv_text(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
@@ -110,7 +121,7 @@ def main_table(
     after = [m for m in topic.after_pruning if any(route.mean(m.key) is not None for route in routes)]
     columns = (
         *(measure.name for measure in topic.measures),
-        *(f"Δ {topic.primary.name} to {name}" for name in references),
+        *(difference_heading(topic, name) for name in references),
         *(measure.name for measure in after),
         *(cost.name for cost in costs),
     )

@@ -80,6 +80,10 @@ class Topic:
         """The measure whose column is `key`."""
         return next(measure for measure in self.measures if measure.key == key)
 
+    def print_name(self, name: str) -> str:
+        """What a route is called in print: a user's own keeps its name."""
+        return self.pipelines[name].print_name if name in self.pipelines else name
+
     def cost(self, key: str) -> Cost:
         """The cost whose column is `key`."""
         return next(cost for cost in self.costs if cost.key == key)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 
 from study.report import units
 from study.report.figures import against_field
@@ -39,11 +40,15 @@ class Line:
 
 @dataclass(frozen=True)
 class Trend:
-    """A field of the grid: a sentence for each line, and the figure with its table."""
+    """A field of the grid: a sentence for each line, and the figure with its table.
+
+    `bars`: half-lengths of the figure's error bars by the id of a route.
+    """
 
     field: str
     sentences: tuple[str, ...]
     exhibit: Exhibit
+    bars: Mapping[int, float]
 
 
 def trends(material: Material, fields: Sequence[str]) -> list[Trend]:
@@ -53,7 +58,8 @@ def trends(material: Material, fields: Sequence[str]) -> list[Trend]:
         lines = _lines(material, field) if is_numeric_field(material.routes, field) else []
         if lines:
             sentences = tuple(_sentence(line, field, material.topic) for line in lines)
-            found.append(Trend(field, sentences, _drawn(material, field, lines)))
+            bars = {id(route): _bar(line) for line in lines for route in line.routes.values()}
+            found.append(Trend(field, sentences, _drawn(material, field, lines, bars), bars))
     return found
 
 
@@ -91,21 +97,17 @@ def _sentence(line: Line, field: str, topic: Topic) -> str:
     return sentence
 
 
-def _drawn(material: Material, field: str, lines: Sequence[Line]) -> Exhibit:
+def _drawn(material: Material, field: str, lines: Sequence[Line], bars: Mapping[int, float]) -> Exhibit:
     """The lines with bars, the routes that the field makes no difference to as levels, and the numbers."""
     topic = material.topic
-    figure = against_field(material, field, {id(route): _bar(line) for line in lines for route in line.routes.values()})
+    figure = against_field(material, field, bars)
     assert figure is not None
-    means = {id(route): route.mean(topic.primary.key) for route in material.routes}
-    levels = [r for r in material.routes if field not in r.point and r.name not in topic.undrawn]
-    for above, route in enumerate(sorted(levels, key=lambda r: means[id(r)] or 0.0)):
-        mean = means[id(route)]
-        if mean is not None:
-            label = f"{plain(route.label)} {units.score(mean, topic.decimals)}"
-            style = {"color": material.colours[route.name], "width": 1.5, "dash": "dash"}
-            figure.add_hline(
-                y=mean, line=style, annotation_text=label, annotation_position="top right" if above else "bottom right"
-            )
+    for above, (mean, route) in enumerate(levels(material, field)):
+        label = f"{plain(route.label)} {units.score(mean, topic.decimals)}"
+        style = {"color": material.colours[route.name], "width": 1.5, "dash": "dash"}
+        figure.add_hline(
+            y=mean, line=style, annotation_text=label, annotation_position="top right" if above else "bottom right"
+        )
     rows: list[tuple[Value, ...]] = []
     for line in lines:
         first = next(iter(line.routes))
@@ -119,6 +121,13 @@ def _drawn(material: Material, field: str, lines: Sequence[Line]) -> Exhibit:
         " hold together). Dashed: routes that the field makes no difference to."
     )
     return Exhibit(f"{topic.primary.name} against {field}", caption, figure, (), columns, tuple(rows))
+
+
+def levels(material: Material, field: str) -> list[tuple[float, RouteResults]]:
+    """The mean scores, ascending, of the drawn routes that a field of the grid makes no difference to."""
+    outside = [r for r in material.routes if field not in r.point and r.name not in material.topic.undrawn]
+    means = [(mean, r) for r in outside if (mean := r.mean(material.topic.primary.key)) is not None]
+    return sorted(means, key=itemgetter(0))
 
 
 def _bar(line: Line) -> float:

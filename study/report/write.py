@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import jinja2
@@ -13,32 +14,39 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from study.report import units
+from study.report.claims.table import claims_of
 from study.report.content import Content, content_of
+from study.report.paper.write import write_paper
 from study.report.routes import describe_point
-from study.report.rows import Comparison
-from study.report.tables import comparison_csv
+from study.report.rows import COMPARISON, Comparison
+from study.report.tables import claims_csv, comparison_csv
 from training.files import write_text
 
-CSV, JSON, MARKDOWN, HTML = "comparison.csv", "comparison.json", "report.md", "report.html"
+CSV, CLAIMS, MARKDOWN, HTML = "comparison.csv", "claims.csv", "report.md", "report.html"
 _HERE = Path(__file__).parent
 _SPECIAL = re.compile(r"([\\`*_\[\]|#])")
 
 
-def write_report(comparison: Comparison, runs: Path, out: Path) -> Path:
-    """Write comparison.csv, comparison.json, report.md and report.html into `out`; returns the page's path.
+def write_report(comparison: Comparison, runs: Path, out: Path, paper: Path | None = None) -> Path:
+    """Write comparison.csv, comparison.json, claims.csv, report.md and report.html into `out`; the page's path.
 
     `runs`: the folder of the run directories that the comparison names. What is absent from them is said in the report.
+    `paper`: the folder for the same results as a paper has them.
     """
     content = content_of(comparison, runs, out)
+    judged = replace(comparison, claims=claims_of(content.findings))
     texts = {
         CSV: comparison_csv(comparison),
-        JSON: json.dumps(comparison.to_json(), indent=1, allow_nan=False) + "\n",
+        CLAIMS: claims_csv(judged),
+        COMPARISON: json.dumps(judged.to_json(), indent=1, allow_nan=False) + "\n",
         MARKDOWN: render_markdown(content),
         HTML: render_html(content),
     }
     out.mkdir(parents=True, exist_ok=True)
     for name, text in texts.items():
         write_text(out / name, text)
+    if paper is not None:
+        write_paper(content, judged, paper)
     return out / HTML
 
 

@@ -136,19 +136,24 @@ def _run_routes(config: StudyConfig, routes: Sequence[Route], runs: Path) -> Out
 
 
 def report(
-    config: StudyConfig, config_file: str, plan: StudyPlan, runs: Path, why: dict[str, str] | None = None
+    config: StudyConfig,
+    config_file: str,
+    plan: StudyPlan,
+    runs: Path,
+    why: dict[str, str] | None = None,
+    paper: Path | None = None,
 ) -> Path:
-    """Write comparison.csv, comparison.json, report.md and report.html from what is on disk."""
+    """Write the report from what is on disk, and into `paper` what a paper needs of it."""
     out, decisions = runs / config.name, plan.decide(runs)
     with _alone_in(out):
         comparison = collect(config, config_file, plan.routes(decisions), runs, why or {}, decisions)
-        return write_report(comparison, runs, out)
+        return write_report(comparison, runs, out, paper)
 
 
-def report_again(out: Path) -> Path:
-    """Rebuild the report of a study's directory; ValueError if it is none."""
+def report_again(out: Path, paper: Path | None = None) -> Path:
+    """Rebuild the report of a study's directory, with what a paper needs in `paper`; ValueError if it is none."""
     config, config_file, plan = load_written_study(out)
-    return report(config, config_file, plan, out.parent)
+    return report(config, config_file, plan, out.parent, paper=paper)
 
 
 def load_written_study(out: Path) -> tuple[StudyConfig, str, StudyPlan]:

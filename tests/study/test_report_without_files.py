@@ -3,7 +3,8 @@
 import pytest
 from support.tiny_classification import SETTINGS, run
 
-from study.report.write import JSON, MARKDOWN
+from study.report.rows import COMPARISON
+from study.report.write import MARKDOWN
 from study.run.study import report_again
 from training.files import read_json
 
@@ -27,7 +28,7 @@ def finished(tmp_path_factory):
 def rebuilt(runs):
     """The rows by pipeline and the text of the report, made again."""
     report_again(runs / SETTINGS["name"])
-    found = read_json(runs / SETTINGS["name"] / JSON)
+    found = read_json(runs / SETTINGS["name"] / COMPARISON)
     return {row["pipeline"]: row for row in found["rows"]}, (runs / SETTINGS["name"] / MARKDOWN).read_text()
 
 

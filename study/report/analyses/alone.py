@@ -13,7 +13,6 @@ from study.report.material import Material
 from study.report.rows import load_comparison
 from study.report.tables import csv_text
 from study.report.units import value
-from study.report.write import JSON
 from training.files import write_text
 
 
@@ -23,9 +22,7 @@ def run_analysis(out: Path, name: str, console: Console) -> list[Path]:
     Returns the paths written. ValueError if the directory holds no comparison, or the study has nothing to analyse.
     """
     analyse = get_analysis(name)
-    if not (out / JSON).is_file():
-        raise Refusal(f"{out}: not the directory of a study with a report (it has no {JSON})")
-    exhibit = analyse(Material.of(load_comparison(out / JSON), out.parent))
+    exhibit = analyse(Material.of(load_comparison(out), out.parent))
     if exhibit is None:
         raise Refusal(f"{out}: the study has nothing for the analysis {name!r}")
     table = Table(*exhibit.columns, title=exhibit.title)

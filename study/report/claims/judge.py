@@ -27,7 +27,8 @@ class Finding:
     """A statement with the verdict of this comparison at one grid point.
 
     `difference`: better minus worse; None where no seed has a result for both. `p`: one-sided where the statement has a
-    margin, two-sided where not, adjusted by Holm's method for all statements of the report.
+    margin, two-sided where not, adjusted by Holm's method for all statements of the report. `confidence`: the
+    probability with which the interval of `difference` covers.
     """
 
     statement: Statement
@@ -36,6 +37,7 @@ class Finding:
     evidence: str
     difference: Difference | None = None
     p: float = 1.0
+    confidence: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -232,7 +234,9 @@ def _judge(
     keys = statement.better.measure or topic.primary.key, statement.worse.measure or topic.primary.key
     means = [units.score(mean, topic.decimals) for mean in (better.mean(keys[0]), worse.mean(keys[1]))]
     decided = p <= LEVEL
-    difference = _at_its_level(difference, statement, LEVEL * test.p / p if p else LEVEL)
+    level = LEVEL * test.p / p if p else LEVEL
+    confidence = 1 - (level if statement.relation == ABOVE else 2 * level)  # a test against a margin is one-sided
+    difference = _with(difference, confidence)
     change = f"{units.signed(difference.estimate, topic.decimals)} {units.interval(difference, topic.decimals)}"
     evidence = f"{means[0]} against {means[1]} {topic.primary.unit}: {change}, n = {difference.n}"
     if difference.decidable:
@@ -240,17 +244,14 @@ def _judge(
         if not decided:
             seen = units.score(difference.detectable, topic.decimals)
             evidence += f"; a difference of {seen} would have been seen with a power of 80 %"
-    return Finding(statement, place, test.verdict if decided else UNDECIDED, evidence, difference, p)
+    return Finding(statement, place, test.verdict if decided else UNDECIDED, evidence, difference, p, confidence)
 
 
-def _at_its_level(difference: Difference, statement: Statement, level: float) -> Difference:
-    """With the interval that decides the statement at this level: it leaves out the bound exactly where p is below it.
-
-    A test against a margin is one-sided, so its interval leaves out `level` on each side.
-    """
+def _with(difference: Difference, confidence: float) -> Difference:
+    """With the interval that decides a statement: it leaves out the bound exactly where p is below its level."""
     if difference.null is None:
         return difference
-    beyond = difference.null.quantile(1 - (level if statement.relation == ABOVE else 2 * level))
+    beyond = difference.null.quantile(confidence)
     half = beyond * difference.error
     low, high = difference.estimate - half, difference.estimate + half
     return replace(difference, low=low, high=high, detectable=detectable(beyond, difference.df) * difference.error)

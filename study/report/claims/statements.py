@@ -5,6 +5,7 @@ Section numbers without a name are those of Liu et al., Rethinking the Value of 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -51,20 +52,24 @@ class Statement:
     @property
     def text(self) -> str:
         """The statement as the report shows it: "scratch_b ≥ fine_tune"."""
+        return self.in_words(str)
+
+    def in_words(self, name: Callable[[str], str]) -> str:
+        """The statement with the routes as `name` calls them."""
         if self.better.measure and self.better.route == self.worse.route:
             return f"{self.better.measure} {self.relation} {self.worse.measure}"
-        return f"{self._name(self.better)} {self.relation} {self._name(self.worse)}"
+        return f"{self._side(self.better, name)} {self.relation} {self._side(self.worse, name)}"
 
     @property
     def scope(self) -> str:
         """What it is said about, in words; empty where about anything."""
         return ", ".join(part for part in (*self.kinds, self.data) if part)
 
-    def _name(self, side: Side) -> str:
+    def _side(self, side: Side, name: Callable[[str], str]) -> str:
         what = [f"{side.extreme} {self.field}"] if side.extreme else []
         what += [" or ".join(side.methods)] if side.methods else []
         what += [side.measure] if side.measure else []
-        return f"{side.route} ({', '.join(what)})" if what else side.route
+        return f"{name(side.route)} ({', '.join(what)})" if what else name(side.route)
 
 
 _LIU = "Liu et al., ICLR 2019"

@@ -14,6 +14,7 @@ from study.report.statistics.power import detectable
 from study.report.statistics.simulated import CONFIDENCE
 from study.report.statistics.simultaneous import Dunnett, Null, Range, StudentT
 
+MODERATED = "moderated over the grid"  # the method of an interval, for the table
 POINTS = 4  # with fewer, the scatter of the variances is not known and the intervals hold too seldom
 
 
@@ -77,7 +78,7 @@ def _moderated(
         family: Null = StudentT(df, len(names))  # with holes: not all correlations are 1/2
         if without_holes:
             family = Dunnett(len(names), df) if one_reference else Range(len(blocks.routes), df)
-        head = Difference(*name, float(values.mean()), len(values), df, "moderated over the grid")
+        head = Difference(*name, float(values.mean()), len(values), df, MODERATED)
         to_show = detectable(family.quantile(CONFIDENCE), df)
         found.append(complete(head, math.sqrt(variance / len(values)), family, StudentT(df), to_show))
     return Family(tuple(found), (), blocks.left_out)

@@ -73,6 +73,7 @@ def report_of(content: dict, runs: Path) -> Page:
 def test_the_page_is_whole_and_asks_nothing_of_the_network(tmp_path):
     path = write_report(Comparison.from_json(fabricate(tmp_path)), tmp_path, tmp_path / "digits")
     assert sorted(p.name for p in path.parent.iterdir()) == [
+        "claims.csv",
         "comparison.csv",
         "comparison.json",
         "report.html",

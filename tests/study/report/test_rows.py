@@ -1,9 +1,13 @@
 """comparison.json from the typed rows, and back: its keys, their order and its values are what they have been."""
 
 import json
+import sys
 
 import pytest
 
+import study
+from pruning.errors import Failure, Refusal
+from study.report.claims.claim import Claim
 from study.report.comparison import summary
 from study.report.rows import Basis, Comparison, Measured, Missing, Row, StageResult, Step, load_comparison
 
@@ -29,7 +33,11 @@ CLASSIFIER_ROW = """{"pipeline": "pruned", "point": {}, "seed": 1, "top1": 93.0,
 COMPARISON = """{"study": "s", "task": "detection", "title": "T", "config_file": "c.yaml", "config": {"seeds": [0]},
  "config_yaml": "seeds: [0]", "seeds": [0], "evaluation": {"dataset": "digits"}, "grid": {"prune.ratio": [0.5]},
  "rows": [ROW], "missing": [{"pipeline": "p", "seed": 1, "point": {}, "why": "w"}], "gaps": ["g"],
- "stages": {"train_detector-b/seed0": {"kind": "train_detector", "step": "detect", "result": {"seconds": 1}}}}"""
+ "stages": {"train_detector-b/seed0": {"kind": "train_detector", "step": "detect", "result": {"seconds": 1}}},
+ "claims": [{"statement": "a > b", "place": "", "verdict": "undecided", "estimate": 1.5, "low": null, "high": null,
+ "confidence": null, "n": 1, "df": null, "p": null, "detectable": null, "power": null, "method": "", "scope": "",
+ "source": "w"}]}"""
+CLAIM = Claim("a > b", "", "undecided", 1.5, None, None, None, 1, None, None, None, None, "", "", "w")
 
 
 def comparison():
@@ -47,6 +55,7 @@ def comparison():
         missing=(Missing("p", 1, {}, "w"),),
         gaps=("g",),
         stages={DETECT.run: StageResult("train_detector", "detect", {"seconds": 1})},
+        claims=(CLAIM,),
     )
 
 
@@ -80,6 +89,12 @@ def test_file_of_an_earlier_version_has_no_precision():
     assert Comparison.from_json(content).rows[0].precision == ""
 
 
+def test_file_of_an_earlier_version_has_no_claims():
+    content = comparison().to_json()
+    del content["claims"]
+    assert Comparison.from_json(content).claims == ()
+
+
 def test_summary_has_a_line_a_route():
     assert summary(comparison()) == [f"{'scratch_e (prune.ratio=0.5)':40s} AP  41.5  (n = 1)"]
 
@@ -88,3 +103,38 @@ def test_summary_says_where_no_seed_has_a_score():
     content = comparison().to_json()
     content["rows"][0]["AP"] = None
     assert summary(Comparison.from_json(content)) == [f"{'scratch_e (prune.ratio=0.5)':40s} no AP"]
+
+
+def test_the_face_of_the_study_takes_a_directory_or_a_file(tmp_path):
+    (tmp_path / "comparison.json").write_text(json.dumps(comparison().to_json()))
+    assert study.load_comparison(str(tmp_path)) == study.load_comparison(tmp_path / "comparison.json") == comparison()
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "why"),
+    [
+        ("absent", None, "absent: there is no such file or directory"),
+        (".", None, "not the directory of a study with a report"),
+        ("a.json", "{", "not readable as JSON"),
+        ("a.json", '{"rows": []}', "not the comparison of a study .KeyError: 'seeds'"),
+        ("a.json", "[]", "not the comparison of a study .TypeError"),
+    ],
+)
+def test_what_is_no_comparison_is_refused(tmp_path, name, text, why):
+    if text is not None:
+        (tmp_path / name).write_text(text)
+    with pytest.raises(Refusal, match=why):
+        study.load_comparison(tmp_path / name)
+
+
+def test_frame_has_a_line_a_row_and_no_nested_value():
+    pytest.importorskip("pandas")
+    (line,) = comparison().frame().to_dict("records")
+    assert list(line)[:4] == ["pipeline", "prune.ratio", "seed", "AP"] and line["prune.ratio"] == 0.5
+    assert line["AP"] == 41.5 and line["train_macs"] == 1000 and "chain" not in line and "per_class" not in line
+
+
+def test_frame_without_pandas_is_a_sentence(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(Failure, match="a frame needs pandas, which is not installed: pip install pandas"):
+        comparison().frame()

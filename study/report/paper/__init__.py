@@ -1,0 +1,1 @@
+"""The results as a paper has them: LaTeX tables, CSV, figures one column wide, and what to cite."""
