@@ -10,7 +10,6 @@ from typing import Any
 from detect.data.open import open_detection
 from pruning.errors import Refusal
 from study.config.sections import Machine
-from study.stages.settings import Evaluate, TrainDetector
 from study.stages.stage import Stage, device_of
 from training.device import Precision, settle
 from training.files import canonical
@@ -63,8 +62,8 @@ def check_detection_data(stages: Sequence[Stage], runs: Path) -> None:
 def _splits_of(stage: Stage) -> tuple[str, ...]:
     """The splits that a training or an evaluation of a detector reads."""
     if stage.kind == "evaluate":
-        return (stage.read(Evaluate).split,)
-    return ("train", "val") if stage.read(TrainDetector).train.validate_every else ("train",)
+        return (stage.settings["split"],)
+    return ("train", "val") if stage.settings.get("train", {}).get("validate_every") else ("train",)
 
 
 def _check_splits(data: dict[str, Any], splits: set[str], runs: Path) -> None:
