@@ -166,13 +166,14 @@ def test_a_route_of_any_name_is_printed_as_it_is(tmp_path):
 
 
 def test_figures_are_a_column_wide_with_text_that_is_text(tmp_path):
-    out = written(fabricate(tmp_path), tmp_path)
+    content = fabricate(tmp_path)
+    out = written(content, tmp_path)
     svg = ET.parse(out / "against-train_macs.svg").getroot()
     assert float(svg.attrib["width"].removesuffix("pt")) == pytest.approx(3.3 * 72)
     words = {"".join(text.itertext()) for text in svg.iter("{http://www.w3.org/2000/svg}text")}
     assert {"AP", "Unpruned", "Prune-C", "Prune-D", "Scratch-E", "Scratch-B", "No pretraining"} <= words
     code = (out / "against-train_macs.svg").read_text()
-    assert all(PIPELINES[name].colour in code for name in PIPELINES)
+    assert all(PIPELINES[row["pipeline"]].colour in code for row in content["rows"])
     pdf = (out / "against-train_macs.pdf").read_bytes()
     assert b"/Type0" in pdf and b"/Type3" not in pdf
     before = pdf
