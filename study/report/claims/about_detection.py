@@ -8,7 +8,7 @@ _LIU = "Liu et al., ICLR 2019"
 _GIRISH = "Girish et al., CVPR 2021"
 _RATIO = "prune.ratio"
 _MODERATE, _HIGH = (Only(_RATIO, high=0.5),), (Only(_RATIO, low=0.75),)
-_STUDIES = ("digits", "bccd", "voc07_r34", "coco_r50")
+_STUDIES = tuple("digits bccd voc07_r34 coco_r50".split())
 _PRUNED = ("prune_then_transfer", "transfer_then_prune")
 
 
