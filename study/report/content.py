@@ -10,6 +10,7 @@ from study.report.analyses import analyse_all
 from study.report.answers import Answer, answers, seed_warning
 from study.report.chains import ChainStep, chain_of
 from study.report.claims.judge import Finding, findings, margin_of, rule
+from study.report.claims.measures import Sources
 from study.report.claims.pruned_by import pruned_by
 from study.report.convergence import still_improving
 from study.report.curves import learning_curves
@@ -70,6 +71,7 @@ def content_of(comparison: Comparison, runs: Path, out: Path) -> Content:
     topic, routes = material.topic, material.routes
     pruned, data = pruned_by(routes, comparison.stages, runs), comparison.evaluation.dataset or ""
     margin = margin_of(comparison, topic)
+    sources = Sources(routes, comparison.stages, material.files)
     differences = Differences(routes, topic.primary.key)
     leads = trends(material, list(comparison.grid))
     led = {lead.exhibit.title for lead in leads}
@@ -97,7 +99,7 @@ def content_of(comparison: Comparison, runs: Path, out: Path) -> Content:
         expected_note=NOTE,
         difference_note=DIFFERENCE_NOTE,
         rates=rates_table(comparison.tuning, topic),
-        findings=findings(routes, topic, differences, margin, pruned, data),
+        findings=findings(routes, topic, differences, margin, pruned, data, sources),
         rule=rule(margin, topic),
         classes=per_class(routes),
         chains=[(route, chain_of(route, comparison.stages, runs, out)) for route in routes],

@@ -8,7 +8,9 @@ from typing import Literal
 
 from pruning.errors import Refusal
 from study.plan.named import CLASSIFIER_PIPELINES, PIPELINES, Pipeline
-from study.report.claims.statements import CLASSIFICATION_STATEMENTS, DETECTION_STATEMENTS, Statement
+from study.report.claims.about_classification import CLASSIFICATION_STATEMENTS
+from study.report.claims.about_detection import DETECTION_STATEMENTS
+from study.report.claims.statement import Statement
 from study.report.routes import LATENCY_FROM, LATENCY_ROUNDS, LATENCY_TO
 from study.report.rows import Comparison
 

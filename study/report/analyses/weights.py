@@ -118,6 +118,12 @@ def _rows(place: str, weights: _Weights) -> list[tuple[Value, ...]]:
     found: list[tuple[Value, ...]] = []
     for route, w in weights:
         deviation = float(w.std()) if len(w) > 1 else 0.0
-        small = 100 * float((w.abs() < 0.1 * deviation).double().mean())
-        found.append((place, route.name, route.rows[0].seed, len(w), float(w.abs().mean()), deviation, small))
+        mean = float(w.abs().mean())
+        found.append((place, route.name, route.rows[0].seed, len(w), mean, deviation, share_near_zero(w)))
     return found
+
+
+def share_near_zero(weights: Tensor) -> float:
+    """How many of the weights are below a tenth of their standard deviation, in percent."""
+    deviation = float(weights.std()) if len(weights) > 1 else 0.0
+    return 100 * float((weights.abs() < 0.1 * deviation).double().mean())

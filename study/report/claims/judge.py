@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from study.report import units
+from study.report.claims.measures import MEASURES, BySeed, Sources
+from study.report.claims.pairs import Pair, pairs
 from study.report.claims.pruned_by import PrunedBy
-from study.report.claims.statements import ABOVE, COMPARABLE, RATE, Side, Statement
+from study.report.claims.statement import ABOVE, BELOW, COMPARABLE, Statement
+from study.report.claims.values import Values, values_of
 from study.report.differences import Differences
-from study.report.routes import RouteResults, describe_point, distinct_points, point_key
-from study.report.rows import Comparison, Point
+from study.report.routes import RouteResults, distinct_points, paired, point_key
+from study.report.rows import Comparison
 from study.report.statistics.families import Difference
 from study.report.statistics.holm import holm
 from study.report.statistics.power import detectable
-from study.report.statistics.summary import is_number
+from study.report.statistics.summary import summarize
 from study.report.topic import Topic
 
+_Placed = tuple[tuple[int, int, int], Statement, Pair, Values]  # its order: of points, questions and statements
 SUPPORTED, CONTRADICTED, UNDECIDED = "supported", "contradicted", "undecided"
 LEVEL = 0.05  # of all verdicts of a report together
-_EQUAL_COST = 0.05  # the share by which two networks of an equal budget may differ
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,8 @@ def rule(margin: Margin, topic: Topic) -> str:
         f"Supported or contradicted where that is shown at the 5 % level: a difference above 0 (>), above −{m} points"
         f" (≥), or between −{m} and {m} (≈). The tests take the seeds as blocks and the residual variance of all"
         " routes, or a route's own where that is larger. They are adjusted for the number of statements (Holm), not for"
-        " all pairs of routes as elsewhere; the interval beside a verdict is the one that decides it."
+        " all pairs of routes as elsewhere; what the same runs say at several points is one statement. The interval"
+        " beside a verdict is the one that decides it."
         f" The margin of {m} {topic.primary.unit}: {margin.reason}."
     )
 
@@ -78,111 +82,50 @@ def findings(
     margin: Margin,
     pruned: Mapping[str, PrunedBy] | None = None,
     data: str = "",
+    sources: Sources | None = None,
 ) -> list[Finding]:
     """Each statement of the topic at each grid point where both of its sides are, in the order of the points.
 
     `pruned`: how the routes were pruned, by label; statements about a kind of pruning are left out without it.
-    `data`: the name of the data set.
+    `data`: the name of the data set. `sources`: of measures that are no columns; statements about these need it.
+    Statements that oppose each other stand together.
     """
     order = {point_key(point): i for i, point in enumerate(distinct_points(routes))}
-    placed = []
-    for statement in topic.statements:
+    groups = {statement.group: i for i, statement in reversed([*enumerate(topic.statements)]) if statement.group}
+    placed: list[_Placed] = []
+    for i, statement in enumerate(topic.statements):
         if statement.data not in data.lower():
             continue
-        for better, worse in _pairs(statement, routes, pruned or {}):
-            at = order.get(point_key({**better.point, **worse.point}), len(order))
-            placed.append((at, statement, better, worse))
+        for pair in pairs(statement, routes, pruned or {}):
+            values = values_of(statement, pair, pruned or {}, differences.key, sources)
+            if values is not None:
+                at = order.get(point_key(pair.point), len(order))
+                placed.append(((at, groups.get(statement.group, i), i), statement, pair, values))
     # Where the sides stand at two points, the pair is listed at that of the worse side; last where no route is there.
-    placed.sort(key=lambda each: each[0])  # stable: statements keep their order
-    tests = [_test(statement, better, worse, differences, margin.points) for _, statement, better, worse in placed]
+    placed.sort(key=lambda each: each[0])
+    placed = _once(placed)
+    tests = [_test(statement, pair, values, differences, margin.points) for _, statement, pair, values in placed]
     adjusted = holm([test.p for test in tests])
     return [
-        _judge(statement, better, worse, test, p, topic)
-        for (_, statement, better, worse), test, p in zip(placed, tests, adjusted, strict=True)
+        _judge(statement, pair, test, p, topic)
+        for (_, statement, pair, _), test, p in zip(placed, tests, adjusted, strict=True)
     ]
 
 
-def _pairs(
-    statement: Statement, routes: Sequence[RouteResults], pruned: Mapping[str, PrunedBy]
-) -> Iterator[tuple[RouteResults, RouteResults]]:
-    """The pairs of routes that a statement compares."""
-    extremes = _extremes(statement, routes, pruned)
-    for better in _sides(statement.better, statement, routes, pruned, extremes):
-        for worse in _sides(statement.worse, statement, routes, pruned, extremes):
-            free = _set_apart(statement, better, worse, pruned)
-            # a field that makes no difference to a route is not in its point, and agrees with any value
-            shared = (better.point.keys() & worse.point.keys()) - free
-            agree = all(better.point[key] == worse.point[key] for key in shared)
-            if agree and _equal_cost(better, worse, statement.equal_cost):
-                yield better, worse
+def _once(placed: Sequence[_Placed]) -> list[_Placed]:
+    """Without what is a statement about the same runs again, at another point: it would count twice in the adjustment.
 
-
-def _set_apart(
-    statement: Statement, better: RouteResults, worse: RouteResults, pruned: Mapping[str, PrunedBy]
-) -> set[str]:
-    """The grid fields in which the two sides may differ."""
-    free = set()
-    # "At the smallest rate more than at the largest": such sides never agree in the rate.
-    if statement.better.extreme != statement.worse.extreme:
-        free.add(statement.field)
-        # Where no grid field is the rate, variants give it, and the sides are of two variants. But a variant may change
-        # the method or its ratio as well, and then the difference would not be the rate's: apart from the rate, which
-        # is taken out here, both must prune alike.
-        ways = [replace(pruned.get(route.label, PrunedBy()), lr=None) for route in (better, worse)]
-        if statement.field not in {*better.point, *worse.point} and ways[0] == ways[1]:
-            free.add("variant")
-    # "Guided designs above uniform ones": the method comes from the grid or from the variant.
-    if statement.better.methods != statement.worse.methods:
-        free |= {"variant", "prune.method"}
-    return free
-
-
-def _extremes(statement: Statement, routes: Sequence[RouteResults], pruned: Mapping[str, PrunedBy]) -> dict[str, float]:
-    """Smallest and largest value of the statement's field at which both its routes were run, if there are two."""
-    found = [
-        {_value(route, statement.field, pruned) for route in routes if route.name == side.route}
-        for side in (statement.better, statement.worse)
-    ]
-    values = [value for value in found[0] & found[1] if is_number(value)]
-    return {"smallest": min(values), "largest": max(values)} if len(values) > 1 else {}
-
-
-def _value(route: RouteResults, field: str, pruned: Mapping[str, PrunedBy]) -> object:
-    """A route's value of a grid field; its learning rate is known where variants give it, too."""
-    if field in route.point or field != RATE:
-        return route.point.get(field)
-    return pruned.get(route.label, PrunedBy()).lr
-
-
-def _sides(
-    side: Side,
-    statement: Statement,
-    routes: Sequence[RouteResults],
-    pruned: Mapping[str, PrunedBy],
-    extremes: Mapping[str, float],
-) -> Iterator[RouteResults]:
-    """The routes that fit one side; none for an extreme of a field that has but one value."""
-    for route in routes:
-        if route.name != side.route or (side.measure and route.mean(side.measure) is None):
-            continue
-        how = pruned.get(route.label, PrunedBy())
-        if (side.methods and how.method not in side.methods) or (statement.kinds and how.kind not in statement.kinds):
-            continue
-        if not side.extreme or (extremes and _value(route, statement.field, pruned) == extremes[side.extreme]):
-            yield route
-
-
-def _equal_cost(better: RouteResults, worse: RouteResults, key: str) -> bool:
-    if not key:
-        return True
-    a, b = better.mean(key), worse.mean(key)
-    return a is not None and b is not None and abs(a - b) <= _EQUAL_COST * max(a, b)
-
-
-def _place(better: RouteResults, worse: RouteResults) -> Point:
-    """The grid fields in which the two sides agree, and those that only one of them has."""
-    differ = {key for key in better.point.keys() & worse.point.keys() if better.point[key] != worse.point[key]}
-    return {key: value for key, value in {**better.point, **worse.point}.items() if key not in differ}
+    A route at its best is the recipe's where no other rate was better, and variants share prunings.
+    """
+    seen: set[object] = set()
+    kept = []
+    for each in placed:
+        (_, _, i), _, _, values = each
+        key = i, *(frozenset(side.items()) for side in values)
+        if key not in seen:
+            seen.add(key)
+            kept.append(each)
+    return kept
 
 
 @dataclass(frozen=True)
@@ -192,30 +135,34 @@ class _Test:
     difference: Difference | None
     verdict: str
     p: float
+    means: tuple[float | None, float | None]
 
 
-def _test(
-    statement: Statement, better: RouteResults, worse: RouteResults, differences: Differences, margin: float
-) -> _Test:
-    measures = statement.better.measure, statement.worse.measure
-    own = differences.key
-    if measures == ("", ""):
-        difference = differences.between(better, worse)
-    else:
-        difference = better.minus(worse, measures[0] or own, measures[1] or own)
+def _test(statement: Statement, pair: Pair, values: Values, differences: Differences, margin: float) -> _Test:
+    plain = not (statement.trend or statement.equal_cost or statement.better.measure or statement.worse.measure)
+    # of the score of two routes at one point: among all that meet there
+    difference = differences.between(pair.better[0], pair.worse[0]) if plain else paired(*values)
+    means = _mean(values[0]), _mean(values[1])
     if difference is None or not difference.decidable:
-        return _Test(difference, UNDECIDED, 1.0)
-    return _Test(difference, *direction(difference, statement.relation, margin))
+        return _Test(difference, UNDECIDED, 1.0, means)
+    return _Test(difference, *direction(difference, statement.relation, margin), means)
+
+
+def _mean(values: BySeed) -> float | None:
+    summary = summarize(values.values())
+    return None if summary is None else summary.mean
 
 
 def direction(difference: Difference, relation: str, margin: float) -> tuple[str, float]:
     """Where a difference points, and its p-value alone: of the hypothesis that it does not.
 
     The hypotheses against "supported" and against "contradicted" exclude each other but for the boundary, so the
-    smaller of their one-sided p-values is one. A plain "above" is tested on both sides, as readers expect it.
+    smaller of their one-sided p-values is one. A plain "above" or "below" is tested on both sides, as readers
+    expect it.
     """
-    if relation == ABOVE:
-        return (SUPPORTED if difference.estimate > 0 else CONTRADICTED), difference.p_alone
+    if relation in (ABOVE, BELOW):
+        as_said = difference.estimate > 0 if relation == ABOVE else difference.estimate < 0
+        return (SUPPORTED if as_said else CONTRADICTED), difference.p_alone
     test = difference.against(margin)
     assert test is not None
     if relation == COMPARABLE:
@@ -225,26 +172,37 @@ def direction(difference: Difference, relation: str, margin: float) -> tuple[str
     return (SUPPORTED, inside) if inside <= outside else (CONTRADICTED, min(1.0, outside))
 
 
-def _judge(
-    statement: Statement, better: RouteResults, worse: RouteResults, test: _Test, p: float, topic: Topic
-) -> Finding:
-    place, difference = describe_point(_place(better, worse)), test.difference
+def _judge(statement: Statement, pair: Pair, test: _Test, p: float, topic: Topic) -> Finding:
+    difference = test.difference
     if difference is None:
-        return Finding(statement, place, UNDECIDED, "no seed has a result for both")
-    keys = statement.better.measure or topic.primary.key, statement.worse.measure or topic.primary.key
-    means = [units.score(mean, topic.decimals) for mean in (better.mean(keys[0]), worse.mean(keys[1]))]
+        return Finding(statement, pair.place, UNDECIDED, "no seed has a result for both")
     decided = p <= LEVEL
     level = LEVEL * test.p / p if p else LEVEL
-    confidence = 1 - (level if statement.relation == ABOVE else 2 * level)  # a test against a margin is one-sided
+    confidence = 1 - (
+        level if statement.relation in (ABOVE, BELOW) else 2 * level
+    )  # a test against a margin is one-sided
     difference = _with(difference, confidence)
     change = f"{units.signed(difference.estimate, topic.decimals)} {units.interval(difference, topic.decimals)}"
-    evidence = f"{means[0]} against {means[1]} {topic.primary.unit}: {change}, n = {difference.n}"
+    unit = _unit(statement, topic)
+    if statement.trend:
+        evidence = f"slope over {len(pair.better)} values of {statement.field}, {unit} a unit: {change}"
+    else:
+        means = [units.score(mean, topic.decimals) for mean in test.means]
+        evidence = f"{means[0]} against {f'{means[1]} {unit}'.rstrip()}: {change}"
+    evidence += f", n = {difference.n}"
     if difference.decidable:
         evidence += f", p {units.p_value(p)}"
         if not decided:
             seen = units.score(difference.detectable, topic.decimals)
             evidence += f"; a difference of {seen} would have been seen with a power of 80 %"
-    return Finding(statement, place, test.verdict if decided else UNDECIDED, evidence, difference, p, confidence)
+    return Finding(statement, pair.place, test.verdict if decided else UNDECIDED, evidence, difference, p, confidence)
+
+
+def _unit(statement: Statement, topic: Topic) -> str:
+    measure = statement.better.measure
+    if measure not in MEASURES:
+        return topic.primary.unit
+    return "%" if measure.endswith("percent") else ""
 
 
 def _with(difference: Difference, confidence: float) -> Difference:

@@ -1,26 +1,28 @@
-"""How each route's network was pruned: the method, its kind, the published target, the architecture, the rate."""
+"""How each route's network was trained and pruned: the settings that its stages recorded, under the config's names."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pruning.methods import METHODS
 from study.report.artifacts import steps
-from study.report.claims.statements import AUTOMATIC, PREDEFINED, UNSTRUCTURED
+from study.report.claims.statement import AUTOMATIC, PREDEFINED, UNSTRUCTURED
 from study.report.routes import RouteResults
 from study.report.rows import Json, StageResult
 from study.stages.store import RunDir
+from training.files import canonical
 
 _PRUNING = ("prune", "prune_detector")
+_NETWORK = ("arch", "arch_options", "dataset", "normalization")
 
 
 @dataclass(frozen=True)
 class PrunedBy:
-    """What the settings of a route's pruning stage say; empty where nothing was pruned or nothing is recorded.
+    """What the settings of a route's stages say; empty where nothing was pruned or nothing is recorded.
 
-    `lr`: learning rate of the route's first training.
+    `facts`: settings by their keys in a config, such as `classifier.train.lr`, of the last network.
     """
 
     method: str = ""
@@ -28,7 +30,7 @@ class PrunedBy:
     target: str = ""
     arch: str = ""
     ratios: tuple[float, ...] = ()
-    lr: float | None = None
+    facts: Mapping[str, object] = field(default_factory=dict)
 
 
 def pruned_by(routes: Iterable[RouteResults], stages: Mapping[str, StageResult], runs: Path) -> dict[str, PrunedBy]:
@@ -37,20 +39,43 @@ def pruned_by(routes: Iterable[RouteResults], stages: Mapping[str, StageResult],
 
 
 def _pruned_by(route: RouteResults, stages: Mapping[str, StageResult], runs: Path) -> PrunedBy:
-    arch, lr = "", None
-    settings: Json = {}
-    run = ""
-    for _, step in steps(route, "train_classifier", *_PRUNING):
-        here = stages[step.run].part("settings")
-        arch = here.get("arch") or arch
-        lr = lr or (here.get("train") or {}).get("lr")
-        if step.kind in _PRUNING:  # the last one counts: guided designs prune the networks they follow first
-            settings, run = here, step.run
-    if not settings:
-        return PrunedBy(arch=arch, lr=lr)
-    method, selection = settings.get("method", ""), settings.get("selection") or {}
-    kind = _kind(method, selection, masks=RunDir(runs / run).masks.is_file())
-    return PrunedBy(method, kind, settings.get("target") or "", arch, tuple(selection.get("ratio") or ()), lr)
+    if not route.rows:
+        return PrunedBy()
+    chain = [step for seed, step in steps(route, "train_classifier", *_PRUNING) if seed == route.rows[0].seed]
+    settings = {step.run: stages[step.run].part("settings") for step in chain}
+    arch = next((s["arch"] for step in reversed(chain) if (s := settings[step.run]).get("arch")), "")
+    facts = _training_facts([settings[step.run] for step in chain if step.kind not in _PRUNING])
+    pruning = [step.run for step in chain if step.kind in _PRUNING]
+    if not pruning:
+        return PrunedBy(arch=arch, facts=facts)
+    last = settings[pruning[-1]]  # guided designs prune the networks that they follow first
+    method, selection = last.get("method", ""), last.get("selection") or {}
+    facts |= {f"prune.{key}": value for key, value in {**last, **selection}.items() if key not in _NETWORK}
+    facts.pop("prune.selection", None)
+    ratios = tuple(selection.get("ratio") or ())
+    facts["prune.ratio"] = ratios[0] if len(ratios) == 1 else ratios
+    if method in METHODS and METHODS[method].follows_patterns:
+        facts["guide"] = _guide([settings[step.run] for step in chain if step.kind not in _PRUNING])
+    kind = _kind(method, selection, masks=RunDir(runs / pruning[-1]).masks.is_file())
+    return PrunedBy(method, kind, last.get("target") or "", arch, ratios, facts)
+
+
+def _training_facts(trainings: list[Json]) -> dict[str, object]:
+    """Of the last network: how it was trained, and how fine-tuned; those of networks that a design follows are left."""
+    facts: dict[str, object] = {}
+    for settings in reversed(trainings):
+        for key in _NETWORK:
+            facts.setdefault(f"classifier.{key}", settings.get(key))
+        section = "fine_tune" if settings.get("regime") == "fine_tune" else "train"
+        for key, value in (settings.get("train") or {}).items():
+            facts.setdefault(f"classifier.{section}.{key}", value)
+    return {key: value for key, value in facts.items() if value is not None}
+
+
+def _guide(trainings: list[Json]) -> str:
+    """Whether a design follows networks of its own architecture and data, or others."""
+    first, last = ({key: each.get(key) for key in _NETWORK} for each in (trainings[0], trainings[-1]))
+    return "own" if canonical(first) == canonical(last) else "other"
 
 
 def _kind(method: str, selection: Json, *, masks: bool) -> str:

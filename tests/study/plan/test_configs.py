@@ -27,7 +27,7 @@ DENSE = {
 
 
 # large or many networks, at seconds each; or as another file, for CIFAR-100
-SLOW = ("imagenet", "cifar100", "cifar10_aggressive", "cifar10_soft_filter", "cifar10_tickets_conv")
+SLOW = ("imagenet", "cifar100", "cifar10_aggressive", "cifar10_soft_filter", "cifar10_tickets_conv", "claims_cifar10")
 
 
 def with_marks(path):

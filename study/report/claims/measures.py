@@ -1,0 +1,99 @@
+"""What statements compare besides a column of the comparison, in percent or as a ratio, for each seed of a route."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from pruning.plan import PruningPlan
+from study.plan.named import DENSE
+from study.report.analyses.weights import conv_weights, share_near_zero
+from study.report.artifacts import RunFiles, steps
+from study.report.routes import RouteResults, find_route
+from study.report.rows import StageResult
+from study.stages.network import Network
+
+BySeed = dict[int, float | None]
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Where measures are taken from: all routes, the stages by run, and the files of runs."""
+
+    routes: Sequence[RouteResults]
+    stages: Mapping[str, StageResult]
+    files: RunFiles
+
+
+def by_seed(route: RouteResults, measure: str, sources: Sources | None) -> BySeed:
+    """A measure by seed: one of `MEASURES`, or a column; without `sources` no file is read and only columns are."""
+    if measure not in MEASURES:
+        return route.by_seed(measure)
+    return {} if sources is None else MEASURES[measure](route, sources)
+
+
+def _near_zero(route: RouteResults, sources: Sources) -> BySeed:
+    """Weights of convolutions, of those left, below a tenth of their standard deviation (%)."""
+    weights = {seed: conv_weights(sources.files, run) for seed, run in _last_runs(route, "train_classifier").items()}
+    return {seed: None if w is None else share_near_zero(w) for seed, w in weights.items()}
+
+
+def _distance(route: RouteResults, sources: Sources) -> BySeed:
+    """How far training moved the weights: ||w_T - w_0|| / ||w_0||, of a dense network that began at random."""
+    found: BySeed = {}
+    for seed, run in _last_runs(route, "train_classifier").items():
+        settings, network = sources.stages[run].part("settings"), sources.stages[run].part("network")
+        end = sources.files.weights(run)
+        if settings.get("regime") != "base" or "weights" in settings or not end or not network:
+            continue
+        plan = PruningPlan(settings["arch"], settings.get("arch_options") or {})
+        torch.manual_seed(seed)  # as `study.stages.classifier.starting_model`
+        built = Network(plan, network["num_classes"], network["image_size"], tuple(network["mean"]), ()).build()
+        start = {name: tensor for name, tensor in built.state_dict().items() if tensor.dim() > 1}
+        moved = sum(float((end[name].float() - tensor).square().sum()) for name, tensor in start.items())
+        found[seed] = (moved / sum(float(tensor.square().sum()) for tensor in start.values())) ** 0.5
+    return found
+
+
+def _spread_of_kept(route: RouteResults, sources: Sources) -> BySeed:
+    """Standard deviation over layers of the share of channels kept (%)."""
+    found: BySeed = {}
+    for seed, run in _last_runs(route, "prune", "prune_detector").items():
+        plan = sources.files.plan(run)
+        if plan is not None and len(plan.keep) > 1:
+            shares = [100 * kept / plan.widths[name] for name, kept in plan.kept_counts().items()]
+            found[seed] = float(np.std(shares, ddof=1))
+    return found
+
+
+def _last_runs(route: RouteResults, *kinds: str) -> dict[int, str]:
+    """Seed -> the route's last run of these kinds."""
+    return {seed: step.run for seed, step in steps(route, *kinds)}
+
+
+def _lost(*columns: str) -> Callable[[RouteResults, Sources], BySeed]:
+    """How far below the unpruned network (%): of a score what is lost, of a cost what is saved."""
+
+    def lost(route: RouteResults, sources: Sources) -> BySeed:
+        dense = find_route(sources.routes, DENSE, route.point)
+        column = next((c for c in columns if route.mean(c) is not None), None)
+        if dense is None or column is None:
+            return {}
+        whole, part = dense.by_seed(column), route.by_seed(column)
+        return {seed: 100 * (1 - p / w) for seed, p in part.items() if p is not None and (w := whole.get(seed))}
+
+    return lost
+
+
+MEASURES: dict[str, Callable[[RouteResults, Sources], BySeed]] = {
+    "weights_near_zero_percent": _near_zero,
+    "distance_from_start": _distance,
+    "spread_of_kept_percent": _spread_of_kept,
+    "lost_AP_percent": _lost("AP"),
+    "lost_AP_small_percent": _lost("APs"),
+    "saved_macs_percent": _lost("detector_macs", "macs"),
+    "saved_latency_percent": _lost("latency_ms"),
+}
