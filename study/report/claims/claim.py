@@ -9,7 +9,8 @@ from dataclasses import dataclass, fields
 class Claim:
     """A statement with the verdict of a comparison at one grid point; numbers are None where nothing can be decided.
 
-    `verdict`: "supported", "contradicted" or "undecided". `estimate`: the left side minus the right one, in points.
+    `verdict`: "supported", "contradicted" or "undecided". `estimate`: the left side minus the right one, in points or
+    the unit of a measure that the statement names; of a trend, the slope of that over the field.
     `low` and `high`: the interval that decides the verdict, which covers with the probability `confidence`; `method`:
     how it was made; `n`: seeds that both sides have; `p`: adjusted for the number of claims. `detectable`: the
     difference that would have been seen with the probability `power`. `scope`: what the statement is about.

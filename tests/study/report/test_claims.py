@@ -229,3 +229,12 @@ def test_the_distance_from_the_start_is_that_of_the_seed_s_own_start(tmp_path):
     assert found == pytest.approx({0: 0.5, 1: 0.5, 2: 0.5})
     (tuned,) = (route for route in routes if route.label == "fine_tune (variant = l1)")
     assert by_seed(tuned, "distance_from_start", sources) == {}
+
+
+def test_the_same_runs_at_two_points_are_one_statement():
+    recipe, apart = [50.0, 51.0, 52.0], [50.0, 51.0, 52.5]
+    study = Study()
+    for variant, scores in (("recipe", recipe), ("tuned", recipe), ("another", apart)):
+        study.add("fine_tune", variant, around(40)).add("scratch_e", variant, scores)
+    found = study.judge(Statement(Side("scratch_e"), Side("fine_tune"), ">", ""))
+    assert [finding.place for finding in found] == ["variant = recipe", "variant = another"]
