@@ -129,6 +129,11 @@ class StageBuilder:
                 raise Refusal(
                     f"detector.prune_at: 0 leaves no training for {self.config.prune.method} to act on before it prunes"
                 )
+            if training.keep == "best" or training.patience is not None:
+                raise Refusal(
+                    f"detector.train: {self.config.prune.method} acts on the training to its last step, so keep: best and"
+                    " patience do not go with it in transfer_then_prune"
+                )
             settings["effect"] = {**self._effect(), **detector.scope_settings()}
         return self.stage("train_detector", settings, stage)
 
