@@ -131,8 +131,8 @@ class StageBuilder:
                 )
             if training.keep == "best" or training.patience is not None:
                 raise Refusal(
-                    f"detector.train: {self.config.prune.method} acts on the training to its last step, so keep: best and"
-                    " patience do not go with it in transfer_then_prune"
+                    f"detector.train: {self.config.prune.method} acts on the training to its last step, so keep: best"
+                    " and patience do not go with it in transfer_then_prune"
                 )
             settings["effect"] = {**self._effect(), **detector.scope_settings()}
         return self.stage("train_detector", settings, stage)

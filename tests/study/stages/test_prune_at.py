@@ -32,7 +32,7 @@ def test_the_iterations_are_split_where_the_config_says(at, after, expected):
         (["detector.fine_tune_share=0.3"], "fine_tune_share has become prune_at, its complement"),
         (["detector.prune_at=0", "prune={method: slimming, ratio: 0.3}"], "leaves no training for slimming to act on"),
         (
-            ["detector.train={validate_every: 2, keep: best}", "prune={method: slimming, ratio: 0.3}"],
+            ["detector.train.validate_every=2", "detector.train.keep=best", "prune={method: slimming, ratio: 0.3}"],
             "slimming acts on the training to its last step, so keep: best and patience do not go with it",
         ),
     ],
