@@ -27,7 +27,7 @@ def somewhere(tmp_path, monkeypatch):
     dog = {"000001": [voc_object("dog", (10, 10, 60, 50))]}
     for split, root in (("trainval", "datasets/VOC2007"), ("test", "data/bccd")):
         write_voc(tmp_path / root, dog, split)
-    write_voc(tmp_path / "data/bccd", {name: dog["000001"] for name in ("000002", "000003")}, "trainval")
+    write_voc(tmp_path / "data/bccd", dict.fromkeys(("000002", "000003"), dog["000001"]), "trainval")
     write_voc(tmp_path / "datasets/VOC2007", dog, "test")
     for split in ("train2017", "val2017"):
         folder = tmp_path / "datasets" / "coco"
