@@ -20,6 +20,7 @@ from detect.pyramid import join, narrow_pyramid, pyramid_groups
 from detect.settings import TrainRun
 from detect.single_level import masked_parts
 from detect.train import scaled_to_processes, train_detector
+from pruning.cost import TRAINING_FACTOR
 from pruning.errors import Refusal
 from pruning.graph.members import Group
 from pruning.masked_training import HoldMasks
@@ -109,7 +110,7 @@ def _dense_classification(context: Context, network: Network) -> int:
     assert budget is not None  # it asks for this
     epochs = budget.classifier_epochs
     n_train = classification_info(dataset_of(context.stage), context.machine).n_train
-    return 3 * network.dense().costs()["macs"] * epochs * n_train
+    return TRAINING_FACTOR * network.dense().costs()["macs"] * epochs * n_train
 
 
 def run_prune_detector(context: Context) -> dict[str, object]:
