@@ -14,9 +14,7 @@ from detectron2.modeling.roi_heads import CascadeROIHeads, Res5ROIHeads
 from torch import Tensor, nn
 
 from detect.single_level import masked_parts
-from pruning.cost import count_activations, count_macs, count_macs_of_parts, count_params, map_areas
-
-BACKWARD_FACTOR = 3  # forward and backward cost three times the forward pass
+from pruning.cost import TRAINING_FACTOR, count_activations, count_macs, count_macs_of_parts, count_params, map_areas
 
 
 @dataclass(frozen=True)
@@ -106,7 +104,7 @@ def training_macs(
 ) -> int:
     """MACs of one image in training, forward and backward: the box head runs on the sampled regions."""
     regions = cfg.MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE
-    return BACKWARD_FACTOR * detector_macs(detector, image_size=image_size, proposals=regions, masks=masks).total
+    return TRAINING_FACTOR * detector_macs(detector, image_size=image_size, proposals=regions, masks=masks).total
 
 
 def _removed(part: nn.Module, masks: Mapping[str, Tensor]) -> dict[str, int]:

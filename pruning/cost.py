@@ -28,6 +28,9 @@ _PRODUCT = re.compile(
 )
 # Namespaces of operators whose names say what they do; those of others are nobody's guess.
 _NAMED = ("aten", "prim", "torchvision")
+# Training MACs over those of the forward pass: the backward pass multiplies about twice as often, for the gradients of
+# inputs and of weights. (Liu et al. budget by the forward pass alone, which comes to the same ratio.)
+TRAINING_FACTOR = 3
 _COUNTED = ("conv", "linear", "addmm", "mm", "matmul", "bmm", "baddbmm", "einsum", "scaled_dot_product_attention")
 # counted by fvcore, but they multiply by no learned weight, or one number a channel
 _DROPPED = (

@@ -12,21 +12,18 @@ released code of Liu et al., ICLR 2019, one threshold goes over all convolution 
 unless `linear` includes them in it (LeNet-300-100 has nothing else).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 from torch import Tensor, nn
 
 from pruning.errors import Refusal
-from pruning.graph.members import Group
 from pruning.masks import Masks
 from pruning.methods import l1_filter
 from pruning.methods.method import Choice, Method, Request
-from pruning.plan import PruningPlan
 from pruning.select import count_left
 from pruning.select_weights import conv_weights, keep_above, keep_largest
-from pruning.surgery import apply
 
 _CHANCE = 1e-3
 
@@ -59,17 +56,6 @@ def rewind(model: nn.Module, original: Mapping[str, Tensor], masks: Masks) -> No
     """
     model.load_state_dict(original)
     masks.apply(model)
-
-
-def rewound_filters(
-    dense: nn.Module, original: Mapping[str, Tensor], plan: PruningPlan, groups: Sequence[Group]
-) -> nn.Module:
-    """The ticket of filters: the `original` state of the dense network, cut by `plan`.
-
-    `dense` is a network of the dense architecture; it takes the original state.
-    """
-    dense.load_state_dict(original)
-    return apply(dense, plan, groups)
 
 
 def prune(model: nn.Module, request: Request) -> Choice:
@@ -125,6 +111,7 @@ METHOD = Method(
     options=LotteryOptions,
     predefined=False,
     unstructured=lambda options: options.unit == "weights",
+    linear=lambda options: options.linear,
     continues_masks=True,
     own_level=lambda options: "global" if options.unit == "weights" else None,
 )

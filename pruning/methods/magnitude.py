@@ -55,5 +55,6 @@ METHOD = Method(
     options=MagnitudeOptions,
     predefined=False,
     unstructured=lambda options: True,
+    linear=lambda options: options.linear,
     own_level=lambda options: options.level,
 )

@@ -98,15 +98,15 @@ class Method:
 
     `prune` must not change the model it is given. `training_effect(model, request)` is what the method adds to the
     training that comes before pruning, asked with the same request as the pruning behind it; `effect_reads` names the
-    fields of the selection that it depends on. `needs` says what
-    `Request.calibration` is used for. `own_level(options)`: the level at which the method ranks whatever the selection
-    says, None where that decides. `predefined`: do the widths follow from the selection alone (level `layer`), so
-    that the pruned architecture is known before anything is trained? `by_norms`: does it rank channels by the
-    BatchNorm behind them? `unstructured(options)`: does it remove single weights, so that it prunes networks whose
-    channels nobody can follow (`Request.groups` may be empty)? `sets_amount(options)`: what says how much is removed,
-    the selection, the options (a budget), or what training brought to zero; only the first asks by its ratio.
-    `follows_patterns`: does it design a network after the files in its option `patterns`? `continues_masks`: can it
-    prune what single weights were removed from, given their masks as its option `masks`?
+    fields of the selection that it depends on. `needs` says what `Request.calibration` is used for.
+    `own_level(options)`: the level at which the method ranks whatever the selection says, None where that decides.
+    `predefined`: do the widths follow from the selection alone (level `layer`), so that the pruned architecture is
+    known before anything is trained? `by_norms`: does it rank channels by the BatchNorm behind them?
+    `unstructured(options)`: does it remove single weights, so that it prunes networks whose channels nobody can follow
+    (`Request.groups` may be empty)? `linear(options)`: those of linear layers too? `sets_amount(options)`: what says
+    how much is removed, the selection, the options (a budget), or what training brought to zero; only the first asks by
+    its ratio. `follows_patterns`: does it design a network after the files in its option `patterns`? `continues_masks`:
+    can it prune what single weights were removed from, given their masks as its option `masks`?
     """
 
     prune: Callable[[nn.Module, Request], Choice]
@@ -117,6 +117,7 @@ class Method:
     predefined: bool = True
     by_norms: bool = False
     unstructured: Callable[[Any], bool] = lambda options: False
+    linear: Callable[[Any], bool] = lambda options: False
     sets_amount: Callable[[Any], Amount] = lambda options: "selection"
     follows_patterns: bool = False
     continues_masks: bool = False

@@ -11,7 +11,7 @@ from classify.data import DataInfo
 from classify.models.blank import rebuild_blank
 from detect.budgets import Costs
 from detect.data.open import open_detection
-from pruning.cost import count_macs, count_params, masked_costs
+from pruning.cost import TRAINING_FACTOR, count_macs, count_params, masked_costs
 from pruning.cut import make_plan
 from pruning.graph.members import Group
 from pruning.methods import Choice, Request, get_method
@@ -139,7 +139,7 @@ class Budget:
             options = settings.method_options()
             if stage.kind == "prune" and method.unstructured(options):
                 # the channels of the network need not be known; names that match no layer are refused
-                conv_weights(self._blank(before), selection, linear=getattr(options, "linear", False))
+                conv_weights(self._blank(before), selection, linear=method.linear(options))
                 return None
         model, groups = self._prunable(before, stage if stage.kind == "prune_detector" else None)
         if settings.structural is not None:
@@ -179,11 +179,10 @@ class Budget:
         params, macs = self._cost(network)
         if stage.kind == "prune":
             return Estimate(params, macs, 0)
-        # 3: the forward pass, and the backward pass, which multiplies about twice as often, for the gradients of inputs
-        # and of weights (Liu et al. budget by the forward pass alone, which comes to the same ratio)
         epochs = classifier_epochs(stage, dense_macs=self._cost(network.dense())[1], pruned_macs=macs)
         counted = epochs + stage.read(TrainClassifier).counted_epochs
-        return Estimate(params, macs, 3 * macs * counted * self._data(stage).n_train, f"{epochs} epochs")
+        train_macs = TRAINING_FACTOR * macs * counted * self._data(stage).n_train
+        return Estimate(params, macs, train_macs, f"{epochs} epochs")
 
     def _cost(self, network: Network) -> tuple[int, int]:
         """Params and multiply-adds of a classifier, as `Network.costs` counts them."""
@@ -225,7 +224,7 @@ class Budget:
         budget = stage.read(TrainDetector).budget
         assert budget is not None  # it asks for this
         n_train = classification_info(dataset_of(stage), self.machine).n_train
-        return 3 * self._cost(network.dense())[1] * budget.classifier_epochs * n_train
+        return TRAINING_FACTOR * self._cost(network.dense())[1] * budget.classifier_epochs * n_train
 
     def _spare(self, stage: Stage, network: Network) -> int:
         """Training MACs by which the classifier before is cheaper than the one that the budget allows for."""

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 from torch import nn
 
@@ -15,8 +14,6 @@ from classify.models.blank import rebuild_blank
 from classify.regimes import get_regime
 from pruning.achieved import achieved
 from pruning.cut import make_plan
-from pruning.design.pattern import average
-from pruning.design.widths_and_masks import Dense, pattern_of
 from pruning.errors import Refusal
 from pruning.graph.members import Group
 from pruning.methods import Choice, Request, get_method
@@ -24,10 +21,9 @@ from pruning.select import counts, eligible
 from study.plan.estimate import Budget
 from study.stages.network import (
     Network,
-    dense_groups,
     starts_dense,
 )
-from study.stages.prune import after_masks
+from study.stages.prune import after_masks, write_pattern
 from study.stages.settings import Cut, TrainClassifier
 from study.stages.stage import Stage
 
@@ -93,7 +89,9 @@ class Rehearsal:
         # would
         with TemporaryDirectory() as folder:
             if starts_dense(stage) and parents:
-                options = replace(options, patterns=(_write_pattern(parents, Path(folder)),))
+                pattern = Path(folder) / "pattern.json"
+                write_pattern(parents, pattern)
+                options = replace(options, patterns=(str(pattern),))
             request = Request(groups, settings.selection, options, stage.seed, example=before.example())
             choice = _choice(settings.method, model, request)
         # a published shape says itself what goes, and may well be far from any ratio
@@ -114,15 +112,3 @@ def _choice(name: str, model: nn.Module, request: Request) -> Choice:
         raise Refusal(f"{name} takes each layer's share from the user: level 'layer', not 'global'")
     wanted = counts(eligible(request.groups, request.selection), request.selection)
     return Choice({group: tuple(range(n)) for group, n in wanted.items()})
-
-
-def _write_pattern(guides: list[Network], folder: Path) -> str:
-    patterns: list[Any] = []
-    for guide in guides:
-        dense = guide.dense()
-        model = dense.build()
-        groups = [] if guide.masks is not None else dense_groups(dense, model)
-        patterns.append(pattern_of(guide.plan, Dense(model, groups, guide.example()), guide.masks))
-    file = folder / "pattern.json"
-    file.write_text(average(patterns).to_json(), encoding="utf-8")
-    return str(file)

@@ -14,10 +14,11 @@ from classify.models import get_model
 from classify.regimes import get_regime
 from classify.settings import TrainRun
 from classify.train import TrainOutcome, train_classifier
+from pruning.cost import TRAINING_FACTOR
 from pruning.errors import Refusal
 from pruning.masked_training import HoldMasks, reinitialise_surviving, widen_surviving
 from pruning.methods import Effect, get_method
-from pruning.methods.lottery import rewound_filters
+from pruning.surgery import apply
 from study.stages.data import open_classification
 from study.stages.given_weights import header, load_given
 from study.stages.length import classifier_epochs
@@ -107,10 +108,9 @@ def _ticket(stage: Stage, network: Network, runs: Path) -> nn.Module:
     dense = network.dense()
     original = _original_weights(first, dense, runs)
     model = dense.build()
-    if not network.plan.changes_shape:
-        model.load_state_dict(original)
-        return model
-    return rewound_filters(model, original, network.plan, dense_groups(dense, model))
+    groups = dense_groups(dense, model) if network.plan.changes_shape else []
+    model.load_state_dict(original)
+    return apply(model, network.plan, groups)
 
 
 def dense_training(stage: Stage) -> Stage:
@@ -169,7 +169,7 @@ def run_train_classifier(context: Context) -> dict[str, object]:
         "epochs": epochs,
         "images_seen": images,
         "precision": None if outcome.precision is None else outcome.precision.as_result(),
-        "train_macs": 3 * costs["macs"] * images,
+        "train_macs": TRAINING_FACTOR * costs["macs"] * images,
         "train_seconds": outcome.seconds,
     }
 

@@ -21,6 +21,7 @@ from detect.settings import TrainRun
 from detect.single_level import masked_parts
 from detect.train import scaled_to_processes, train_detector
 from detect.validation import Kept
+from pruning.cost import TRAINING_FACTOR
 from pruning.errors import Refusal
 from pruning.graph.members import Group
 from pruning.masked_training import HoldMasks
@@ -118,7 +119,7 @@ def _dense_classification(context: Context, network: Network) -> int:
     assert budget is not None  # it asks for this
     epochs = budget.classifier_epochs
     n_train = classification_info(dataset_of(context.stage), context.machine).n_train
-    return 3 * network.dense().costs()["macs"] * epochs * n_train
+    return TRAINING_FACTOR * network.dense().costs()["macs"] * epochs * n_train
 
 
 def _spare(context: Context, network: Network) -> int:

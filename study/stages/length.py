@@ -2,6 +2,7 @@
 
 from classify.regimes import budget_epochs, get_regime
 from detect.budgets import BUDGETS, Costs, Length, with_spare
+from pruning.cost import TRAINING_FACTOR
 from study.stages.settings import TrainClassifier, TrainDetector
 from study.stages.stage import Stage
 
@@ -24,7 +25,7 @@ def pretraining_macs(stage: Stage, *, dense_macs: int, pruned_macs: int, images:
     """
     pretraining = stage.read(TrainDetector).pretraining
     assert pretraining is not None  # it asks for this
-    return 3 * images * (pretraining.epochs * dense_macs + pretraining.fine_tune_epochs * pruned_macs)
+    return TRAINING_FACTOR * images * (pretraining.epochs * dense_macs + pretraining.fine_tune_epochs * pruned_macs)
 
 
 def classifier_epochs(stage: Stage, *, dense_macs: int, pruned_macs: int) -> int:

@@ -1,7 +1,8 @@
 """The stage that prunes a classifier: a trained one, or an untrained one where only the shape is wanted."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
@@ -118,7 +119,7 @@ def _options(context: Context, before: _Before) -> Any:
     stage, settings = context.stage, context.stage.read(Prune)
     options = after_masks(settings.method, settings.method_options(), before.network.masks)
     if starts_dense(stage) and stage.parents:
-        _write_pattern([parent.run(context.runs) for parent in stage.parents], context.run)
+        write_pattern([Network.load(parent.run(context.runs)) for parent in stage.parents], context.run.pattern)
         options = replace(options, patterns=(str(context.run.pattern),))
     return options
 
@@ -136,15 +137,14 @@ def after_masks(method: str, options: Any, masks: Masks | None) -> Any:
     return options
 
 
-def _write_pattern(guides: list[RunDir], run: RunDir) -> None:
+def write_pattern(guides: Sequence[Network], file: Path) -> None:
     """What the guiding networks have in common, by stage of the network."""
     patterns = []
     for guide in guides:
-        network = Network.load(guide)
-        model = network.dense().build()
-        groups = [] if network.masks is not None else dense_groups(network, model)
-        patterns.append(pattern_of(network.plan, Dense(model, groups, network.example()), network.masks))
-    write_text(run.pattern, average(patterns).to_json())
+        model = guide.dense().build()
+        groups = [] if guide.masks is not None else dense_groups(guide, model)
+        patterns.append(pattern_of(guide.plan, Dense(model, groups, guide.example()), guide.masks))
+    write_text(file, average(patterns).to_json())
 
 
 def _prune(before: _Before, settings: Prune, options: Any, *, seed: int) -> Pruned:

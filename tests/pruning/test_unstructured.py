@@ -8,12 +8,13 @@ from classify.models import build
 from pruning.graph.groups import find_groups
 from pruning.masks import Masks
 from pruning.methods import Request, get_method
-from pruning.methods.lottery import LotteryOptions, rewind, rewound_filters
+from pruning.methods.lottery import LotteryOptions, rewind
 from pruning.methods.magnitude import MagnitudeOptions
 from pruning.methods.uniform_weights import UniformWeightsOptions
 from pruning.plan import PruningPlan
 from pruning.select import Selection
 from pruning.select_weights import keep_above, keep_largest
+from pruning.surgery import apply
 
 
 def masks_by(method, model, selection, options=None, seed=0):
@@ -188,7 +189,9 @@ def test_ticket_of_filters_has_the_original_weights():
     l1 = get_method("l1_filter").prune(dense, Request(groups, Selection(0.5), None, 0))
     assert round_.keep == l1.keep
     plan = PruningPlan("plain", {}, {"0": (1, 2)}, {"0": 8})
-    ticket = rewound_filters(Plain(), original, plan, groups)
+    again = Plain()
+    again.load_state_dict(original)
+    ticket = apply(again, plan, groups)
     assert ticket[0].weight.equal(original["0.weight"][[1, 2]])
     assert ticket[1].running_var.equal(original["1.running_var"][[1, 2]])
 
