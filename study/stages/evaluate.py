@@ -4,7 +4,7 @@ from detect.cost import detector_params, evaluation_macs
 from detect.data import DetectionDataset, class_names
 from detect.data.check import check_split, shared_images
 from detect.data.loader import mean_image_size
-from detect.data.open import open_detection
+from detect.data.open import open_detection, open_for
 from detect.evaluate import METRICS, evaluate_detector
 from detect.pictures import draw_scenes
 from detect.voc_metrics import VOC_METRICS
@@ -20,7 +20,10 @@ def run_evaluate(context: Context) -> dict[str, object]:
     Artifacts: detections.json, pr.json (precision by recall at IoU 0.5), matches.npz, detections/.
     """
     settings, parent = context.stage.read(Evaluate), context.stage.parents[0]
-    dataset = open_detection(settings.data, settings.split, context.data)
+    if settings.classes is None:
+        dataset = open_detection(settings.data, settings.split, context.data)
+    else:
+        dataset = open_for(settings.classes, settings.data, context.data)
     network, detector, cfg = load_detector(parent, context.runs, len(class_names(dataset)), device=context.device)
     scores = evaluate_detector(detector, cfg, dataset=dataset, out_dir=context.run.path)
     if not is_main():
