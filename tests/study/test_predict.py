@@ -2,16 +2,18 @@
 
 import json
 import runpy
+import shutil
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
-from support.finished_detector import CLASSIFIER, finished_detector
+from support.finished_detector import CLASSIFIER, NETWORK, finished_detector, write_run
 
 from study.export import export_run
 from study.predict import predict
+from study.stages.stage import Stage, load_stage
 
 ROOT = Path(__file__).parents[2]
 
@@ -69,6 +71,18 @@ def test_an_exported_file_finds_what_the_evaluation_of_its_run_found(runs, tmp_p
     export_run(run, file_format, out=tmp_path / "net")
     predict(tmp_path / "net", [photos], out=tmp_path / "out", min_score=0)
     agree(predicted(tmp_path / "out"), evaluated(evaluation), rtol=1e-3, atol=0.01)
+
+
+def test_a_detector_that_was_pruned_and_not_trained_since_looks_too(runs, tmp_path):
+    run, evaluation, photos = runs
+    pruned = Stage("prune_detector", {"method": "l1_filter"}, (load_stage(run),), 0)
+    write_run(pruned, run.parents[1], None, {})
+    folder = pruned.run(run.parents[1])
+    for name in ("plan.json", "weights.safetensors"):
+        shutil.copy(run / name, folder.path)
+    folder.write_result({"network": NETWORK.as_result()})
+    predict(folder.path, [photos], out=tmp_path / "out", min_score=0)
+    agree(predicted(tmp_path / "out"), evaluated(evaluation), rtol=0, atol=0)
 
 
 def test_pictures_are_drawn_and_scores_count(runs, tmp_path):
