@@ -214,11 +214,11 @@ def finished_detector(run: Path) -> tuple[Stage, tuple[str, ...]]:
     if stage.kind not in DETECTORS:
         kinds = f"choose one of kind {', '.join(DETECTORS)} or evaluate"
         raise Refusal(f"{run}: a run of kind {stage.kind!r} holds no detector; {kinds}")
-    result = _trained(stage).run(run.resolve().parents[1]).read_result()
+    result = trained_by(stage).run(run.resolve().parents[1]).read_result()
     return stage, tuple(result["data"]["per_class"])
 
 
-def _trained(stage: Stage) -> Stage:
+def trained_by(stage: Stage) -> Stage:
     """The training that names a detector's data and model: the stage itself, or the one that it was pruned after."""
     return stage if stage.kind == "train_detector" else stage.parents[0]
 
@@ -227,7 +227,7 @@ def load_detector(stage: Stage, runs: Path, num_classes: int, *, device: str) ->
     """The network, the detector with its weights and Detectron2's config of a finished stage of DETECTORS."""
     run = stage.run(runs)
     network = Network.load(run)
-    detector, cfg = build(_trained(stage), network, network.build(), num_classes, device=device)
+    detector, cfg = build(trained_by(stage), network, network.build(), num_classes, device=device)
     detector.load_state_dict(read_weights(run.weights))
     return network, detector, cfg
 

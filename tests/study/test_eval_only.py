@@ -97,7 +97,9 @@ def test_images_that_it_was_trained_on_are_refused(runs, tmp_path, call):
     code, said = call(config, run)
     assert code == 2 and "1 of 2 images are in" in said.err and "allow_shared=true" in said.err
     code, said = call(config, run, "detector.dataset.allow_shared=true")
-    assert code == 0
+    out = Path(said.out.splitlines()[-1].removeprefix("run directory: "))
+    notes = json.loads((out / "result.json").read_text())["data"]["notes"]
+    assert code == 0 and "1 of 2 images of the test split are in training too" in notes
 
 
 def test_what_holds_no_detector_is_refused(runs, tmp_path, call):
