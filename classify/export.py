@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -55,7 +56,7 @@ def export(
     if file_format not in FORMATS:
         raise Refusal(f"unknown format {file_format!r}; choose from {', '.join(FORMATS)}")
     _check_packages(file_format)
-    write, read = (_write_torchscript, _read_torchscript) if file_format == "torchscript" else (_write_onnx, _read_onnx)
+    write = _write_torchscript if file_format == "torchscript" else _write_onnx
     refused = f"{type(model).__name__} cannot be exported as {file_format}"
     compare = compare or partial(_difference, names=list(signature.outputs))
     with evaluation_mode(model), torch.no_grad(), warnings.catch_warnings():
@@ -65,7 +66,7 @@ def export(
             content = write(model, example, signature)
         except Exception as error:  # an exporter runs the network's own code on proxies: anything may be raised
             raise Refusal(f"{refused}: {_first_line(error)}") from error
-        exported, differences = read(content), []
+        exported, differences = _READERS[file_format](content), []
         for x, wanted in zip((example, *others), expected, strict=True):
             try:
                 differences.append(compare(wanted, exported(x)))
@@ -126,6 +127,20 @@ def _read_onnx(content: bytes) -> Callable[[Tensor], tuple[Tensor, ...]]:
     session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     (name,) = (node.name for node in session.get_inputs())
     return lambda image: tuple(torch.from_numpy(y.copy()) for y in session.run(None, {name: image.numpy()}))
+
+
+_READERS = {"torchscript": _read_torchscript, "onnx": _read_onnx}
+
+
+def read_exported(path: Path, file_format: str) -> Callable[[Tensor], tuple[Tensor, ...]]:
+    """The function of one tensor in a file that `export` made; ValueError if it cannot be read."""
+    if file_format not in FORMATS:
+        raise Refusal(f"{path}: unknown format {file_format!r}; choose from {', '.join(FORMATS)}")
+    _check_packages(file_format)
+    try:
+        return _READERS[file_format](path.read_bytes())
+    except Exception as error:  # the runtimes raise errors of their own
+        raise Refusal(f"{path}: not readable as {file_format}: {_first_line(error)}") from error
 
 
 def _as_tuple(outputs: Tensor | Sequence[Tensor]) -> tuple[Tensor, ...]:

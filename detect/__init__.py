@@ -28,6 +28,9 @@
 
     detector, cfg = detect.build_detector(small, detect.DetectorSettings(freeze_at=2), num_classes=80)
 
+`add_pruned_config` and `PrunedBottomUp` take a pruned network from its folder, by a YAML or a LazyConfig:
+docs/detectron2.md shows how.
+
 Detectron2 is imported when one of these names is first used; training classifiers does without it.
 """
 
@@ -36,9 +39,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from detect.backbone import ClassifierBackbone as Backbone
     from detect.build import build_detector
+    from detect.pruned import PrunedBottomUp, add_pruned_config
     from detect.settings import DetectorSettings
 
-__all__ = ["Backbone", "DetectorSettings", "build_detector"]
+__all__ = ["Backbone", "DetectorSettings", "PrunedBottomUp", "add_pruned_config", "build_detector"]
 
 
 def __getattr__(name: str) -> object:
@@ -55,4 +59,8 @@ def __getattr__(name: str) -> object:
         from detect.settings import DetectorSettings
 
         return DetectorSettings
+    if name in ("PrunedBottomUp", "add_pruned_config"):
+        from detect import pruned
+
+        return pruned.PrunedBottomUp if name == "PrunedBottomUp" else pruned.add_pruned_config
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -74,15 +74,15 @@ def build_classifier_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
         in_features=list(shapes),
         out_channels=cfg.MODEL.FPN.OUT_CHANNELS,
         norm=cfg.MODEL.FPN.NORM,
-        top_block=_top(shapes, cfg),
+        top_block=top_block(shapes, cfg),
         fuse_type=cfg.MODEL.FPN.FUSE_TYPE,
     )
 
 
-def _top(shapes: Mapping[str, ShapeSpec], cfg: CfgNode) -> nn.Module:
+def top_block(shapes: Mapping[str, ShapeSpec], cfg: CfgNode) -> nn.Module:
     """RetinaNet's two convolutions on the last feature, or Faster R-CNN's pooling of the last level."""
     last = max(shapes, key=lambda name: shapes[name].stride)
-    if OneStageDetector.__name__ == cfg.MODEL.META_ARCHITECTURE:
+    if cfg.MODEL.META_ARCHITECTURE in (OneStageDetector.__name__, RetinaNet.__name__):
         return LastLevelP6P7(shapes[last].channels, cfg.MODEL.FPN.OUT_CHANNELS, in_feature=last)
     top = LastLevelMaxPool()
     top.in_feature = f"p{_level(shapes[last].stride)}"

@@ -151,7 +151,7 @@ UNREAD: dict[str, str] = {
     ),
     **_unread("set machine.workers", "DATALOADER", "NUM_WORKERS"),
     **_unread(
-        "every image is drawn once an epoch, so that a resumed training sees the same",
+        "set detector.train.repeat_threshold, whose factors are square roots",
         "DATALOADER",
         "SAMPLER_TRAIN REPEAT_THRESHOLD REPEAT_SQRT",
     ),

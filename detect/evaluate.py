@@ -47,21 +47,32 @@ def evaluate_detector(
     "VOC" of a VOC data set.
     """
     start = time.perf_counter()
-    collector = _Collector(dataset.split.category_ids)
-    seen = GeneralizedRCNNWithTTA(cfg, detector) if cfg.TEST.AUG.ENABLED else detector
-    inference_on_dataset(seen, test_loader(dataset, cfg, num_workers=num_workers), collector)
+    found = find_objects(detector, cfg, dataset=dataset, num_workers=num_workers)
     if not comm.is_main_process():
         return {}
-    evaluation, voc = _evaluate(dataset.split, collector.detections), _voc_matches(dataset.split, collector.detections)
+    evaluation, voc = _evaluate(dataset.split, found), _voc_matches(dataset.split, found)
     if out_dir is not None:
-        _write_json(out_dir / "detections.json", collector.detections)
+        _write_json(out_dir / "detections.json", found)
         _write_json(out_dir / "pr.json", _precision_recall(dataset.split, evaluation))
         write_bytes(out_dir / MATCHES, to_bytes({"COCO": coco_matches(evaluation), **voc}))
-    scores = _scores(dataset.split, collector.detections, evaluation, voc)
+    scores = _scores(dataset.split, found, evaluation, voc)
     if cfg.TEST.AUG.ENABLED:
         passes = len(cfg.TEST.AUG.MIN_SIZES) * (2 if cfg.TEST.AUG.FLIP else 1)
         scores["metric"] += f"; boxes of {passes} sizes and flips of each image joined (Detectron2's TEST.AUG)"
     return scores | {"seconds": time.perf_counter() - start}
+
+
+def find_objects(
+    detector: nn.Module, cfg: CfgNode, *, dataset: DetectionDataset, num_workers: int = 0
+) -> list[dict[str, Any]]:
+    """What the detector finds on every image of the data set, one at a time, in COCO's result format.
+
+    Several processes share the images out; the main one gets all detections.
+    """
+    collector = _Collector(dataset.split.category_ids)
+    seen = GeneralizedRCNNWithTTA(cfg, detector) if cfg.TEST.AUG.ENABLED else detector
+    inference_on_dataset(seen, test_loader(dataset, cfg, num_workers=num_workers), collector)
+    return collector.detections
 
 
 def score_detections(dataset: DetectionDataset, detections: list[dict[str, Any]]) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import io
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from torch import nn
 from detect.data import DetectionDataset
 from detect.data.loader import test_loader
 from detect.data.picture import read_picture
-from detect.data.records import UNKNOWN
+from detect.data.records import UNKNOWN, Split
 from training.files import write_bytes
 
 # Small pictures are drawn larger, at most three times and up to this longer side in pixels, so that text fits
@@ -64,6 +64,16 @@ def draw_scenes(
     return paths
 
 
+def draw_detections(split: Split, detections: Iterable[Mapping[str, Any]], *, out_dir: Path) -> None:
+    """Draw every image with its detections, in COCO's result format, as out_dir/<id>.png; ids are relative paths."""
+    found: dict[int | str, list[tuple[Any, int, str]]] = {}
+    for one in detections:
+        drawn = _corners(one["bbox"]), split.category_ids.index(one["category_id"]), f" {one['score']:.2f}"
+        found.setdefault(one["image_id"], []).append(drawn)
+    for image in split.images:
+        _draw(image.file, found.get(image.id, ()), out_dir / f"{image.id}.png", split.classes)
+
+
 def _draw(file: Path, boxes: Iterable[tuple[Any, int, str]], out: Path, names: Sequence[str]) -> Path:
     """Boxes are (left, top, right, bottom), label, what is written after the class name."""
     image = read_picture(file)
@@ -83,6 +93,6 @@ def _draw(file: Path, boxes: Iterable[tuple[Any, int, str]], out: Path, names: S
     return out
 
 
-def _corners(box: tuple[float, float, float, float]) -> tuple[float, float, float, float]:
+def _corners(box: Sequence[float]) -> tuple[float, float, float, float]:
     x, y, width, height = box
     return x, y, x + max(width, 0), y + max(height, 0)

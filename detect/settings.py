@@ -191,6 +191,10 @@ class TrainSettings(settings.Optimisation):
     """Largest L2 norm of the gradient over all parameters, which is cut to it; null: no limit."""
     flip: bool = False
     """Mirror training images left to right at random."""
+    colour_jitter: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Change brightness, contrast and saturation at random by up to this fraction each; null: not."""
+    repeat_threshold: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Show images of classes that fewer than this fraction of images have more often (LVIS); null: all alike."""
     group_by_aspect: bool = False
     """Make batches of images that are all wide or all tall, which saves padding."""
     validate_every: Positive | None = None

@@ -241,6 +241,8 @@ def _loader(dataset: DetectionDataset, cfg: CfgNode, settings: TrainSettings, ru
         seed=run.seed,
         start_iteration=start,
         flip=settings.flip,
+        colour_jitter=settings.colour_jitter,
+        repeat_threshold=settings.repeat_threshold,
         group_by_aspect=settings.group_by_aspect,
         num_workers=run.num_workers,
     )

@@ -196,6 +196,8 @@ def _detector_interface(network: Network, cfg: Any, *, one_stage: bool) -> dict[
             "dtype": "uint8",
             **_pixels(network, "done inside the network: give pixels 0..255"),
             "resize": f"before the network, bilinear: shorter side {shorter}, longer side at most {longer} pixels",
+            "shorter_side": shorter,
+            "longest_side": longer,
         },
         "outputs": {
             "boxes": "(detections, 4) float32: x0, y0, x1, y1 in pixels of the image given",

@@ -42,7 +42,7 @@ print(json.dumps({"site_packages": sysconfig.get_path("purelib"), "detectron2": 
     "torch": [f"{name}=={names[name]}" for name in ("torch", "torchvision") if name in names]}))
 """
 CHECK = """
-import detectron2.modeling, sys, torch, torchvision
+import detectron2.model_zoo, detectron2.modeling, sys, torch, torchvision
 print("Python %d.%d.%d, torch %s, torchvision %s, detectron2 %s" % (*sys.version_info[:3], torch.__version__,
     torchvision.__version__, detectron2.__version__))
 """

@@ -5,12 +5,14 @@ python tools/train_det.py configs/detect/digits_fpn.yaml init=random --backbone 
 python tools/train_det.py configs/detect/coco_fpn.yaml --backbone RUN --num-gpus 8
 python tools/train_det.py configs/detect/coco_fpn.yaml --backbone RUN --num-gpus 8 --num-machines 2 --machine-rank 0 \\
     --dist-url tcp://10.0.0.1:29500   (and --machine-rank 1 on the other machine; both see the same --runs)
+python tools/train_det.py other.yaml --eval-only runs/train_detector-<hash>/seed0   (scores it on other.yaml's test set)
 """
 
 import argparse
 import sys
 from pathlib import Path
 
+from pruning.errors import Refusal
 from study.run.launch import add_keys, command, finish
 
 
@@ -18,6 +20,7 @@ def main(arguments: argparse.Namespace) -> int:
     """Train and evaluate; returns the exit code."""
     from detect.processes import Processes  # late: loading Detectron2 takes seconds, --help need not
     from study.run.single import (  # late: PyTorch takes seconds to load, which --help need not
+        evaluate_detector_alone,
         train_detector_alone,
         train_detector_together,
     )
@@ -25,6 +28,10 @@ def main(arguments: argparse.Namespace) -> int:
     config, overrides = arguments.config, arguments.overrides
     where = {"backbone": arguments.backbone, "runs": arguments.runs}
     processes = Processes(arguments.num_gpus, arguments.num_machines, arguments.machine_rank, arguments.dist_url)
+    if arguments.eval_only is not None:
+        if processes.total > 1:
+            raise Refusal("--eval-only scores in one process; leave out --num-gpus and --num-machines")
+        return finish(*evaluate_detector_alone(config, overrides, run=arguments.eval_only, runs=arguments.runs))
     if processes.total > 1:
         return train_detector_together(config, overrides, **where, processes=processes)
     return finish(*train_detector_alone(config, overrides, **where))
@@ -44,7 +51,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("config", type=Path, help="a detection config, such as configs/detect/digits_fpn.yaml")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="changes of the file, by key path")
     add_keys(parser, "detector")
-    parser.add_argument("--backbone", type=Path, required=True, metavar="RUN", help="run directory of a classifier")
+    work = parser.add_mutually_exclusive_group(required=True)
+    work.add_argument("--backbone", type=Path, metavar="RUN", help="train around the classifier of this run directory")
+    work.add_argument("--eval-only", type=Path, metavar="RUN", help="train nothing, score the detector of this one")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of run directories (default: runs)")
     add_processes(parser)
 

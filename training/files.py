@@ -138,7 +138,7 @@ def files_digest(files: tuple[Path, ...]) -> str:
 
 @lru_cache(maxsize=16)
 def _digest_of(stamps: tuple[tuple[str, tuple[int, int] | None], ...]) -> str:
-    if len(stamps) == 1:
+    if len(stamps) == 1 and stamps[0][1]:
         return hashlib.sha256(Path(stamps[0][0]).read_bytes()).hexdigest()
     digest = hashlib.sha256()
     for name, there in stamps:

@@ -1,4 +1,4 @@
-"""Two files of one data set, training and test: their classes are matched by name, whatever ids each gives them."""
+"""Classes are matched by name, whatever ids a file gives them: of training and test, of a detector and other images."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -26,6 +26,33 @@ class MatchedDataset:
         """The split of that side; ValueError if the files cannot be read or their categories do not fit together."""
         train, test = match_classes(self.train.split, self.test.split)
         return train if self.side == "train" else test
+
+
+@dataclass(frozen=True)
+class NamedDataset:
+    """Images that a detector was not trained beside, with its classes in its order.
+
+    ValueError from the split if it has boxes of another class, or none at all.
+    """
+
+    dataset: DetectionDataset
+    classes: tuple[str, ...]
+
+    @cached_property
+    def split(self) -> Split:
+        """All images; a note names the classes that have no box."""
+        found = self.dataset.split
+        count = _boxes_by_name(found)
+        strange = [name for name in found.classes if count[name] and name not in self.classes]
+        if strange or not count:
+            what = f"its boxes of {_listed(strange)} are" if strange else "it has no box that is"
+            raise Refusal(
+                f"{found.source}: {what} of no class of the detector, which finds {_listed(self.classes)}; classes are"
+                " matched by name"
+            )
+        absent = [name for name in self.classes if not count[name]]
+        note = f"{found.source}: it has no box of {_listed(absent)}, which therefore {_has(absent)} no AP"
+        return _with_classes(found, self.classes, (note,) if absent else ())
 
 
 def match_classes(train: Split, test: Split) -> tuple[Split, Split]:

@@ -2,7 +2,8 @@
 
 import copy
 import random
-from collections.abc import Callable, Iterator
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,7 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetMapper, build_detection_test_loader, build_detection_train_loader, detection_utils
 from detectron2.data import transforms as T
 from detectron2.data.detection_utils import build_augmentation
+from detectron2.data.samplers import RepeatFactorTrainingSampler
 from detectron2.utils import comm
 from torch.utils.data import DataLoader, Dataset, Sampler
 
@@ -27,17 +29,33 @@ class Mapper(DatasetMapper):
     """Detectron2's own reading clips grey of 16 bits at 255; boxes are all that its records have here.
 
     In training what a record becomes by the same transformation is kept for the process: a picture is read and scaled
-    once.
+    once. `colours`: augmentations that look at pixels, anew each time.
     """
 
-    def __init__(self, *, is_train: bool, augmentations: list[T.Augmentation], image_format: str):
+    def __init__(
+        self,
+        *,
+        is_train: bool,
+        augmentations: list[T.Augmentation],
+        image_format: str,
+        colours: Sequence[T.Augmentation] = (),
+    ):
         super().__init__(is_train=is_train, augmentations=augmentations, image_format=image_format)
         crops = any(isinstance(augmentation, T.RandomCrop) for augmentation in augmentations)
         self.keeps = is_train and not crops  # two crops are hardly ever alike
+        self.colours = T.AugmentationList(colours)
 
     def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
         """The record with `image`, uint8 (3, H, W), and for training `instances` instead of its annotations."""
         transforms = self.augmentations(_Size(dataset_dict["height"], dataset_dict["width"]))
+        record = self._kept_or_mapped(dataset_dict, transforms)
+        if self.colours.augs:
+            seen = T.AugInput(record["image"].permute(1, 2, 0).numpy())
+            self.colours(seen)
+            record["image"] = torch.as_tensor(np.ascontiguousarray(seen.image.transpose(2, 0, 1)))
+        return record
+
+    def _kept_or_mapped(self, dataset_dict: dict[str, Any], transforms: T.TransformList) -> dict[str, Any]:
         if not self.keeps:
             return self._map(copy.deepcopy(dataset_dict), transforms)
         file = Path(dataset_dict["file_name"]).stat()
@@ -112,17 +130,30 @@ def train_loader(
     seed: int,
     start_iteration: int = 0,
     flip: bool = False,
+    colour_jitter: float | None = None,
+    repeat_threshold: float | None = None,
     group_by_aspect: bool = False,
     num_workers: int = 0,
 ) -> DataLoader:
     """An endless loader; its k-th batch depends only on (seed, start_iteration + k). Split over processes.
 
-    `flip`, `group_by_aspect`: also where `cfg` says so.
+    `flip`, `group_by_aspect`: also where `cfg` says so. `colour_jitter`, `repeat_threshold`: as in TrainSettings.
     """
     records = dataset.split.records(filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS)
-    mapper = Mapper(is_train=True, augmentations=train_augmentations(cfg, flip), image_format=cfg.INPUT.FORMAT)
-    group_by_aspect = group_by_aspect or cfg.DATALOADER.ASPECT_RATIO_GROUPING
-    stream = TrainStream(records, mapper, seed=seed, batch_size=batch_size, group_by_aspect=group_by_aspect)
+    mapper = Mapper(
+        is_train=True,
+        augmentations=train_augmentations(cfg, flip),
+        image_format=cfg.INPUT.FORMAT,
+        colours=colour_augmentations(colour_jitter),
+    )
+    stream = TrainStream(
+        records,
+        mapper,
+        seed=seed,
+        batch_size=batch_size,
+        group_by_aspect=group_by_aspect or cfg.DATALOADER.ASPECT_RATIO_GROUPING,
+        repeat_threshold=repeat_threshold,
+    )
     return build_detection_train_loader(
         dataset=stream,
         mapper=None,  # the stream maps, so that it can seed the mapper by position
@@ -141,6 +172,13 @@ def train_augmentations(cfg: CfgNode, flip: bool) -> list[T.Augmentation]:
     if cfg.INPUT.CROP.ENABLED:
         augmentations.insert(0, T.RandomCrop(cfg.INPUT.CROP.TYPE, cfg.INPUT.CROP.SIZE))
     return augmentations
+
+
+def colour_augmentations(jitter: float | None) -> list[T.Augmentation]:
+    """Detectron2's changes of brightness, contrast and saturation, each by a factor in 1 - jitter to 1 + jitter."""
+    if jitter is None:
+        return []
+    return [kind(1 - jitter, 1 + jitter) for kind in (T.RandomBrightness, T.RandomContrast, T.RandomSaturation)]
 
 
 def test_loader(dataset: DetectionDataset, cfg: CfgNode, *, num_workers: int = 0) -> DataLoader:
@@ -168,7 +206,9 @@ class TrainStream(Dataset):
     """Position in the endless training stream -> mapped record, a pure function of (seed, position).
 
     Each epoch is a permutation drawn from (seed, epoch). With `group_by_aspect` landscape and portrait images
-    are put in different batches, and the epoch's last, incomplete batch is left out.
+    are put in different batches, and the epoch's last, incomplete batch is left out. With `repeat_threshold` images of
+    rare classes are there several times in an epoch, as often as Detectron2's RepeatFactorTrainingSampler says, so
+    that epochs differ in length.
     """
 
     def __init__(
@@ -179,6 +219,7 @@ class TrainStream(Dataset):
         seed: int,
         batch_size: int = 1,
         group_by_aspect: bool = False,
+        repeat_threshold: float | None = None,
     ):
         if group_by_aspect and len(records) < batch_size:
             raise Refusal(f"{len(records)} images do not fill one batch of {batch_size} grouped by aspect")
@@ -187,10 +228,14 @@ class TrainStream(Dataset):
         self.seed = seed
         self.batch_size = batch_size
         self.landscape = np.array([r["width"] > r["height"] for r in records]) if group_by_aspect else None
+        self.repeats = None if repeat_threshold is None else _repeats(records, repeat_threshold)
         self._order: tuple[int, np.ndarray] = (-1, np.empty(0, dtype=np.int64))  # the epoch drawn last
+        self._ends = [0]  # where epochs of different lengths end
 
     def __len__(self) -> int:
-        """Records in one epoch."""
+        """Records in one epoch, or in the first if they differ."""
+        if self.repeats is not None:
+            return len(self._epoch_order(0))
         n = len(self.records)
         return n if self.landscape is None else n - n % self.batch_size
 
@@ -200,14 +245,28 @@ class TrainStream(Dataset):
 
     def index(self, position: int) -> int:
         """The record at a position of the stream."""
-        epoch, offset = divmod(position, len(self))
+        epoch, offset = divmod(position, len(self)) if self.repeats is None else self._place(position)
         if self._order[0] != epoch:
             self._order = (epoch, self._epoch_order(epoch))
         return int(self._order[1][offset])
 
+    def _place(self, position: int) -> tuple[int, int]:
+        """Epoch and place in it, where epochs differ in length."""
+        while self._ends[-1] <= position:
+            self._ends.append(self._ends[-1] + len(self._epoch_order(len(self._ends) - 1)))
+        epoch = bisect_right(self._ends, position) - 1
+        return epoch, position - self._ends[epoch]
+
+    def _drawn(self, rng: np.random.Generator) -> np.ndarray:
+        """The records of an epoch in a random order; repeated ones as often as a rounding at random gives."""
+        if self.repeats is None:
+            return rng.permutation(len(self.records))
+        generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
+        return rng.permutation(self.repeats._get_epoch_indices(generator).numpy())
+
     def _epoch_order(self, epoch: int) -> np.ndarray:
         rng = np.random.default_rng([self.seed, epoch])
-        order = rng.permutation(len(self.records))
+        order = self._drawn(rng)
         if self.landscape is None:
             return order
         flags = self.landscape[order]
@@ -219,6 +278,12 @@ class TrainStream(Dataset):
         rest = rest[: len(rest) - len(rest) % self.batch_size]
         batches += [np.array(rest[i : i + self.batch_size]) for i in range(0, len(rest), self.batch_size)]
         return np.concatenate([batches[i] for i in rng.permutation(len(batches))])
+
+
+def _repeats(records: list[dict[str, Any]], threshold: float) -> RepeatFactorTrainingSampler:
+    """How often each record is drawn in an epoch on average: the square root of threshold / frequency, if above 1."""
+    factors = RepeatFactorTrainingSampler.repeat_factors_from_category_frequency(records, threshold)
+    return RepeatFactorTrainingSampler(factors, seed=0)  # the seed of an order that is not asked for
 
 
 @contextmanager

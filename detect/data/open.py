@@ -6,7 +6,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from detect.data.classes import MatchedDataset
+from detect.data.classes import MatchedDataset, NamedDataset
 from detect.data.draw import Carved
 from detect.data.records import DetectionDataset
 from detect.data.sets import DATASETS
@@ -44,6 +44,11 @@ def open_detection(data: Mapping[str, Any], split: str, root: Path) -> Detection
     """One of `splits_of(data)` on disk; generated scenes are written below `root` once."""
     # the images' sums are found with it, and say nothing about how it is opened
     return _open_detection(canonical({k: v for k, v in data.items() if k != "images"}), split, root)
+
+
+def open_for(classes: tuple[str, ...], data: Mapping[str, Any], root: Path) -> DetectionDataset:
+    """The `test` split for a detector of these classes, which was trained on other data."""
+    return NamedDataset(_side(canonical({k: v for k, v in data.items() if k != "images"}), "test", root), classes)
 
 
 @lru_cache(maxsize=4)

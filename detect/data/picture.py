@@ -17,6 +17,7 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm")
 UNTURNED = 1
 SIDEWAYS = (5, 6, 7, 8)  # orientations that exchange height and width
 # What damaged files make Pillow raise; its own error for files that it does not know is an OSError

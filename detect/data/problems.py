@@ -30,6 +30,7 @@ FILE_TWICE = "images listed twice"
 SAME_CONTENT = "images with the same content as another"
 SHARED = "images that are in another split too"
 NO_ANNOTATION = "annotation files missing"
+NO_LABELS = "images without a label file, which have no objects then"
 BAD_ANNOTATION = "annotation files not readable"
 STRAY = "annotations of images that are not listed"
 ANNOTATION_ID_TWICE = "annotation ids used twice"
@@ -60,6 +61,7 @@ KINDS: dict[str, Kind] = {
     SAME_CONTENT: Kind("images", "counted"),
     SHARED: Kind("images", "refused"),  # unless detector.dataset.allow_shared
     NO_ANNOTATION: Kind("images", "refused"),
+    NO_LABELS: Kind("images", "counted", fault=False),
     BAD_ANNOTATION: Kind("images", "refused"),
     STRAY: Kind("boxes", "refused"),
     ANNOTATION_ID_TWICE: Kind("boxes", "refused"),

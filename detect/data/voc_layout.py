@@ -10,12 +10,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from detect.data.draw import drawn
+from detect.data.picture import SUFFIXES
 from pruning.errors import Refusal
 
 ALL = "all"
 _ANNOTATIONS = ("annotations", "annotation", "xmls", "xml", "labels")
 _IMAGES = ("jpegimages", "images", "image", "imgs", "img")
-_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm")
 _NO_IMAGES = (".xml", ".txt", ".json", ".csv", ".yaml")
 _FLAGS = ("1", "+1", "-1", "0")  # of the lists of one class: it is there, it is not, it is there but difficult
 _LAYOUT = (
@@ -70,7 +70,7 @@ class VocSet:
                 raise Refusal(self._no_list())
             return whole
         annotations = _folder(self.root, self.annotations, _ANNOTATIONS, "annotations", has=(".xml",))
-        images = _folder(self.root, self.images, _IMAGES, "images", has=_SUFFIXES, beside=annotations)
+        images = _folder(self.root, self.images, _IMAGES, "images", has=SUFFIXES, beside=annotations)
         stems = _stems(annotations)
         if listed is None:
             return Found(annotations, None, tuple(stems), annotations, images)
@@ -98,7 +98,7 @@ class VocSet:
         if boxes is not None:
             return Found(boxes, None, tuple(_stems(boxes)), boxes, pictures or images or boxes)
         if pictures is not None:  # annotations of all sets are together
-            return Found(pictures, None, tuple(_stems(pictures, _SUFFIXES)), annotations or self.root, pictures)
+            return Found(pictures, None, tuple(_stems(pictures, SUFFIXES)), annotations or self.root, pictures)
         return None
 
     def _no_list(self) -> str:
@@ -139,7 +139,7 @@ class Found:
     def image_files(self) -> dict[str, Path]:
         """Image files by their names without suffix: .jpg before others, other formats than those of images last."""
         files: dict[str, Path] = {}
-        order = {suffix: k for k, suffix in enumerate(_SUFFIXES)}
+        order = {suffix: k for k, suffix in enumerate(SUFFIXES)}
         for path in sorted(self.images.iterdir(), key=lambda p: (order.get(p.suffix.lower(), len(order)), p.name)):
             if path.suffix.lower() not in _NO_IMAGES:
                 files.setdefault(path.stem, path)
@@ -171,7 +171,7 @@ def _read_list(path: Path, stems: set[str]) -> tuple[tuple[str, ...], tuple[str,
 def _id(name: str, stems: set[str]) -> str:
     """The id that a line means: the name as it is, or without the suffix of an image and the folder."""
     path = Path(name.replace("\\", "/"))
-    bare = path.stem if path.suffix.lower() in (*_SUFFIXES, ".xml") else path.name
+    bare = path.stem if path.suffix.lower() in (*SUFFIXES, ".xml") else path.name
     without_suffix = str(path.with_name(bare)) if path.name else name
     return next((text for text in (name, without_suffix, bare) if text in stems), without_suffix)
 

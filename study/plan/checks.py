@@ -7,9 +7,10 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
 
-from detect.data.open import open_detection
+from detect.data.open import open_detection, open_for
 from pruning.errors import Refusal
 from study.config.sections import Machine
+from study.stages.settings import Evaluate, TrainDetector
 from study.stages.stage import Stage, device_of
 from training.device import Precision, settle
 from training.files import canonical
@@ -76,3 +77,26 @@ def _check_splits(data: dict[str, Any], splits: set[str], runs: Path) -> None:
             check_classes(checked[first], checked[second])
         if not data.get("allow_shared"):
             check_apart(checked[first], checked[second])
+
+
+def check_scored(stage: Stage, runs: Path) -> list[str]:
+    """Read the images that a detector is scored on and was not trained beside; what could not be checked, in sentences.
+
+    ValueError if they are not sound, or among those that it was trained on.
+    """
+    from detect.data import check_apart, check_dataset  # Detectron2, which classification works without
+    from detect.data.check import check_split
+
+    settings = stage.read(Evaluate)
+    assert settings.classes is not None
+    test, untold = check_dataset(open_for(settings.classes, settings.data, runs / "data")), []
+    for trained in stage.with_ancestors():
+        if trained.kind != "train_detector" or settings.data.get("allow_shared"):
+            continue
+        try:
+            train = check_split(open_detection(trained.read(TrainDetector).data, "train", runs / "data").split)
+        except (Refusal, OSError) as error:
+            untold.append(f"whether the detector was trained on images of {test.split.source} is not known: {error}")
+        else:
+            check_apart(train, test)
+    return untold

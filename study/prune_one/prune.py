@@ -1,5 +1,6 @@
 """Prune one network, without a study: what `tools/prune.py` calls."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,6 +30,7 @@ from study.stages.prune import pruning_facts
 from study.stages.store import RunDir
 from training.files import check_output_folder, file_digest, whole_folder, write_bytes, write_text
 from training.options import read_method_options
+from training.run_files import NORMALIZATION
 
 MASKS, PICTURE, PATTERN = "masks.safetensors", "channels.png", "pattern.json"
 BASE_EPOCHS = 160
@@ -66,7 +68,7 @@ def prune_alone(config: PruneConfig, out: Path, *, force: bool = False) -> dict[
     pattern = _pattern(dense, pruned)
     names = frozenset({known.plan.name, known.weights.name, MASKS, PICTURE, PATTERN})
     with whole_folder(out, known=names) as folder:
-        save_weights(RunDir(folder).weights, pruned.model)
+        save_weights(RunDir(folder).weights, pruned.model, _header(config, dense))
         if pruned.masks:
             write_bytes(folder / MASKS, Masks(pruned.masks).to_bytes())
         write_bytes(folder / PICTURE, picture)
@@ -177,6 +179,13 @@ def _calibration(config: PruneConfig, dense: _Dense) -> Calibration | None:
     check_fit(dense.model, dense.example, dense.num_classes, data)
     wanted = _normalization(config, dense)
     return (data if wanted is None else replace(data, mean=wanted["mean"], std=wanted["std"])).loss()
+
+
+def _header(config: PruneConfig, dense: _Dense) -> dict[str, str] | None:
+    """What the file of weights says of the network's input, where that came with the given weights."""
+    weights = config.classifier.weights
+    wanted = None if weights is None else normalization_of(weights, dense.arch, dense.options)
+    return None if wanted is None else {NORMALIZATION: json.dumps({key: wanted[key] for key in ("mean", "std")})}
 
 
 def _normalization(config: PruneConfig, dense: _Dense) -> dict[str, Any] | None:

@@ -3,7 +3,7 @@
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -16,7 +16,7 @@ from study.config.detector import Detector
 from study.config.load import load_config
 from study.config.schema import ClassifyConfig, DetectConfig
 from study.config.sections import Classifier, Evaluation, Machine, Pruning
-from study.plan.checks import check_detection_data, check_writable
+from study.plan.checks import check_detection_data, check_scored, check_writable
 from study.plan.estimate import Budget
 from study.plan.foresee import foresee
 from study.plan.steps import StageBuilder
@@ -159,6 +159,26 @@ def train_detector_together(
     return run_in_processes(_train_with_others, (path, overrides, backbone, runs, processes.num_gpus), processes)
 
 
+def evaluate_detector_alone(path: Path, overrides: list[str], *, run: Path, runs: Path) -> tuple[Path, Outcome]:
+    """Score the detector of the finished `run` on the test images of a config's data set, whatever it was trained on.
+
+    Of the config, `detector.dataset`, `evaluate` and `machine` are read.
+    """
+    from study.stages.detector import finished_detector  # Detectron2, which classification works without
+
+    config = load_config(DetectConfig, path, overrides)
+    detector, classes = finished_detector(run)
+    _check_place(run, runs)
+    sections = _Sections(detector=config.detector, evaluate=config.evaluate, machine=config.machine)
+    stage = StageBuilder(sections, detector.seed, contents=Contents(runs, fetch=True)).evaluate(detector)
+    stage = replace(stage, settings={**stage.settings, "classes": list(classes)})
+    check_executor(config.machine)
+    check_writable(runs)
+    for untold in check_scored(stage, runs):
+        print(f"note: {untold}", file=sys.stderr)
+    return _run_checked([stage], runs, config.machine)
+
+
 def _train_with_others(path: Path, overrides: list[str], backbone: Path, runs: Path, on_this_machine: int) -> None:
     """What each of the processes does."""
 
@@ -194,11 +214,15 @@ def _detector_stages(path: Path, overrides: list[str], backbone: Path, runs: Pat
 def _parent(run: Path, runs: Path) -> Stage:
     """The stage of a finished run directory, which must be in the folder that the new one will be in."""
     stage = load_stage(run)
+    _check_place(run, runs)
+    return stage
+
+
+def _check_place(run: Path, runs: Path) -> None:
     # stages name their parents by their place below one folder of runs
     folder = run.resolve().parents[1]
     if folder != runs.resolve():
         raise Refusal(f"{run} is not in the folder of runs {runs}; set --runs to {folder}")
-    return stage
 
 
 def _run(stages: list[Stage], runs: Path, machine: Machine, path: Path) -> tuple[Path, Outcome]:

@@ -39,8 +39,10 @@ from study.stages.network import (
 )
 from study.stages.prune import dataset_of, pruning_facts
 from study.stages.settings import PruneDetector, Scope, TrainDetector
-from study.stages.stage import Context, Stage
+from study.stages.stage import Context, Stage, load_stage
 from training.distributed import is_main
+
+DETECTORS = ("train_detector", "prune_detector")  # kinds of stages that hold one
 
 
 def run_train_detector(context: Context) -> dict[str, object]:
@@ -225,11 +227,28 @@ def _effects(stage: Stage, network: Network, detector: Detector) -> list[Effect]
     return effects
 
 
+def finished_detector(run: Path) -> tuple[Stage, tuple[str, ...]]:
+    """The stage that holds the detector of a finished run, or of the one that it evaluates, and its classes' names."""
+    stage = load_stage(run)
+    if stage.kind == "evaluate":
+        stage = stage.parents[0]
+    if stage.kind not in DETECTORS:
+        kinds = f"choose one of kind {', '.join(DETECTORS)} or evaluate"
+        raise Refusal(f"{run}: a run of kind {stage.kind!r} holds no detector; {kinds}")
+    result = trained_by(stage).run(run.resolve().parents[1]).read_result()
+    return stage, tuple(result["data"]["per_class"])
+
+
+def trained_by(stage: Stage) -> Stage:
+    """The training that names a detector's data and model: the stage itself, or the one that it was pruned after."""
+    return stage if stage.kind == "train_detector" else stage.parents[0]
+
+
 def load_detector(stage: Stage, runs: Path, num_classes: int, *, device: str) -> tuple[Network, Detector, Config]:
-    """The network, the detector with its weights and Detectron2's config of a finished training stage."""
+    """The network, the detector with its weights and Detectron2's config of a finished stage of DETECTORS."""
     run = stage.run(runs)
     network = Network.load(run)
-    detector, cfg = build(stage, network, network.build(), num_classes, device=device)
+    detector, cfg = build(trained_by(stage), network, network.build(), num_classes, device=device)
     detector.load_state_dict(read_weights(run.weights))
     return network, detector, cfg
 

@@ -4,11 +4,12 @@ from detect.cost import detector_params, evaluation_macs
 from detect.data import DetectionDataset, class_names
 from detect.data.check import check_split, shared_images
 from detect.data.loader import mean_image_size
-from detect.data.open import open_detection
+from detect.data.open import open_detection, open_for
 from detect.evaluate import METRICS, evaluate_detector
 from detect.pictures import draw_scenes
 from detect.voc_metrics import VOC_METRICS
-from study.stages.detector import load_detector
+from pruning.errors import Refusal
+from study.stages.detector import load_detector, trained_by
 from study.stages.settings import Evaluate
 from study.stages.stage import Context
 from training.distributed import is_main
@@ -20,7 +21,10 @@ def run_evaluate(context: Context) -> dict[str, object]:
     Artifacts: detections.json, pr.json (precision by recall at IoU 0.5), matches.npz, detections/.
     """
     settings, parent = context.stage.read(Evaluate), context.stage.parents[0]
-    dataset = open_detection(settings.data, settings.split, context.data)
+    if settings.classes is None:
+        dataset = open_detection(settings.data, settings.split, context.data)
+    else:
+        dataset = open_for(settings.classes, settings.data, context.data)
     network, detector, cfg = load_detector(parent, context.runs, len(class_names(dataset)), device=context.device)
     scores = evaluate_detector(detector, cfg, dataset=dataset, out_dir=context.run.path)
     if not is_main():
@@ -61,7 +65,11 @@ def _shared_images(context: Context, dataset: DetectionDataset) -> list[str]:
     data = settings.data
     if not data.get("allow_shared"):
         return []
-    train = check_split(open_detection(data, "train", context.data).split)
+    trained_on = data if settings.classes is None else trained_by(context.stage.parents[0]).settings["data"]
+    try:
+        train = check_split(open_detection(trained_on, "train", context.data).split)
+    except (Refusal, OSError) as error:
+        return [f"how many images of the {settings.split} split are in training too is not known: {error}"]
     shared = sum(1 for _ in shared_images(train, check_split(dataset.split)))
     there = f"{len(dataset.split.images)} images of the {settings.split} split"
     return [f"{shared} of {there} are in training too"] if shared else []

@@ -16,11 +16,11 @@ from study.config.sections import Classifier
 from study.stages.network import Network
 from study.stages.settings import TrainClassifier
 from training.files import file_digest
+from training.run_files import NORMALIZATION
 
 # Classifiers inside torchvision's GoogLeNet and Inception, which its weights hold: they only help a training, and the
 # networks are built without them
 _TRAINING_ONLY = {"googlenet": ("aux1.", "aux2."), "inception_v3": ("AuxLogits.",)}
-_KEPT = "prune_transfer_normalization"  # in the header of files that a study writes
 _COUNTER = "num_batches_tracked"  # may be missing, see `load_weights`
 _MOST_NAMES = 3
 
@@ -51,7 +51,7 @@ def normalization_of(weights: Path, arch: str, options: Mapping[str, Any]) -> di
 
     A file that a study wrote says in its header what its network was trained with; of others the architecture tells.
     """
-    kept = _header(weights).get(_KEPT)
+    kept = _header(weights).get(NORMALIZATION)
     if kept is not None:
         return {**json.loads(kept), "source": "of the file of weights"}
     published = published_normalization(arch, options)
@@ -62,7 +62,7 @@ def normalization_of(weights: Path, arch: str, options: Mapping[str, Any]) -> di
 
 def header(network: Network) -> dict[str, str]:
     """What a file of weights says of the network's input, for whoever starts from it."""
-    return {_KEPT: json.dumps({"mean": list(network.mean), "std": list(network.std)})}
+    return {NORMALIZATION: json.dumps({"mean": list(network.mean), "std": list(network.std)})}
 
 
 def load_given(model: nn.Module, network: Network, settings: TrainClassifier) -> list[str]:

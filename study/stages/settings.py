@@ -190,11 +190,15 @@ class PruneDetector(Cut):
 
 
 class Evaluate(Section):
-    """`scenes`: how many test images are drawn with their detections."""
+    """`scenes`: how many test images are drawn with their detections.
+
+    `classes`: of the detector, where `data` is another data set than it was trained on.
+    """
 
     data: Data
     scenes: int
     split: str
+    classes: tuple[str, ...] | None = None
 
 
 def is_structural(target: str | None) -> bool:

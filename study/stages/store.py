@@ -10,6 +10,7 @@ from typing import Any
 from detect.matches import MATCHES
 from pruning.errors import Refusal
 from training.files import canonical, read_json, sha256, write_json
+from training.run_files import PLAN, RESULT, WEIGHTS
 
 _CHECKSUM = "checksum"
 
@@ -42,11 +43,11 @@ class RunDir:
 
     @property
     def plan(self) -> Path:
-        return self.path / "plan.json"
+        return self.path / PLAN
 
     @property
     def weights(self) -> Path:
-        return self.path / "weights.safetensors"
+        return self.path / WEIGHTS
 
     @property
     def masks(self) -> Path:
@@ -74,7 +75,7 @@ class RunDir:
 
     @property
     def result(self) -> Path:
-        return self.path / "result.json"
+        return self.path / RESULT
 
     @property
     def failure(self) -> Path:

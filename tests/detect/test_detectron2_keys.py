@@ -119,7 +119,7 @@ def test_a_key_that_nothing_reads_is_refused_and_says_what_to_do(key):
         ),
         ({"SOLVER.AMP.ENABLED": True}, "set machine.precision"),
         ({"MODEL.WEIGHTS": "x.pkl"}, "set classifier.weights"),
-        ({"DATALOADER.SAMPLER_TRAIN": "RepeatFactorTrainingSampler"}, "every image is drawn once an epoch"),
+        ({"DATALOADER.SAMPLER_TRAIN": "RepeatFactorTrainingSampler"}, "set detector.train.repeat_threshold"),
         ({"MODEL.RETINANET.NUM_CONVS": 2}, "has no effect with head='fpn', only with retinanet"),
         ({"MODEL.ROI_BOX_CASCADE_HEAD.IOUS": [0.5]}, "has no effect with head='fpn', only with cascade"),
         ({"MODEL.MASK_ON": True}, "detectors predict boxes only, no masks; choose from False"),

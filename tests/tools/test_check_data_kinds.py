@@ -1,16 +1,19 @@
 """Everything that the checker names: shown by tools/check_data.py, and refused or trained on as it says there."""
 
+import json
 import re
 
 import pytest
 from PIL import Image
 from support.coco_layout import coco_box, encoded, grey_16_bits, picture, turned, write_coco
 from support.voc_layout import SIZE, voc_object, write_voc
+from support.yolo_layout import write_yolo
 
 from detect.data import VocDataset, check_apart, check_classes, check_dataset
 from detect.data import problems as named
 from detect.data.loader import train_loader
 from detect.data.problems import KINDS
+from detect.data.yolo import YoloDataset
 from detect.detector_config import make_config
 from detect.settings import DetectorSettings
 from study.run.launch import launch, make_parser
@@ -64,6 +67,14 @@ def untrained(folder):
     return VocDataset(folder, "test")
 
 
+def without_labels(folder):
+    box = ["0 0.5 0.5 0.5 0.5"]
+    splits = {"images/train": {"a": box, "b": None}, "images/val": {"c": box}}
+    path = write_yolo(folder, splits, ["cat"], train="images/train", val="images/val")
+    (folder / "config.json").write_text(json.dumps({"detector": {"dataset": {"yolo": {"yaml": str(path)}}}}))
+    return YoloDataset(folder, ("images/train",), {0: "cat"})
+
+
 CASES = {
     named.MISSING: missing,
     named.UNREADABLE: with_picture(JPEG[: len(JPEG) // 2]),
@@ -77,6 +88,7 @@ CASES = {
     named.SAME_CONTENT: with_picture(JPEG),
     named.SHARED: with_picture(OTHER),
     named.NO_ANNOTATION: voc(lambda file: file.unlink()),
+    named.NO_LABELS: without_labels,
     named.BAD_ANNOTATION: voc(
         lambda file: file.write_text('<!DOCTYPE a [<!ENTITY b "c">]><annotation>&b;</annotation>')
     ),
@@ -103,6 +115,8 @@ def test_every_kind_has_a_case():
 
 
 def words(dataset):
+    if isinstance(dataset, YoloDataset):
+        return [str(dataset.root / "config.json")]  # JSON is YAML
     if hasattr(dataset, "root"):
         lists = [path.stem for path in sorted((dataset.root / "ImageSets" / "Main").iterdir(), reverse=True)]
         return ["--voc", str(dataset.root), *lists]

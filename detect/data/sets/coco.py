@@ -16,8 +16,12 @@ class CocoFiles(Section):
 
     annotations: Path
     """JSON file of boxes in COCO's format, relative to the working directory."""
-    images: Path
-    """Folder of its images, relative to the working directory."""
+    images: Path | None = None
+    """Folder of its images, relative to the working directory; null: that of the JSON file, as Roboflow's."""
+
+    def folder(self) -> Path:
+        """Where the images are."""
+        return self.annotations.parent if self.images is None else self.images
 
 
 class CocoData(Section):
@@ -33,14 +37,15 @@ def _identity(data: CocoData) -> dict[str, Any]:
     files: dict[str, Any] = {}
     for split, part in (("train", data.train), ("test", data.test)):
         _check(part, f"detector.dataset.coco.{split}")
-        files[split] = {"sha256": files_digest((part.annotations,)), "paths": part.model_dump(mode="json")}
+        paths = {"annotations": str(part.annotations), "images": str(part.folder())}
+        files[split] = {"sha256": files_digest((part.annotations,)), "paths": paths}
     return files
 
 
 def _check(part: CocoFiles, key: str) -> None:
     for name, place, there in (
         ("annotations", part.annotations, part.annotations.is_file()),
-        ("images", part.images, part.images.is_dir()),
+        ("images", part.folder(), part.folder().is_dir()),
     ):
         if not there:
             raise Refusal(

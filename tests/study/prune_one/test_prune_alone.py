@@ -1,13 +1,16 @@
 """Pruning one network from a command: its files, its numbers, its weights, its errors."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from support import published
 from support.pruning_alone import HALF, SMALL, alone
 
+from classify.kept_network import read_kept
 from classify.models import build, example_input, rebuild
 from pruning.cost import count_macs, count_params
 from pruning.design.pattern import Pattern
@@ -66,6 +69,17 @@ def test_users_weights_are_pruned_and_kept(tmp_path):
     assert kept == sorted(norms.argsort(descending=True)[:4].tolist())
     assert torch.equal(small["layer1.0.conv1.weight"], dense.layer1[0].conv1.weight[kept])
     assert torch.equal(small["fc.weight"], dense.fc.weight)
+
+
+def test_the_folder_is_a_network_with_the_normalisation_of_its_weights(tmp_path):
+    torch.manual_seed(5)
+    state = build("cifar_resnet", 7, SMALL["options"]).state_dict()
+    said = {"mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6]}
+    save_file(state, tmp_path / "mine.safetensors", {"prune_transfer_normalization": json.dumps(said)})
+    alone(tmp_path / "out", HALF, {**SMALL, "num_classes": 7, "weights": tmp_path / "mine.safetensors"})
+    kept = read_kept(tmp_path / "out")
+    assert {"mean": list(kept.mean), "std": list(kept.std)} == said and not kept.absent
+    assert torch.equal(kept.model.fc.bias, state["fc.bias"])
 
 
 def test_seed_draws_the_weights(tmp_path):

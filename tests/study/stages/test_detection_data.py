@@ -91,8 +91,8 @@ def test_an_absent_annotation_is_left_to_the_check_and_an_absent_list_is_not(tmp
 @pytest.mark.parametrize(
     ("section", "message"),
     [
-        ({}, "exactly one of `digits`, `coco` and `voc`"),
-        ({"voc": {}, "digits": {}}, "exactly one of `digits`, `coco` and `voc`"),
+        ({}, "exactly one of `digits`, `coco`, `voc` and `yolo`"),
+        ({"voc": {}, "digits": {}}, "exactly one of `digits`, `coco`, `voc` and `yolo`"),
         ({"voc": {"year": 2010}}, "2007 or 2012"),
         ({"voc": {"classes": ["a", "a"]}}, "repeat themselves"),
         ({"voc": {"classes": []}}, "at least 1"),
@@ -136,7 +136,7 @@ assert "Folder of my data." in in_lines(keys_at("study", "detector.dataset.mine"
 try:
     DetectorData.model_validate({"mine": {"root": "x"}, "digits": {}})
 except ValueError as error:
-    assert "exactly one of `digits`, `coco`, `voc` and `mine`" in str(error)
+    assert "exactly one of `digits`, `coco`, `voc`, `yolo` and `mine`" in str(error)
 """
 
 

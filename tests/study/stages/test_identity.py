@@ -45,7 +45,7 @@ DEMO = {
 SECTIONS = {
     classify.settings.TrainSettings: "9e2501d6b30c",
     ClassifierData: "7b0e8e34dd65",
-    detect.settings.TrainSettings: "e26b22b5e013",
+    detect.settings.TrainSettings: "993be8986376",
     DetectorSettings: "c5b286ea1425",
     Scenes: "d1e33c1f43e7",
     Selection: "7c03370cccd6",
