@@ -238,3 +238,19 @@ def test_the_same_runs_at_two_points_are_one_statement():
         study.add("fine_tune", variant, around(40)).add("scratch_e", variant, scores)
     found = study.judge(Statement(Side("scratch_e"), Side("fine_tune"), ">", ""))
     assert [finding.place for finding in found] == ["variant = recipe", "variant = another"]
+
+
+@pytest.mark.parametrize(
+    ("small", "verdict"), [([20.0, 20.5, 19.5], "supported"), ([29.7, 29.6, 29.8], "contradicted")]
+)
+def test_small_objects_lose_more_in_proportion(small, verdict):
+    rows = []
+    for route, score, of_small in (("unpruned", 50.0, [30.0, 30.0, 30.0]), ("transfer_then_prune", 45.0, small)):
+        rows += [a_row(route, seed, [], AP=score, APs=found) for seed, found in enumerate(of_small)]
+    routes = group_routes(rows)
+    lost = (Side("transfer_then_prune", measure) for measure in ("lost_AP_small_percent", "lost_AP_percent"))
+    topic = replace(TOPICS["detection"], statements=(Statement(*lost, ">", ""),))
+    sources = Sources(routes, {}, RunFiles(Path()))
+    (found,) = findings(routes, topic, Differences(routes, "AP"), Margin(1.0, "a test"), sources=sources)
+    assert found.verdict == verdict
+    assert "against 10.0 %" in found.evidence
