@@ -81,6 +81,18 @@ def train_loader(
     )
 
 
+def backbone_inputs(dataset: DetectionDataset, cfg: CfgNode, *, batch_size: int, seed: int) -> Iterator[torch.Tensor]:
+    """Training images without end as a backbone reads them, (N, 3, H, W), of the sizes that training scales them to.
+
+    The images of a batch are cut to the lowest height and the least width among them: padding is no picture.
+    """
+    mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD))
+    for batch in train_loader(dataset, cfg, batch_size=batch_size, seed=seed):
+        images = [record["image"] for record in batch]
+        height, width = (min(image.shape[axis] for image in images) for axis in (1, 2))
+        yield torch.stack([(image[:, :height, :width] - mean) / std for image in images])
+
+
 def train_augmentations(cfg: CfgNode, flip: bool) -> list[T.Augmentation]:
     """Augmentations of a training image, as in Detectron2's DatasetMapper; `flip`: also if `cfg` says none."""
     augmentations = build_augmentation(cfg, is_train=True)

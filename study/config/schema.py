@@ -72,6 +72,12 @@ class StudyConfig(Section):
         return self
 
     @model_validator(mode="after")
+    def _has_what_is_compared(self) -> "StudyConfig":
+        if self.detector is None and self.classifier.dataset is None:
+            raise Refusal("classifier.dataset: a study without `detector` compares classifiers, which need one")
+        return self
+
+    @model_validator(mode="after")
     def _guide_fits(self) -> "StudyConfig":
         if self.guide is None:
             return self

@@ -12,6 +12,7 @@ from study.plan.estimate import Budget
 from study.plan.foresee import foresee
 from study.plan.pipelines import Route, all_stages, labels
 from study.stages.contents import absences
+from study.stages.given_weights import NOT_COUNTED
 
 # what one GPU keeps up in mixed precision, for the dry run's estimate: large networks reach several times as much, a
 # CIFAR network at batch 64 less
@@ -40,10 +41,14 @@ def print_plan(
         left += 0 if done else cost.train_macs
         limit = "<= " if cost.at_most else ""
         cells = [f"{limit if value else ''}{value:,}" for value in (cost.params, cost.macs, cost.train_macs)]
+        if stage.kind == "take_weights":
+            cells[-1] = "unknown"
         table.add_row(names[stage.id], cost.length, *cells, str(users[stage.id]), "done" if done else stage.id)
     console.print(table)
     each = sum(budget.estimate(s).train_macs for route in routes for s in route.stages)
     console.print(f"training MACs: {total:.4g}, of which {left:.4g} are left; {each:.4g} if nothing were shared")
+    if any(stage.kind == "take_weights" for stage in stages):
+        console.print(f"pretraining of the weights that are taken: {NOT_COUNTED}")
     hours, speed = 2 * left / (GPU_FLOPS * 3600), f"{GPU_FLOPS / 1e12:g} TFLOP/s sustained"
     for why in dict.fromkeys(absences(stages)):
         console.print(f"planned without its data, so the runs have no final names yet: {why}", highlight=False)

@@ -40,7 +40,7 @@ def _pruned_by(route: RouteResults, stages: Mapping[str, StageResult], runs: Pat
     arch, lr = "", None
     settings: Json = {}
     run = ""
-    for _, step in steps(route, "train_classifier", *_PRUNING):
+    for _, step in steps(route, "train_classifier", "take_weights", *_PRUNING):
         here = stages[step.run].part("settings")
         arch = here.get("arch") or arch
         lr = lr or (here.get("train") or {}).get("lr")
