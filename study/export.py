@@ -14,17 +14,16 @@ from detect.data.open import open_detection
 from pruning.cost import count_macs, count_params
 from pruning.errors import Refusal
 from study.config.sections import Machine
-from study.stages.data import open_classification
+from study.stages.data import dataset_of, open_classification
 from study.stages.network import Network, load_model, read_weights
 from study.stages.provenance import environment
-from study.stages.prune import dataset_of
 from study.stages.stage import Stage, load_stage
 from training.files import write_bytes, write_json
 
 if TYPE_CHECKING:  # Detectron2, which classification works without
     from detect.export import DetectionComparison
 
-_CLASSIFIERS = ("train_classifier", "prune")
+_CLASSIFIERS = ("train_classifier", "take_weights", "prune")
 _DETECTORS = ("train_detector", "prune_detector")
 _BATCHES = (2, 1, 5)  # of images, on which an exported classifier must agree; the first is traced
 _TRAINING_IMAGES = 3  # on which an exported detector must agree, where they are on this machine
@@ -221,7 +220,10 @@ def _classes(stage: Stage, runs: Path, count: int) -> dict[str, Any]:
     """Number and names of the classes; no names, and the reason, where the data set is not on this machine."""
     try:
         if stage.kind in _CLASSIFIERS:
-            names = open_classification(dataset_of(stage), Machine()).train.classes
+            dataset = dataset_of(stage)
+            if dataset is None:
+                raise Refusal(f"no stage before {stage.id} names a classification data set")
+            names = open_classification(dataset, Machine()).train.classes
         else:
             from detect.data import class_names
 

@@ -28,7 +28,8 @@ def published_normalization(name: str, options: Mapping[str, Any] | None = None)
     Networks of ours that torchvision has under the same name take its weights, so they are among them.
     """
     if name in torchvision.models.list_models(module=torchvision.models):
-        return _torchvision(name, options or {})
+        entries = list(torchvision.models.get_model_weights(name))
+        return torchvision_normalization(name, options or {}, entries[0].transforms() if entries else None)
     config = None if name in MODELS else timm_config(name)
     if config is None:
         return None
@@ -36,11 +37,10 @@ def published_normalization(name: str, options: Mapping[str, Any] | None = None)
     return Published(tuple(config.mean), tuple(config.std), f"of timm's weights {config.architecture}{tag}")
 
 
-def _torchvision(name: str, options: Mapping[str, Any]) -> Published:
+def torchvision_normalization(name: str, options: Mapping[str, Any], preset: Any) -> Published:
+    """That of weights of torchvision's network `name` whose images `preset` prepares; None: of the usual ones."""
     source = f"of torchvision's weights of {name}"
     if name in _TRANSFORMS_INPUT and not options.get("transform_input", False):
         return Published(*_AFTER_TRANSFORM, f"{source} without transform_input")
-    published = list(torchvision.models.get_model_weights(name))
-    preset = published[0].transforms() if published else None
     mean, std = (preset.mean, preset.std) if preset else _IMAGENET
     return Published(tuple(mean), tuple(std), source)

@@ -105,6 +105,12 @@ class StudyConfig(Section):
         return self
 
     @model_validator(mode="after")
+    def _has_what_is_compared(self) -> "StudyConfig":
+        if self.detector is None and self.classifier.dataset is None:
+            raise Refusal("classifier.dataset: a study without `detector` compares classifiers, which need one")
+        return self
+
+    @model_validator(mode="after")
     def _guide_fits(self) -> "StudyConfig":
         if self.guide is None:
             return self
@@ -158,7 +164,7 @@ class StudyConfig(Section):
 
     @model_validator(mode="after")
     def _rates_fit(self) -> "StudyConfig":
-        check_tuned(self.tune, self.grid, self.detector)
+        check_tuned(self.tune, self.grid, self.classifier, self.detector)
         both = sorted(set(self.seeds) & set(self.tune_seeds))
         if self.tune and both:
             raise Refusal(

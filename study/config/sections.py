@@ -11,6 +11,7 @@ from pydantic import Field, field_validator, model_validator
 
 from classify.data import DATASETS, dataset_options, read_dataset_options
 from classify.models import get_model
+from classify.published import is_published, published_preset
 from classify.settings import TrainSettings
 from pruning.errors import Refusal
 from pruning.methods import DEFAULT, METHODS
@@ -19,7 +20,7 @@ from pruning.targets import TARGETS
 from training.device import jobs_that_fit
 from training.options import Positive, Section, changed, check_level, read_method_options
 from training.settings import Run
-from training.type_words import OneOf, known
+from training.type_words import InWords, OneOf, known
 
 
 class ClassifierData(Section):
@@ -62,10 +63,11 @@ class Classifier(Section):
     """Architecture's name: ours, torchvision's or timm's; `python tools/prune.py --list` prints them."""
     options: dict[str, Any] = {}
     """Options of the architecture, such as {width: 0.5}."""
-    dataset: ClassifierData
-    """Data set of the classifier."""
-    train: TrainSettings
-    """How the unpruned network is trained."""
+    # without it nothing is classified: detectors start from `weights`, and there is no head to ask for
+    dataset: ClassifierData | None = None
+    """Data set of the classifier; null: none, and `weights` alone go into the detector."""
+    train: TrainSettings | None = None
+    """How the unpruned network is trained on `dataset`; null where there is none."""
     fine_tune: dict[str, Any] = {}
     """Keys of `classifier.train` that fine-tuning after pruning changes, such as {epochs: 20, lr: 0.001}."""
     scratch: dict[str, Any] = {}
@@ -74,8 +76,8 @@ class Classifier(Section):
     """Scratch-B trains at most this many times `classifier.train.epochs`; null: no limit."""
     # a trained unpruned network's, instead of training it, counted as if it had been; where a method changes the
     # training before it prunes, that training starts from them and is counted on top
-    weights: Path | None = None
-    """File of a trained unpruned network's weights, used instead of training it; null: it is trained."""
+    weights: Annotated[Path | str | None, InWords("path, torchvision:TAG, timm:TAG, package:NAME or null")] = None
+    """A trained unpruned network's weights, a file or published ones, used instead of training it; null: train it."""
     # the head of `weights` is not taken but drawn anew, and the network is trained on the data set, from the others;
     # that training is counted, the one that made the weights is not
     replace_head: bool = False
@@ -92,20 +94,54 @@ class Classifier(Section):
         get_model(value)
         return value
 
+    @field_validator("weights", mode="before")
+    @classmethod
+    def _a_name_or_a_place(cls, value: Any) -> Any:
+        return Path(value) if isinstance(value, str) and not is_published(value) else value
+
     @model_validator(mode="after")
     def _valid_changes(self) -> "Classifier":
+        if isinstance(self.weights, str):
+            published_preset(self.weights, self.arch, self.options)
         if "epochs" in self.scratch:
             raise Refusal("scratch.epochs: the budget of scratch_e and scratch_b follows from train.epochs")
-        for name in ("fine_tune", "scratch"):
+        for name in ("fine_tune", "scratch") if self.train is not None else ():
             self.training(name)
+        self._check_what_is_trained()
         if self.weights is not None and self.rewind:
             raise Refusal("rewind: weights that are given have no early iterations to go back to; leave out one")
         if self.replace_head and self.weights is None:
             raise Refusal("replace_head: there is no file of weights whose head it could replace; give weights too")
         return self
 
+    def _check_what_is_trained(self) -> None:
+        """ValueError where there is something to train and nothing to train it on, or the other way round."""
+        if self.dataset is not None and self.train is not None:
+            return
+        if self.weights is None:
+            absent = " and ".join(f"`{name}`" for name in ("dataset", "train") if getattr(self, name) is None)
+            raise Refusal(f"{absent} missing: without `weights` the classifier is trained, which needs both")
+        if self.dataset is not None:
+            raise Refusal("train: missing; a classifier with a `dataset` is trained or fine-tuned on it")
+        idle = ("train", "fine_tune", "scratch", "scratch_b_cap", "replace_head", "rewind")
+        set_idly = next((name for name in idle if getattr(self, name)), None)
+        if set_idly is not None:
+            raise Refusal(f"{set_idly}: nothing is trained without `dataset`; give one or leave this out")
+        if self.normalization == "dataset":
+            raise Refusal("normalization: dataset: there is no `dataset`; give mean and std, or leave this out")
+
+    @property
+    def epochs(self) -> int:
+        """Those of the unpruned network's training; 0 where nothing is trained."""
+        return 0 if self.train is None else self.train.epochs
+
     def training(self, regime: Literal["train", "fine_tune", "scratch"]) -> TrainSettings:
-        """The complete settings of a regime."""
+        """The complete settings of a regime; ValueError where there is nothing to train on."""
+        if self.train is None:
+            raise Refusal(
+                "trains a classifier, which needs classifier.dataset and classifier.train; from weights alone go"
+                " unpruned, prune_then_detect, transfer_then_prune and detect_from_scratch"
+            )
         changes = {} if regime == "train" else getattr(self, regime)
         return changed(self.train, changes, regime)
 

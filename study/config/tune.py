@@ -20,7 +20,9 @@ _TRAININGS: dict[str, type[Section]] = {
 }
 
 
-def check_tuned(tune: Mapping[str, Sequence[float]], grid: Mapping[str, Any], detector: Detector | None) -> None:
+def check_tuned(
+    tune: Mapping[str, Sequence[float]], grid: Mapping[str, Any], classifier: Classifier, detector: Detector | None
+) -> None:
     """ValueError for a key that is no rate of a training or is in the grid too, and for values that make no choice."""
     for key, values in tune.items():
         if key not in _rates():
@@ -29,6 +31,8 @@ def check_tuned(tune: Mapping[str, Sequence[float]], grid: Mapping[str, Any], de
                 f"tune.{key}: {did_you_mean(key, _rates())}only rates and factors of a training are chosen by"
                 f" validation: {names} of {', '.join(_TRAININGS)}"
             )
+        if key.startswith("classifier.") and classifier.train is None:
+            raise Refusal(f"tune.{key}: nothing is trained without classifier.dataset; choose rates of `detector`")
         if key.startswith("detector.") and detector is None:
             raise Refusal(f"tune.{key}: this study has no `detector`")
         if key in grid:

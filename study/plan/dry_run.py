@@ -14,6 +14,7 @@ from study.plan.foresee import foresee
 from study.plan.pipelines import Route, all_stages, labels
 from study.plan.tune import Decision, StudyPlan, plan_study
 from study.stages.contents import Contents, absences
+from study.stages.given_weights import NOT_COUNTED
 
 # what one GPU keeps up in mixed precision, for the dry run's estimate: large networks reach several times as much, a
 # CIFAR network at batch 64 less
@@ -43,6 +44,8 @@ def print_plan(
     console.print(
         f"training MACs: {costs.total:.4g}, of which {costs.left:.4g} are left; {costs.each:.4g} if nothing were shared"
     )
+    if any(stage.kind == "take_weights" for stage in all_stages(routes)):
+        console.print(f"pretraining of the weights that are taken: {NOT_COUNTED}")
     hours, speed = 2 * costs.left / (GPU_FLOPS * 3600), f"{GPU_FLOPS / 1e12:g} TFLOP/s sustained"
     for why in dict.fromkeys(absences(all_stages(routes))):
         console.print(f"planned without its data, so the runs have no final names yet: {why}", highlight=False)
@@ -79,6 +82,8 @@ def _print_stages(title: str, routes: Sequence[Route], budget: Budget, console: 
         costs += _Costs(1, macs, 0 if done else macs, macs * users[stage.id])
         limit = "<= " if cost.at_most else ""
         cells = [f"{limit if value else ''}{value:,}" for value in (cost.params, cost.macs, macs)]
+        if stage.kind == "take_weights":
+            cells[-1] = "unknown"
         table.add_row(names[stage.id], cost.length, *cells, str(users[stage.id]), "done" if done else stage.id)
     console.print(table)
     return costs

@@ -13,6 +13,7 @@ from detect.budgets import Costs
 from detect.data.open import open_detection
 from pruning.cost import TRAINING_FACTOR, count_macs, count_params, masked_costs
 from pruning.cut import make_plan
+from pruning.errors import Refusal
 from pruning.graph.members import Group
 from pruning.methods import Choice, Request, get_method
 from pruning.plan import PruningPlan
@@ -21,17 +22,17 @@ from pruning.select_weights import conv_weights
 from pruning.surgery import apply
 from pruning.targets import choose_for_target
 from study.config.sections import Machine
-from study.stages.data import classification_info
-from study.stages.given_weights import check_given
+from study.stages.data import classification_info, dataset_of
+from study.stages.given_weights import NOT_COUNTED, check_given
 from study.stages.length import classifier_epochs, detector_iterations, pretraining_macs
 from study.stages.network import (
     Network,
     check_channels,
     dense_groups,
+    made_network,
     own_network,
     starts_dense,
 )
-from study.stages.prune import dataset_of
 from study.stages.settings import Cut, PruneDetector, TrainClassifier, TrainDetector
 from study.stages.stage import Stage
 
@@ -71,7 +72,8 @@ class Budget:
         """The estimate of one stage; ValueError for what cannot be pruned or built as asked."""
         network = self.network(stage)
         known = network or self._larger(stage)
-        find = self._classifier if stage.kind in ("train_classifier", "prune") else self._detector
+        detects = stage.kind in ("train_detector", "prune_detector", "evaluate")
+        find = self._detector if detects else self._classifier
         return replace(find(stage, known), at_most=network is None or _may_end_early(stage))
 
     def check(self, stage: Stage) -> None:
@@ -112,14 +114,17 @@ class Budget:
             return Network.load(stage.run(self.runs))
         before = self._dense(stage) if starts_dense(stage) else self.network(stage.parents[0])
         if "weights" in stage.settings:
-            check_given(self._dense(stage), stage.read(TrainClassifier))
+            check_given(self._dense(stage), stage)
         if before is None or stage.kind not in ("prune", "prune_detector"):
             return before  # a training leaves the shape as it was, known or not
         return self._pruned(stage, before)
 
     def _dense(self, stage: Stage) -> Network:
         """The unpruned network, without its data's mean and deviation, which cost nothing."""
-        info, own = self._data(stage), own_network(stage)
+        own = own_network(stage)
+        if own.made_for is not None:
+            return made_network(own)
+        info = self._data(stage)
         channels, size = info.shape[0], info.shape[-1]
         check_channels(own, channels)
         plan = PruningPlan(own.arch, own.arch_options)
@@ -177,8 +182,8 @@ class Budget:
 
     def _classifier(self, stage: Stage, network: Network) -> Estimate:
         params, macs = self._cost(network)
-        if stage.kind == "prune":
-            return Estimate(params, macs, 0)
+        if stage.kind in ("prune", "take_weights"):
+            return Estimate(params, macs, 0, NOT_COUNTED if stage.kind == "take_weights" else "")
         epochs = classifier_epochs(stage, dense_macs=self._cost(network.dense())[1], pruned_macs=macs)
         counted = epochs + stage.read(TrainClassifier).counted_epochs
         train_macs = TRAINING_FACTOR * macs * counted * self._data(stage).n_train
@@ -223,13 +228,21 @@ class Budget:
         """Training MACs of the unpruned classifier that a study's budgets follow from."""
         budget = stage.read(TrainDetector).budget
         assert budget is not None  # it asks for this
-        n_train = classification_info(dataset_of(stage), self.machine).n_train
+        dataset = dataset_of(stage)
+        if dataset is None:
+            raise Refusal(
+                f"detector.budget: {budget.rule} counts all stages, and what it cost to train the given weights"
+                " is not known; choose another budget"
+            )
+        n_train = classification_info(dataset, self.machine).n_train
         return TRAINING_FACTOR * self._cost(network.dense())[1] * budget.classifier_epochs * n_train
 
     def _spare(self, stage: Stage, network: Network) -> int:
         """Training MACs by which the classifier before is cheaper than the one that the budget allows for."""
+        dataset = dataset_of(stage)
+        assert dataset is not None  # the classifier before was trained on it
         dense, pruned = self._cost(network.dense())[1], self._cost(network)[1]
-        images = classification_info(dataset_of(stage), self.machine).n_train
+        images = classification_info(dataset, self.machine).n_train
         allowed = pretraining_macs(stage, dense_macs=dense, pruned_macs=pruned, images=images)
         return allowed - self._spent(stage.parents[0])
 

@@ -45,6 +45,13 @@ PIPELINES: dict[str, Pipeline] = {
         _BLUE,
         reference=True,
     ),
+    "prune_then_detect": Pipeline(
+        ("classify_for_pruning", "prune", "detect"),
+        "Prune-C without fine-tuning",
+        "Prune and detect",
+        "classifier pruned, BatchNorm estimated anew on the detection images, and transferred without fine-tuning it",
+        "#7a9b2e",
+    ),
     "transfer_then_prune": Pipeline(
         ("classify_for_pruning", "detect_before_pruning", "prune_detector", "fine_tune_detector"),
         "Prune-D",

@@ -5,15 +5,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from classify.models import in_channels
 from classify.regimes import BASE, REGIMES, get_regime
 from detect.budgets import BUDGETS
 from pruning.errors import Refusal
 from pruning.methods import get_method
 from study.config.detector import Detector, check_pyramid
+from study.plan.order import WITH_WEIGHTS, check_colour, check_without_data, expect
 from study.plan.sections import GuidingSections, Sections
 from study.stages.contents import Contents
-from study.stages.given_weights import given_settings, normalization
+from study.stages.given_weights import given_settings, made_for, normalization
 from study.stages.network import starts_dense
 from study.stages.settings import TrainClassifier, TrainDetector, is_structural
 from study.stages.stage import Stage
@@ -41,7 +41,9 @@ class StageBuilder:
         return self.known.setdefault((stage.hash, self.seed), stage)
 
     def classify(self, parent: Stage | None, changes: dict[str, Any], *, effect: bool = False) -> Stage:
-        _expect(parent, None)
+        expect(parent, None)
+        if self.config.classifier.dataset is None:
+            return self._take_weights(changes)
         # The dense network that is pruned may be trained with the method's effect (sparse scales, zeroed filters); the
         # one that stands for "unpruned" never is. Without an effect the two are one stage.
         method = get_method(self.config.prune.method)
@@ -53,16 +55,25 @@ class StageBuilder:
         if effect:
             settings["effect"] = self._effect()
         if weights is not None:  # they have not had the effect: the training goes on from them
-            file = self.contents.file(weights, "classifier.weights")
+            file = self.contents.weights(weights, self.config.classifier.arch)
             settings["weights"] = given_settings(self.config.classifier, file, effect=effect)
         return self.stage("train_classifier", settings)
+
+    def _take_weights(self, changes: dict[str, Any]) -> Stage:
+        """The network of weights that no classification data comes with."""
+        if changes:
+            raise Refusal(f"{next(iter(changes))}: nothing is trained without classifier.dataset")
+        classifier = self.config.classifier
+        assert classifier.weights is not None  # a classifier without a data set has them
+        weights = self.contents.weights(classifier.weights, classifier.arch)
+        return self.stage("take_weights", {**self._network(), "weights": weights})
 
     def classify_for_pruning(self, parent: Stage | None, changes: dict[str, Any]) -> Stage:
         return self.classify(parent, changes, effect=True)
 
     def shape(self, parent: Stage | None, changes: dict[str, Any]) -> Stage:
         """The pruned architecture, from as little as the method needs."""
-        _expect(parent, None)
+        expect(parent, None)
         prune = self.config.prune
         if self.config.guide is not None and get_method(prune.method).follows_patterns:
             return self.guided(None, changes)
@@ -74,7 +85,7 @@ class StageBuilder:
 
     def guided(self, parent: Stage | None, changes: dict[str, Any]) -> Stage:
         """A design after the networks that `guide` prunes: nothing is trained for it but those."""
-        _expect(parent, None)
+        expect(parent, None)
         assert self.config.guide is not None
         # `known` is shared, so that a guide that is also a route's own classifier is trained once for both
         source = GuidingSections(self.config.guided_classifier(), self.config.guide.prune, self.config.machine)
@@ -84,14 +95,15 @@ class StageBuilder:
 
     def prune(self, parent: Stage | None, changes: dict[str, Any]) -> Stage:
         if parent is not None:
-            _expect(parent, "train_classifier")
+            expect(parent, "train_classifier", "take_weights")
             self._check_design()
         # without a parent the stage makes the network itself, and so must say which
         settings = {**self._pruning(changes), **({} if parent else self._network())}
+        check_without_data(settings["method"], parent)
         return self.stage("prune", settings, *([parent] if parent else []))
 
     def train_pruned(self, regime: str, parent: Stage | None, changes: dict[str, Any]) -> Stage:
-        stage = _expect(parent, "prune")
+        stage = expect(parent, "prune")
         wanted = get_regime(regime)
         if wanted.init != "random" and starts_dense(stage):
             raise Refusal("comes after a network that was trained and pruned, here its shape alone is known")
@@ -104,25 +116,27 @@ class StageBuilder:
             settings["fine_tune_epochs"] = self.config.classifier.training("fine_tune").epochs
         return self.stage("train_classifier", settings, stage)
 
-    def detect(
-        self, parent: Stage | None, changes: dict[str, Any], phase: str = "train", kind: str = "train_classifier"
-    ) -> Stage:
-        stage, detector = _expect(parent, kind), self._detector()
-        _check_colour(stage)
+    def detect(self, parent: Stage | None, changes: dict[str, Any], phase: str = "train", *kinds: str) -> Stage:
+        stage, detector = expect(parent, *(kinds or WITH_WEIGHTS)), self._detector()
+        check_colour(stage)
         scratch = phase == "from_scratch"
+        if not scratch and stage.kind == "prune" and starts_dense(stage):
+            raise Refusal("comes after a network that was trained and pruned, here its shape alone is known")
         model = detector.scratch_model() if scratch else detector.model
         training = detector.training("train" if scratch else phase)  # type: ignore[arg-type]
-        settings = {
+        settings: dict[str, Any] = {
             "data": self._detection(),
             "model": model.as_json(),
             "train": {**training.model_dump(mode="json"), **_checked(changes, training)},
             "init": "random" if scratch else "inherited",
         }
+        if not scratch and stage.kind == "prune":  # weights were removed and nothing was trained since
+            settings["recalibrate"] = True
         # The rule is recorded and not the iterations it comes to, which are known when the stages before have run. The
         # part of a training before pruning is fixed, and what is behind it gets the rest.
         if BUDGETS[detector.budget] is not None and phase != "before_pruning":
             whole = {"rule": detector.budget, "iterations": detector.train.iterations}
-            settings["budget"] = {**whole, "classifier_epochs": self.config.classifier.train.epochs}
+            settings["budget"] = {**whole, "classifier_epochs": self.config.classifier.epochs}
         method = get_method(self.config.prune.method)
         if phase == "before_pruning" and method.training_effect is not None:
             if not training.iterations:
@@ -139,7 +153,7 @@ class StageBuilder:
 
     def detect_fair(self, parent: Stage | None, changes: dict[str, Any]) -> Stage:
         """A detector that also spends what its classifier cost less than one that is pruned and fine-tuned."""
-        stage = self.detect(parent, changes)
+        stage = self.detect(parent, changes, "train", "train_classifier")
         dense = self.classify_for_pruning(None, {}).read(TrainClassifier)
         epochs = dense.train.epochs + dense.counted_epochs
         fine_tuning = self.config.classifier.training("fine_tune").epochs
@@ -147,7 +161,7 @@ class StageBuilder:
         return self.stage("train_detector", {**stage.settings, "pretraining": pretraining}, *stage.parents)
 
     def prune_detector(self, parent: Stage | None, changes: dict[str, Any]) -> Stage:
-        stage = _expect(parent, "train_detector")
+        stage = expect(parent, "train_detector")
         settings = {**self._pruning(changes, "batches"), **self._detector().scope_settings()}
         if is_structural(settings["target"]):
             raise Refusal(f"target {settings['target']!r} is a shape of a classifier; prune it before the transfer")
@@ -164,7 +178,11 @@ class StageBuilder:
         """The architecture, and the data whose classes and normalisation it has."""
         classifier, contents = self.config.classifier, self.contents
         if classifier.weights is not None:
-            contents.file(classifier.weights, "classifier.weights")  # says what is missing
+            contents.weights(classifier.weights, classifier.arch)  # says what is missing
+        if classifier.dataset is None:
+            asked = classifier.model_dump(mode="json", include={"arch", "options", "weights", "normalization"})
+            given = contents.once(["made for", asked], lambda: made_for(classifier))
+            return {"arch": classifier.arch, "arch_options": classifier.options, **given}
         dataset = contents.classification(classifier.dataset, self.config.machine.data_root)
         found = normalization(classifier)
         network = {"arch": classifier.arch, "arch_options": classifier.options, "dataset": dataset}
@@ -230,22 +248,6 @@ class StageBuilder:
 
 
 Step = Callable[[StageBuilder, Stage | None, dict[str, Any]], Stage]
-
-
-def _expect(stage: Stage | None, kind: str | None) -> Any:
-    """The stage before, if it is of the kind that the step works on."""
-    found = stage.kind if stage else None
-    if found != kind:
-        raise Refusal(f"comes after {kind or 'nothing'}, here it comes after {found or 'nothing'}")
-    return stage
-
-
-def _check_colour(stage: Stage) -> None:
-    """ValueError where a network for grey images would become a detector's backbone."""
-    settings = next(s.settings for s in reversed(stage.with_ancestors()) if "arch" in s.settings)
-    channels = in_channels(settings["arch"], settings["arch_options"])
-    if channels != 3:
-        raise Refusal(f"detectors read RGB images, classifier.arch {settings['arch']!r} reads {channels} channel(s)")
 
 
 def _checked(changes: Mapping[str, Any], section: Any) -> Mapping[str, Any]:

@@ -100,7 +100,8 @@ def _against_dense(route: RouteResults, meeting: Meeting, differences: Differenc
     amount = f"{units.signed(difference.estimate, topic.decimals)} {topic.primary.unit}"
     against = f"{route.name} against {DENSE}: {amount} {units.interval(difference, topic.decimals)}"
     against += f", {units.shown(difference, topic.decimals)}"
-    return against + (f", with {' and '.join(costs)}." if costs else ".")
+    counted = ", published pretraining not counted" if costs and route.pretraining + dense.pretraining else ""
+    return against + (f", with {' and '.join(costs)}{counted}." if costs else ".")
 
 
 def _seeds(route: RouteResults) -> str:

@@ -48,7 +48,7 @@ def _chain_step(
         used[0][1].kind,
         tuple((seed, step.run, quote(Path(os.path.relpath(runs / step.run, out)).as_posix())) for seed, step in used),
         any(step.shared for _, step in used),
-        units.si(macs.mean if macs and macs.mean else None),
+        "unknown" if used[0][1].kind == "take_weights" else units.si(macs.mean if macs and macs.mean else None),
         units.seconds(seconds.mean if seconds else None),
         _metrics([stages[step.run].part("metrics") for _, step in used]),
     )

@@ -121,6 +121,7 @@ def _after_pruning(stage: Stage, results: Results) -> dict[str, float]:
 
 
 def _classifier_evaluation(config: StudyConfig, first: Json | None) -> Basis:
+    assert config.classifier.dataset is not None  # classifiers are compared on one
     found = Basis(config.classifier.dataset.name, "test", "top-1 accuracy (%)")
     if first is None:
         return found

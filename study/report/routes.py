@@ -42,6 +42,11 @@ class RouteResults:
         """Whether any stage of its chain prunes; Scratch routes prune too, to find their architecture."""
         return any(step.kind in _PRUNING_KINDS for row in self.rows for step in row.chain)
 
+    @property
+    def pretraining(self) -> str:
+        """As `Row.pretraining`."""
+        return next((row.pretraining for row in self.rows if row.pretraining), "")
+
     def by_seed(self, key: str) -> dict[int, float | None]:
         """The column `key`, seed -> value."""
         return {row.seed: row.number(key) for row in self.rows}

@@ -11,6 +11,7 @@ from pruning.errors import Failure, Refusal
 from study.report.claims.claim import Claim
 from study.report.statistics.summary import is_number
 from study.report.tuned import Tuned
+from study.stages.given_weights import NOT_COUNTED
 from training.device import Precision
 from training.files import read_json
 
@@ -95,6 +96,11 @@ class Row:
     def train_macs(self) -> int:
         """Multiply-adds of all trainings of the chain."""
         return sum(step.train_macs for step in self.chain)
+
+    @property
+    def pretraining(self) -> str:
+        """What is said of a pretraining whose cost is not known, and so is in no number; empty where there is none."""
+        return NOT_COUNTED if any(step.kind == "take_weights" for step in self.chain) else ""
 
     @property
     def seconds(self) -> float:

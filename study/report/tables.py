@@ -19,6 +19,7 @@ from study.report.statistics.families import POOLED, Difference
 from study.report.statistics.summary import summarize
 from study.report.topic import Cost, Measure, Topic, topic_of
 
+_WORDS = ("precision", "pretraining")  # columns that are no numbers
 _FORMS = {"count": units.si, "seconds": units.seconds, "milliseconds": units.milliseconds, "bytes": units.memory}
 
 
@@ -67,12 +68,14 @@ class MainTable:
 def comparison_csv(comparison: Comparison) -> str:
     """comparison.csv: one row per pipeline, grid point and seed."""
     fields, columns = point_fields(comparison), topic_of(comparison).csv
+    if any(row.pretraining for row in comparison.rows):
+        columns = (*columns, "pretraining")
     rows = (
         (
             row.pipeline,
             *(csv_value(row.point.get(key)) for key in fields),
             row.seed,
-            *(row.precision if column == "precision" else row.number(column) for column in columns),
+            *(getattr(row, column) if column in _WORDS else row.number(column) for column in columns),
         )
         for row in comparison.rows
     )
@@ -173,6 +176,8 @@ def _cost(route: RouteResults, dense: RouteResults | None, cost: Cost) -> Cell:
     other = dense.mean(cost.key) if cost.relative and dense is not None and dense is not route else None
     share = units.percent(value, other)
     notes: tuple[str, ...] = (share,) if share else ()
+    if cost.key == "train_macs" and route.pretraining:
+        notes += (f"pretraining {route.pretraining}",)
     spread = route.latency_spread if cost.form == "milliseconds" else None
     if spread is not None:
         low, high, n = spread

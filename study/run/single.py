@@ -29,7 +29,6 @@ from study.stages.settings import TrainClassifier
 from study.stages.stage import KINDS, Context, Stage, device_of, load_stage
 from training.device import deterministic_algorithms, set_threads
 from training.distributed import any_process, is_main, launched_processes, process_group
-from training.files import file_digest
 
 Result = TypeVar("Result")
 
@@ -123,7 +122,7 @@ def _check_input(classifier: Classifier, pruned: Stage, stage: Stage, runs: Path
     # where they come from, which must be true; scratch regimes read nothing of the file but its normalisation.
     origins = [s.settings["weights"]["sha256"] for s in pruned.with_ancestors() if "weights" in s.settings]
     given, inherits = classifier.weights, get_regime(stage.read(TrainClassifier).regime).init == "inherited"
-    if given is not None and inherits and file_digest(given) not in origins:
+    if given is not None and inherits and Contents().weights(given, classifier.arch)["sha256"] not in origins:
         raise Refusal(
             f"classifier.weights {given}: {pruned.id} was not pruned from these weights, and this training goes on from"
             " its own; leave the key out"

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from classify.data import data_pieces
 from classify.data.content import Piece
+from classify.published import published_file, published_preset
 from detect.data.open import annotations_now, detection_data, is_generated, open_detection, splits_of
 from detect.settings import DetectorData
 from pruning.errors import Refusal
@@ -45,17 +46,28 @@ class Contents:
         `content` is None where they are not there; then `paths` says why: a study can be planned, not run.
         """
         asked = data.model_dump(mode="json")
-        return self._once(["classification", asked, str(root)], lambda: self._classification(asked, root))
+        return self.once(["classification", asked, str(root)], lambda: self._classification(asked, root))
 
     def detection(self, data: DetectorData) -> dict[str, Any]:
         """`detection_data`, and the SHA-256 of each split's images; ValueError if it cannot be read."""
-        return self._once(["detection", data.model_dump(mode="json")], lambda: self._detection(data))
+        return self.once(["detection", data.model_dump(mode="json")], lambda: self._detection(data))
 
     def file(self, path: Path, key: str) -> dict[str, Any]:
         """A file given by config key `key`: its SHA-256, and where it is."""
-        return self._once(["file", str(path)], lambda: _given(path, key))
+        return self.once(["file", str(path)], lambda: _given(path, key))
 
-    def _once(self, asked: Sequence[Any], find: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    def weights(self, weights: Path | str, arch: str) -> dict[str, Any]:
+        """The file of `classifier.weights`, of published ones with their name.
+
+        The sum of published ones is empty where they are not there; then `paths` says why: a study can be planned, not
+        run.
+        """
+        if isinstance(weights, Path):
+            return self.file(weights, "classifier.weights")
+        return self.once(["weights", weights, arch], lambda: _published(weights, arch, fetch=self.fetch))
+
+    def once(self, asked: Sequence[Any], find: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """What `find` finds out about `asked`, found once."""
         key = canonical(asked)
         if key not in self.known:
             self.known[key] = find()
@@ -94,17 +106,19 @@ class Contents:
 
 
 def check_there(stages: Sequence[Stage]) -> None:
-    """ValueError, in one sentence, if a data set that the stages are to be trained on is not there."""
+    """ValueError, in one sentence, if a data set or weights that the stages start from are not there."""
     for why in absences(stages):
         raise Refusal(why)
 
 
 def absences(stages: Sequence[Stage]) -> Iterator[str]:
-    """Why a data set is not there, for each stage that it is missing to."""
+    """Why a data set or weights are not there, for each stage that they are missing to."""
     for stage in stages:
-        data = stage.settings.get("dataset") or {}
+        data, weights = stage.settings.get("dataset") or {}, stage.settings.get("weights") or {}
         if "content" in data and data["content"] is None:
             yield data["paths"]["why"]
+        if weights and not weights["sha256"]:
+            yield weights["paths"]["why"]
 
 
 def check_unchanged(stage: Stage, runs: Path, machine: Machine) -> None:
@@ -177,3 +191,12 @@ def _given(path: Path, key: str) -> dict[str, Any]:
         return {"sha256": file_digest(path), "paths": {"file": str(path)}}
     except ValueError as error:
         raise Refusal(f"{key}: {error}") from error
+
+
+def _published(weights: str, arch: str, *, fetch: bool) -> dict[str, Any]:
+    name = published_preset(weights, arch).name
+    try:
+        file = published_file(weights, arch, fetch=fetch)
+    except ValueError as error:
+        return {"name": name, "sha256": "", "paths": {"why": f"classifier.weights {error}"}}
+    return {"name": name, "sha256": file_digest(file), "paths": {"file": str(file)}}

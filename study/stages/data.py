@@ -9,6 +9,7 @@ from typing import Any
 from classify.data import DataInfo, Splits, known_info, open_splits
 from pruning.errors import Refusal
 from study.config.sections import Machine
+from study.stages.stage import Stage
 from training.files import canonical
 
 
@@ -16,6 +17,11 @@ def with_paths(data: Mapping[str, Any]) -> dict[str, Any]:
     """A classification data set's settings with the options that only say where it is."""
     places = {key: value for key, value in data.get("paths", {}).items() if key != "why"}
     return {**data, "options": {**data["options"], **places}}
+
+
+def dataset_of(stage: Stage) -> Mapping[str, Any] | None:
+    """The classification data set of this stage's network, or of the nearest before that names one; None without."""
+    return next((s.settings.get("dataset") for s in reversed(stage.with_ancestors()) if "arch" in s.settings), None)
 
 
 def open_classification(data: Mapping[str, Any], machine: Machine) -> Splits:

@@ -13,8 +13,9 @@ from detect.budgets import Costs
 from detect.build import Config, Detector, build_detector
 from detect.cost import training_macs
 from detect.data import DetectionDataset, class_names
-from detect.data.loader import mean_image_size, train_loader
+from detect.data.loader import backbone_inputs, mean_image_size, train_loader
 from detect.data.open import open_detection
+from detect.detector_config import make_config
 from detect.prune import backbone_groups, detection_loss, prune_detector
 from detect.pyramid import join, narrow_pyramid, pyramid_groups
 from detect.settings import TrainRun
@@ -27,9 +28,10 @@ from pruning.graph.members import Group
 from pruning.masked_training import HoldMasks
 from pruning.masks import Masks
 from pruning.methods import Effect, get_method
+from pruning.recalibrate import recalibrate
 from study.config.detector import check_pyramid
 from study.stages.classifier import random_start
-from study.stages.data import classification_info
+from study.stages.data import classification_info, dataset_of
 from study.stages.length import detector_iterations, pretraining_macs
 from study.stages.network import (
     Network,
@@ -37,7 +39,7 @@ from study.stages.network import (
     read_weights,
     save_weights,
 )
-from study.stages.prune import dataset_of, pruning_facts
+from study.stages.prune import RECALIBRATION_BATCHES, pruning_facts
 from study.stages.settings import PruneDetector, Scope, TrainDetector
 from study.stages.stage import Context, Stage, load_stage
 from training.distributed import is_main
@@ -51,8 +53,10 @@ def run_train_detector(context: Context) -> dict[str, object]:
     dataset = open_detection(settings.data, "train", context.data)
     network = Network.load(context.parent)
     torch.manual_seed(stage.seed)
-    inherited = settings.init == "inherited" and stage.parents[0].kind == "train_classifier"
+    inherited = settings.init == "inherited" and stage.parents[0].kind != "prune_detector"
     classifier = load_model(context.parent) if inherited else random_start(network)
+    if settings.recalibrate:
+        _recalibrate(classifier.to(context.device), network, dataset, stage)
     detector, cfg = build(stage, network, classifier, len(class_names(dataset)), device=context.device)
     if stage.parents[0].kind == "prune_detector":
         detector.load_state_dict(read_weights(context.parent.weights))
@@ -107,6 +111,14 @@ def _validated(kept: Kept | None) -> dict[str, float]:
     return {} if kept is None else {"val_AP": kept.AP, "kept_iteration": kept.iteration}
 
 
+def _recalibrate(classifier: nn.Module, network: Network, dataset: DetectionDataset, stage: Stage) -> None:
+    """Estimate BatchNorm's statistics anew on the images that the detector is trained on, in place."""
+    settings, device = stage.read(TrainDetector), next(classifier.parameters()).device
+    cfg = make_config(settings.model, num_classes=1, pixel_mean=network.mean, pixel_std=network.std)
+    images = backbone_inputs(dataset, cfg, batch_size=settings.train.batch_size, seed=stage.seed)
+    recalibrate(classifier, (batch.to(device) for batch in islice(images, RECALIBRATION_BATCHES)))
+
+
 def _dense_training_macs(context: Context, network: Network, dataset: DetectionDataset) -> int:
     """Training MACs of one image in the detector around the unpruned network."""
     dense = network.dense()
@@ -120,8 +132,7 @@ def _dense_classification(context: Context, network: Network) -> int:
     budget = context.stage.read(TrainDetector).budget
     assert budget is not None  # it asks for this
     epochs = budget.classifier_epochs
-    n_train = classification_info(dataset_of(context.stage), context.machine).n_train
-    return TRAINING_FACTOR * network.dense().costs()["macs"] * epochs * n_train
+    return TRAINING_FACTOR * network.dense().costs()["macs"] * epochs * _classification_images(context)
 
 
 def _spare(context: Context, network: Network) -> int:
@@ -130,9 +141,15 @@ def _spare(context: Context, network: Network) -> int:
         context.stage,
         dense_macs=network.dense().costs()["macs"],
         pruned_macs=network.costs()["macs"],
-        images=classification_info(dataset_of(context.stage), context.machine).n_train,
+        images=_classification_images(context),
     )
     return allowed - int(context.parent.read_result()["train_macs"])
+
+
+def _classification_images(context: Context) -> int:
+    dataset = dataset_of(context.stage)
+    assert dataset is not None  # budgets that count the classifier's training are refused without
+    return classification_info(dataset, context.machine).n_train
 
 
 def run_prune_detector(context: Context) -> dict[str, object]:

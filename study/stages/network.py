@@ -18,7 +18,7 @@ from pruning.errors import Refusal
 from pruning.graph.groups import Group
 from pruning.masks import Masks
 from pruning.plan import PruningPlan
-from study.stages.settings import OwnNetwork, Prune, TrainClassifier
+from study.stages.settings import OwnNetwork, Prune, TakeWeights, TrainClassifier
 from study.stages.stage import Stage
 from study.stages.store import RunDir
 from training.files import write_bytes, write_text
@@ -149,8 +149,8 @@ def dense_groups(network: Network, model: nn.Module) -> list[Group]:
 
 def own_network(stage: Stage) -> OwnNetwork:
     """The network that a stage makes from its own settings, as one that `starts_dense` does."""
-    if stage.kind == "train_classifier":
-        return stage.read(TrainClassifier)
+    if stage.kind in ("train_classifier", "take_weights"):
+        return stage.read(TrainClassifier if stage.kind == "train_classifier" else TakeWeights)
     found = stage.read(Prune).network
     assert found is not None
     return found
@@ -168,6 +168,15 @@ def dense_network(own: OwnNetwork, data: Splits) -> Network:
     return network if given is None else replace(network, mean=given.mean, std=given.std, normalization=given.source)
 
 
+def made_network(own: OwnNetwork) -> Network:
+    """The unpruned network of weights that no data set comes with; ValueError unless its normalisation fits it."""
+    made, given = own.made_for, own.normalization
+    assert made is not None and given is not None
+    _check_normalization(own, in_channels(own.arch, own.arch_options), f"{own.arch!r} reads")
+    plan = PruningPlan(own.arch, own.arch_options)
+    return Network(plan, made.num_classes, made.image_size, given.mean, given.std, normalization=given.source)
+
+
 def check_channels(own: OwnNetwork, channels: int) -> None:
     """ValueError unless this network, and its normalisation, are for images of `channels` channels."""
     dataset, read = own.dataset["name"], in_channels(own.arch, own.arch_options)
@@ -177,11 +186,15 @@ def check_channels(own: OwnNetwork, channels: int) -> None:
             f" choose another data set, or a network for {channels} (`in_channels` in the options of some of ours,"
             " `in_chans` in those of timm's)"
         )
+    _check_normalization(own, channels, f"the images of data set {dataset!r} have")
+
+
+def _check_normalization(own: OwnNetwork, channels: int, whose: str) -> None:
     given = own.normalization
     if given is not None and len(given.mean) != channels:
         raise Refusal(
-            f"the normalisation {given.source} is of {len(given.mean)} channels, the images of data set {dataset!r}"
-            f" have {channels}; set classifier.normalization to mean and std of as many"
+            f"the normalisation {given.source} is of {len(given.mean)} channels, {whose} {channels}; set"
+            " classifier.normalization to mean and std of as many"
         )
 
 

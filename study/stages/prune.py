@@ -24,38 +24,44 @@ from pruning.modes import evaluation_mode
 from pruning.recalibrate import recalibrate
 from pruning.targets import prune_to_shape
 from study.stages.classifier import accuracy, measured_splits
-from study.stages.data import open_classification
+from study.stages.data import dataset_of, open_classification
 from study.stages.network import (
     Network,
     dense_groups,
     dense_network,
     load_model,
+    made_network,
     own_network,
     save_weights,
     starts_dense,
 )
 from study.stages.settings import Prune
-from study.stages.stage import Context, Stage
+from study.stages.stage import Context
 from study.stages.store import RunDir
 from training.files import write_text
 
-_RECALIBRATION_BATCHES, _RECALIBRATION_BATCH_SIZE = 100, 128  # of the training images, as in the study
+RECALIBRATION_BATCHES, _RECALIBRATION_BATCH_SIZE = 100, 128  # of the training images, as in the study
 _CHECKED_IMAGES = 8  # on which the masked and the smaller network must agree
 
 
 @dataclass(frozen=True)
 class _Before:
-    """The network that is about to be pruned, and its data."""
+    """The network that is about to be pruned, and its data; None where nothing is classified."""
 
     network: Network
     model: nn.Module
-    data: Splits
+    data: Splits | None
+
+    def inputs(self, index: Tensor) -> Tensor:
+        """Training images as the network reads them, (n, C, H, W)."""
+        assert self.data is not None
+        return normalize(self.data.train.take(index), self.network.mean, self.network.std)
 
 
 def run_prune(context: Context) -> dict[str, object]:
     """Prune; artifacts: plan.json, weights.safetensors, masks.safetensors from methods that remove single weights.
 
-    Of a trained network also correct.npy.
+    Of a network that was trained on a data set also correct.npy.
     """
     settings, run = context.stage.read(Prune), context.run
     before = _before(context)
@@ -64,9 +70,9 @@ def run_prune(context: Context) -> dict[str, object]:
     small = before.network.then(pruned.plan, pruned.masks)
     small.save(run)
     save_weights(run.weights, pruned.model)
-    trained = not starts_dense(context.stage)
+    scored = before.data is not None and not starts_dense(context.stage)
     return {
-        "metrics": _metrics(pruned.model.to(context.device), before, settings, run) if trained else {},
+        "metrics": _metrics(pruned.model.to(context.device), before, settings, run) if scored else {},
         "network": small.as_result() | small.costs(),
         "dense": before.network.dense().costs(),
         **pruning_facts(pruned, before.network.costs(), small.costs()),
@@ -95,21 +101,12 @@ def pruning_facts(pruned: _Facts, before: Mapping[str, int], after: Mapping[str,
     return {"achieved": pruned.achieved.as_result() | saved, "masked_equals_small": pruned.difference, **void}
 
 
-def dataset_of(stage: Stage) -> Mapping[str, Any]:
-    """The data set of the nearest stage before, or of this one, that names one."""
-    for ancestor in reversed(stage.with_ancestors()):
-        if "dataset" in ancestor.settings:
-            found: Mapping[str, Any] = ancestor.settings["dataset"]
-            return found
-    raise Refusal(f"no stage before {stage.id} names a classification data set")
-
-
 def _before(context: Context) -> _Before:
-    stage = context.stage
-    data = open_classification(dataset_of(stage), context.machine)
+    stage, dataset = context.stage, dataset_of(context.stage)
+    data = None if dataset is None else open_classification(dataset, context.machine)
     if not starts_dense(stage):
         return _Before(Network.load(context.parent), load_model(context.parent), data)
-    network = dense_network(own_network(stage), data)
+    network = made_network(own_network(stage)) if data is None else dense_network(own_network(stage), data)
     torch.manual_seed(stage.seed)
     return _Before(network, network.build(), data)
 
@@ -149,7 +146,11 @@ def write_pattern(guides: Sequence[Network], file: Path) -> None:
 
 def _prune(before: _Before, settings: Prune, options: Any, *, seed: int) -> Pruned:
     network, model = before.network, before.model
-    batch = _inputs(before, torch.arange(min(_CHECKED_IMAGES, len(before.data.train))))
+    if before.data is None:
+        generator = torch.Generator().manual_seed(seed)
+        batch = torch.randn(_CHECKED_IMAGES, *network.example().shape[1:], generator=generator)
+    else:
+        batch = before.inputs(torch.arange(min(_CHECKED_IMAGES, len(before.data.train))))
     shape = settings.structural
     unstructured = shape is None and get_method(settings.method).unstructured(options)
     groups = [] if unstructured else dense_groups(network, model)
@@ -173,22 +174,24 @@ def _prune(before: _Before, settings: Prune, options: Any, *, seed: int) -> Prun
 def _metrics(model: nn.Module, before: _Before, settings: Prune, run: RunDir) -> dict[str, float]:
     """Accuracy right after pruning; on the test split also with BatchNorm's statistics estimated anew."""
     network, data = before.network, before.data
+    assert data is not None
     found = accuracy(model, data, network, measured_splits(untested=settings.untested), correct=run.correct)
     if settings.untested:
         return found
     device = next(model.parameters()).device
     index = torch.randperm(len(data.train), generator=torch.Generator().manual_seed(0))
-    batches = list(index[: _RECALIBRATION_BATCHES * _RECALIBRATION_BATCH_SIZE].split(_RECALIBRATION_BATCH_SIZE))
+    batches = list(index[: RECALIBRATION_BATCHES * _RECALIBRATION_BATCH_SIZE].split(_RECALIBRATION_BATCH_SIZE))
     if len(batches) > 1 and len(batches[-1]) == 1 and norms_of_single_values(model, network.example().to(device)):
         batches[-2:] = [torch.cat(batches[-2:])]  # such a norm cannot take one image
-    recalibrate(model, (_inputs(before, batch).to(device) for batch in batches))
+    recalibrate(model, (before.inputs(batch).to(device) for batch in batches))
     return found | {"recalibrated_top1": accuracy(model, data, network, ("test",))["test_top1"]}
 
 
 def _calibration(before: _Before, n_images: int) -> Calibration:
     """Cross-entropy over training images, as many of each class, by which activations or gradients are seen."""
+    assert before.data is not None  # methods that look at images are refused without
     chosen = balanced_indices(before.data.train.labels, n_images)
-    images, labels = _inputs(before, chosen), before.data.train.labels[chosen]
+    images, labels = before.inputs(chosen), before.data.train.labels[chosen]
 
     def loss(model: nn.Module) -> Tensor:
         with evaluation_mode(model):
@@ -196,8 +199,3 @@ def _calibration(before: _Before, n_images: int) -> Calibration:
             return torch.stack([F.cross_entropy(model(x), y, reduction="sum") for x, y in parts]).sum() / len(labels)
 
     return loss
-
-
-def _inputs(before: _Before, index: Tensor) -> Tensor:
-    """Training images as the network reads them, (n, C, H, W)."""
-    return normalize(before.data.train.take(index), before.network.mean, before.network.std)

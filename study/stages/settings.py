@@ -46,9 +46,11 @@ class GivenFile(Section):
 class GivenWeights(GivenFile):
     """Weights that a training starts from, or that are taken for its result.
 
-    `counted_epochs`: of the training that they stand for, where the stage itself trains on from them.
+    `name`: of published ones. `counted_epochs`: of the training that they stand for, where the stage itself trains on
+    from them. `sha256` empty: they are not on this machine, and `paths` says why; a study can be planned, not run.
     """
 
+    name: str | None = None
     replace_head: bool = False
     counted_epochs: int = 0
 
@@ -59,13 +61,24 @@ class SourcedNormalization(Normalization):
     source: str
 
 
+class MadeFor(Section):
+    """Side in pixels of the images that a network was trained for, and the classes of its head."""
+
+    image_size: int
+    num_classes: int
+
+
 class OwnNetwork(Section):
-    """The unpruned network that a stage makes itself, and the data whose classes it has."""
+    """The unpruned network that a stage makes itself, and the data whose classes it has.
+
+    `dataset` empty: nothing is classified, and `made_for` and `normalization` say what its weights were trained for.
+    """
 
     arch: str
     arch_options: dict[str, Any]
-    dataset: Data
+    dataset: Data = {}
     normalization: SourcedNormalization | None = None
+    made_for: MadeFor | None = None
 
 
 class Asked(Section):
@@ -131,6 +144,12 @@ class TrainClassifier(OwnNetwork):
         return 0 if self.weights is None else self.weights.counted_epochs
 
 
+class TakeWeights(OwnNetwork):
+    """A network as its weights have it, trained elsewhere; what that cost is not known."""
+
+    weights: GivenWeights
+
+
 class Prune(Cut):
     """`network`: of a stage that makes its network itself, where only the shape is wanted.
 
@@ -171,6 +190,7 @@ class DetectorTraining(detect.settings.TrainSettings):
 class TrainDetector(Section):
     """`init`: start the backbone from the weights of the stage before, or from random ones.
 
+    `recalibrate`: estimate BatchNorm's statistics anew on the training images before the first iteration.
     `pretraining`: what a classifier may cost; where the one before cost less, the detector trains longer for it.
     """
 
@@ -178,6 +198,7 @@ class TrainDetector(Section):
     model: Annotated[detect.settings.DetectorSettings, BeforeValidator(_set)]
     train: DetectorTraining
     init: Literal["inherited", "random"]
+    recalibrate: bool = False
     budget: DetectorBudget | None = None
     pretraining: Pretraining | None = None
     effect: Effect | None = None

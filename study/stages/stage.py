@@ -19,7 +19,7 @@ from pruning.errors import Refusal
 from pruning.select import Selection
 from study.config.sections import CalibrationData, ClassifierData, Machine
 from study.stages.progress import Recorder
-from study.stages.settings import Evaluate, Prune, PruneDetector, TrainClassifier, TrainDetector
+from study.stages.settings import Evaluate, Prune, PruneDetector, TakeWeights, TrainClassifier, TrainDetector
 from study.stages.store import RunDir
 from training.device import Precision
 from training.files import content_hash
@@ -56,6 +56,7 @@ class Kind:
 # To add a kind: a module with its function, the class of its settings, and a line here.
 KINDS: dict[str, Kind] = {
     "train_classifier": Kind(2, "study.stages.classifier:run_train_classifier", TrainClassifier),
+    "take_weights": Kind(1, "study.stages.take_weights:run_take_weights", TakeWeights),
     "prune": Kind(3, "study.stages.prune:run_prune", Prune),
     "train_detector": Kind(3, "study.stages.detector:run_train_detector", TrainDetector),
     "prune_detector": Kind(3, "study.stages.detector:run_prune_detector", PruneDetector),

@@ -4,11 +4,12 @@ import io
 
 import pytest
 from rich.console import Console
-from support.tiny_study import ALL, DIGITS, tiny
+from support.tiny_study import DIGITS, tiny
 
 from study.plan.dry_run import print_plan
 from study.plan.estimate import Budget
 from study.plan.foresee import foresee
+from study.plan.named import PIPELINES
 from study.plan.pipelines import all_stages
 from study.run.study import run_study
 from training.strict_yaml import ConfigError
@@ -60,9 +61,10 @@ def test_every_route_of_every_head_is_foreseen(head, tmp_path):
     }
     left_out = [f"detector.model.{name}=null" for name in none.get(head, "").split()]
     strides = {"retinanet": "[8, 16, 32]", "c4": "[4, 8]"}.get(head, "[4, 8, 16]")
+    pipelines = f"pipelines=[{', '.join(PIPELINES)}]"
     levels = ["detector.model.anchor_sizes=null", f"detector.model.strides={strides}"]
     arch = ["classifier.arch=imagenet_resnet", "classifier.options={depth: 18, width: 0.125}"]
-    config, routes = tiny(f"detector.model.head={head}", *left_out, *levels, *arch, f"pipelines=[{', '.join(ALL)}]")
+    config, routes = tiny(f"detector.model.head={head}", *left_out, *levels, *arch, pipelines)
     found = foresee(all_stages(routes), Budget(tmp_path, config.machine), DIGITS)
     assert found.detectors >= 1 and found.seconds > 0
     assert f"detectors tried on blank images: {found.detectors}" in str(found)

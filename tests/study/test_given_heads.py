@@ -30,7 +30,7 @@ def test_a_file_without_a_head_is_refused_with_the_key_that_allows_it(tmp_path):
     assert "(fc.weight, fc.bias) is not in the file" in refused(changes)
     stage = tiny({**changes, "classifier.replace_head": True})[1][0].evaluation
     network = Network(PruningPlan("resnet10", WIDTH), 10, 32, (0.0,) * 3, (1.0,) * 3)
-    check_given(network, stage.read(TrainClassifier))
+    check_given(network, stage)
 
 
 def test_a_file_that_lacks_more_than_the_head_is_refused_whatever_the_key_says(tmp_path):

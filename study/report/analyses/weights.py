@@ -73,7 +73,7 @@ def conv_weights(files: RunFiles, run: str) -> Tensor | None:
 
 def _last_run(route: RouteResults) -> str | None:
     """The run of the route's first seed that left its last classifier."""
-    runs = [step.run for step in route.rows[0].chain if step.kind in ("train_classifier", "prune")]
+    runs = [step.run for step in route.rows[0].chain if step.kind in ("train_classifier", "take_weights", "prune")]
     return runs[-1] if runs else None
 
 

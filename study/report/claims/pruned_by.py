@@ -41,7 +41,8 @@ def pruned_by(routes: Iterable[RouteResults], stages: Mapping[str, StageResult],
 def _pruned_by(route: RouteResults, stages: Mapping[str, StageResult], runs: Path) -> PrunedBy:
     if not route.rows:
         return PrunedBy()
-    chain = [step for seed, step in steps(route, "train_classifier", *_PRUNING) if seed == route.rows[0].seed]
+    kinds = ("train_classifier", "take_weights", *_PRUNING)
+    chain = [step for seed, step in steps(route, *kinds) if seed == route.rows[0].seed]
     settings = {step.run: stages[step.run].part("settings") for step in chain}
     arch = next((s["arch"] for step in reversed(chain) if (s := settings[step.run]).get("arch")), "")
     facts = _training_facts([settings[step.run] for step in chain if step.kind not in _PRUNING])

@@ -109,6 +109,7 @@ def means_csv(content: Content) -> str:
     topic = content.topic
     measures = [measure.key for measure in (*topic.measures, *topic.after_pruning)]
     costs = [cost.key for cost in topic.costs]
+    published = ["pretraining"] if any(line.route.pretraining for line in content.table.lines) else []
     columns = ["route", "print_name", *content.table.grid]
     columns += [f"{key}_{part}" for key in measures for part in ("mean", "sd", "n")]
     rows = []
@@ -117,8 +118,8 @@ def means_csv(content: Content) -> str:
         for key in measures:
             summary = line.route.summary(key)
             found += [summary.mean, summary.std, summary.n] if summary else [None, None, 0]
-        rows.append([*found, *(line.route.mean(key) for key in costs)])
-    return csv_text([*columns, *costs], rows)
+        rows.append([*found, *(line.route.mean(key) for key in costs), *(line.route.pretraining for _ in published)])
+    return csv_text([*columns, *costs, *published], rows)
 
 
 def differences_csv(content: Content) -> str:

@@ -8,7 +8,8 @@ import pytest
 import torch
 from support.coco_layout import coco_box, encoded, picture, write_coco
 
-from detect.data.loader import TrainStream, colour_augmentations, train_loader
+from detect.data.loader import colour_augmentations, train_loader
+from detect.data.stream import TrainStream
 from detect.detector_config import make_config
 from detect.settings import DetectorSettings, TrainSettings
 

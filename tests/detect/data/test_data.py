@@ -10,8 +10,9 @@ import torch
 from PIL import Image
 
 from detect.data import CocoDataset, check_dataset, class_names, loader
-from detect.data.loader import PositionSampler, TrainStream, _Kept, seeded_rng, train_loader
+from detect.data.loader import _Kept, train_loader
 from detect.data.loader import test_loader as every_image_once
+from detect.data.stream import PositionSampler, TrainStream, seeded_rng
 from detect.detector_config import make_config
 from detect.settings import DetectorSettings
 from training.seeding import seed_generators
@@ -130,10 +131,10 @@ def test_grouping_puts_one_orientation_in_each_batch():
 
 
 def test_positions_are_shared_out_between_processes(monkeypatch):
-    monkeypatch.setattr("detect.data.loader.comm.get_world_size", lambda: 2)
+    monkeypatch.setattr("detect.data.stream.comm.get_world_size", lambda: 2)
     taken = []
     for rank in (0, 1):
-        monkeypatch.setattr("detect.data.loader.comm.get_rank", lambda rank=rank: rank)
+        monkeypatch.setattr("detect.data.stream.comm.get_rank", lambda rank=rank: rank)
         taken.append(list(itertools.islice(PositionSampler(6), 3)))
     assert taken == [[6, 8, 10], [7, 9, 11]]
 

@@ -116,7 +116,10 @@ def test_a_chain_of_ones_own_with_changes_of_a_step():
         ("pipelines=[unprund]", "unknown pipeline 'unprund'; known: unpruned"),
         ("pipelines={mine: [classify, cut, detect]}", "'cut' is not a step; known: classify"),
         ("pipelines={mine: [classify, prune]}", "a chain ends with a trained detector"),
-        ("pipelines={mine: [prune, detect]}", "detect: comes after train_classifier, here it comes after prune"),
+        (
+            "pipelines={mine: [prune, detect]}",
+            "detect: comes after a network that was trained and pruned, here its shape alone",
+        ),
         ("pipelines={mine: [classify, {detect: {iteration: 3}}]}", "iteration"),
         ("grid={prune.ratio: [0.5, 1.5]}", "grid prune.ratio=1.5: prune.ratio"),
         ("grid={prune.rati: [0.5]}", "prune.rati: unknown key; did you mean 'ratio'"),

@@ -1,0 +1,41 @@
+"""What a step refuses of the stage before it."""
+
+from typing import Any
+
+from classify.models import in_channels
+from pruning.errors import Refusal
+from pruning.methods import get_method
+from study.stages.stage import Stage
+
+# kinds that leave behind the weights of a classifier, as a detector starts from
+WITH_WEIGHTS = ("train_classifier", "take_weights", "prune")
+
+
+def expect(stage: Stage | None, *kinds: str | None) -> Any:
+    """The stage before, if it is of a kind that the step works on."""
+    found = stage.kind if stage else None
+    if found not in kinds:
+        wanted = " or ".join(kind or "nothing" for kind in kinds)
+        raise Refusal(f"comes after {wanted}, here it comes after {found or 'nothing'}")
+    return stage
+
+
+def check_without_data(method: str, before: Stage | None) -> None:
+    """ValueError where a method cannot prune weights that are only taken, with no images of what they classify."""
+    if before is None or before.kind != "take_weights":
+        return
+    entry = get_method(method)
+    why = f"looks at {entry.needs}" if entry.needs != "nothing" else "acts on the training before it prunes"
+    if entry.needs != "nothing" or entry.training_effect is not None:
+        raise Refusal(
+            f"{method} {why}, which needs classifier.dataset; prune inside the detector (transfer_then_prune), or by"
+            " another method"
+        )
+
+
+def check_colour(stage: Stage) -> None:
+    """ValueError where a network for grey images would become a detector's backbone."""
+    settings = next(s.settings for s in reversed(stage.with_ancestors()) if "arch" in s.settings)
+    channels = in_channels(settings["arch"], settings["arch_options"])
+    if channels != 3:
+        raise Refusal(f"detectors read RGB images, classifier.arch {settings['arch']!r} reads {channels} channel(s)")
