@@ -19,13 +19,14 @@ from pruning.masks import Masks
 from pruning.plan import PruningPlan
 from study.plan.pipelines import all_stages
 from study.report.artifacts import RunFiles
+from study.report.routes import LATENCY_FROM, LATENCY_TO
 from study.report.statistics.images import average_precisions
 from study.run.study import report_again, run_study
 from study.stages.network import read_weights
 from study.stages.stage import KINDS
 
 ROOT = Path(__file__).parents[3]
-NOT_TIMES = ("latency_ms", "seconds")
+NOT_TIMES = ("latency_ms", LATENCY_FROM, LATENCY_TO, "seconds")
 
 
 @dataclass
