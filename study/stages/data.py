@@ -21,7 +21,9 @@ def with_paths(data: Mapping[str, Any]) -> dict[str, Any]:
 
 def dataset_of(stage: Stage) -> Mapping[str, Any] | None:
     """The classification data set of this stage's network, or of the nearest before that names one; None without."""
-    return next((s.settings.get("dataset") for s in reversed(stage.with_ancestors()) if "arch" in s.settings), None)
+    naming = (s for s in reversed(stage.with_ancestors()) if not {"arch", "dataset"}.isdisjoint(s.settings))
+    nearest = next(naming, None)  # weights taken alone name an architecture and no data
+    return None if nearest is None else nearest.settings.get("dataset")
 
 
 def open_classification(data: Mapping[str, Any], machine: Machine) -> Splits:
