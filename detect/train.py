@@ -119,15 +119,11 @@ def train_detector(
                 validation=validator,
             )
             epoch = max(1, len(dataset.split.images) // settings.batch_size)
-            hooks: list[HookBase] = [
-                Schedule(schedule, settings.lr, total),
-                *(EffectHook(e, epoch=epoch) for e in effects),
-                *([] if validator is None else [validator]),
-                keeper,
-                Reporter(report if is_main() else None, every=run.report_every, total=total, validation=validator),
-                Stop(keeper),
-            ]
-            trainer.register_hooks(hooks)
+            before: list[HookBase] = [Schedule(schedule, settings.lr, total)]
+            before += [EffectHook(effect, epoch=epoch) for effect in effects]
+            before += [] if validator is None else [validator]
+            told = Reporter(report if is_main() else None, every=run.report_every, total=total, validation=validator)
+            trainer.register_hooks([*before, keeper, told, Stop(keeper)])
             start = keeper.restore(saved)
             del saved  # as large as the detector and its optimiser
             if start < total and not (validator is not None and validator.ended):
@@ -136,8 +132,8 @@ def train_detector(
                     trainer.train(start, total)
             if validator is not None:
                 validator.load_kept()
-    kept, last = (None, None) if validator is None else (validator.kept, validator.last)
-    trained = total if last is None else last.iteration
+    trained = total if validator is None or validator.last is None else validator.last.iteration
+    kept = None if validator is None else validator.kept
     return TrainOutcome(trained, trained * settings.batch_size, keeper.seconds, trainer.last_loss, precision, kept)
 
 

@@ -8,8 +8,7 @@ import detectron2
 import pytest
 import torch
 from detectron2.modeling import GeneralizedRCNN
-from detectron2.structures import Boxes, Instances
-from detectron2.utils.events import EventStorage
+from support.detector_step import loss_step
 from support.docstring_code import shown_code
 
 import detect
@@ -43,16 +42,6 @@ def test_shown_lines_build_a_detector_that_trains():
     assert trained.weight.grad is not None and narrowed.weight.grad is None  # freeze_at=2: stem and first stage
     exec(compile(f"detector, cfg = {last}", "docstring of detect", "exec"), names)
     assert torch.isfinite(loss_step(names["detector"]))
-
-
-def loss_step(detector):
-    """The training loss of one image of 64 x 64 with one box, and its gradients."""
-    objects = Instances((64, 64), gt_boxes=Boxes(torch.tensor([[8.0, 8.0, 40.0, 40.0]])), gt_classes=torch.tensor([3]))
-    image = torch.randint(0, 256, (3, 64, 64), dtype=torch.uint8)
-    with EventStorage():
-        loss = sum(detector.train()([{"image": image, "instances": objects}]).values())
-    loss.backward()
-    return loss.detach()
 
 
 def test_detectron2_is_imported_with_the_first_name_that_needs_it():

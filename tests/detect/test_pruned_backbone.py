@@ -12,9 +12,8 @@ import pytest
 import torch
 from detectron2.config import get_cfg
 from detectron2.modeling import build_backbone, build_model
-from detectron2.structures import Boxes, Instances
-from detectron2.utils.events import EventStorage
 from safetensors.torch import save_file
+from support.detector_step import loss_step
 
 from classify.kept_network import read_kept
 from classify.models import arch, build, channel_groups, example_input
@@ -79,15 +78,6 @@ def config(folder, **keys):
     return cfg
 
 
-def loss_step(detector):
-    objects = Instances((64, 64), gt_boxes=Boxes(torch.tensor([[8.0, 8.0, 40.0, 40.0]])), gt_classes=torch.tensor([3]))
-    image = torch.randint(0, 256, (3, 64, 64), dtype=torch.uint8)
-    with EventStorage():
-        loss = sum(detector.train()([{"image": image, "instances": objects}]).values())
-    loss.backward()
-    assert torch.isfinite(loss)
-
-
 SHOWN = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "detectron2.md").read_text(), re.DOTALL)
 
 
@@ -104,7 +94,7 @@ def test_shown_lines_build_a_detector_that_trains(folder, code):
     exec(compile(code, "docs/detectron2.md", "exec"), names)
     body = names["detector"].backbone.bottom_up.network.body
     assert body.get_submodule("layer1.0.conv1").out_channels == 32
-    loss_step(names["detector"])
+    assert torch.isfinite(loss_step(names["detector"]))
     assert body.get_submodule("layer2.0.conv1").weight.grad is not None
     assert body.get_submodule("layer1.0.conv1").weight.grad is None  # FREEZE_AT: 2
 
@@ -131,7 +121,7 @@ def test_retinanet_and_a_backbone_without_an_fpn(folder):
     keys = {"MODEL__META_ARCHITECTURE": "RetinaNet", "MODEL__FPN__IN_FEATURES": ["res3", "res4", "res5"]}
     detector = build_model(config(folder, **keys, MODEL__RETINANET__NUM_CLASSES=5))
     assert list(detector.backbone.output_shape()) == ["p3", "p4", "p5", "p6", "p7"]
-    loss_step(detector)
+    assert torch.isfinite(loss_step(detector))
     alone = build_backbone(config(folder, MODEL__FPN__IN_FEATURES=[], MODEL__RESNETS__OUT_FEATURES=["res4"]))
     assert {name: shape.channels for name, shape in alone.output_shape().items()} == {"res4": 256}
 
@@ -150,7 +140,7 @@ def test_the_backbone_of_a_detector_is_taken(small, tmp_path):
     kept = read_kept(run)
     assert kept.absent == {"fc.weight", "fc.bias"}
     assert torch.equal(kept.model.layer4[1].conv2.weight, small.model.layer4[1].conv2.weight)
-    loss_step(build_model(config(run)))
+    assert torch.isfinite(loss_step(build_model(config(run))))
     shallow, _ = build_detector(small.model, DetectorSettings(strides=(4, 8), anchor_sizes=(8, 16, 32)), num_classes=3)
     run = keep(tmp_path / "shallow", small.plan, shallow.state_dict(), {"num_classes": 7, "mean": MEAN, "std": STD})
     with pytest.raises(ValueError, match=r"shallow: it has no weights of \d+ tensors up to res5, such as layer3"):
