@@ -141,9 +141,10 @@ def cut_between(layers: fx.GraphModule, start: Cut, end: Cut) -> fx.GraphModule:
 def _propagate(layers: fx.GraphModule) -> dict[fx.Node, Tensor | tuple]:
     """The activations that depend on the image by data flow (not through a shape), by node."""
     recorder = _Recorder(layers)
+    image = torch.zeros(1, 3, _PROBE_HEIGHT, _PROBE_WIDTH, device=next(layers.parameters()).device)
     try:
         with evaluation_mode(layers), torch.no_grad():
-            recorder.run(torch.zeros(1, 3, _PROBE_HEIGHT, _PROBE_WIDTH))
+            recorder.run(image)
     except (AssertionError, RuntimeError) as error:  # a transformer's fixed image size, for one
         raise Refusal(
             f"the network cannot take a {_PROBE_WIDTH} x {_PROBE_HEIGHT} image, so it cannot be a backbone: "

@@ -1,9 +1,23 @@
-"""One thread: the tests check numbers, and small tensors are faster so. The processor's answer, forced."""
+"""One thread: the tests check numbers, and small tensors are faster so. The processor's answer, forced.
+
+The tests compute on the CPU, so that they say the same on every machine. `make test-gpu` shows them the GPU: what is
+left to the machine then runs there.
+"""
+
+import os
+
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")  # before PyTorch looks for GPUs
 
 import pytest
 import torch
 
 torch.set_num_threads(1)
+
+
+def pytest_runtest_setup(item):
+    """What is about the CPU, or forks processes, which CUDA does not survive, has no place where a GPU is visible."""
+    if torch.cuda.is_available() and item.get_closest_marker("cpu_only"):
+        pytest.skip("for the CPU alone, and a GPU is visible")
 
 
 @pytest.fixture(params=["float32", "bfloat16"])

@@ -1,5 +1,6 @@
 """What training on a GPU needs, tried without one: skipped first steps, ROIAlign beside deterministic algorithms."""
 
+import copy
 import sys
 from functools import partial
 
@@ -7,7 +8,9 @@ import pytest
 import torch
 from detectron2.layers import ROIAlign
 from support.tiny_detector import make_detector, settings, two_squares
+from torchvision.models.resnet import BasicBlock, ResNet
 
+from detect.backbone import ClassifierBackbone, stage_after
 from detect.cpu.roi_align import use_separable_roi_align
 from detect.train import train_detector
 from training.checkpoint import load_checkpoint
@@ -69,3 +72,12 @@ def test_deterministic_training_on_a_gpu_keeps_the_compiled_roi_align(monkeypatc
         for output in (found, expected):  # the operator has its gradient, which on a GPU warns
             (gradient,) = torch.autograd.grad(output.as_subclass(torch.Tensor).sum(), features)
             assert gradient.sum() == pytest.approx(expected.numel(), rel=1e-4)
+
+
+def test_a_classifier_on_another_device_becomes_a_backbone_too():
+    """As when its BatchNorms were recalibrated there. The device without values stands for it."""
+    here = ResNet(BasicBlock, [1, 1, 1, 1], num_classes=2)
+    elsewhere = copy.deepcopy(here).to("meta")
+    shapes = [ClassifierBackbone(classifier, norm="BN").output_shape() for classifier in (here, elsewhere)]
+    assert shapes[0] == shapes[1]
+    assert stage_after(elsewhere, 16, norm="BN")[1] == 512

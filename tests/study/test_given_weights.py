@@ -27,7 +27,7 @@ def first_states(monkeypatch):
     seen = []
 
     def spy(model, images, *, settings, **_):
-        seen.append({name: tensor.clone() for name, tensor in model.state_dict().items()})
+        seen.append({name: tensor.cpu().clone() for name, tensor in model.state_dict().items()})
         return TrainOutcome(settings.epochs * len(images), seconds=0.0, final_loss=0.0)
 
     monkeypatch.setattr(study.stages.classifier, "train_classifier", spy)

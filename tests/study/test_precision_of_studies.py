@@ -33,6 +33,7 @@ def chosen(results):
     return [r["precision"] for r in results if r["kind"] == "train_classifier"]
 
 
+@pytest.mark.cpu_only
 def test_a_study_measures_once_and_keeps_to_the_answer(tmp_path, monkeypatch):
     asked = []
     monkeypatch.setattr("training.device.bfloat16_speedup", lambda: asked.append(1) or 1.5)
@@ -50,6 +51,7 @@ def test_a_study_measures_once_and_keeps_to_the_answer(tmp_path, monkeypatch):
     assert "mix precisions" not in report
 
 
+@pytest.mark.cpu_only
 def test_stages_of_an_earlier_run_in_another_precision_are_warned_of(tmp_path, auto_is):
     run(tmp_path, precision="auto")
     run(tmp_path, precision="float32")

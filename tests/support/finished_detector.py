@@ -86,7 +86,7 @@ def finished_detector(runs, iterations=40):
     write_run(CLASSIFIER, runs, NETWORK.build(), {})
     write_run(stage, runs, detector, {"data": dataset.split.summary()})
     evaluation = Stage("evaluate", {"data": data, "scenes": 0, "split": "test"}, (stage,), 0)
-    result = run_evaluate(Context(evaluation, runs, Machine(device="cpu"), None))
+    result = run_evaluate(Context(evaluation, runs, Machine(), None))
     write_run(evaluation, runs, None, result)
     return stage.run(runs).path, evaluation.run(runs).path, runs / "photos"
 

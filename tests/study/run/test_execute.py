@@ -146,6 +146,7 @@ def test_the_lock_of_a_killed_process_is_free_and_that_of_a_live_one_is_waited_f
     assert log.read_text().count("started by") == 3
 
 
+@pytest.mark.cpu_only
 def test_two_studies_at_once_run_each_shared_stage_once(tmp_path, work):
     stages = [stage(n) for n in range(6)]
     _, actions = work
@@ -174,6 +175,7 @@ def test_gpus_are_those_that_the_process_may_use(monkeypatch):
     assert visible_devices() == []
 
 
+@pytest.mark.cpu_only
 @pytest.mark.parametrize(
     ("named", "there", "jobs", "expected"),
     [
