@@ -60,10 +60,10 @@ class TrainingStep:
 
     def _backward(self, images: Tensor, labels: Tensor, n_images: int) -> Tensor:
         """Add to the gradients those of this part; its loss is a sum over `n_images`, so that parts may differ."""
-        inputs = normalize(images.to(self._device), self.run.mean, self.run.std)
+        inputs = normalize(images.to(self._device, non_blocking=True), self.run.mean, self.run.std)
         with torch.autocast(self._device, dtype=self.dtype, enabled=self.dtype is not None):
             logits = self._network(inputs.to(memory_format=torch.channels_last)).float()
-        targets, smoothing = labels.to(self._device), self.settings.label_smoothing
+        targets, smoothing = labels.to(self._device, non_blocking=True), self.settings.label_smoothing
         loss = F.cross_entropy(logits, targets, reduction="sum", label_smoothing=smoothing) / n_images
         # the processes' gradients are averaged, and should be added up
         self.scaler.scale(loss * world_size()).backward()

@@ -9,11 +9,13 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from detectron2.config import CfgNode
 from detectron2.engine import DefaultTrainer, HookBase, SimpleTrainer
 from detectron2.solver import get_default_optimizer_params
+from detectron2.structures import Boxes, Instances
 from fvcore.common.param_scheduler import ParamScheduler
 from torch import nn
 from torch.utils.data import DataLoader
@@ -197,6 +199,8 @@ class DetectorTrainer(SimpleTrainer):
 
     def run_step(self) -> None:
         data = next(self._data_loader_iter)  # before seeding: a new loader's first batch draws a number
+        if self.device != "cpu":
+            data = [_without_waiting(record, self.device) for record in data]
         seed_generators(self.run.seed, self.iter * world_size() + rank())
         self.optimizer.zero_grad(set_to_none=True)
         try:
@@ -227,6 +231,16 @@ class DetectorTrainer(SimpleTrainer):
             if not abs(value) < float("inf"):  # also false for NaN
                 raise Diverged(f"step {step}: the loss is {value}; lower the learning rate")
         self.last_loss = values[-1]
+
+
+def _without_waiting(record: dict[str, Any], device: str) -> dict[str, Any]:
+    """An image and its objects on `device`; moved by Detectron2, the CPU would wait for each of their tensors."""
+    objects, moved = record["instances"], Instances(record["instances"].image_size)
+    for name, value in objects.get_fields().items():
+        here = value.tensor if isinstance(value, Boxes) else value
+        there = here.to(device, non_blocking=True) if isinstance(here, torch.Tensor) else here.to(device)
+        moved.set(name, Boxes(there) if isinstance(value, Boxes) else there)
+    return {**record, "image": record["image"].to(device, non_blocking=True), "instances": moved}
 
 
 def _loader(dataset: DetectionDataset, cfg: CfgNode, settings: TrainSettings, run: TrainRun, start: int) -> DataLoader:

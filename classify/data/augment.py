@@ -4,6 +4,7 @@ Working on batches instead of single images through PIL is what keeps small netw
 """
 
 from collections.abc import Callable, Sequence
+from functools import cache
 
 import torch
 from torch import Generator, Tensor
@@ -76,6 +77,12 @@ def normalize(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Te
     if min(std) <= 0:
         raise Refusal(f"every std must be above 0, got {tuple(std)}")
     # In units of 0..255, so that the batch is read once, without a division by 255 of its own.
-    offset = torch.tensor(mean, device=images.device).view(-1, 1, 1) * 255
-    scale = torch.tensor(std, device=images.device).view(-1, 1, 1) * 255
+    offset, scale = (_of_pixels(tuple(values), images.device) for values in (mean, std))
     return (images.to(torch.float32) - offset) / scale
+
+
+@cache  # made anew each time, they would have the CPU wait for a GPU twice a step
+def _of_pixels(values: tuple[float, ...], device: torch.device) -> Tensor:
+    """One value a channel, (C, 1, 1), in units of 0..255."""
+    with torch.inference_mode(False):  # it may be an evaluation that asks first
+        return torch.tensor(values, device=device).view(-1, 1, 1) * 255
