@@ -200,7 +200,7 @@ class DetectorTrainer(SimpleTrainer):
     def run_step(self) -> None:
         data = next(self._data_loader_iter)  # before seeding: a new loader's first batch draws a number
         if self.device != "cpu":
-            data = [_without_waiting(record, self.device) for record in data]
+            data = [on_device(record, self.device) for record in data]
         seed_generators(self.run.seed, self.iter * world_size() + rank())
         self.optimizer.zero_grad(set_to_none=True)
         try:
@@ -233,7 +233,7 @@ class DetectorTrainer(SimpleTrainer):
         self.last_loss = values[-1]
 
 
-def _without_waiting(record: dict[str, Any], device: str) -> dict[str, Any]:
+def on_device(record: dict[str, Any], device: str) -> dict[str, Any]:
     """An image and its objects on `device`; moved by Detectron2, the CPU would wait for each of their tensors."""
     objects, moved = record["instances"], Instances(record["instances"].image_size)
     for name, value in objects.get_fields().items():

@@ -7,12 +7,13 @@ from functools import partial
 import pytest
 import torch
 from detectron2.layers import ROIAlign
+from detectron2.structures import Boxes, Instances
 from support.tiny_detector import make_detector, settings, two_squares
 from torchvision.models.resnet import BasicBlock, ResNet
 
 from detect.backbone import ClassifierBackbone, stage_after
 from detect.cpu.roi_align import use_separable_roi_align
-from detect.train import train_detector
+from detect.train import on_device, train_detector
 from training.checkpoint import load_checkpoint
 
 
@@ -81,3 +82,15 @@ def test_a_classifier_on_another_device_becomes_a_backbone_too():
     shapes = [ClassifierBackbone(classifier, norm="BN").output_shape() for classifier in (here, elsewhere)]
     assert shapes[0] == shapes[1]
     assert stage_after(elsewhere, 16, norm="BN")[1] == 512
+
+
+def test_what_a_step_moves_to_the_device_is_what_the_loader_gave():
+    objects = Instances((8, 6))
+    objects.gt_boxes, objects.gt_classes = Boxes(torch.tensor([[0.0, 1, 3, 4]])), torch.tensor([1])
+    record = {"image": torch.arange(144, dtype=torch.uint8).view(3, 8, 6), "instances": objects, "height": 8}
+    moved = on_device(record, "meta")
+    assert moved["image"].is_meta and moved["image"].shape == (3, 8, 6) and moved["height"] == 8
+    assert moved["instances"].gt_boxes.tensor.is_meta and moved["instances"].gt_classes.is_meta
+    same = on_device(record, "cpu")["instances"]
+    assert torch.equal(same.gt_boxes.tensor, objects.gt_boxes.tensor) and same.image_size == (8, 6)
+    assert not record["image"].is_meta  # a loader may give a kept picture again

@@ -53,6 +53,7 @@ def call(monkeypatch, capsys):
     return call
 
 
+@pytest.mark.cpu_only  # digit by digit
 def test_a_run_is_scored_on_the_test_images_of_another_data_set(runs, tmp_path, call):
     run, evaluation, photos = runs
     config = another(tmp_path / "other", photos)

@@ -54,6 +54,7 @@ def agree(found, expected, **tolerance):
         np.testing.assert_allclose([v for _, v in found[file]], [v for _, v in rows], **tolerance)
 
 
+@pytest.mark.cpu_only  # digit by digit
 def test_a_run_finds_what_its_evaluation_found(runs, tmp_path):
     run, evaluation, photos = runs
     expected = evaluated(evaluation)
@@ -65,6 +66,7 @@ def test_a_run_finds_what_its_evaluation_found(runs, tmp_path):
     agree(predicted(tmp_path / "again"), expected, rtol=0, atol=0)
 
 
+@pytest.mark.cpu_only  # exported files compute there
 @pytest.mark.parametrize("file_format", ["torchscript", "onnx"])
 def test_an_exported_file_finds_what_the_evaluation_of_its_run_found(runs, tmp_path, file_format):
     run, evaluation, photos = runs
@@ -73,6 +75,7 @@ def test_an_exported_file_finds_what_the_evaluation_of_its_run_found(runs, tmp_p
     agree(predicted(tmp_path / "out"), evaluated(evaluation), rtol=1e-3, atol=0.01)
 
 
+@pytest.mark.cpu_only  # digit by digit
 def test_a_detector_that_was_pruned_and_not_trained_since_looks_too(runs, tmp_path):
     run, evaluation, photos = runs
     pruned = Stage("prune_detector", {"method": "l1_filter"}, (load_stage(run),), 0)

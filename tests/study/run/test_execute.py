@@ -121,6 +121,7 @@ def test_a_signal_ends_the_study_with_its_name(tmp_path, work):
     assert "stopped by SIGTERM" in diamond()[1].run(tmp_path).log.read_text()
 
 
+@pytest.mark.cpu_only
 def test_the_lock_of_a_killed_process_is_free_and_that_of_a_live_one_is_waited_for(tmp_path, work):
     """flock belongs to the process: the system releases it with a SIGKILL."""
     done, actions = work
