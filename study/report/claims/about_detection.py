@@ -61,7 +61,8 @@ DETECTION_STATEMENTS = (
         for route in _PRUNED
     ),
     *(
-        _measured(route, "lost_AP_small_percent", "lost_AP_percent", f"{_GIRISH}: small objects lose first")
+        _measured(route, f"lost_AP_{few}_percent", "lost_AP_percent", f"{_GIRISH}: {words} lose first")
+        for few, words in (("small", "small objects"), ("rare", "rare classes"))
         for route in _PRUNED
     ),
     _measured(

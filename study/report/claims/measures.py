@@ -13,7 +13,7 @@ from study.plan.named import DENSE
 from study.report.analyses.weights import conv_weights, share_near_zero
 from study.report.artifacts import RunFiles, steps
 from study.report.routes import RouteResults, find_route
-from study.report.rows import StageResult
+from study.report.rows import Numbers, StageResult
 from study.stages.network import Network
 
 BySeed = dict[int, float | None]
@@ -88,12 +88,36 @@ def _lost(*columns: str) -> Callable[[RouteResults, Sources], BySeed]:
     return lost
 
 
+def _lost_rare(route: RouteResults, sources: Sources) -> BySeed:
+    """As `_lost` of AP, of the rare classes alone: those of at most half of an average class's boxes in training."""
+    dense = find_route(sources.routes, DENSE, route.point)
+    if dense is None:
+        return {}
+    whole = {row.seed: row.measured.per_class for row in dense.rows}
+    found: BySeed = {}
+    for row in route.rows:
+        trained = [sources.stages[step.run] for step in row.chain if step.kind == "train_detector"]
+        boxes = trained[-1].part("data").get("per_class", {}) if trained else {}
+        rare = [name for name, count in boxes.items() if count <= sum(boxes.values()) / len(boxes) / 2]
+        part, of_dense = (_mean(rare, scores) for scores in (row.measured.per_class, whole.get(row.seed)))
+        if part is not None and of_dense:
+            found[row.seed] = 100 * (1 - part / of_dense)
+    return found
+
+
+def _mean(names: Sequence[str], scores: Numbers | None) -> float | None:
+    """The mean of the named scores, of those that are there."""
+    known = [score for name in names if scores and (score := scores.get(name)) is not None]
+    return sum(known) / len(known) if known else None
+
+
 MEASURES: dict[str, Callable[[RouteResults, Sources], BySeed]] = {
     "weights_near_zero_percent": _near_zero,
     "distance_from_start": _distance,
     "spread_of_kept_percent": _spread_of_kept,
     "lost_AP_percent": _lost("AP"),
     "lost_AP_small_percent": _lost("APs"),
+    "lost_AP_rare_percent": _lost_rare,
     "saved_macs_percent": _lost("detector_macs", "macs"),
     "saved_latency_percent": _lost("latency_ms"),
 }

@@ -19,7 +19,7 @@ from study.report.claims.pruned_by import PrunedBy
 from study.report.claims.statement import Only, Side, Statement
 from study.report.differences import Differences
 from study.report.routes import group_routes
-from study.report.rows import Comparison
+from study.report.rows import Comparison, StageResult
 from study.report.topic import CLASSIFICATION, TOPICS
 
 CONFIGS = Path(__file__).parents[3] / "configs" / "pipelines"
@@ -238,6 +238,24 @@ def test_the_same_runs_at_two_points_are_one_statement():
         study.add("fine_tune", variant, around(40)).add("scratch_e", variant, scores)
     found = study.judge(Statement(Side("scratch_e"), Side("fine_tune"), ">", ""))
     assert [finding.place for finding in found] == ["variant = recipe", "variant = another"]
+
+
+def test_rare_classes_are_those_of_few_boxes_in_training():
+    boxes = {"common": 700, "usual": 260, "rare": 30, "scarce": 10}  # on average 250
+    rows = []
+    for route, lost in (("unpruned", 0), ("transfer_then_prune", 10)):
+        for seed in range(2):
+            scores = {"common": 50.0, "usual": 50.0, "rare": 40.0 - lost, "scarce": 20.0 - lost}
+            (row,) = [a_row(route, seed, [a_step("train_detector", f"{route}{seed}")], AP=40.0)]
+            rows.append(replace(row, measured=replace(row.measured, per_class=scores)))
+    stages = {
+        step.run: StageResult("train_detector", "", {"data": {"per_class": boxes}}) for r in rows for step in r.chain
+    }
+    routes = group_routes(rows)
+    found = by_seed(routes[1], "lost_AP_rare_percent", Sources(routes, stages, RunFiles(Path())))
+    assert found == pytest.approx({0: 100 / 3, 1: 100 / 3})  # 20 of (40 + 20)
+    alike = {run: StageResult("train_detector", "", {"data": {"per_class": dict.fromkeys(boxes, 9)}}) for run in stages}
+    assert by_seed(routes[1], "lost_AP_rare_percent", Sources(routes, alike, RunFiles(Path()))) == {}
 
 
 @pytest.mark.parametrize(
