@@ -1,7 +1,9 @@
 // Draws every figure from the JSON beside it, in the colours of the page's light or dark scheme.
 (function () {
   const dark = window.matchMedia("(prefers-color-scheme: dark)");
-  const config = { responsive: true, displaylogo: false, modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"] };
+  // Buttons are listed, not struck off a list: the library's own has one that uploads the chart. Both settings are off too.
+  const buttons = [["toImage"], ["zoom2d", "pan2d"], ["zoomIn2d", "zoomOut2d", "resetScale2d"]];
+  const config = { responsive: true, displaylogo: false, modeBarButtons: buttons, showSendToCloud: false, plotlyServerURL: "" };
 
   function themed(layout) {
     const style = getComputedStyle(document.documentElement);
