@@ -3,7 +3,6 @@
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +10,7 @@ from torch import Tensor, nn
 from pruning.achieved import Achieved, achieved
 from pruning.errors import Refusal
 from pruning.graph.members import Group
-from pruning.methods import Calibration, Choice, Request, get_method
+from pruning.methods import Calibration, Choice, MethodOptions, Request, get_method
 from pruning.plan import PruningPlan
 from pruning.select import Selection
 from pruning.surgery import apply, check_masked_equals_small, mask
@@ -25,7 +24,7 @@ class Arch:
     """An architecture by name and options, as a plan records it."""
 
     name: str
-    options: Mapping[str, Any]
+    options: Mapping[str, object]
 
 
 @dataclass(frozen=True)
@@ -53,7 +52,7 @@ def prune(
     *,
     batch: Tensor,
     seed: int,
-    options: Any = None,
+    options: MethodOptions | None = None,
     calibration: Calibration | None = None,
     finetune: Callable[[nn.Module], None] | None = None,
     allow_partial: bool = False,

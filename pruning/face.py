@@ -1,14 +1,13 @@
 """`pruning.prune`: prune a network that is in no list of architectures, such as a user's own."""
 
 from collections.abc import Sequence
-from typing import Any
 
 from torch import Tensor, nn
 
 from pruning.cut import Arch, Pruned
 from pruning.cut import prune as prune_architecture
 from pruning.graph.members import Group
-from pruning.methods import Calibration
+from pruning.methods import Calibration, MethodOptions
 from pruning.select import Selection
 
 
@@ -21,7 +20,7 @@ def prune(
     batch: Tensor,
     seed: int = 0,
     calibration: Calibration | None = None,
-    options: Any = None,
+    options: MethodOptions | None = None,
     arch: Arch | None = None,
 ) -> Pruned:
     """Prune `model` by the method of this name in `METHODS`; `model` itself is not changed.
