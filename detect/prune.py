@@ -4,7 +4,7 @@ import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from detectron2.modeling import FPN, GeneralizedRCNN
@@ -13,12 +13,14 @@ from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from detect.backbone import ClassifierBackbone
+from detect.data.records import Record
 from detect.pyramid import JoinedBackbone, join, put_back
 from pruning.achieved import Achieved
 from pruning.cut import Arch, prune
 from pruning.errors import Refusal
 from pruning.graph.groups import find_groups
 from pruning.graph.members import Group
+from pruning.methods import MethodOptions
 from pruning.modes import evaluation_mode
 from pruning.plan import PruningPlan
 from pruning.select import Selection
@@ -62,7 +64,7 @@ def prune_detector(
     *,
     batch: Tensor,
     seed: int,
-    options: Any = None,
+    options: MethodOptions | None = None,
     loss: Callable[[GeneralizedRCNN], Tensor] | None = None,
     scope: Scope = "backbone",
     allow_partial: bool = False,
@@ -129,7 +131,7 @@ def _install(network: nn.Module, detector: GeneralizedRCNN, scope: Scope, batch:
         bottom_up._out_feature_channels = {name: int(found.shape[1]) for name, found in bottom_up(batch).items()}
 
 
-def detection_loss(batches: Sequence[list[dict[str, Any]]]) -> Callable[[GeneralizedRCNN], Tensor]:
+def detection_loss(batches: Sequence[list[Record]]) -> Callable[[GeneralizedRCNN], Tensor]:
     """The mean training loss of a detector over fixed batches; gradients flow if they are enabled.
 
     Normalisation and dropout are as in evaluation: running statistics neither move nor give way to a batch's own.

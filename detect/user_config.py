@@ -1,11 +1,10 @@
 """What a user gives to Detectron2: the keys of a YAML file and single overrides, checked against who reads them."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
 
 import yaml
 from detectron2.config import CfgNode, get_cfg
@@ -53,7 +52,7 @@ def _check_files(path: Path, before: tuple[Path, ...]) -> None:
         _check_files(path.parent / Path(name).expanduser(), (*before, path))
 
 
-def given_keys(config_file: Path | Mapping[str, Any] | None, overrides: Mapping[str, object]) -> dict[str, Given]:
+def given_keys(config_file: Path | Mapping[str, object] | None, overrides: Mapping[str, object]) -> dict[str, Given]:
     """What a file and overrides say, the latter over the former; a file that was read already: `with_content`.
 
     ValueError for keys that Detectron2 does not know and values that are not of its type.
@@ -62,13 +61,15 @@ def given_keys(config_file: Path | Mapping[str, Any] | None, overrides: Mapping[
     typed = get_cfg()
     given: dict[str, Given] = {}
     if content:
-        source = content["paths"]["file"]
-        given = {key: Given(_typed(typed, key, value, source), source) for key, value in content["keys"].items()}
+        paths, keys = content["paths"], content["keys"]
+        assert isinstance(paths, Mapping) and isinstance(keys, Mapping)  # see `with_content`
+        source = str(paths["file"])
+        given = {key: Given(_typed(typed, key, value, source), source) for key, value in keys.items()}
     mine = _flat(overrides)
     return given | {key: Given(_typed(typed, key, value, "overrides"), "overrides") for key, value in mine.items()}
 
 
-def with_content(path: Path) -> dict[str, Any]:
+def with_content(path: Path) -> dict[str, object]:
     """A config file with what it says, so that its content and not its name defines a result."""
     return {"paths": {"file": str(path)}, "keys": read_config_file(path)}
 
@@ -107,21 +108,23 @@ def strides_of(given: Mapping[str, Given]) -> tuple[int, ...] | None:
     return next(iter(found.values()), None)
 
 
-def settled(stated: Mapping[str, Any], given: Mapping[str, Given]) -> dict[str, Any]:
-    """Head and strides as the settings that are stated, Detectron2's keys or the defaults say; norm and freeze_at, too.
+def settled(
+    head: str | None, strides: tuple[int, ...] | None, stated: Collection[str], given: Mapping[str, Given]
+) -> dict[str, object]:
+    """Head and strides as the `stated` settings, Detectron2's keys or the defaults say; norm and freeze_at, too.
 
     ValueError where settings and keys differ.
     """
-    head = stated.get("head") or head_of(given) or "fpn"
+    head = head or head_of(given) or "fpn"
     two_stages = "MODEL.META_ARCHITECTURE" in given and given["MODEL.META_ARCHITECTURE"].value == "GeneralizedRCNN"
     if head_of(given) not in (None, head) or (two_stages and head == "retinanet"):
         asked = head_of(given) or "two stages"
         raise Refusal(f"head={head!r} and Detectron2's keys, which ask for {asked!r}, differ")
     said = strides_of(given)
-    strides = stated.get("strides") or said or default_strides(head)
+    strides = strides or said or default_strides(head)
     if said not in (None, strides):
         raise Refusal(f"strides={strides} and Detectron2's features, of strides {said}, differ")
-    found: dict[str, Any] = {"head": head, "strides": strides}
+    found: dict[str, object] = {"head": head, "strides": strides}
     if "norm" not in stated and _NORM in given:
         found["norm"] = str(given[_NORM].value)
     if "freeze_at" not in stated:

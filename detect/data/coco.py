@@ -5,7 +5,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from detect.data.coco_fields import BadField, as_area, as_crowd, as_id, as_size, as_text, as_xywh
 from detect.data.picture import size_of
@@ -58,17 +57,20 @@ def read_coco(path: Path, images: Path) -> Split:
     the image files' then) and `bbox` where `segmentation` has polygons. All categories are classes, with boxes or not.
     """
     coco = _read_json(path)
+    lists: dict[str, list[object]] = {}
     for key in ("images", "annotations", "categories"):
-        if not coco.get(key):
+        entries = coco.get(key)
+        if not entries:
             raise Refusal(f"{path}: the list {key!r} is missing or empty")
-        if not isinstance(coco[key], list):
-            raise Refusal(f"{path}: {key!r} is of type {type(coco[key]).__name__}, a list is expected")
-    ids, names, notes = _categories(path, coco["categories"], _referred(coco["annotations"]))
+        if not isinstance(entries, list):
+            raise Refusal(f"{path}: {key!r} is of type {type(entries).__name__}, a list is expected")
+        lists[key] = entries
+    ids, names, notes = _categories(path, lists["categories"], _referred(lists["annotations"]))
     problems: list[Problem] = []
-    listed = _images(path, images, coco["images"], problems)
+    listed = _images(path, images, lists["images"], problems)
     labels: dict[int | str, int] = {category: k for k, category in enumerate(ids)}
     seen: set[int | str] = set()
-    for annotation in coco["annotations"]:
+    for annotation in lists["annotations"]:
         place = f"annotation {annotation.get('id', '?')!r:.40}" if isinstance(annotation, dict) else ""
         try:
             problems += _place(annotation, place, listed, labels, seen)
@@ -82,7 +84,7 @@ def read_coco(path: Path, images: Path) -> Split:
 
 
 def _place(
-    annotation: Any,
+    annotation: object,
     place: str,
     listed: Mapping[int | str, _Image],
     labels: Mapping[int | str, int],
@@ -120,7 +122,7 @@ def _place(
     return found
 
 
-def _referred(annotations: Iterable[Any]) -> set[int | str]:
+def _referred(annotations: Iterable[object]) -> set[int | str]:
     """The categories that annotations name."""
     found = set()
     for annotation in annotations:
@@ -132,7 +134,7 @@ def _referred(annotations: Iterable[Any]) -> set[int | str]:
 
 
 def _categories(
-    path: Path, categories: list[Any], referred: set[int | str]
+    path: Path, categories: list[object], referred: set[int | str]
 ) -> tuple[tuple[int, ...], tuple[str, ...], tuple[str, ...]]:
     """Ids and names, by id, and notes; a category that repeats the name of another is left out if it has no box."""
     found: dict[int, str] = {}
@@ -162,7 +164,7 @@ def _categories(
     return tuple(sorted(found)), tuple(found[number] for number in sorted(found)), tuple(notes)
 
 
-def _images(path: Path, folder: Path, images: list[Any], problems: list[Problem]) -> dict[int | str, _Image]:
+def _images(path: Path, folder: Path, images: list[object], problems: list[Problem]) -> dict[int | str, _Image]:
     """The entries by their id, the first of each id; ValueError for one that cannot be read."""
     listed: dict[int | str, _Image] = {}
     names: set[str] = set()
@@ -191,7 +193,7 @@ def _images(path: Path, folder: Path, images: list[Any], problems: list[Problem]
     return listed
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def _read_json(path: Path) -> dict[str, object]:
     try:
         coco = json.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
