@@ -8,7 +8,7 @@ from torch.optim.optimizer import ParamsT
 
 from classify.settings import TrainSettings
 
-Group = dict[str, float | list[nn.Parameter]]  # as PyTorch's optimisers take them: "params" and "weight_decay"
+ParameterGroup = dict[str, float | list[nn.Parameter]]  # as PyTorch's optimisers take them: "params" and "weight_decay"
 _NORMS = (_NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)  # _NormBase: batch and instance normalisation
 
 
@@ -36,7 +36,7 @@ def fused_sgd(groups: ParamsT, lr: float, momentum: float, *, weight_decay: floa
     return optimizer
 
 
-def parameter_groups(model: nn.Module, weight_decay: float, *, norm_weight_decay: bool) -> list[Group]:
+def parameter_groups(model: nn.Module, weight_decay: float, *, norm_weight_decay: bool) -> list[ParameterGroup]:
     """Every parameter once, in one group, or in two where normalisation layers and biases are spared the decay."""
     parameters = list(model.parameters())
     if norm_weight_decay:
@@ -47,7 +47,7 @@ def parameter_groups(model: nn.Module, weight_decay: float, *, norm_weight_decay
             spared |= {id(p) for p in module.parameters(recurse=False)}
         elif getattr(module, "bias", None) is not None:  # what PyTorch's layers add; of ours, none has another use
             spared.add(id(module.bias))
-    groups: list[Group] = [
+    groups: list[ParameterGroup] = [
         {"params": [p for p in parameters if id(p) not in spared], "weight_decay": weight_decay},
         {"params": [p for p in parameters if id(p) in spared], "weight_decay": 0.0},
     ]

@@ -36,7 +36,7 @@ _COCO_TEXT = "COCO box AP, IoU 0.50:0.95, all areas, 100 detections an image (fa
 _VOC_TEXT = "VOC AP at IoU 0.5, difficult boxes ignored: VOC_AP50_07 at 11 points, VOC_AP50 continuous"
 
 
-class Curve(TypedDict):
+class ClassCurve(TypedDict):
     """Precision and score of a class at each recall."""
 
     precision: list[float]
@@ -48,7 +48,7 @@ class PrecisionRecall(TypedDict):
 
     iou: float
     recall: list[float]
-    classes: dict[str, Curve | None]
+    classes: dict[str, ClassCurve | None]
 
 
 def evaluate_detector(
@@ -151,7 +151,7 @@ def _precision_recall(split: Split, evaluation: COCOeval_faster) -> PrecisionRec
     parameters = evaluation.params
     (iou,) = np.flatnonzero(np.isclose(parameters.iouThrs, 0.5))
     row = {category: k for k, category in enumerate(sorted(split.category_ids))}
-    curves: dict[str, Curve | None] = {}
+    curves: dict[str, ClassCurve | None] = {}
     for name, category in zip(split.classes, split.category_ids, strict=True):
         precision, score = (evaluation.eval[key][iou, :, row[category], 0, -1] for key in ("precision", "scores"))
         there = precision.min() > -1

@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from torch import nn
 
 from classify.export import read_exported
+from detect.build import Config
 from detect.data import WholeImages
 from detect.data.looking import Pictures
 from detect.data.records import Detection, Split
@@ -29,7 +29,7 @@ class _Subject:
 
     source: str
     detector: nn.Module
-    cfg: Any
+    cfg: Config
     classes: tuple[str, ...]
 
 

@@ -5,7 +5,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -84,6 +84,10 @@ def whole_folder(out: Path, *, known: frozenset[str]) -> Iterator[Path]:
             (out / name).unlink(missing_ok=True)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
+
+
+Json = Mapping[str, Any]
+"""An object of a JSON file, whose form the file's readers know."""
 
 
 def canonical(data: object) -> str:

@@ -13,10 +13,10 @@ from pydantic_core import CoreSchema, core_schema
 
 from pruning.errors import Refusal
 
-Annotation: TypeAlias = object
+TypeForm: TypeAlias = object
 """What may stand behind a field's colon: a class, a union, a `Literal`, an `Annotated`; `get_origin` tells which."""
 
-_NOUNS: dict[Annotation, str] = {
+_NOUNS: dict[TypeForm, str] = {
     bool: "true or false",
     int: "whole number",
     float: "number",
@@ -62,12 +62,12 @@ def did_you_mean(value: str, names: Collection[str]) -> str:
     return "".join(f"did you mean {name!r}? " for name in get_close_matches(value, names, n=1))
 
 
-def field_type(field: FieldInfo) -> Annotation:
+def field_type(field: FieldInfo) -> TypeForm:
     """The whole type of a field, its bounds included, which pydantic keeps beside it."""
     return Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation
 
 
-def in_words(annotation: Annotation, *, many: bool = False) -> str:
+def in_words(annotation: TypeForm, *, many: bool = False) -> str:
     """What may be given for this type; `many`: in the plural, as the items of a list."""
     annotation, metadata = unwrapped(annotation)
     for mark in metadata:
@@ -89,7 +89,7 @@ def in_words(annotation: Annotation, *, many: bool = False) -> str:
     return _scalar(annotation, dict(_limits(metadata)), many)
 
 
-def unwrapped(annotation: Annotation) -> tuple[Annotation, tuple[object, ...]]:
+def unwrapped(annotation: TypeForm) -> tuple[TypeForm, tuple[object, ...]]:
     """A type without its `Annotated`, and what that says of it."""
     if get_origin(annotation) is Annotated:
         inner, *metadata = get_args(annotation)
@@ -97,13 +97,13 @@ def unwrapped(annotation: Annotation) -> tuple[Annotation, tuple[object, ...]]:
     return annotation, ()
 
 
-def alternatives(annotation: Annotation) -> list[Annotation]:
+def alternatives(annotation: TypeForm) -> list[TypeForm]:
     """The types that a union is made of; of any other type itself."""
     inner, _ = unwrapped(annotation)
     return list(get_args(inner)) if get_origin(inner) in (Union, UnionType) else [annotation]
 
 
-def _union(parts: Iterable[Annotation], many: bool) -> str:
+def _union(parts: Iterable[TypeForm], many: bool) -> str:
     words = list(dict.fromkeys(in_words(part, many=many) for part in parts))
     simple = len(words) == 2 and not any("," in word or " or " in word for word in words)
     return " or ".join(words) if simple else ", or ".join(words)
@@ -116,7 +116,7 @@ def _one_of(choices: Iterable[object], many: bool) -> str:
     return ("any of " if many else "one of ") + ", ".join(names)
 
 
-def _list(parts: tuple[Annotation, ...], limits: Mapping[str, float], many: bool) -> str:
+def _list(parts: tuple[TypeForm, ...], limits: Mapping[str, float], many: bool) -> str:
     items = in_words(parts[0], many=True)
     if len(parts) > 1 and parts[-1] is not Ellipsis:  # of fixed length, its items alike
         return f"{_plural('list', many)} of {len(parts)} {items}"
@@ -124,7 +124,7 @@ def _list(parts: tuple[Annotation, ...], limits: Mapping[str, float], many: bool
     return f"{_plural('list', many)}{fewest} of {items}"
 
 
-def _scalar(annotation: Annotation, limits: Mapping[str, float], many: bool) -> str:
+def _scalar(annotation: TypeForm, limits: Mapping[str, float], many: bool) -> str:
     noun = _NOUNS.get(annotation) or str(getattr(annotation, "__name__", "value"))
     above, below = limits.get("ge", limits.get("gt", -1)), limits.get("le", limits.get("lt", 2))
     if annotation is float and above >= 0 and below <= 1:

@@ -111,7 +111,7 @@ class Truth(TypedDict):
     categories: list[dict[str, int | str]]
 
 
-class Summary(TypedDict):
+class SplitSummary(TypedDict):
     """What a result says of a split: counts of images and boxes, `usable` what is left to train on, and whose they
     are."""
 
@@ -184,7 +184,7 @@ class Split:
         ]
         return {"images": images, "annotations": annotations, "categories": categories}
 
-    def summary(self) -> Summary:
+    def summary(self) -> SplitSummary:
         """Counts for a result: what there is, what training clips and drops (`usable` is left), and a fingerprint."""
         boxes = list(self.boxes())
         per_class = Counter(box.label for box in boxes)

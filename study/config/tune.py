@@ -1,7 +1,6 @@
 """Which numbers of a study's trainings may be chosen for each route: rates and factors, but no budgets."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 import classify.settings
 import detect.settings
@@ -21,7 +20,7 @@ _TRAININGS: dict[str, type[Section]] = {
 
 
 def check_tuned(
-    tune: Mapping[str, Sequence[float]], grid: Mapping[str, Any], classifier: Classifier, detector: Detector | None
+    tune: Mapping[str, Sequence[float]], grid: Mapping[str, object], classifier: Classifier, detector: Detector | None
 ) -> None:
     """ValueError for a key that is no rate of a training or is in the grid too, and for values that make no choice."""
     for key, values in tune.items():
@@ -49,7 +48,7 @@ def check_tuned(
 def own_rate(classifier: Classifier, detector: Detector | None, key: str) -> float | None:
     """What a config says itself for a key that `tune` may have."""
     section, _, name = key.rpartition(".")
-    regime: Any = section.partition(".")[2]
+    regime = section.partition(".")[2]
     training: Section
     if section.startswith("classifier."):
         training = classifier.training(regime)

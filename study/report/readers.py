@@ -3,7 +3,6 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -73,7 +72,7 @@ class _OneImage(nn.Module):
         super().__init__()
         self.detector = detector
 
-    def forward(self, image: Tensor) -> Any:
+    def forward(self, image: Tensor) -> object:
         return self.detector([{"image": image}])
 
 

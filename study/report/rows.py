@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from pruning.errors import Failure, Refusal
 from study.report.claims.claim import Claim
@@ -13,7 +13,10 @@ from study.report.statistics.summary import is_number
 from study.report.tuned import Tuned
 from study.stages.given_weights import NOT_COUNTED
 from training.device import Precision
-from training.files import read_json
+from training.files import Json, read_json
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 _SCORES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "top1", "top5", "val_top1")
 _AFTER_PRUNING = ("pruned_top1", "recalibrated_top1")
@@ -23,8 +26,7 @@ _OTHER = frozenset(
     "pipeline point seed per_class latency_ms train_macs precision train_macs_by_kind seconds chain".split()
 )
 
-Json = Mapping[str, Any]  # an object of a JSON file
-Point = Mapping[str, Any]  # a grid point: field -> its value, of any type that a config holds
+Point = Mapping[str, object]  # a grid point: field -> its value, of any type that a config holds
 Numbers = Mapping[str, float | None]  # None where a number is missing
 
 
@@ -248,7 +250,7 @@ class Comparison:
         }
         return cls(**{**content, **read})
 
-    def frame(self) -> Any:
+    def frame(self) -> DataFrame:
         """A pandas frame: a line a row, with its grid point, its scores and its costs; Failure without pandas."""
         try:
             import pandas

@@ -17,7 +17,7 @@ from pruning.errors import Refusal
 from training.files import files_digest
 from training.options import Section
 
-Places = tuple[VocSet, ...]
+VocSets = tuple[VocSet, ...]
 
 
 class VocPart(Section):
@@ -162,7 +162,7 @@ def _files(files: VocSet) -> _Files:
 
 
 @lru_cache(maxsize=16)
-def _once_a_content(digest: str, function: Callable[[Places], tuple[str, ...]], places: Places) -> tuple[str, ...]:
+def _once_a_content(digest: str, function: Callable[[VocSets], tuple[str, ...]], places: VocSets) -> tuple[str, ...]:
     """`function` of files whose contents `digest` stands for."""
     return function(places)
 
