@@ -54,7 +54,7 @@ def _may_end_early(stage: Stage) -> bool:
     return stage.kind == "train_detector" and stage.read(TrainDetector).train.patience is not None
 
 
-class Budget:
+class Estimator:
     """Estimates stages one by one; what parents and equal networks share is worked out once."""
 
     def __init__(self, runs: Path, machine: Machine):
