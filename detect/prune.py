@@ -4,7 +4,7 @@ import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, Unpack
 
 import torch
 from detectron2.modeling import FPN, GeneralizedRCNN
@@ -16,11 +16,10 @@ from detect.backbone import ClassifierBackbone
 from detect.data.records import Record
 from detect.pyramid import JoinedBackbone, join, put_back
 from pruning.achieved import Achieved
-from pruning.cut import Arch, prune
+from pruning.cut import Arch, Terms, prune
 from pruning.errors import Refusal
 from pruning.graph.groups import find_groups
 from pruning.graph.members import Group
-from pruning.methods import MethodOptions
 from pruning.modes import evaluation_mode
 from pruning.plan import PruningPlan
 from pruning.select import Selection
@@ -63,17 +62,16 @@ def prune_detector(
     selection: Selection,
     *,
     batch: Tensor,
-    seed: int,
-    options: MethodOptions | None = None,
     loss: Callable[[GeneralizedRCNN], Tensor] | None = None,
     scope: Scope = "backbone",
-    allow_partial: bool = False,
+    **terms: Unpack[Terms],
 ) -> PrunedDetector:
     """Prune `scope` of `detector`, which is not changed.
 
     `groups` come from `backbone_groups`, or from `pyramid_groups` for a scope with the FPN; `batch` (N, 3, H, W) is a
     normalised input on which masked and smaller features must agree; `loss(detector)` runs calibration batches
-    through a detector and returns its mean loss. ValueError for a detector without an FPN in a scope with one.
+    through a detector and returns its mean loss. `terms`: as of any pruning. ValueError for a detector without an FPN
+    in a scope with one.
     """
     network = _prunable(detector, scope)
 
@@ -89,10 +87,8 @@ def prune_detector(
         method,
         selection,
         batch=batch,
-        seed=seed,
-        options=options,
         calibration=calibration if loss is not None else None,
-        allow_partial=allow_partial,
+        **terms,
     )
     small = copy.deepcopy(detector)
     _install(pruned.model, small, scope, batch)
