@@ -19,13 +19,14 @@ from detectron2.config import CfgNode
 from detectron2.evaluation import DatasetEvaluator, inference_on_dataset
 from detectron2.evaluation.coco_evaluation import instances_to_coco_json
 from detectron2.modeling import GeneralizedRCNNWithTTA
+from detectron2.structures import Instances
 from detectron2.utils import comm
 from faster_coco_eval import COCO, COCOeval_faster
 from torch import nn
 
 from detect.data import DetectionDataset
 from detect.data.loader import test_loader
-from detect.data.records import Detection, Split
+from detect.data.records import Detection, Record, Split
 from detect.matches import MATCHES, Matches, coco_matches, to_bytes
 from detect.voc_metrics import voc_matches, voc_metrics
 from training.files import write_bytes
@@ -169,12 +170,12 @@ class _Collector(DatasetEvaluator):
     def reset(self) -> None:
         self.detections = []
 
-    def process(self, inputs: list[dict], outputs: list[dict]) -> None:
+    def process(self, inputs: list[Record], outputs: list[dict[str, Instances]]) -> None:
         for record, output in zip(inputs, outputs, strict=True):
             found: list[Detection] = instances_to_coco_json(output["instances"].to("cpu"), record["image_id"])
             self.detections += [{**d, "category_id": self.ids[d["category_id"]]} for d in found]
 
-    def evaluate(self) -> dict:
+    def evaluate(self) -> dict[str, object]:
         self.detections = list(itertools.chain(*comm.gather(self.detections)))
         return {}
 

@@ -137,7 +137,7 @@ def cut_between(layers: fx.GraphModule, start: Cut, end: Cut) -> fx.GraphModule:
     return fx.GraphModule(layers, graph, class_name="Stage")
 
 
-def _propagate(layers: fx.GraphModule) -> dict[fx.Node, Tensor | tuple]:
+def _propagate(layers: fx.GraphModule) -> dict[fx.Node, Tensor | tuple[()]]:
     """The activations that depend on the image by data flow (not through a shape), by node."""
     recorder = _Recorder(layers)
     try:

@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader
 from classify.optimizers import fused_sgd
 from detect.data import DetectionDataset, class_names
 from detect.data.loader import train_loader
+from detect.data.records import Record
 from detect.evaluate import evaluate_detector
 from detect.hooks import Checkpointer, EffectHook, Report, Reporter, Schedule, Stop, saved_training
 from detect.settings import TrainRun, TrainSettings
@@ -229,7 +230,9 @@ class DetectorTrainer(SimpleTrainer):
         self.last_loss = values[-1]
 
 
-def _loader(dataset: DetectionDataset, cfg: CfgNode, settings: TrainSettings, run: TrainRun, start: int) -> DataLoader:
+def _loader(
+    dataset: DetectionDataset, cfg: CfgNode, settings: TrainSettings, run: TrainRun, start: int
+) -> DataLoader[list[Record]]:
     return train_loader(
         dataset,
         cfg,

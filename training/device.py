@@ -195,7 +195,7 @@ def channels_last(model: nn.Module, *, dtype: torch.dtype | None) -> Iterator[No
         model.to(memory_format=torch.contiguous_format)
 
 
-def _contiguous_input(module: nn.Module, inputs: tuple) -> tuple:
+def _contiguous_input(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     return tuple(x.contiguous() for x in inputs)
 
 

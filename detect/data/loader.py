@@ -74,9 +74,9 @@ class _Kept:
     """What pictures became, as long as there is room: the first ones stay."""
 
     free: int = 2**28  # bytes of a process
-    mapped: dict[tuple, Record] = field(default_factory=dict)
+    mapped: dict[tuple[object, ...], Record] = field(default_factory=dict)
 
-    def get(self, key: tuple, make: Callable[[], Record]) -> Record:
+    def get(self, key: tuple[object, ...], make: Callable[[], Record]) -> Record:
         if key in self.mapped:
             return self.mapped[key]
         made = make()
@@ -127,7 +127,7 @@ def train_loader(
     repeat_threshold: float | None = None,
     group_by_aspect: bool = False,
     num_workers: int = 0,
-) -> DataLoader:
+) -> DataLoader[list[Record]]:
     """An endless loader; its k-th batch depends only on (seed, start_iteration + k). Split over processes.
 
     `flip`, `group_by_aspect`: also where `cfg` says so. `colour_jitter`, `repeat_threshold`: as in TrainSettings.
@@ -186,7 +186,7 @@ def colour_augmentations(jitter: float | None) -> list[T.Augmentation]:
     return [kind(1 - jitter, 1 + jitter) for kind in (T.RandomBrightness, T.RandomContrast, T.RandomSaturation)]
 
 
-def test_loader(dataset: DetectionDataset, cfg: CfgNode, *, num_workers: int = 0) -> DataLoader:
+def test_loader(dataset: DetectionDataset, cfg: CfgNode, *, num_workers: int = 0) -> DataLoader[list[Record]]:
     """Detectron2's loader of every image once, in order, one per batch, split over the processes."""
     resize = T.ResizeShortestEdge(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)
     mapper = Mapper(is_train=False, augmentations=[resize], image_format=cfg.INPUT.FORMAT)

@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from detect.data.classes import MatchedDataset, NamedDataset
 from detect.data.draw import Carved
@@ -90,7 +91,7 @@ def annotations_now(data: Mapping[str, object]) -> dict[str, object]:
     return {key: again(part) for key, part in data.items()}
 
 
-def _given(data: Mapping[str, object]) -> tuple[DataSet, Mapping[str, object]]:
+def _given(data: Mapping[str, object]) -> tuple[DataSet[Any, Any], Mapping[str, object]]:
     """The data set that `data` names, and its identity."""
     name = next(name for name in DATASETS if name in data)
     identity = data[name]

@@ -29,7 +29,7 @@ class PositionSampler(Sampler[int]):
             position += comm.get_world_size()
 
 
-class TrainStream(Dataset):
+class TrainStream(Dataset[Record]):
     """Position in the endless training stream -> mapped record, a pure function of (seed, position).
 
     Each epoch is a permutation drawn from (seed, epoch). With `group_by_aspect` landscape and portrait images

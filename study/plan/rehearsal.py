@@ -16,7 +16,7 @@ from pruning.achieved import achieved
 from pruning.cut import make_plan
 from pruning.errors import Refusal
 from pruning.graph.members import Group
-from pruning.methods import Choice, Request, get_method
+from pruning.methods import Choice, MethodOptions, Request, get_method
 from pruning.select import counts, eligible
 from study.plan.estimate import Estimator
 from study.stages.network import (
@@ -101,7 +101,7 @@ class Rehearsal:
         return before.then(make_plan(before.arch, groups, choice), choice.masks)
 
 
-def _choice(name: str, model: nn.Module, request: Request) -> Choice:
+def _choice(name: str, model: nn.Module, request: Request[MethodOptions]) -> Choice:
     """What the method chooses, or where it must look at data or trained weights, any choice of the asked counts."""
     method = get_method(name)
     if method.sets_amount(request.options) == "training":

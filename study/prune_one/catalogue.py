@@ -54,7 +54,7 @@ def _targets() -> Iterator[str]:
         yield f"  {name:<20} from {target.arch} at {size}, {target.base_epochs} base epochs{cap}"
 
 
-def _default(option: dataclasses.Field) -> object:
+def _default(option: dataclasses.Field[object]) -> object:
     if option.default_factory is not dataclasses.MISSING:
         return option.default_factory()
     return option.default
