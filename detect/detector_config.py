@@ -5,7 +5,8 @@ and a key for the same that differ are refused, and so is a key that nothing rea
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from detectron2.config import CfgNode, get_cfg
 
@@ -108,14 +109,14 @@ def _from_settings(settings: DetectorSettings, num_classes: int | None) -> dict[
     stated = {f"model.{name}": value for name, value in settings.stated().items()}
     if num_classes is not None:
         stated["dataset: number of classes"] = num_classes
-    forms: dict[str, object] = {
-        FREEZE_AT: settings.freeze_at and settings.freeze_at + stages_before(settings.strides),
-        "MODEL.ANCHOR_GENERATOR.SIZES": _by_level(settings.anchor_sizes or (), settings.head),
-        "MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS": [list(settings.anchor_ratios or ())],
-        "INPUT.MIN_SIZE_TRAIN": (settings.image_size,),
+    forms: dict[str, Callable[[Any], object]] = {
+        FREEZE_AT: lambda count: count and count + stages_before(settings.strides),
+        "MODEL.ANCHOR_GENERATOR.SIZES": lambda sizes: _by_level(sizes, settings.head),
+        "MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS": lambda ratios: [list(ratios)],
+        "INPUT.MIN_SIZE_TRAIN": lambda size: (size,),
     }
     set_here = [(key, stated[name]) for key, (name, _) in OURS.items() if name in stated and key not in _BY_NAME]
-    return {key: (forms.get(key, value), value) for key, value in set_here}
+    return {key: (forms[key](value) if key in forms else value, value) for key, value in set_here}
 
 
 def _by_level(sizes: Sequence[float], head: str) -> list[list[float]]:

@@ -28,7 +28,6 @@ from classify.data.digits import (
 )
 from classify.data.images import check_split
 from classify.data.photos import PhotoCrop, draw_crop, render_crop
-from detect.data.records import TrueBox
 from pruning.errors import Refusal
 
 # Raise it whenever the same options begin to give other pixels or boxes.
@@ -155,22 +154,15 @@ def coco_json(digits_by_image: list[tuple[PlacedDigit, ...]], image_size: int) -
     Image and annotation ids start at 1: evaluators take an annotation id of 0 for "no match".
     `area` is the box's, as there are no segmentation masks.
     """
-    images: list[dict[str, int | str]] = []
-    annotations: list[TrueBox] = []
+    images: list[dict[str, object]] = []
+    annotations: list[dict[str, object]] = []
     for index, digits in enumerate(digits_by_image):
         size = {"width": image_size, "height": image_size}
         images.append({"id": index + 1, "file_name": _file_name(index), **size})
         for digit in digits:
-            annotations.append(
-                {
-                    "id": len(annotations) + 1,
-                    "image_id": index + 1,
-                    "category_id": digit.label + 1,
-                    "bbox": [float(value) for value in digit.box],
-                    "area": float(digit.box[2] * digit.box[3]),
-                    "iscrowd": 0,
-                }
-            )
+            annotation = {"id": len(annotations) + 1, "image_id": index + 1, "category_id": digit.label + 1}
+            bbox, area = [float(value) for value in digit.box], float(digit.box[2] * digit.box[3])
+            annotations.append({**annotation, "bbox": bbox, "area": area, "iscrowd": 0})
     return {
         "info": {"description": "scikit-learn's handwritten digits on its sample photographs"},
         "licenses": [],

@@ -127,7 +127,7 @@ class DetectorSettings(Section):
         check_idle(self.head, self.stated())
         return self
 
-    def stated(self) -> dict[str, object]:
+    def stated(self) -> dict[str, Any]:
         """The keys that are set, with their values."""
         return self.model_dump(exclude_unset=True, exclude_none=True)
 
@@ -154,14 +154,12 @@ class DetectorSettings(Section):
     def resolved(self) -> "DetectorSettings":
         """These settings with head, strides, norm and freeze_at set to what holds."""
         stated = self.stated()
-        found: dict[str, object] = {"head": self.head, "norm": self.norm, "freeze_at": self.freeze_at}
+        found = {"head": self.head, "norm": self.norm, "freeze_at": self.freeze_at}
         found["strides"] = stated.get("strides", default_strides(self.head))
         if self.overrides or self.config_file:
             from detect.user_config import given_keys, settled
 
-            head = self.head if "head" in stated else None
-            strides = self.strides if "strides" in stated else None
-            found |= settled(head, strides, stated.keys(), given_keys(self.config_file, self.overrides))
+            found |= settled(stated, given_keys(self.config_file, self.overrides))
         return self.model_copy(update=found)
 
     def as_json(self) -> dict[str, object]:

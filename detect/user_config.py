@@ -1,10 +1,11 @@
 """What a user gives to Detectron2: the keys of a YAML file and single overrides, checked against who reads them."""
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
 import yaml
 from detectron2.config import CfgNode, get_cfg
@@ -108,23 +109,21 @@ def strides_of(given: Mapping[str, Given]) -> tuple[int, ...] | None:
     return next(iter(found.values()), None)
 
 
-def settled(
-    head: str | None, strides: tuple[int, ...] | None, stated: Collection[str], given: Mapping[str, Given]
-) -> dict[str, object]:
-    """Head and strides as the `stated` settings, Detectron2's keys or the defaults say; norm and freeze_at, too.
+def settled(stated: Mapping[str, Any], given: Mapping[str, Given]) -> dict[str, Any]:
+    """Head and strides as the settings that are stated, Detectron2's keys or the defaults say; norm and freeze_at, too.
 
     ValueError where settings and keys differ.
     """
-    head = head or head_of(given) or "fpn"
+    head = stated.get("head") or head_of(given) or "fpn"
     two_stages = "MODEL.META_ARCHITECTURE" in given and given["MODEL.META_ARCHITECTURE"].value == "GeneralizedRCNN"
     if head_of(given) not in (None, head) or (two_stages and head == "retinanet"):
         asked = head_of(given) or "two stages"
         raise Refusal(f"head={head!r} and Detectron2's keys, which ask for {asked!r}, differ")
     said = strides_of(given)
-    strides = strides or said or default_strides(head)
+    strides = stated.get("strides") or said or default_strides(head)
     if said not in (None, strides):
         raise Refusal(f"strides={strides} and Detectron2's features, of strides {said}, differ")
-    found: dict[str, object] = {"head": head, "strides": strides}
+    found: dict[str, Any] = {"head": head, "strides": strides}
     if "norm" not in stated and _NORM in given:
         found["norm"] = str(given[_NORM].value)
     if "freeze_at" not in stated:

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from detect.data.coco_fields import BadField, as_area, as_crowd, as_id, as_size, as_text, as_xywh
 from detect.data.picture import size_of
@@ -57,20 +58,17 @@ def read_coco(path: Path, images: Path) -> Split:
     the image files' then) and `bbox` where `segmentation` has polygons. All categories are classes, with boxes or not.
     """
     coco = _read_json(path)
-    lists: dict[str, list[object]] = {}
     for key in ("images", "annotations", "categories"):
-        entries = coco.get(key)
-        if not entries:
+        if not coco.get(key):
             raise Refusal(f"{path}: the list {key!r} is missing or empty")
-        if not isinstance(entries, list):
-            raise Refusal(f"{path}: {key!r} is of type {type(entries).__name__}, a list is expected")
-        lists[key] = entries
-    ids, names, notes = _categories(path, lists["categories"], _referred(lists["annotations"]))
+        if not isinstance(coco[key], list):
+            raise Refusal(f"{path}: {key!r} is of type {type(coco[key]).__name__}, a list is expected")
+    ids, names, notes = _categories(path, coco["categories"], _referred(coco["annotations"]))
     problems: list[Problem] = []
-    listed = _images(path, images, lists["images"], problems)
+    listed = _images(path, images, coco["images"], problems)
     labels: dict[int | str, int] = {category: k for k, category in enumerate(ids)}
     seen: set[int | str] = set()
-    for annotation in lists["annotations"]:
+    for annotation in coco["annotations"]:
         place = f"annotation {annotation.get('id', '?')!r:.40}" if isinstance(annotation, dict) else ""
         try:
             problems += _place(annotation, place, listed, labels, seen)
@@ -193,7 +191,7 @@ def _images(path: Path, folder: Path, images: list[object], problems: list[Probl
     return listed
 
 
-def _read_json(path: Path) -> dict[str, object]:
+def _read_json(path: Path) -> dict[str, Any]:
     try:
         coco = json.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:

@@ -92,22 +92,11 @@ class Detection(TypedDict):
     score: float
 
 
-class TrueBox(TypedDict):
-    """A box of COCO's ground truth."""
-
-    id: int
-    image_id: int
-    category_id: int
-    bbox: list[float]
-    area: float
-    iscrowd: int
-
-
 class Truth(TypedDict):
     """COCO's ground truth."""
 
     images: list[dict[str, int]]
-    annotations: list[TrueBox]
+    annotations: list[dict[str, object]]
     categories: list[dict[str, int | str]]
 
 
@@ -163,21 +152,14 @@ class Split:
         Difficult boxes are crowd boxes there: finding one is neither right nor wrong. Boxes without an extent are left
         out, as nothing can match them. Annotation ids start at 1: evaluators take 0 for "no match".
         """
-        annotations: list[TrueBox] = []
+        annotations: list[dict[str, object]] = []
         for k, image in enumerate(self.images, 1):
             for box in image.boxes:
                 if box.label == UNKNOWN or min(box.xywh[2:]) <= 0:
                     continue
-                annotations.append(
-                    {
-                        "id": len(annotations) + 1,
-                        "image_id": k,
-                        "category_id": self.category_ids[box.label],
-                        "bbox": list(box.xywh),
-                        "area": box.area,
-                        "iscrowd": int(box.crowd or box.difficult),
-                    }
-                )
+                place = {"id": len(annotations) + 1, "image_id": k, "category_id": self.category_ids[box.label]}
+                ignored = int(box.crowd or box.difficult)
+                annotations.append({**place, "bbox": list(box.xywh), "area": box.area, "iscrowd": ignored})
         images = [{"id": k, "height": i.height, "width": i.width} for k, i in enumerate(self.images, 1)]
         categories: list[dict[str, int | str]] = [
             {"id": c, "name": n} for c, n in zip(self.category_ids, self.classes, strict=True)
