@@ -135,8 +135,8 @@ class Classifier(Section):
         """Those of the unpruned network's training; 0 where nothing is trained."""
         return 0 if self.train is None else self.train.epochs
 
-    def training(self, regime: str) -> TrainSettings:
-        """The complete settings of a regime, train, fine_tune or scratch; ValueError with nothing to train on."""
+    def training(self, regime: Literal["train", "fine_tune", "scratch"]) -> TrainSettings:
+        """The complete settings of a regime; ValueError where there is nothing to train on."""
         if self.train is None:
             raise Refusal(
                 "trains a classifier, which needs classifier.dataset and classifier.train; from weights alone go"

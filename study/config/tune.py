@@ -1,6 +1,7 @@
 """Which numbers of a study's trainings may be chosen for each route: rates and factors, but no budgets."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import classify.settings
 import detect.settings
@@ -48,7 +49,7 @@ def check_tuned(
 def own_rate(classifier: Classifier, detector: Detector | None, key: str) -> float | None:
     """What a config says itself for a key that `tune` may have."""
     section, _, name = key.rpartition(".")
-    regime = section.partition(".")[2]
+    regime: Any = section.partition(".")[2]
     training: Section
     if section.startswith("classifier."):
         training = classifier.training(regime)
