@@ -89,9 +89,8 @@ def run_study(
 
 def _run_study(config: StudyConfig, config_file: Path, plan: StudyPlan, runs: Path) -> Outcome:
     out = runs / config.name
-    foresee(
-        all_stages(plan.recipe), Estimator(runs, config.machine), config_file
-    )  # rates change no network and no cost
+    # rates change no network and no cost
+    foresee(all_stages(plan.recipe), Estimator(runs, config.machine), config_file)
     check_detection_data(all_stages([*plan.tried, *plan.recipe]), runs)
     study = {
         "config": config.model_dump(mode="json", exclude_unset=True),
