@@ -1,6 +1,6 @@
 """Images by which a pruning method sees activations or gradients: a data set by name, or a folder of images."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,8 +25,8 @@ class CalibrationImages:
     """Images and their normalisation (RGB, in 0..1)."""
 
     images: ImageSet
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    mean: Sequence[float]
+    std: Sequence[float]
 
     def inputs(self, first: int, last: int) -> Tensor:
         """Images as a network reads them, (N, 3, H, W)."""
