@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +12,7 @@ from study.report.claims.claim import Claim
 from study.report.statistics.summary import is_number
 from study.report.tuned import Tuned
 from study.stages.given_weights import NOT_COUNTED
+from study.stages.store import WrittenResult
 from training.device import Precision
 from training.files import Json, read_json
 
@@ -55,7 +56,7 @@ class Measured:
     per_class: Numbers | None = None
     after_pruning: Numbers | None = None
 
-    def to_json(self) -> Json:
+    def to_json(self) -> dict[str, object]:
         """One flat mapping; what the task does not have has no key."""
         classes = {} if self.per_class is None else {"per_class": self.per_class}
         return {**self.scores, **classes, **self.costs, **(self.after_pruning or {})}
@@ -115,7 +116,7 @@ class Row:
         found = self.measured
         return {**found.scores, **found.costs, **(found.after_pruning or {}), **own}.get(column)
 
-    def to_json(self) -> Json:
+    def to_json(self) -> dict[str, object]:
         """The row of comparison.json."""
         return {
             "pipeline": self.pipeline,
@@ -166,11 +167,12 @@ class StageResult:
 
     kind: str
     step: str
-    result: Json
+    result: WrittenResult
 
     def part(self, name: str) -> Json:
         """An object of the result by name; empty where it has none: no kind of stage records them all."""
-        return self.result.get(name) or {}
+        found = self.result.get(name)
+        return found if isinstance(found, Mapping) else {}
 
     @property
     def precision(self) -> Precision | None:
@@ -191,7 +193,7 @@ class Basis:
     detections: int | None = None
     image_size: str | None = None  # "width x height"
 
-    def to_json(self) -> Json:
+    def to_json(self) -> dict[str, object]:
         """What is known."""
         return {name: value for name, value in vars(self).items() if value is not None}
 
@@ -214,7 +216,7 @@ class Comparison:
     config_yaml: str
     seeds: tuple[int, ...]
     evaluation: Basis
-    grid: Json
+    grid: Mapping[str, Sequence[object]]
     rows: tuple[Row, ...]
     missing: tuple[Missing, ...]
     gaps: tuple[str, ...]
@@ -222,7 +224,7 @@ class Comparison:
     tuning: tuple[Tuned, ...] = ()
     claims: tuple[Claim, ...] = ()
 
-    def to_json(self) -> Json:
+    def to_json(self) -> dict[str, object]:
         """The content of comparison.json; a study that chose no rates has no `tuning` there."""
         own = {name: value for name, value in vars(self).items() if name != "tuning"}
         return {

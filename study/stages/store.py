@@ -23,6 +23,19 @@ class NetworkSaid(TypedDict, total=False):
     mean: list[float]
     std: list[float]
     normalization: str
+    params: int
+    macs: int
+
+
+class Evaluated(TypedDict, total=False):
+    """What a detector was measured on, and how."""
+
+    split: str
+    images: int
+    boxes: int
+    detections: int
+    image_size: list[int]
+    metric: str
 
 
 class DetectionDataSaid(TypedDict, total=False):
@@ -38,7 +51,13 @@ class WrittenResult(TypedDict, total=False):
     metrics: dict[str, float | None]
     per_class: dict[str, float | None]
     data: DetectionDataSaid
+    costs: dict[str, float]
+    evaluation: Evaluated
+    epochs: int
+    iterations: int
+    planned_iterations: int
     train_macs: int
+    seconds: float
     artifacts: dict[str, str]
 
 
