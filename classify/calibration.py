@@ -1,6 +1,6 @@
 """Images by which a pruning method sees activations or gradients: a data set by name, or a folder of images."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,8 +25,8 @@ class CalibrationImages:
     """Images and their normalisation (RGB, in 0..1)."""
 
     images: ImageSet
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    mean: Sequence[float]
+    std: Sequence[float]
 
     def inputs(self, first: int, last: int) -> Tensor:
         """Images as a network reads them, (N, 3, H, W)."""
@@ -59,7 +59,7 @@ class ImageSource:
     """
 
     name: str
-    options: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, object] = field(default_factory=dict)
     n_images: int = 256
     seed: int = 0
 
@@ -82,7 +82,7 @@ class ImageSource:
         # Only training images are used: of generated ones, no others are made than must be
         wanted = {"image_size": image_size, "n_train": self.n_images, "n_val": 1, "n_test": 1}
         known = dataset_options(self.name)
-        options = {key: value for key, value in wanted.items() if key in known} | dict(self.options)
+        options: dict[str, Any] = {key: value for key, value in wanted.items() if key in known} | dict(self.options)
         try:
             splits = open_splits(self.name, seed=self.seed, **options)
         except ValueError as error:

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
@@ -20,6 +20,14 @@ from training.run_files import NORMALIZATION, PLAN, RESULT, WEIGHTS
 _IN_A_DETECTOR = "backbone.bottom_up.body."  # before the names of a backbone's tensors among a detector's
 _OF_AN_FPN = "fpn_"
 _COUNTER = "num_batches_tracked"  # does not influence what a network computes
+
+
+class _Said(TypedDict, total=False):
+    """What a result says of its network, of which these keys are read."""
+
+    num_classes: int
+    mean: list[float]
+    std: list[float]
 
 
 @dataclass(frozen=True)
@@ -48,7 +56,7 @@ def read_kept(folder: Path) -> KeptNetwork:
     plan = PruningPlan.load(folder / PLAN).part(lambda name: not name.startswith(_OF_AN_FPN))
     if any(name.startswith(_IN_A_DETECTOR) for name in weights):
         weights = {n.removeprefix(_IN_A_DETECTOR): t for n, t in weights.items() if n.startswith(_IN_A_DETECTOR)}
-    said = read_json(folder / RESULT)["network"] if (folder / RESULT).is_file() else {}
+    said: _Said = read_json(folder / RESULT)["network"] if (folder / RESULT).is_file() else {}
     model = rebuild(plan, said.get("num_classes") or _number_of_classes(plan, weights))
     wanted = model.state_dict()
     odd = [name for name, tensor in weights.items() if name not in wanted or wanted[name].shape != tensor.shape]
@@ -78,7 +86,7 @@ def _number_of_classes(plan: PruningPlan, weights: Mapping[str, Tensor]) -> int:
     return 2  # there is no head
 
 
-def _normalization(plan: PruningPlan, said: Mapping[str, Any]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def _normalization(plan: PruningPlan, said: _Said) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """What the folder says, else what the architecture's published weights were trained with, else ImageNet's."""
     if "mean" in said:
         return tuple(said["mean"]), tuple(said["std"])

@@ -1,14 +1,14 @@
 """The optimisers of the study, and which parameters their weight decay is on."""
 
-from typing import Any
-
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.optim import SGD, Adam, Optimizer
+from torch.optim.optimizer import ParamsT
 
 from classify.settings import TrainSettings
 
+ParameterGroup = dict[str, float | list[nn.Parameter]]  # as PyTorch's optimisers take them: "params" and "weight_decay"
 _NORMS = (_NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)  # _NormBase: batch and instance normalisation
 
 
@@ -23,9 +23,7 @@ def make_optimizer(model: nn.Module, settings: TrainSettings) -> Optimizer:
     return fused_sgd(groups, settings.lr, settings.momentum, nesterov=settings.nesterov)
 
 
-def fused_sgd(
-    groups: list[dict[str, Any]], lr: float, momentum: float, *, weight_decay: float = 0.0, nesterov: bool = False
-) -> SGD:
+def fused_sgd(groups: ParamsT, lr: float, momentum: float, *, weight_decay: float = 0.0, nesterov: bool = False) -> SGD:
     """SGD in one pass over the weights; its momentum buffers are 0 from the start.
 
     PyTorch allocates them in the first step, and leaves in them what was in memory where a GradScaler skips that one.
@@ -38,7 +36,7 @@ def fused_sgd(
     return optimizer
 
 
-def parameter_groups(model: nn.Module, weight_decay: float, *, norm_weight_decay: bool) -> list[dict]:
+def parameter_groups(model: nn.Module, weight_decay: float, *, norm_weight_decay: bool) -> list[ParameterGroup]:
     """Every parameter once, in one group, or in two where normalisation layers and biases are spared the decay."""
     parameters = list(model.parameters())
     if norm_weight_decay:
@@ -49,7 +47,7 @@ def parameter_groups(model: nn.Module, weight_decay: float, *, norm_weight_decay
             spared |= {id(p) for p in module.parameters(recurse=False)}
         elif getattr(module, "bias", None) is not None:  # what PyTorch's layers add; of ours, none has another use
             spared.add(id(module.bias))
-    groups = [
+    groups: list[ParameterGroup] = [
         {"params": [p for p in parameters if id(p) not in spared], "weight_decay": weight_decay},
         {"params": [p for p in parameters if id(p) in spared], "weight_decay": 0.0},
     ]

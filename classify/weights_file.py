@@ -7,7 +7,6 @@ and what stands before every name. Names and shapes must then be those of the ne
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -51,11 +50,11 @@ def read_given_weights(path: Path) -> GivenWeights:
             f"{path}: {_some(odd)} {'is' if len(odd) == 1 else 'are'} no tensor; not a file of weights: tensors by name"
             f" are expected, or these as {_either(_WRAPPERS)}"
         )
-    named = _without_prefixes({str(name): tensor for name, tensor in data.items()}, notes)
+    named = _without_prefixes({str(name): value for name, value in data.items() if isinstance(value, Tensor)}, notes)
     return GivenWeights(_in_float32(named, path, notes), tuple(notes))
 
 
-def _unwrapped(data: Any, path: Path, place: str, notes: list[str]) -> Mapping[Any, Any]:
+def _unwrapped(data: object, path: Path, place: str, notes: list[str]) -> Mapping[object, object]:
     """The mapping that the weights are in, however deep; ValueError where two could be meant."""
     if not isinstance(data, Mapping) or not data:
         raise Refusal(f"{path}: no weights in it; tensors by name are expected, or these as {_either(_WRAPPERS)}")
@@ -142,7 +141,7 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
         raise Refusal(f"{path}: not readable as safetensors ({error})") from error
 
 
-def _read_checkpoint(path: Path) -> Any:
+def _read_checkpoint(path: Path) -> object:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises many types on a damaged file

@@ -5,12 +5,11 @@ A weight that a mask removed counts as no parameter and no multiply-add, as in a
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from detectron2.config import CfgNode
 from detectron2.modeling import GeneralizedRCNN, RetinaNet
-from detectron2.modeling.roi_heads import CascadeROIHeads, Res5ROIHeads
+from detectron2.modeling.roi_heads import CascadeROIHeads, Res5ROIHeads, ROIHeads
 from torch import Tensor, nn
 
 from detect.single_level import masked_parts
@@ -161,7 +160,7 @@ def _region_head(detector: GeneralizedRCNN) -> tuple[nn.Module, Tensor]:
 class _BoxHead(nn.Module):
     """The box head and its predictor on pooled regions (R, C, h, w); of a cascade each stage's."""
 
-    def __init__(self, heads: Any):
+    def __init__(self, heads: ROIHeads):
         super().__init__()
         cascade = isinstance(heads, CascadeROIHeads)
         self.heads = heads.box_head if cascade else nn.ModuleList([heads.box_head])

@@ -12,20 +12,21 @@ import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 from detectron2.config import CfgNode
 from detectron2.evaluation import DatasetEvaluator, inference_on_dataset
 from detectron2.evaluation.coco_evaluation import instances_to_coco_json
 from detectron2.modeling import GeneralizedRCNNWithTTA
+from detectron2.structures import Instances
 from detectron2.utils import comm
 from faster_coco_eval import COCO, COCOeval_faster
 from torch import nn
 
 from detect.data import DetectionDataset
 from detect.data.loader import test_loader
-from detect.data.records import Split
+from detect.data.records import Detection, Record, Split
 from detect.matches import MATCHES, Matches, coco_matches, to_bytes
 from detect.voc_metrics import voc_matches, voc_metrics
 from training.files import write_bytes
@@ -36,9 +37,24 @@ _COCO_TEXT = "COCO box AP, IoU 0.50:0.95, all areas, 100 detections an image (fa
 _VOC_TEXT = "VOC AP at IoU 0.5, difficult boxes ignored: VOC_AP50_07 at 11 points, VOC_AP50 continuous"
 
 
+class ClassCurve(TypedDict):
+    """Precision and score of a class at each recall."""
+
+    precision: list[float]
+    score: list[float]
+
+
+class PrecisionRecall(TypedDict):
+    """See `precision_recall`."""
+
+    iou: float
+    recall: list[float]
+    classes: dict[str, ClassCurve | None]
+
+
 def evaluate_detector(
     detector: nn.Module, cfg: CfgNode, *, dataset: DetectionDataset, out_dir: Path | None = None, num_workers: int = 0
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Metrics of the detector on every image of the data set.
 
     Several processes share the images out. Returns what `score_detections` does and `seconds`, in the main process;
@@ -58,13 +74,15 @@ def evaluate_detector(
     scores = _scores(dataset.split, found, evaluation, voc)
     if cfg.TEST.AUG.ENABLED:
         passes = len(cfg.TEST.AUG.MIN_SIZES) * (2 if cfg.TEST.AUG.FLIP else 1)
-        scores["metric"] += f"; boxes of {passes} sizes and flips of each image joined (Detectron2's TEST.AUG)"
+        scores["metric"] = (
+            f"{scores['metric']}; boxes of {passes} sizes and flips of each image joined (Detectron2's TEST.AUG)"
+        )
     return scores | {"seconds": time.perf_counter() - start}
 
 
 def find_objects(
     detector: nn.Module, cfg: CfgNode, *, dataset: DetectionDataset, num_workers: int = 0
-) -> list[dict[str, Any]]:
+) -> list[Detection]:
     """What the detector finds on every image of the data set, one at a time, in COCO's result format.
 
     Several processes share the images out; the main one gets all detections.
@@ -75,7 +93,7 @@ def find_objects(
     return collector.detections
 
 
-def score_detections(dataset: DetectionDataset, detections: list[dict[str, Any]]) -> dict[str, Any]:
+def score_detections(dataset: DetectionDataset, detections: list[Detection]) -> dict[str, object]:
     """Metrics of detections in COCO's result format.
 
     METRICS in 0..100 (None where COCO defines none: no box of that size), `per_class` AP by name, `images`, `boxes` (to
@@ -86,7 +104,7 @@ def score_detections(dataset: DetectionDataset, detections: list[dict[str, Any]]
     return _scores(split, detections, _evaluate(split, detections), _voc_matches(split, detections))
 
 
-def precision_recall(dataset: DetectionDataset, detections: list[dict[str, Any]]) -> dict[str, Any]:
+def precision_recall(dataset: DetectionDataset, detections: list[Detection]) -> PrecisionRecall:
     """Precision and score at COCO's 101 recalls for each class at IoU 0.5, all areas, 100 detections an image.
 
     {"iou", "recall": [101 values], "classes": {name: {"precision": [...], "score": [...]}}}, all in 0..1. A recall that
@@ -95,13 +113,13 @@ def precision_recall(dataset: DetectionDataset, detections: list[dict[str, Any]]
     return _precision_recall(dataset.split, _evaluate(dataset.split, detections))
 
 
-def _evaluate(split: Split, detections: list[dict[str, Any]]) -> COCOeval_faster:
+def _evaluate(split: Split, detections: list[Detection]) -> COCOeval_faster:
     """COCO's evaluation, accumulated; images go by their place in the split, whatever ids they have."""
     place = {image.id: k for k, image in enumerate(split.images, 1)}
     with contextlib.redirect_stdout(io.StringIO()):
         truth = COCO(split.truth())
         # an empty result list is refused, so a detection that counts for nothing stands in for it
-        placed = [{**d, "image_id": place[d["image_id"]]} for d in detections] or [_nothing(split)]
+        placed: list[Detection] = [{**d, "image_id": place[d["image_id"]]} for d in detections] or [_nothing(split)]
         evaluation = COCOeval_faster(truth, truth.loadRes(placed), iouType="bbox")
         evaluation.evaluate()
         evaluation.accumulate()
@@ -109,13 +127,13 @@ def _evaluate(split: Split, detections: list[dict[str, Any]]) -> COCOeval_faster
     return evaluation
 
 
-def _voc_matches(split: Split, detections: list[dict[str, Any]]) -> dict[str, Matches]:
+def _voc_matches(split: Split, detections: list[Detection]) -> dict[str, Matches]:
     return {} if split.voc_year is None else {"VOC": voc_matches(split, detections)}
 
 
 def _scores(
-    split: Split, detections: list[dict[str, Any]], evaluation: COCOeval_faster, voc: dict[str, Matches]
-) -> dict[str, Any]:
+    split: Split, detections: list[Detection], evaluation: COCOeval_faster, voc: dict[str, Matches]
+) -> dict[str, object]:
     precision = evaluation.eval["precision"]  # (IoU, recall, class, area, most detections)
     row = {category: k for k, category in enumerate(sorted(split.category_ids))}
     named = list(zip(split.classes, (row[category] for category in split.category_ids), strict=True))
@@ -130,11 +148,11 @@ def _scores(
     }
 
 
-def _precision_recall(split: Split, evaluation: COCOeval_faster) -> dict[str, Any]:
+def _precision_recall(split: Split, evaluation: COCOeval_faster) -> PrecisionRecall:
     parameters = evaluation.params
     (iou,) = np.flatnonzero(np.isclose(parameters.iouThrs, 0.5))
     row = {category: k for k, category in enumerate(sorted(split.category_ids))}
-    curves = {}
+    curves: dict[str, ClassCurve | None] = {}
     for name, category in zip(split.classes, split.category_ids, strict=True):
         precision, score = (evaluation.eval[key][iou, :, row[category], 0, -1] for key in ("precision", "scores"))
         there = precision.min() > -1
@@ -147,22 +165,22 @@ class _Collector(DatasetEvaluator):
 
     def __init__(self, ids: Sequence[int]):
         self.ids = ids
-        self.detections: list[dict[str, Any]] = []
+        self.detections: list[Detection] = []
 
     def reset(self) -> None:
         self.detections = []
 
-    def process(self, inputs: list[dict], outputs: list[dict]) -> None:
+    def process(self, inputs: list[Record], outputs: list[dict[str, Instances]]) -> None:
         for record, output in zip(inputs, outputs, strict=True):
-            found = instances_to_coco_json(output["instances"].to("cpu"), record["image_id"])
+            found: list[Detection] = instances_to_coco_json(output["instances"].to("cpu"), record["image_id"])
             self.detections += [{**d, "category_id": self.ids[d["category_id"]]} for d in found]
 
-    def evaluate(self) -> dict:
+    def evaluate(self) -> dict[str, object]:
         self.detections = list(itertools.chain(*comm.gather(self.detections)))
         return {}
 
 
-def _nothing(split: Split) -> dict[str, Any]:
+def _nothing(split: Split) -> Detection:
     return {"image_id": 1, "category_id": split.category_ids[0], "bbox": [0.0, 0.0, 0.0, 0.0], "score": 0.0}
 
 
@@ -176,5 +194,5 @@ def _percent(value: float) -> float | None:
     return None if value < 0 else 100.0 * float(value)
 
 
-def _write_json(path: Path, content: Any) -> None:
+def _write_json(path: Path, content: object) -> None:
     write_bytes(path, json.dumps(content, allow_nan=False).encode())

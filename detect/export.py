@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from detectron2.modeling import GeneralizedRCNN
@@ -53,8 +52,12 @@ class _OneImage(TorchFunctionMode):
     """
 
     def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
-    ) -> Any:
+        self,
+        func: Callable[..., object],
+        types: object,
+        args: Sequence[object] = (),
+        kwargs: Mapping[str, object] | None = None,
+    ) -> object:
         if func in (Tensor.split, torch.split) and len(args) == 2 and isinstance(args[1], list) and len(args[1]) == 1:
             return (args[0],)
         return func(*args, **(kwargs or {}))

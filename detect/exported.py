@@ -1,12 +1,13 @@
 """An exported file as Detectron2 would have the detector, so that it is fed and read in the same way."""
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 from detectron2.config import CfgNode, get_cfg
 from detectron2.modeling.postprocessing import detector_postprocess
 from detectron2.structures import Boxes, Instances
 from torch import Tensor, nn
+
+from detect.data.records import Record
 
 
 class ExportedDetector(nn.Module):
@@ -19,10 +20,10 @@ class ExportedDetector(nn.Module):
         super().__init__()
         self.infer = infer
 
-    def forward(self, records: Sequence[Mapping[str, Any]]) -> list[dict[str, Instances]]:
+    def forward(self, records: Sequence[Record]) -> list[dict[str, Instances]]:
         return [{"instances": self._of_one(record)} for record in records]
 
-    def _of_one(self, record: Mapping[str, Any]) -> Instances:
+    def _of_one(self, record: Record) -> Instances:
         boxes, scores, classes = self.infer(record["image"])
         size = record["image"].shape[-2:]
         found = Instances((size[0], size[1]), pred_boxes=Boxes(boxes), scores=scores, pred_classes=classes)

@@ -10,7 +10,6 @@ strided depthwise convolution, the choice of MobileNetV2's SSDLite (arXiv 1801.0
 import copy
 from dataclasses import dataclass, replace
 from itertools import takewhile
-from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
@@ -138,7 +137,7 @@ def cut_between(layers: fx.GraphModule, start: Cut, end: Cut) -> fx.GraphModule:
     return fx.GraphModule(layers, graph, class_name="Stage")
 
 
-def _propagate(layers: fx.GraphModule) -> dict[fx.Node, Tensor | tuple]:
+def _propagate(layers: fx.GraphModule) -> dict[fx.Node, Tensor | tuple[()]]:
     """The activations that depend on the image by data flow (not through a shape), by node."""
     recorder = _Recorder(layers)
     image = torch.zeros(1, 3, _PROBE_HEIGHT, _PROBE_WIDTH, device=next(layers.parameters()).device)
@@ -158,9 +157,9 @@ class _Recorder(fx.Interpreter):
 
     def __init__(self, module: fx.GraphModule):
         super().__init__(module)
-        self.activations: dict[fx.Node, Any] = {}
+        self.activations: dict[fx.Node, Tensor | tuple[()]] = {}
 
-    def run_node(self, n: fx.Node) -> Any:
+    def run_node(self, n: fx.Node) -> object:
         value = super().run_node(n)
         from_image = n.op == "placeholder" or any(i in self.activations for i in n.all_input_nodes)
         if from_image and n.op != "output" and _has_tensor(value):
@@ -168,11 +167,11 @@ class _Recorder(fx.Interpreter):
         return value
 
 
-def _has_tensor(value: Any) -> bool:
+def _has_tensor(value: object) -> bool:
     return isinstance(value, Tensor) or (isinstance(value, (tuple, list)) and any(map(_has_tensor, value)))
 
 
-def _as_cut(node: str, position: int, value: Any) -> Cut | None:
+def _as_cut(node: str, position: int, value: object) -> Cut | None:
     if not isinstance(value, Tensor) or value.dim() != 4:
         return None
     _, channels, height, width = value.shape

@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from detectron2.engine import HookBase
@@ -12,7 +11,7 @@ from torch import nn
 
 from detect.validation import Enough, Validation
 from pruning.methods import Effect
-from training.checkpoint import save_checkpoint, training_to_continue
+from training.checkpoint import State, save_checkpoint, training_to_continue
 from training.distributed import any_process, check_equal, is_main, mean_over_processes, world_size
 from training.stopping import end_if, stop_asked
 
@@ -20,7 +19,7 @@ Report = Callable[[int, int, Mapping[str, float]], None]
 _KEYS = ("model", "optimizer", "scaler", "effects", "iteration", "seconds", "loss", "precision")
 
 
-def saved_training(path: Path, identity: Mapping[str, int], device: str) -> dict[str, Any] | None:
+def saved_training(path: Path, identity: Mapping[str, int], device: str) -> State | None:
     """What `Checkpointer` wrote last; None: nothing. ValueError if it is of another training."""
     return training_to_continue(path, required=_KEYS, identity=identity, device=device)
 
@@ -90,13 +89,13 @@ class Checkpointer(HookBase):
         self.seconds = 0.0
         self.stops = False  # did a signal ask to end when this step's checkpoint was written?
 
-    def restore(self, saved: Mapping[str, Any] | None) -> int:
+    def restore(self, saved: State | None) -> int:
         """Take over what `saved_training` found, if anything; returns the iteration to go on with."""
         iteration = 0 if saved is None else self._load(saved)
         check_equal(iteration, "the iteration to go on with", self.trainer.device)
         return iteration
 
-    def _load(self, state: Mapping[str, Any]) -> int:
+    def _load(self, state: State) -> int:
         self.detector.load_state_dict(state["model"])
         self.trainer.optimizer.load_state_dict(state["optimizer"])
         self.trainer.scaler.load_state_dict(state["scaler"])
@@ -124,7 +123,7 @@ class Checkpointer(HookBase):
         if is_main():
             save_checkpoint(self.path, self._state(done))
 
-    def _state(self, iteration: int) -> dict[str, Any]:
+    def _state(self, iteration: int) -> State:
         return {
             **self.identity,
             "precision": self.precision,

@@ -9,12 +9,15 @@ import zlib
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pruning.errors import Refusal
+
+if TYPE_CHECKING:
+    from faster_coco_eval import COCOeval_faster
 
 MISS, HIT, IGNORED = 0, 1, 2  # no box of its own; the first on its box; on a crowd or difficult box
 _HIGHEST_IOU = 1 - 1e-10  # that pycocotools asks for
@@ -76,7 +79,7 @@ class Matches:
         return None
 
 
-def coco_matches(evaluation: Any) -> Matches:
+def coco_matches(evaluation: "COCOeval_faster") -> Matches:
     """As pycocotools' evaluateImg, all areas, 100 detections an image and class: from a COCOeval that was evaluated.
 
     Its IoUs are used, not computed again. Classes are in the order of their ids, as in its precision, and images too.
@@ -102,7 +105,16 @@ def coco_matches(evaluation: Any) -> Matches:
     return Matches.of_classes(names, parameters.iouThrs, boxes, kept)
 
 
-def _by_place(annotations: Sequence[Mapping[str, Any]]) -> dict[tuple[int, int], list[Mapping[str, Any]]]:
+class _Placed(TypedDict):
+    """Of an annotation in COCO's form what matching reads: `iscrowd` of a true box, `score` of one that was found."""
+
+    image_id: int
+    category_id: int
+    iscrowd: int
+    score: float
+
+
+def _by_place(annotations: Sequence[_Placed]) -> dict[tuple[int, int], list[_Placed]]:
     found = defaultdict(list)
     for annotation in annotations:
         found[annotation["image_id"], annotation["category_id"]].append(annotation)
@@ -163,7 +175,7 @@ def _metrics(content: bytes) -> dict[str, Matches]:
     return found
 
 
-def _small(array: NDArray[Any]) -> NDArray[Any]:
+def _small(array: NDArray[np.generic]) -> NDArray[np.generic]:
     if array.dtype.kind not in "iu":
         return array
     return array.astype(np.min_scalar_type(int(array.max(initial=0))))

@@ -1,10 +1,10 @@
 """Detectron2's RetinaNet (arXiv 1708.02002), all of whose state is in its state_dict: a training resumes exactly."""
 
-from typing import Any
-
 import torch
 from detectron2.modeling import META_ARCH_REGISTRY, RetinaNet
+from detectron2.structures import Instances
 
+from detect.data.records import Record
 from training.distributed import mean_over_processes
 
 _START = 100.0  # Detectron2's first value of the normaliser
@@ -18,11 +18,13 @@ class OneStageDetector(RetinaNet):
     that train together share it.
     """
 
-    def __init__(self, *args: Any, **kwargs: Any):
+    def __init__(self, *args: object, **kwargs: object):
         super().__init__(*args, **kwargs)
         self.register_buffer("loss_normalizer", torch.tensor(_START, dtype=torch.float64))
 
-    def inference(self, batched_inputs: list[dict[str, Any]], do_postprocess: bool = True) -> list[Any]:
+    def inference(
+        self, batched_inputs: list[Record], do_postprocess: bool = True
+    ) -> list[Instances] | list[dict[str, Instances]]:
         """As GeneralizedRCNN's: without `do_postprocess` the Instances of each image, in its own pixels."""
         if do_postprocess:
             return self(batched_inputs)

@@ -2,9 +2,8 @@
 
 import io
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from detectron2.config import CfgNode
@@ -15,9 +14,10 @@ from torch import nn
 from detect.data import DetectionDataset
 from detect.data.loader import test_loader
 from detect.data.picture import read_picture
-from detect.data.records import UNKNOWN, Split
+from detect.data.records import UNKNOWN, Detection, Split
 from training.files import write_bytes
 
+Corners = tuple[float, float, float, float]  # left, top, right, bottom
 # Small pictures are drawn larger, at most three times and up to this longer side in pixels, so that text fits
 _UPSCALE = 3
 _LARGE = 960
@@ -64,9 +64,9 @@ def draw_scenes(
     return paths
 
 
-def draw_detections(split: Split, detections: Iterable[Mapping[str, Any]], *, out_dir: Path) -> None:
+def draw_detections(split: Split, detections: Iterable[Detection], *, out_dir: Path) -> None:
     """Draw every image with its detections, in COCO's result format, as out_dir/<id>.png; ids are relative paths."""
-    found: dict[int | str, list[tuple[Any, int, str]]] = {}
+    found: dict[int | str, list[tuple[Corners, int, str]]] = {}
     for one in detections:
         drawn = _corners(one["bbox"]), split.category_ids.index(one["category_id"]), f" {one['score']:.2f}"
         found.setdefault(one["image_id"], []).append(drawn)
@@ -74,7 +74,7 @@ def draw_detections(split: Split, detections: Iterable[Mapping[str, Any]], *, ou
         _draw(image.file, found.get(image.id, ()), out_dir / f"{image.id}.png", split.classes)
 
 
-def _draw(file: Path, boxes: Iterable[tuple[Any, int, str]], out: Path, names: Sequence[str]) -> Path:
+def _draw(file: Path, boxes: Iterable[tuple[Corners, int, str]], out: Path, names: Sequence[str]) -> Path:
     """Boxes are (left, top, right, bottom), label, what is written after the class name."""
     image = read_picture(file)
     scale = max(1, min(_UPSCALE, _LARGE // max(image.size)))
@@ -93,6 +93,6 @@ def _draw(file: Path, boxes: Iterable[tuple[Any, int, str]], out: Path, names: S
     return out
 
 
-def _corners(box: Sequence[float]) -> tuple[float, float, float, float]:
+def _corners(box: Sequence[float]) -> Corners:
     x, y, width, height = box
     return x, y, x + max(width, 0), y + max(height, 0)

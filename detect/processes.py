@@ -8,7 +8,7 @@ import signal
 from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing import active_children
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from detectron2.engine import launch
@@ -58,7 +58,7 @@ class Processes:
             raise Refusal(f"--num-gpus {self.num_gpus}: this machine has {there}")
 
 
-def run_in_processes(work: Callable[..., None], arguments: tuple[Any, ...], processes: Processes) -> int:
+def run_in_processes(work: Callable[..., None], arguments: tuple[object, ...], processes: Processes) -> int:
     """Call `work(*arguments)` in each process of this machine; returns the exit code of the first that failed, or 0.
 
     The others are ended then. A signal to this process is passed on to all, which end together; then Stopped is raised.

@@ -4,7 +4,7 @@ import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal, Unpack
 
 import torch
 from detectron2.modeling import FPN, GeneralizedRCNN
@@ -13,9 +13,10 @@ from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from detect.backbone import ClassifierBackbone
+from detect.data.records import Record
 from detect.pyramid import JoinedBackbone, join, put_back
 from pruning.achieved import Achieved
-from pruning.cut import Arch, prune
+from pruning.cut import Arch, Terms, prune
 from pruning.errors import Refusal
 from pruning.graph.groups import find_groups
 from pruning.graph.members import Group
@@ -61,17 +62,16 @@ def prune_detector(
     selection: Selection,
     *,
     batch: Tensor,
-    seed: int,
-    options: Any = None,
     loss: Callable[[GeneralizedRCNN], Tensor] | None = None,
     scope: Scope = "backbone",
-    allow_partial: bool = False,
+    **terms: Unpack[Terms],
 ) -> PrunedDetector:
     """Prune `scope` of `detector`, which is not changed.
 
     `groups` come from `backbone_groups`, or from `pyramid_groups` for a scope with the FPN; `batch` (N, 3, H, W) is a
     normalised input on which masked and smaller features must agree; `loss(detector)` runs calibration batches
-    through a detector and returns its mean loss. ValueError for a detector without an FPN in a scope with one.
+    through a detector and returns its mean loss. `terms`: as of any pruning. ValueError for a detector without an FPN
+    in a scope with one.
     """
     network = _prunable(detector, scope)
 
@@ -87,10 +87,8 @@ def prune_detector(
         method,
         selection,
         batch=batch,
-        seed=seed,
-        options=options,
         calibration=calibration if loss is not None else None,
-        allow_partial=allow_partial,
+        **terms,
     )
     small = copy.deepcopy(detector)
     _install(pruned.model, small, scope, batch)
@@ -129,7 +127,7 @@ def _install(network: nn.Module, detector: GeneralizedRCNN, scope: Scope, batch:
         bottom_up._out_feature_channels = {name: int(found.shape[1]) for name, found in bottom_up(batch).items()}
 
 
-def detection_loss(batches: Sequence[list[dict[str, Any]]]) -> Callable[[GeneralizedRCNN], Tensor]:
+def detection_loss(batches: Sequence[list[Record]]) -> Callable[[GeneralizedRCNN], Tensor]:
     """The mean training loss of a detector over fixed batches; gradients flow if they are enabled.
 
     Normalisation and dropout are as in evaluation: running statistics neither move nor give way to a batch's own.

@@ -126,8 +126,8 @@ class _PyramidTracer(LayerTracer):
         )
 
     def call_module(
-        self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Any:
+        self, m: nn.Module, forward: Callable[..., object], args: tuple[object, ...], kwargs: dict[str, object]
+    ) -> object:
         if not _has_norm(m):
             return super().call_module(m, forward, args, kwargs)
         name = self.path_of_module(m)

@@ -13,7 +13,6 @@ import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -65,7 +64,7 @@ class SceneOptions:
         """Twelve hexadecimal digits that change with every option and with `FORMAT`."""
         return hashlib.sha256(json.dumps(self.as_json(), sort_keys=True).encode()).hexdigest()[:12]
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, object]:
         """The options and `FORMAT` as JSON types."""
         return {"format": FORMAT, **asdict(self), "images": dict(self.images)}
 
@@ -149,14 +148,14 @@ def overlap(first: tuple[int, int, int, int], second: tuple[int, int, int, int])
     return spans[0] * spans[1] / min(first[2] * first[3], second[2] * second[3])
 
 
-def coco_json(digits_by_image: list[tuple[PlacedDigit, ...]], image_size: int) -> dict[str, Any]:
+def coco_json(digits_by_image: list[tuple[PlacedDigit, ...]], image_size: int) -> dict[str, object]:
     """COCO "instances" of images 00000.png, 00001.png, ...; category k + 1 is digit k.
 
     Image and annotation ids start at 1: evaluators take an annotation id of 0 for "no match".
     `area` is the box's, as there are no segmentation masks.
     """
-    images: list[dict[str, Any]] = []
-    annotations: list[dict[str, Any]] = []
+    images: list[dict[str, object]] = []
+    annotations: list[dict[str, object]] = []
     for index, digits in enumerate(digits_by_image):
         size = {"width": image_size, "height": image_size}
         images.append({"id": index + 1, "file_name": _file_name(index), **size})

@@ -1,5 +1,6 @@
 """What a detector and its training are told, without Detectron2."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -105,14 +106,14 @@ class DetectorSettings(Section):
     """Proposals per image that evaluation keeps after suppression; null: 1000."""
     box_head_dim: Positive | None = None
     """Width of the fully connected layers of the box head; null: 1024."""
-    overrides: dict[str, Any] = {}
+    overrides: dict[str, object] = {}
     """Single keys of Detectron2, such as {MODEL.RPN.NMS_THRESH: 0.6}."""
-    config_file: Annotated[Path | dict[str, Any], InWords("path")] | None = None
+    config_file: Annotated[Path | dict[str, object], InWords("path")] | None = None
     """A Detectron2 YAML whose keys are taken; `overrides` win over it."""
 
     @field_validator("config_file")
     @classmethod
-    def _read(cls, value: Path | dict[str, Any] | None) -> dict[str, Any] | None:
+    def _read(cls, value: Path | dict[str, object] | None) -> dict[str, object] | None:
         if value is None or (isinstance(value, dict) and value.keys() == {"paths", "keys"}):
             return value
         if not isinstance(value, Path):
@@ -130,7 +131,7 @@ class DetectorSettings(Section):
         """The keys that are set, with their values."""
         return self.model_dump(exclude_unset=True, exclude_none=True)
 
-    def detectron2(self) -> dict[str, Any]:
+    def detectron2(self) -> dict[str, object]:
         """The keys that are given to Detectron2, with their values."""
         if not self.overrides and not self.config_file:
             return {}
@@ -138,13 +139,14 @@ class DetectorSettings(Section):
 
         return {key: given.value for key, given in given_keys(self.config_file, self.overrides).items()}
 
-    def changed_over_detectron2(self, changes: dict[str, Any], name: str) -> "DetectorSettings":
+    def changed_over_detectron2(self, changes: Mapping[str, object], name: str) -> "DetectorSettings":
         """These settings with `changes`, which win over Detectron2's keys for the same."""
         beaten = {key for key, (ours, _) in OURS.items() if ours.removeprefix("model.") in changes}
-        left: dict[str, Any] = {}
+        left: dict[str, object] = {}
         if isinstance(self.config_file, dict):
-            keys = {key: value for key, value in self.config_file["keys"].items() if key not in beaten}
-            left["config_file"] = {**self.config_file, "keys": keys}
+            keys = self.config_file["keys"]
+            assert isinstance(keys, Mapping)  # see `with_content`
+            left["config_file"] = {**self.config_file, "keys": {k: v for k, v in keys.items() if k not in beaten}}
         if beaten & self.overrides.keys():
             left["overrides"] = {key: value for key, value in self.overrides.items() if key not in beaten}
         return changed(self, {**left, **changes}, name)
@@ -160,7 +162,7 @@ class DetectorSettings(Section):
             found |= settled(stated, given_keys(self.config_file, self.overrides))
         return self.model_copy(update=found)
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, object]:
         """What defines a detector, as JSON; without `head` where it is the one that there always was: hashes last.
 
         A key that is not set is null where a key of Detectron2's says it.

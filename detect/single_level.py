@@ -8,7 +8,6 @@ the stage is cut out of any classifier, dense or pruned, with the classifier's w
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any
 
 from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec
@@ -50,7 +49,7 @@ class StageROIHeads(Res5ROIHeads):
     """Detectron2's Res5ROIHeads with the offered stage of the classifier for res5; boxes only."""
 
     @classmethod
-    def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
+    def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, object]:
         """Arguments of the constructor; ValueError without `build_detector`."""
         offered = _STAGE.get()
         if offered is None:

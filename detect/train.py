@@ -23,6 +23,7 @@ from torch.utils.data import DataLoader
 from classify.optimizers import fused_sgd
 from detect.data import DetectionDataset, class_names
 from detect.data.loader import train_loader
+from detect.data.records import Record
 from detect.evaluate import evaluate_detector
 from detect.hooks import Checkpointer, EffectHook, Report, Reporter, Schedule, Stop, saved_training
 from detect.settings import TrainRun, TrainSettings
@@ -233,7 +234,7 @@ class DetectorTrainer(SimpleTrainer):
         self.last_loss = values[-1]
 
 
-def on_device(record: dict[str, Any], device: str) -> dict[str, Any]:
+def on_device(record: Record, device: str) -> Record:
     """An image and its objects on `device`; moved by Detectron2, the CPU would wait for each of their tensors."""
     objects, moved = record["instances"], Instances(record["instances"].image_size)
     for name, value in objects.get_fields().items():
@@ -243,7 +244,9 @@ def on_device(record: dict[str, Any], device: str) -> dict[str, Any]:
     return {**record, "image": record["image"].to(device, non_blocking=True), "instances": moved}
 
 
-def _loader(dataset: DetectionDataset, cfg: CfgNode, settings: TrainSettings, run: TrainRun, start: int) -> DataLoader:
+def _loader(
+    dataset: DetectionDataset, cfg: CfgNode, settings: TrainSettings, run: TrainRun, start: int
+) -> DataLoader[list[Record]]:
     return train_loader(
         dataset,
         cfg,

@@ -53,7 +53,7 @@ def _check_files(path: Path, before: tuple[Path, ...]) -> None:
         _check_files(path.parent / Path(name).expanduser(), (*before, path))
 
 
-def given_keys(config_file: Path | Mapping[str, Any] | None, overrides: Mapping[str, object]) -> dict[str, Given]:
+def given_keys(config_file: Path | Mapping[str, object] | None, overrides: Mapping[str, object]) -> dict[str, Given]:
     """What a file and overrides say, the latter over the former; a file that was read already: `with_content`.
 
     ValueError for keys that Detectron2 does not know and values that are not of its type.
@@ -62,13 +62,15 @@ def given_keys(config_file: Path | Mapping[str, Any] | None, overrides: Mapping[
     typed = get_cfg()
     given: dict[str, Given] = {}
     if content:
-        source = content["paths"]["file"]
-        given = {key: Given(_typed(typed, key, value, source), source) for key, value in content["keys"].items()}
+        paths, keys = content["paths"], content["keys"]
+        assert isinstance(paths, Mapping) and isinstance(keys, Mapping)  # see `with_content`
+        source = str(paths["file"])
+        given = {key: Given(_typed(typed, key, value, source), source) for key, value in keys.items()}
     mine = _flat(overrides)
     return given | {key: Given(_typed(typed, key, value, "overrides"), "overrides") for key, value in mine.items()}
 
 
-def with_content(path: Path) -> dict[str, Any]:
+def with_content(path: Path) -> dict[str, object]:
     """A config file with what it says, so that its content and not its name defines a result."""
     return {"paths": {"file": str(path)}, "keys": read_config_file(path)}
 

@@ -1,13 +1,13 @@
 """AP on a validation split while a detector trains: which iteration is kept, and an end before the last one."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from detectron2.engine import HookBase
-from torch import nn
+from torch import Tensor, nn
 
 from detect.settings import TrainSettings
+from training.checkpoint import State
 
 
 class Enough(BaseException):  # Detectron2 would log an Exception as a failure
@@ -39,7 +39,7 @@ class Validation(HookBase):
         self.metrics: dict[str, float] = {}
         self.last: Kept | None = None
         self.best: Kept | None = None
-        self._weights: dict[str, Any] = {}  # of the best iteration, where it is kept
+        self._weights: dict[str, Tensor] = {}  # of the best iteration, where it is kept
         self._without = 0  # measurements since the best
 
     @property
@@ -69,11 +69,11 @@ class Validation(HookBase):
         if self._weights:
             self.detector.load_state_dict(self._weights)
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> State:
         """What a resumed training goes on with."""
         kept = {name: found and vars(found) for name, found in (("last", self.last), ("best", self.best))}
         return {**kept, "weights": self._weights, "without": self._without}
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: State) -> None:
         self.last, self.best = (found and Kept(**found) for found in (state["last"], state["best"]))
         self._weights, self._without = state["weights"], state["without"]

@@ -4,12 +4,10 @@ Everingham et al., IJCV 2010 (11 points) and 2015 (continuous). Detectron2's own
 numbers in them and fails without detections, so the computation is here; a test holds the numbers to be equal.
 """
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
-from detect.data.records import UNKNOWN, Split
+from detect.data.records import UNKNOWN, Detection, Split
 from detect.data.voc import PIXEL
 from detect.matches import HIT, IGNORED, MISS, Matches
 
@@ -17,7 +15,7 @@ VOC_METRICS = ("VOC_AP50_07", "VOC_AP50")  # 11 points, continuous
 _IOU = 0.5
 
 
-def voc_metrics(matches: Matches) -> dict[str, Any]:
+def voc_metrics(matches: Matches) -> dict[str, object]:
     """VOC_METRICS in 0..100, means over the classes that have a box to find, and `voc_per_class` by metric and name."""
     per_class: dict[str, dict[str, float | None]] = {name: {} for name in VOC_METRICS}
     for k, name in enumerate(matches.classes):
@@ -31,7 +29,7 @@ def voc_metrics(matches: Matches) -> dict[str, Any]:
     return {**means, "voc_per_class": per_class}
 
 
-def voc_matches(split: Split, detections: list[dict[str, Any]]) -> Matches:
+def voc_matches(split: Split, detections: list[Detection]) -> Matches:
     """Which detections, in COCO's result format, are right by VOC's rule.
 
     Boxes and scores are rounded to 1 and 3 decimals first, as Detectron2 does, which changes ties. A detection that
@@ -77,7 +75,7 @@ def overlaps(boxes: np.ndarray, truth: np.ndarray) -> np.ndarray:
     return inner / (areas[0][:, None] + areas[1][None, :] - inner)
 
 
-def _rounded(detection: dict[str, Any]) -> tuple[float, ...]:
+def _rounded(detection: Detection) -> tuple[float, ...]:
     """Score and corners; 32-bit floats, as a detector gives them, and pixels counted from 1."""
     x, y, width, height = (np.float32(v) for v in detection["bbox"])
     corners = x + np.float32(PIXEL), y + np.float32(PIXEL), x + width, y + height

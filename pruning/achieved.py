@@ -7,7 +7,7 @@ a grouped convolution in scope counts. By the rule of the literature scope `inne
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from math import floor
-from typing import Any, Literal
+from typing import Literal
 
 from torch import nn
 
@@ -18,7 +18,7 @@ from pruning.graph.layers import ScatterOutputs
 from pruning.graph.members import Group
 from pruning.graph.norm_channels import input_selections
 from pruning.masks import Masks
-from pruning.methods import Choice, Request
+from pruning.methods import Choice, MethodOptions, Request
 from pruning.plan import PruningPlan
 from pruning.select import count_to_keep, ratio_of
 from pruning.surgery import producer_of
@@ -60,7 +60,7 @@ class Achieved:
         """Less than six tenths of what was asked."""
         return self.asked is not None and self.removed < _FAR_BELOW * self.asked
 
-    def as_result(self) -> dict[str, Any]:
+    def as_result(self) -> dict[str, object]:
         """Plain data for a result."""
         return {**asdict(self), "beyond": [{**asdict(b), "layers": list(b.layers)} for b in self.beyond]}
 
@@ -80,7 +80,7 @@ class Achieved:
         )
 
 
-def achieved(model: nn.Module, request: Request, choice: Choice, *, by_ratio: bool = True) -> Achieved:
+def achieved(model: nn.Module, request: Request[MethodOptions], choice: Choice, *, by_ratio: bool = True) -> Achieved:
     """The counts of what was chosen of `model`, which is not pruned yet, by this request.
 
     `by_ratio`: does the selection say how much, see `Method.sets_amount`?
@@ -94,7 +94,7 @@ def achieved(model: nn.Module, request: Request, choice: Choice, *, by_ratio: bo
     return found if by_ratio else replace(found, asked=None)
 
 
-def _of_weights(model: nn.Module, request: Request, choice: Choice) -> Achieved:
+def _of_weights(model: nn.Module, request: Request[MethodOptions], choice: Choice) -> Achieved:
     # Masks are of all that is left after all rounds, and so are both counts: a round of tickets that takes 20 % of what
     # is left asks for what was gone before and a fifth of the rest.
     masks, selection = Masks(choice.masks), request.selection
@@ -110,7 +110,7 @@ def _of_weights(model: nn.Module, request: Request, choice: Choice) -> Achieved:
     return Achieved("weights", asked, named - masks.kept(), named, named, total)
 
 
-def _of_blocks(model: nn.Module, request: Request, choice: Choice) -> Achieved:
+def _of_blocks(model: nn.Module, request: Request[MethodOptions], choice: Choice) -> Achieved:
     blocks = residual_blocks(model)
     named = [name for name in blocks if not request.selection.skips(name)]
     asked = len(named) - count_to_keep(len(named), request.selection.stage_ratios()[0])
@@ -127,7 +127,7 @@ class _Unit:
     why: str | None = None
 
 
-def _of_channels(model: nn.Module, request: Request, choice: Choice) -> Achieved:
+def _of_channels(model: nn.Module, request: Request[MethodOptions], choice: Choice) -> Achieved:
     units = list(_units(model, request, choice))
     named = [unit for unit in units if unit.named]
     # asked in fractions of channels, and rounded down once: layers round each for itself, but not the sum
@@ -149,7 +149,7 @@ def _of_channels(model: nn.Module, request: Request, choice: Choice) -> Achieved
     )
 
 
-def _units(model: nn.Module, request: Request, choice: Choice) -> Iterator[_Unit]:
+def _units(model: nn.Module, request: Request[MethodOptions], choice: Choice) -> Iterator[_Unit]:
     selection = request.selection
     # On a trunk that keeps its width what counts is what its readers select behind a BatchNorm, not the trunk's
     # channels, which are all computed on: counting both would count them twice.

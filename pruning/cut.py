@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TypedDict
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from pruning.achieved import Achieved, achieved
 from pruning.errors import Refusal
 from pruning.graph.members import Group
-from pruning.methods import Calibration, Choice, Request, get_method
+from pruning.methods import Calibration, Choice, MethodOptions, Request, get_method
 from pruning.plan import PruningPlan
 from pruning.select import Selection
 from pruning.surgery import apply, check_masked_equals_small, mask
@@ -25,7 +25,7 @@ class Arch:
     """An architecture by name and options, as a plan records it."""
 
     name: str
-    options: Mapping[str, Any]
+    options: Mapping[str, object]
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,18 @@ class Pruned:
     achieved: Achieved | None = None
 
 
+class Terms(TypedDict, total=False):
+    """What `prune` has a default for and those who call it for others hand on.
+
+    `options`: an instance of `METHODS[method].options`, the default one if None. `seed`: of the method's random
+    choices. `allow_partial`: go on where far less can be removed than was asked (see `Achieved.check`).
+    """
+
+    seed: int
+    options: MethodOptions | None
+    allow_partial: bool
+
+
 def prune(
     model: nn.Module,
     arch: Arch,
@@ -52,8 +64,8 @@ def prune(
     selection: Selection,
     *,
     batch: Tensor,
-    seed: int,
-    options: Any = None,
+    seed: int = 0,
+    options: MethodOptions | None = None,
     calibration: Calibration | None = None,
     finetune: Callable[[nn.Module], None] | None = None,
     allow_partial: bool = False,
@@ -61,9 +73,9 @@ def prune(
     """Prune `model` by the named method; `model` itself is not changed.
 
     `batch` (N, C, H, W) is the input on which the masked dense network and the smaller one must agree; a method
-    that rewrites weights is compared with its own rewritten dense network. `finetune`: see `Request`.
-    Raises ValueError for what cannot be done and, unless `allow_partial`, where far less can be removed than was asked
-    (see `Achieved.check`); RuntimeError when the two networks differ.
+    that rewrites weights is compared with its own rewritten dense network. `finetune`: see `Request`; `seed`, `options`
+    and `allow_partial`: see `Terms`. Raises ValueError for what cannot be done and, unless `allow_partial`, where far
+    less can be removed than was asked; RuntimeError when the two networks differ.
     """
     chosen = get_method(method)
     settings = chosen.options() if options is None else options

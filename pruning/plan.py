@@ -5,7 +5,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count, islice
 from pathlib import Path
-from typing import Any
 
 from pruning.errors import Refusal
 from pruning.graph.members import Group, Side
@@ -28,7 +27,7 @@ class PruningPlan:
     """
 
     arch: str
-    options: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, object] = field(default_factory=dict)
     keep: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     widths: Mapping[str, int] = field(default_factory=dict)
     select: Mapping[str, tuple[int, ...]] = field(default_factory=dict)

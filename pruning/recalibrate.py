@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import nn
@@ -12,7 +11,7 @@ from pruning.errors import Refusal
 from pruning.modes import evaluation_mode
 
 
-def recalibrate(model: nn.Module, batches: Iterable[Any]) -> int:
+def recalibrate(model: nn.Module, batches: Iterable[object]) -> int:
     """Replace running means and variances by their plain averages over `batches`; returns the number of batches.
 
     In place. `batches`: what `model` takes, for example images (N, C, H, W) of the training set; the study takes 100.

@@ -6,7 +6,6 @@ The shapes are those of the released code of Liu et al., ICLR 2019 (arXiv 1810.0
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +15,7 @@ from pruning.cut import Arch, Pruned, prune_by_choice
 from pruning.errors import Refusal
 from pruning.graph.blocks import branch_end
 from pruning.graph.members import Group
-from pruning.methods import Choice, Request, l1_filter
+from pruning.methods import Choice, MethodOptions, Request, l1_filter
 from pruning.select import Selection, eligible, keep_indices, select
 
 
@@ -35,8 +34,8 @@ class Target:
     base_epochs: int
     input_size: int
     cap: float | None = None
-    options: Mapping[str, Any] = field(default_factory=dict)
-    dense_options: Mapping[str, Any] | None = None
+    options: Mapping[str, object] = field(default_factory=dict)
+    dense_options: Mapping[str, object] | None = None
     select: Mapping[str, int] = field(default_factory=dict)
     blocks: Mapping[str, tuple[int, bool]] = field(default_factory=dict)
 
@@ -164,7 +163,7 @@ def choose_for_target(target: Target, model: nn.Module, groups: Sequence[Group])
 def prune_to_shape(model: nn.Module, arch: Arch, groups: Sequence[Group], target: Target, *, batch: Tensor) -> Pruned:
     """Prune `model`, which is not changed, to a published shape; what was asked is what is counted."""
     choice = choose_for_target(target, model, groups)
-    request = Request(groups, target.selection or Selection(ratio=0.0), None, seed=0)
+    request = Request(groups, target.selection or Selection(ratio=0.0), MethodOptions(), seed=0)
     found = achieved(model, request, choice, by_ratio=not target.blocks)
     return replace(prune_by_choice(model, arch, groups, choice, batch=batch), achieved=found)
 

@@ -83,7 +83,8 @@ def print_checked(checked: "Mapping[str, Checked]", console: Console) -> None:
         faults.add_column(heading, justify="right" if heading == "count" else "left", overflow="fold")
     for name, split in checked.items():
         found = split.split.summary()
-        numbers = [f"{found[key]:,}" for key in ("images", "images_without_boxes", "boxes", "crowd", "difficult")]
+        counts = (found["images"], found["images_without_boxes"], found["boxes"], found["crowd"], found["difficult"])
+        numbers = [f"{count:,}" for count in counts]
         classes = ", ".join(f"{label} {count:,}" for label, count in found["per_class"].items())
         contents.add_row(escape(name), *numbers, escape(classes))
         for kind, places in by_kind(split.problems).items():

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -21,6 +21,7 @@ from study.stages.stage import Stage, load_stage
 from training.files import write_bytes, write_json
 
 if TYPE_CHECKING:  # Detectron2, which classification works without
+    from detect.build import Config
     from detect.export import DetectionComparison
 
 _CLASSIFIERS = ("train_classifier", "take_weights", "prune")
@@ -40,13 +41,13 @@ class _Subject:
     model: nn.Module
     inputs: Sequence[torch.Tensor]
     signature: Signature
-    description: dict[str, Any]
+    description: dict[str, object]
     compare: "DetectionComparison | None" = None
 
 
 def export_run(
     run: Path, file_format: str, *, out: Path | None = None, image_size: tuple[int, int] | None = None
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Export the classifier or detector of a finished run directory; returns what the JSON says.
 
     `out`: the network's file, by default `classifier` or `detector` with the format's ending in the run directory; the
@@ -94,7 +95,7 @@ def _export(subject: _Subject, file_format: str) -> tuple[bytes, float]:
     return content, difference
 
 
-def _compared(subject: _Subject) -> dict[str, Any]:
+def _compared(subject: _Subject) -> dict[str, object]:
     """What the file was checked on."""
     shapes = [list(x.shape) for x in subject.inputs]
     return {"inputs": shapes} | ({"detections": subject.compare.detections} if subject.compare else {})
@@ -145,8 +146,9 @@ def _detector(stage: Stage, runs: Path, image_size: tuple[int, int] | None) -> _
     run = stage.run(runs)
     network, weights = Network.load(run), read_weights(run.weights)
     built_by = stage if stage.kind == "train_detector" else stage.parents[0]  # the stage that names model and data
-    names = _classes(built_by, runs, number_of_classes(weights))
-    detector, cfg = build(built_by, network, network.build(), names["num_classes"], device="cpu")
+    number = number_of_classes(weights)
+    names = _classes(built_by, runs, number)
+    detector, cfg = build(built_by, network, network.build(), number, device="cpu")
     detector.load_state_dict(weights)
     size = image_size or (cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MIN_SIZE_TEST)
     macs = evaluation_macs(detector, cfg, image_size=size)
@@ -171,7 +173,7 @@ def _detector(stage: Stage, runs: Path, image_size: tuple[int, int] | None) -> _
     return _Subject("detector", ImageDetector(detector), images, SIGNATURE, description, DetectionComparison())
 
 
-def _training_images(stage: Stage, runs: Path, cfg: Any) -> list[torch.Tensor]:
+def _training_images(stage: Stage, runs: Path, cfg: "Config") -> list[torch.Tensor]:
     """A few images of the training split as evaluation resizes them, uint8 (3, H, W): a detector finds something there.
 
     None where the image files are gone, though the annotations are not.
@@ -185,7 +187,7 @@ def _training_images(stage: Stage, runs: Path, cfg: Any) -> list[torch.Tensor]:
         return []
 
 
-def _detector_interface(network: Network, cfg: Any, *, one_stage: bool) -> dict[str, Any]:
+def _detector_interface(network: Network, cfg: "Config", *, one_stage: bool) -> dict[str, object]:
     """What goes in and what comes out; `cfg` is Detectron2's."""
     shorter, longer = cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST
     return {
@@ -208,7 +210,7 @@ def _detector_interface(network: Network, cfg: Any, *, one_stage: bool) -> dict[
     }
 
 
-def _pixels(network: Network, where: str) -> dict[str, Any]:
+def _pixels(network: Network, where: str) -> dict[str, object]:
     """Order of the channels and normalisation."""
     unit = "of pixel values in 0..1"
     numbers = {"mean": list(network.mean), "std": list(network.std), "unit": unit}
@@ -216,7 +218,7 @@ def _pixels(network: Network, where: str) -> dict[str, Any]:
     return {"channel_order": "RGB" if len(network.mean) == 3 else "grey", "normalisation": normalisation}
 
 
-def _classes(stage: Stage, runs: Path, count: int) -> dict[str, Any]:
+def _classes(stage: Stage, runs: Path, count: int) -> dict[str, object]:
     """Number and names of the classes; no names, and the reason, where the data set is not on this machine."""
     try:
         if stage.kind in _CLASSIFIERS:

@@ -3,14 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from torch import nn
 
 from classify.export import read_exported
+from detect.build import Config
 from detect.data import WholeImages
 from detect.data.looking import Pictures
-from detect.data.records import Split
+from detect.data.records import Detection, Split
 from detect.evaluate import find_objects
 from detect.exported import ExportedDetector, reading
 from detect.pictures import draw_detections
@@ -29,13 +29,13 @@ class _Subject:
 
     source: str
     detector: nn.Module
-    cfg: Any
+    cfg: Config
     classes: tuple[str, ...]
 
 
 def predict(
     source: Path, places: Sequence[Path], *, out: Path, min_score: float, force: bool = False
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Find objects with the detector of `source`, draw them and write them as COCO JSON; returns counts and notes.
 
     `source`: the run directory of a detector or of its evaluation, or an exported file with its JSON beside it.
@@ -77,7 +77,7 @@ def _of_file(path: Path) -> _Subject:
     return _Subject(str(path), ExportedDetector(read_exported(path, about["format"])), cfg, tuple(classes))
 
 
-def _in_coco(split: Split, found: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def _in_coco(split: Split, found: Sequence[Detection]) -> dict[str, object]:
     """Images, categories and annotations, each with its score."""
     number = {image.id: k for k, image in enumerate(split.images, 1)}
     images = [

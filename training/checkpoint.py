@@ -21,6 +21,8 @@ from training.files import write_beside, write_bytes
 
 _MOST_NAMES = 3
 _DIGEST_BYTES = hashlib.sha256().digest_size
+State = dict[str, Any]
+"""What a checkpoint holds of a training, by name: tensors, and numbers, texts and plain containers of them."""
 _log = logging.getLogger(__name__)
 
 
@@ -34,7 +36,7 @@ def damaged_checkpoint(path: Path) -> Path:
     return path.with_name(f"{path.stem}.damaged{path.suffix}")
 
 
-def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
+def save_checkpoint(path: Path, state: State) -> None:
     """Write tensors and plain containers; the checkpoint that was at `path` becomes the previous one.
 
     At any moment there is a whole checkpoint. OSError with the file's name if the disk is full, say; then the one
@@ -55,7 +57,7 @@ def save_snapshot(path: Path, model: nn.Module) -> None:
     write_bytes(path, save(state))
 
 
-def last_checkpoint(path: Path, *, required: Collection[str], device: str = "cpu") -> dict[str, Any] | None:
+def last_checkpoint(path: Path, *, required: Collection[str], device: str = "cpu") -> State | None:
     """The state in the newest whole checkpoint, of those at `path` and before it; None if there is none.
 
     One that is damaged is put aside, and the log says so and what follows from it.
@@ -84,7 +86,7 @@ def last_checkpoint(path: Path, *, required: Collection[str], device: str = "cpu
 
 def training_to_continue(
     path: Path, *, required: Collection[str], identity: Mapping[str, int | str], device: str
-) -> dict[str, Any] | None:
+) -> State | None:
     """The state of `last_checkpoint`, whose training must agree with `identity`: ValueError otherwise."""
     state = last_checkpoint(path, required=(*required, *identity), device=device)
     for key, value in identity.items():
@@ -93,7 +95,7 @@ def training_to_continue(
     return state
 
 
-def load_checkpoint(path: Path, *, required: Collection[str], device: str = "cpu") -> dict[str, Any]:
+def load_checkpoint(path: Path, *, required: Collection[str], device: str = "cpu") -> State:
     """Read a checkpoint that has the `required` keys; ValueError in one sentence if it is damaged or something else."""
     data = path.read_bytes()
     body, digest = data[:-_DIGEST_BYTES], data[-_DIGEST_BYTES:]

@@ -9,12 +9,11 @@ import logging
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -22,6 +21,7 @@ import torch.utils.deterministic
 from torch import Tensor, nn
 
 from pruning.errors import Refusal
+from training.checkpoint import State
 from training.distributed import from_main, is_main, world_size
 
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
@@ -56,7 +56,7 @@ class Precision:
         """What result.json says of it."""
         return asdict(self)
 
-    def of_checkpoint(self, saved: Mapping[str, Any] | None, path: Path) -> "Precision":
+    def of_checkpoint(self, saved: State | None, path: Path) -> "Precision":
         """The one to go on in with the training whose state, `saved`, was read from `path`: that of its first part.
 
         ValueError if a definite other one is asked for: the two would be mixed in one network.
@@ -195,7 +195,7 @@ def channels_last(model: nn.Module, *, dtype: torch.dtype | None) -> Iterator[No
         model.to(memory_format=torch.contiguous_format)
 
 
-def _contiguous_input(module: nn.Module, inputs: tuple) -> tuple:
+def _contiguous_input(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     return tuple(x.contiguous() for x in inputs)
 
 

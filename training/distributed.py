@@ -79,7 +79,7 @@ def data_parallel(model: nn.Module) -> nn.Module:
     return DistributedDataParallel(model, broadcast_buffers=False)
 
 
-def averaged_later(network: nn.Module, later: bool) -> AbstractContextManager:
+def averaged_later(network: nn.Module, later: bool) -> AbstractContextManager[None]:
     """Within the block a backward pass leaves the gradients of `data_parallel(model)` unaveraged, if `later`."""
     return network.no_sync() if later and isinstance(network, DistributedDataParallel) else nullcontext()
 

@@ -5,7 +5,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -86,12 +86,16 @@ def whole_folder(out: Path, *, known: frozenset[str]) -> Iterator[Path]:
         shutil.rmtree(staging, ignore_errors=True)
 
 
-def canonical(data: Any) -> str:
+Json = Mapping[str, Any]
+"""An object of a JSON file, whose form the file's readers know."""
+
+
+def canonical(data: object) -> str:
     """JSON with sorted keys and no spaces: equal data, equal text."""
     return json.dumps(data, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
-def content_hash(data: Any) -> str:
+def content_hash(data: object) -> str:
     """Twelve hexadecimal digits of SHA-256 over `canonical(data)`."""
     return hashlib.sha256(canonical(data).encode()).hexdigest()[:12]
 
@@ -101,7 +105,7 @@ def write_text(path: Path, text: str, *, flush: bool = True) -> None:
     write_bytes(path, text.encode(), flush=flush)
 
 
-def write_json(path: Path, data: Any) -> None:
+def write_json(path: Path, data: object) -> None:
     """Write JSON atomically; NaN is refused."""
     write_text(path, json.dumps(data, indent=1, allow_nan=False) + "\n")
 

@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args, get_origin
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails, to_jsonable_python
 
-from training.type_words import alternatives, did_you_mean, field_type, in_words, unwrapped
+from training.type_words import TypeForm, alternatives, did_you_mean, field_type, in_words, unwrapped
 
 _SHOWN = 60  # characters of a value in a message
 KeyPath = tuple[str | int, ...]  # the names and list positions that lead to a key
@@ -27,7 +27,7 @@ class Misfit:
         return f"{'.'.join(map(str, self.path))}: {self.text}" if self.path else self.text
 
 
-def misfits(error: ValidationError, section: type[BaseModel], data: Any) -> list[Misfit]:
+def misfits(error: ValidationError, section: type[BaseModel], data: object) -> list[Misfit]:
     """What is wrong with `data`, which is no `section`; one for each key, in the order of the keys."""
     found: dict[KeyPath, Misfit] = {}
     for details in error.errors():
@@ -39,7 +39,7 @@ def misfits(error: ValidationError, section: type[BaseModel], data: Any) -> list
     return [found[path] for path in deepest]
 
 
-def misfit(value: Any, annotation: Any) -> str:
+def misfit(value: object, annotation: TypeForm) -> str:
     """That `value` is not of this type, and what is."""
     near = ""
     if isinstance(value, str):
@@ -48,13 +48,13 @@ def misfit(value: Any, annotation: Any) -> str:
     return f"{shown(value)} does not fit; {near}expected: {in_words(annotation)}{hint}"
 
 
-def shown(value: Any) -> str:
+def shown(value: object) -> str:
     """A value as a config would have it, cut where it is long."""
     text = repr(value) if isinstance(value, str) else json.dumps(to_jsonable_python(value, fallback=str))
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 
-def sections_in(annotation: Any) -> Iterator[type[BaseModel]]:
+def sections_in(annotation: TypeForm) -> Iterator[type[BaseModel]]:
     """The sections that a type is made of: itself, the items of a tuple, what may be absent."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield annotation
@@ -70,13 +70,13 @@ def keys_of(section: type[BaseModel], prefix: KeyPath = ()) -> Iterator[KeyPath]
             yield from keys_of(inner, (*prefix, name))
 
 
-def _place(section: type[BaseModel], location: KeyPath) -> tuple[KeyPath, Any, bool]:
+def _place(section: type[BaseModel], location: KeyPath) -> tuple[KeyPath, TypeForm, bool]:
     """The path to the key that an error is about, its type, and whether pydantic's path leads no further.
 
     In a union that path goes on with a name for one of its types, which is no key.
     """
     path: KeyPath = ()
-    annotation: Any = section
+    annotation: TypeForm = section
     if location[-1:] == ("[key]",):  # a key of a mapping that is no text: said of the mapping
         location = location[:-2]
     for number, part in enumerate(location):
@@ -95,13 +95,13 @@ def _place(section: type[BaseModel], location: KeyPath) -> tuple[KeyPath, Any, b
     return path, annotation, True
 
 
-def _names_section(part: str, annotation: Any) -> bool:
+def _names_section(part: str, annotation: TypeForm) -> bool:
     """Whether a part of pydantic's path stands for this section: its name, or one like "function-after[f(), Name]"."""
-    section = isinstance(annotation, type) and issubclass(annotation, BaseModel)
-    return section and part.removesuffix("]").split(" ")[-1] == annotation.__name__
+    name = part.removesuffix("]").split(" ")[-1]
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel) and annotation.__name__ == name
 
 
-def _step(annotation: Any, part: str | int) -> tuple[bool, Any]:
+def _step(annotation: TypeForm, part: str | int) -> tuple[bool, TypeForm]:
     """Whether there is such a key or position in a type, and the type of what is there."""
     inner, _ = unwrapped(annotation)
     fields, arguments = getattr(inner, "model_fields", {}), get_args(inner)
@@ -113,7 +113,7 @@ def _step(annotation: Any, part: str | int) -> tuple[bool, Any]:
 
 
 def _misfit(
-    path: KeyPath, annotation: Any, whole: bool, details: ErrorDetails, section: type[BaseModel], data: Any
+    path: KeyPath, annotation: TypeForm, whole: bool, details: ErrorDetails, section: type[BaseModel], data: object
 ) -> Misfit:
     kind = details["type"] if whole else "union"
     if kind == "value_error":
@@ -131,7 +131,7 @@ def _misfit(
     return Misfit(path, misfit(value, annotation))
 
 
-def _of_a_check(path: KeyPath, annotation: Any, message: str) -> Misfit:
+def _of_a_check(path: KeyPath, annotation: TypeForm, message: str) -> Misfit:
     """What a section's own check says; it may begin with a key of the section, as in "fine_tune.epochs: ..."."""
     key, colon, text = message.partition(": ")
     names = [name for inner in sections_in(annotation) for name in inner.model_fields]
@@ -140,7 +140,7 @@ def _of_a_check(path: KeyPath, annotation: Any, message: str) -> Misfit:
     return Misfit(path, message)
 
 
-def _unknown(path: KeyPath, inside: Any, section: type[BaseModel]) -> str:
+def _unknown(path: KeyPath, inside: TypeForm, section: type[BaseModel]) -> str:
     """The nearest known key: of the same section, or elsewhere one of exactly this name."""
     known = [name for inner in sections_in(inside) for name in inner.model_fields]
     near = get_close_matches(str(path[-1]), known, n=1)
@@ -150,7 +150,7 @@ def _unknown(path: KeyPath, inside: Any, section: type[BaseModel]) -> str:
     return f"unknown key; {hint}known keys: {', '.join(known)}"
 
 
-def _value_at(data: Any, path: KeyPath) -> Any:
+def _value_at(data: object, path: KeyPath) -> object:
     for part in path:
         if isinstance(data, Mapping):
             data = data.get(part)
@@ -161,12 +161,12 @@ def _value_at(data: Any, path: KeyPath) -> Any:
     return data
 
 
-def _choices(annotation: Any) -> tuple[Any, ...]:
+def _choices(annotation: TypeForm) -> tuple[object, ...]:
     inner, _ = unwrapped(annotation)
     return get_args(inner) if get_origin(inner) is Literal else ()
 
 
-def _hints(value: Any, annotation: Any) -> Iterator[str]:
+def _hints(value: object, annotation: TypeForm) -> Iterator[str]:
     """What was probably meant: a percentage as a fraction, one item as a list of it."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return
@@ -176,7 +176,7 @@ def _hints(value: Any, annotation: Any) -> Iterator[str]:
         yield f", such as {shown([value])}"
 
 
-def _fits(value: Any, annotation: Any) -> bool:
+def _fits(value: object, annotation: Any) -> bool:
     try:
         TypeAdapter(annotation).validate_python(value)
     except ValidationError:

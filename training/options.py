@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import fields
-from typing import Annotated, Any, TypeVar, get_type_hints
+from typing import Annotated, TypeVar, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from pruning.errors import Refusal
-from pruning.methods import get_method
+from pruning.methods import MethodOptions, get_method
 from pruning.select import Selection
 from training.misfits import Misfit, misfit, misfits
 from training.type_words import did_you_mean
@@ -28,7 +28,7 @@ class Section(BaseModel):
 SectionT = TypeVar("SectionT", bound=Section)
 
 
-def validated(section: type[SectionT], data: dict[str, Any], name: str) -> SectionT:
+def validated(section: type[SectionT], data: Mapping[str, object], name: str) -> SectionT:
     """A section from its data; ValueError in one sentence that begins with the key, below `name`."""
     try:
         return section.model_validate(data)
@@ -37,7 +37,7 @@ def validated(section: type[SectionT], data: dict[str, Any], name: str) -> Secti
         raise Refusal(str(Misfit((name, *first.path), first.text))) from error
 
 
-def changed(section: SectionT, changes: dict[str, Any], name: str) -> SectionT:
+def changed(section: SectionT, changes: Mapping[str, object], name: str) -> SectionT:
     """`section` with some keys changed, validated again."""
     return validated(type(section), {**section.model_dump(exclude_unset=True), **changes}, name)
 
@@ -50,7 +50,7 @@ def file_options(method: str) -> list[str]:
 _SELECTION = {f.name for f in fields(Selection)}
 
 
-def check_level(method: str, options: Any, level: str) -> None:
+def check_level(method: str, options: MethodOptions, level: str) -> None:
     """ValueError for a stated `level` that the method, which has its own, would not follow."""
     own = get_method(method).own_level(options)
     if own is not None and own != level:
@@ -59,12 +59,12 @@ def check_level(method: str, options: Any, level: str) -> None:
         raise Refusal(f"level {level!r}: method {method!r} ranks at level {own!r}{instead}")
 
 
-def read_method_options(method: str, given: Mapping[str, Any]) -> Any:
+def read_method_options(method: str, given: Mapping[str, object]) -> MethodOptions:
     """The options of `method` with the values `given`; ValueError names the option, the value and what is known."""
-    options: Any = get_method(method).options
+    options = get_method(method).options
     known = [f.name for f in fields(options)]
     types = get_type_hints(options)
-    values = {}
+    values: dict[str, object] = {}
     for name, value in given.items():
         if name not in known and name in _SELECTION:
             raise Refusal(
@@ -73,7 +73,7 @@ def read_method_options(method: str, given: Mapping[str, Any]) -> Any:
         if name not in known:
             hint = did_you_mean(name, known)
             raise Refusal(f"method {method!r} has no option {name!r}; {hint}known: {', '.join(known) or 'none'}")
-        adapter: TypeAdapter[Any] = TypeAdapter(
+        adapter: TypeAdapter[object] = TypeAdapter(
             types[name], config=ConfigDict(arbitrary_types_allowed=True, allow_inf_nan=False)
         )
         try:

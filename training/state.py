@@ -4,20 +4,19 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from pruning.errors import Diverged
 from pruning.methods import Effect
-from training.checkpoint import check_same_network, save_checkpoint, training_to_continue
+from training.checkpoint import State, check_same_network, save_checkpoint, training_to_continue
 from training.distributed import check_equal, is_main, sum_over_processes
 
 _KEYS = ("model", "optimizer", "scaler", "effects", "step", "seconds", "loss", "precision")
 
 
-def saved_training(path: Path, identity: Mapping[str, int | str], device: str) -> dict[str, Any] | None:
+def saved_training(path: Path, identity: Mapping[str, int | str], device: str) -> State | None:
     """What `TrainingState.save` wrote last; None: nothing. ValueError if it is of another training."""
     return training_to_continue(path, required=_KEYS, identity=identity, device=device)
 
@@ -42,7 +41,7 @@ class TrainingState:
     _since: float = field(default_factory=time.perf_counter)
     _losses: list[Tensor] = field(default_factory=list)
 
-    def restore(self, saved: Mapping[str, Any] | None, device: str) -> int:
+    def restore(self, saved: State | None, device: str) -> int:
         """Take over what `saved_training` found, if anything; returns the step to go on with."""
         step = 0 if saved is None else self._load(saved)
         check_equal(step, "the step to go on with", device)
@@ -69,7 +68,7 @@ class TrainingState:
         self.seconds, self._since = self.seconds + now - self._since, now
         if not is_main():
             return
-        state: dict[str, Any] = {
+        state: State = {
             **self.identity,
             "precision": self.precision,
             "model": self.model.state_dict(),
@@ -82,7 +81,7 @@ class TrainingState:
         }
         save_checkpoint(self.path, state)
 
-    def _load(self, state: Mapping[str, Any]) -> int:
+    def _load(self, state: State) -> int:
         check_same_network(self.path, self.model, state["model"])
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])

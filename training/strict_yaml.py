@@ -2,7 +2,6 @@
 
 import math
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -13,7 +12,7 @@ class ConfigError(Refusal):
     """What is wrong with a config: the file, the key, the value, the choices."""
 
 
-def parse_yaml_file(path: Path) -> Any:
+def parse_yaml_file(path: Path) -> object:
     """What a YAML file holds; ConfigError as of `parse_yaml`."""
     try:
         return parse_yaml(path.read_text(encoding="utf-8"), source=str(path))
@@ -23,7 +22,7 @@ def parse_yaml_file(path: Path) -> Any:
         raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
 
 
-def parse_yaml(text: str, *, source: str, subject: str = "") -> Any:
+def parse_yaml(text: str, *, source: str, subject: str = "") -> object:
     """What a YAML text holds; ConfigError names `source`, and of a key that is there twice or a number that is none the
     key and the lines.
 
@@ -48,7 +47,7 @@ def _check_node(loader: yaml.SafeLoader, node: yaml.Node, source: str, place: st
         return
     seen.add(id(node))
     if isinstance(node, yaml.MappingNode):
-        lines: dict[Any, int] = {}
+        lines: dict[object, int] = {}
         for key_node, value_node in node.value:
             if not isinstance(key_node, yaml.ScalarNode):
                 continue  # construct_document refuses it

@@ -5,21 +5,25 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeAlias, Union, get_args, get_origin
 
-from pydantic import BaseModel
+from pydantic import BaseModel, GetCoreSchemaHandler
 from pydantic.fields import FieldInfo
 from pydantic_core import CoreSchema, core_schema
 
 from pruning.errors import Refusal
 
-_NOUNS: dict[Any, str] = {
+TypeForm: TypeAlias = object
+"""What may stand behind a field's colon: a class, a union, a `Literal`, an `Annotated`; `get_origin` tells which."""
+
+_NOUNS: dict[TypeForm, str] = {
     bool: "true or false",
     int: "whole number",
     float: "number",
     str: "text",
     Path: "path",
     Any: "value",
+    object: "value",
     NoneType: "null",
 }
 _BOUNDS = {"ge": "at least", "gt": "greater than", "le": "at most", "lt": "less than"}
@@ -39,13 +43,13 @@ class OneOf:
     choices: Collection[str]
     what: str
 
-    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> CoreSchema:
+    def __get_pydantic_core_schema__(self, source: type[str], handler: GetCoreSchemaHandler) -> CoreSchema:
         return core_schema.no_info_after_validator_function(
             lambda name: known(name, self.choices, self.what), handler(source)
         )
 
 
-def known(value: str, choices: Any, what: str) -> str:
+def known(value: str, choices: Collection[str], what: str) -> str:
     """`value`; ValueError if it is none of the `choices`."""
     if value not in choices:
         hint = did_you_mean(value, choices)
@@ -58,12 +62,12 @@ def did_you_mean(value: str, names: Collection[str]) -> str:
     return "".join(f"did you mean {name!r}? " for name in get_close_matches(value, names, n=1))
 
 
-def field_type(field: FieldInfo) -> Any:
+def field_type(field: FieldInfo) -> TypeForm:
     """The whole type of a field, its bounds included, which pydantic keeps beside it."""
     return Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation
 
 
-def in_words(annotation: Any, *, many: bool = False) -> str:
+def in_words(annotation: TypeForm, *, many: bool = False) -> str:
     """What may be given for this type; `many`: in the plural, as the items of a list."""
     annotation, metadata = unwrapped(annotation)
     for mark in metadata:
@@ -85,7 +89,7 @@ def in_words(annotation: Any, *, many: bool = False) -> str:
     return _scalar(annotation, dict(_limits(metadata)), many)
 
 
-def unwrapped(annotation: Any) -> tuple[Any, tuple[Any, ...]]:
+def unwrapped(annotation: TypeForm) -> tuple[TypeForm, tuple[object, ...]]:
     """A type without its `Annotated`, and what that says of it."""
     if get_origin(annotation) is Annotated:
         inner, *metadata = get_args(annotation)
@@ -93,26 +97,26 @@ def unwrapped(annotation: Any) -> tuple[Any, tuple[Any, ...]]:
     return annotation, ()
 
 
-def alternatives(annotation: Any) -> list[Any]:
+def alternatives(annotation: TypeForm) -> list[TypeForm]:
     """The types that a union is made of; of any other type itself."""
     inner, _ = unwrapped(annotation)
     return list(get_args(inner)) if get_origin(inner) in (Union, UnionType) else [annotation]
 
 
-def _union(parts: Iterable[Any], many: bool) -> str:
+def _union(parts: Iterable[TypeForm], many: bool) -> str:
     words = list(dict.fromkeys(in_words(part, many=many) for part in parts))
     simple = len(words) == 2 and not any("," in word or " or " in word for word in words)
     return " or ".join(words) if simple else ", or ".join(words)
 
 
-def _one_of(choices: Iterable[Any], many: bool) -> str:
+def _one_of(choices: Iterable[object], many: bool) -> str:
     names = [str(choice) for choice in choices]
     if len(names) == 1:
         return repr(names[0])
     return ("any of " if many else "one of ") + ", ".join(names)
 
 
-def _list(parts: tuple[Any, ...], limits: Mapping[str, Any], many: bool) -> str:
+def _list(parts: tuple[TypeForm, ...], limits: Mapping[str, float], many: bool) -> str:
     items = in_words(parts[0], many=True)
     if len(parts) > 1 and parts[-1] is not Ellipsis:  # of fixed length, its items alike
         return f"{_plural('list', many)} of {len(parts)} {items}"
@@ -120,7 +124,7 @@ def _list(parts: tuple[Any, ...], limits: Mapping[str, Any], many: bool) -> str:
     return f"{_plural('list', many)}{fewest} of {items}"
 
 
-def _scalar(annotation: Any, limits: dict[str, Any], many: bool) -> str:
+def _scalar(annotation: TypeForm, limits: Mapping[str, float], many: bool) -> str:
     noun = _NOUNS.get(annotation) or str(getattr(annotation, "__name__", "value"))
     above, below = limits.get("ge", limits.get("gt", -1)), limits.get("le", limits.get("lt", 2))
     if annotation is float and above >= 0 and below <= 1:
@@ -131,7 +135,7 @@ def _scalar(annotation: Any, limits: dict[str, Any], many: bool) -> str:
     return f"{_plural(noun, many)} ({'each ' if many else ''}{' and '.join(bounds)})"
 
 
-def _limits(metadata: Iterable[Any]) -> Iterator[tuple[str, Any]]:
+def _limits(metadata: Iterable[object]) -> Iterator[tuple[str, float]]:
     """The bounds in what `Annotated` says, such as ("ge", 0)."""
     for mark in metadata:
         if isinstance(mark, FieldInfo):

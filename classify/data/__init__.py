@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, Generic, TypeVar, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -30,16 +30,19 @@ from training.misfits import misfit
 __all__ = ["DATASETS", "Splits", "data_pieces", "dataset_options", "open_splits", "read_dataset_options"]
 
 
+OptionsT = TypeVar("OptionsT")
+
+
 @dataclass(frozen=True)
-class DataSet:
+class DataSet(Generic[OptionsT]):
     """A data set's options, all of which have a default, what opens its splits, and what its files consist of."""
 
-    options: type
-    open: Callable[[Any, Location], Splits]
-    pieces: Callable[[Any, Location], list[Piece]] | None = None  # None: it follows from the options alone
+    options: type[OptionsT]
+    open: Callable[[OptionsT, Location], Splits]
+    pieces: Callable[[OptionsT, Location], list[Piece]] | None = None  # None: it follows from the options alone
 
 
-DATASETS: dict[str, DataSet] = {
+DATASETS: dict[str, DataSet[Any]] = {
     "digits": DataSet(DigitsOptions, digits_splits),
     "cifar10": DataSet(CifarOptions, cifar10_splits, partial(cifar_pieces, CIFAR10)),
     "cifar100": DataSet(CifarOptions, cifar100_splits, partial(cifar_pieces, CIFAR100)),
@@ -49,7 +52,7 @@ DATASETS: dict[str, DataSet] = {
 }
 
 
-def open_splits(name: str, *, root: Path = Path("data"), seed: int = 0, workers: int = 0, **options: Any) -> Splits:
+def open_splits(name: str, *, root: Path = Path("data"), seed: int = 0, workers: int = 0, **options: object) -> Splits:
     """All splits of a data set of `DATASETS`, files checked; a ValueError says what is wrong with them.
 
     `root` is the directory of data sets that are read from disk, `seed` decides generated data and held-out splits,
@@ -59,7 +62,7 @@ def open_splits(name: str, *, root: Path = Path("data"), seed: int = 0, workers:
     return DATASETS[name].open(read, Location(root, seed, workers))
 
 
-def data_pieces(name: str, *, root: Path = Path("data"), **options: Any) -> list[Piece] | None:
+def data_pieces(name: str, *, root: Path = Path("data"), **options: object) -> list[Piece] | None:
     """What the files of a data set of `DATASETS` consist of; None for one that is made here from its options.
 
     ValueError says what is not there. With the option `download` it is fetched first.
@@ -69,21 +72,21 @@ def data_pieces(name: str, *, root: Path = Path("data"), **options: Any) -> list
     return None if pieces is None else pieces(read, Location(root))
 
 
-def dataset_options(name: str) -> dict[str, Any]:
+def dataset_options(name: str) -> dict[str, object]:
     """The options of a data set of `DATASETS` and their defaults."""
     if name not in DATASETS:
         raise Refusal(f"unknown data set {name!r}; choose from {', '.join(DATASETS)}")
     return asdict(DATASETS[name].options())
 
 
-def read_dataset_options(name: str, given: Mapping[str, Any]) -> Any:
+def read_dataset_options(name: str, given: Mapping[str, object]) -> object:
     """The options of a data set with the values `given`; ValueError names the option, its value and the choices."""
     known = dataset_options(name)
     types, values = get_type_hints(DATASETS[name].options), {}
     for option, value in given.items():
         if option not in known:
             raise Refusal(f"data set {name!r} has no option {option!r}; choose from {', '.join(known)}")
-        adapter: TypeAdapter[Any] = TypeAdapter(types[option])
+        adapter: TypeAdapter[object] = TypeAdapter(types[option])
         try:
             values[option] = adapter.validate_python(value, strict=True)
         except ValidationError as error:
@@ -104,7 +107,7 @@ class DataInfo:
     shape: tuple[int, int, int]
 
 
-def known_info(name: str, options: Mapping[str, Any]) -> DataInfo | None:
+def known_info(name: str, options: Mapping[str, object]) -> DataInfo | None:
     """The facts of a data set of `DATASETS` with these options; None where only its files can tell."""
     read = read_dataset_options(name, options)
     return INFO[name](read) if name in INFO else None

@@ -7,7 +7,7 @@ are built from the same parts, so a scan that trained a classifier never appears
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -17,6 +17,9 @@ from classify.data.images import SPLITS, ImageSet, channel_mean_std, check_split
 from classify.data.photos import PhotoCrop, draw_crop, render_crop
 from classify.data.splits import Location, Splits
 from pruning.errors import Refusal
+
+if TYPE_CHECKING:
+    from sklearn.utils import Bunch
 
 DIGIT_CLASSES = tuple(str(digit) for digit in range(10))
 SCAN_SIDE = 8  # cells; a cell holds 0 (paper) to 16 (ink)
@@ -74,7 +77,7 @@ def scans() -> np.ndarray:
     return _read_only(np.pad(ink, [(0, 0), (1, 1), (1, 1)]))
 
 
-def _embedded() -> Any:
+def _embedded() -> "Bunch":
     """scikit-learn's data; imported here, since its import costs every other command a second."""
     from sklearn.datasets import load_digits
 

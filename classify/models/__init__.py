@@ -3,7 +3,6 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import torch
 import torchvision
@@ -102,7 +101,7 @@ def get_model(name: str) -> Model:
     return Model(partial(_build_torchvision, name), 299 if name == "inception_v3" else 224, init=None)
 
 
-def build(name: str, num_classes: int, options: Mapping[str, Any] | None = None) -> nn.Module:
+def build(name: str, num_classes: int, options: Mapping[str, object] | None = None) -> nn.Module:
     """A network with random weights; ValueError for an unknown name or option."""
     entry = get_model(name)
     try:
@@ -114,20 +113,26 @@ def build(name: str, num_classes: int, options: Mapping[str, Any] | None = None)
     return model
 
 
-def example_input(name: str, options: Mapping[str, Any] | None = None) -> Tensor:
+def example_input(name: str, options: Mapping[str, object] | None = None) -> Tensor:
     """A zero image batch (1, C, H, W) of the channels and the size that the architecture was made for."""
     entry, given = get_model(name), options or {}
-    size = given.get("image_size", entry.input_size)
+    size = _whole("image_size", given.get("image_size", entry.input_size))
     return torch.zeros(1, in_channels(name, options), size, size)
 
 
-def in_channels(name: str, options: Mapping[str, Any] | None = None) -> int:
+def in_channels(name: str, options: Mapping[str, object] | None = None) -> int:
     """The channels of the images that the network reads; timm calls the option `in_chans`."""
     given = options or {}
-    return int(given.get("in_channels", given.get("in_chans", get_model(name).in_channels)))
+    return _whole("in_channels", given.get("in_channels", given.get("in_chans", get_model(name).in_channels)))
 
 
-def trace_input(name: str, options: Mapping[str, Any] | None = None) -> Tensor:
+def _whole(option: str, value: object) -> int:
+    if not isinstance(value, int):
+        raise Refusal(f"the option {option} is a whole number, not {value!r}")
+    return value
+
+
+def trace_input(name: str, options: Mapping[str, object] | None = None) -> Tensor:
     """As `example_input`, at most 64x64 for our own networks: they compute the same layers on it, in less time."""
     example = example_input(name, options)
     return example[:, :, :64, :64] if name in MODELS else example
@@ -153,7 +158,7 @@ def rebuild(plan: PruningPlan, num_classes: int) -> nn.Module:
     return small
 
 
-def arch(name: str, options: Mapping[str, Any] | None = None) -> Arch:
+def arch(name: str, options: Mapping[str, object] | None = None) -> Arch:
     """The name and options that a plan records."""
     return Arch(name, dict(options or {}))
 
@@ -163,7 +168,7 @@ def stages_of(name: str) -> Sequence[str]:
     return get_model(name).stages
 
 
-def _build_torchvision(name: str, num_classes: int, **options: Any) -> nn.Module:
+def _build_torchvision(name: str, num_classes: int, **options: object) -> nn.Module:
     if name in ("googlenet", "inception_v3"):  # training-only classifiers: their outputs are not logits
         if options.get("aux_logits"):
             raise Refusal(f"architecture {name!r} is built without its training-only classifiers; drop aux_logits")

@@ -5,7 +5,6 @@ Drawing the weights of ImageNet's VGG-11 takes 14 s on a slow core; counting wha
 
 from collections.abc import Mapping
 from itertools import chain
-from typing import Any
 
 import torch
 from torch import nn
@@ -15,7 +14,7 @@ from pruning.plan import PruningPlan
 from pruning.surgery import apply
 
 
-def build_blank(name: str, num_classes: int, options: Mapping[str, Any] | None = None) -> nn.Module:
+def build_blank(name: str, num_classes: int, options: Mapping[str, object] | None = None) -> nn.Module:
     """The network that `build` gives, all of whose weights are zero where it is one of ours.
 
     Others' constructors may need true numbers; their networks come with random weights.

@@ -1,9 +1,10 @@
 """The normalisation of images that the published weights of an architecture were trained with."""
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torchvision
+from torchvision.transforms._presets import ImageClassification
 
 from classify.models import MODELS
 from classify.models.timm_networks import timm_config
@@ -22,7 +23,7 @@ class Published(NamedTuple):
     source: str
 
 
-def published_normalization(name: str, options: Mapping[str, Any] | None = None) -> Published | None:
+def published_normalization(name: str, options: Mapping[str, object] | None = None) -> Published | None:
     """That of torchvision's or timm's weights of this network; None where neither publishes weights of it.
 
     Networks of ours that torchvision has under the same name take its weights, so they are among them.
@@ -37,7 +38,9 @@ def published_normalization(name: str, options: Mapping[str, Any] | None = None)
     return Published(tuple(config.mean), tuple(config.std), f"of timm's weights {config.architecture}{tag}")
 
 
-def torchvision_normalization(name: str, options: Mapping[str, Any], preset: Any) -> Published:
+def torchvision_normalization(
+    name: str, options: Mapping[str, object], preset: ImageClassification | None
+) -> Published:
     """That of weights of torchvision's network `name` whose images `preset` prepares; None: of the usual ones."""
     source = f"of torchvision's weights of {name}"
     if name in _TRANSFORMS_INPUT and not options.get("transform_input", False):

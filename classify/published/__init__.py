@@ -7,7 +7,6 @@ source: a file here, and a line in SOURCES.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
@@ -25,7 +24,7 @@ class Source:
     exception if it cannot. `renamed(arch, tag, tensors)`: the file's tensors by the names of the library's network.
     """
 
-    preset: Callable[[str, str, Mapping[str, Any]], Preset]
+    preset: Callable[[str, str, Mapping[str, object]], Preset]
     cached: Callable[[str, str], Path | None]
     fetch: Callable[[str, str], None]
     renamed: Callable[[str, str, dict[str, Tensor]], dict[str, Tensor]]
@@ -42,7 +41,7 @@ def is_published(weights: object) -> bool:
     return isinstance(weights, str) and weights.partition(":")[0] in SOURCES and ":" in weights
 
 
-def published_preset(weights: str, arch: str, options: Mapping[str, Any] | None = None) -> Preset:
+def published_preset(weights: str, arch: str, options: Mapping[str, object] | None = None) -> Preset:
     """What is known of published weights of `arch`, built with `options`; ValueError for names that there are not."""
     source, tag = _split(weights)
     return source.preset(arch, tag, options or {})

@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
@@ -54,7 +53,7 @@ _INVERTED = {
 _BLOCK = re.compile(r"_blocks\.(\d+)\.(\w+)\.(.+)")
 
 
-def preset(arch: str, tag: str, options: Mapping[str, Any]) -> Preset:
+def preset(arch: str, tag: str, options: Mapping[str, object]) -> Preset:
     """That of a package of PACKAGES."""
     found = _package(arch, tag)
     return Preset(
@@ -85,7 +84,7 @@ def renamed(arch: str, tag: str, tensors: dict[str, Tensor]) -> dict[str, Tensor
     """
     wanted = build(_package(arch, tag).arch, _package(arch, tag).num_classes).state_dict()
     blocks = list(dict.fromkeys(tuple(name.split(".")[:3]) for name in wanted if name.startswith("blocks.")))
-    expanding = {match[1] for name in tensors if (match := _BLOCK.match(name)) and match[2] == "_expand_conv"}
+    expanding = {str(match[1]) for name in tensors if (match := _BLOCK.match(name)) and match[2] == "_expand_conv"}
     found: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
         new = _new_name(name, [".".join(block) for block in blocks], expanding)
@@ -98,7 +97,7 @@ def renamed(arch: str, tag: str, tensors: dict[str, Tensor]) -> dict[str, Tensor
     return found
 
 
-def _new_name(name: str, blocks: list[str], expanding: set[str | Any]) -> str | None:
+def _new_name(name: str, blocks: list[str], expanding: set[str]) -> str | None:
     """timm's name of a tensor; None for one that it has no name for."""
     match = _BLOCK.match(name)
     if match is None:

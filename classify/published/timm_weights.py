@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 from urllib.parse import urlparse
 
 import torch
@@ -14,10 +14,13 @@ from classify.published.preset import Preset
 from pruning.errors import Refusal
 from training.type_words import known
 
+if TYPE_CHECKING:
+    from timm.models import PretrainedCfg
+
 _FILES = ("model.safetensors", "pytorch_model.bin")  # of a repository of the hub, in the order in which timm looks
 
 
-def preset(arch: str, tag: str, options: Mapping[str, Any]) -> Preset:
+def preset(arch: str, tag: str, options: Mapping[str, object]) -> Preset:
     """That of a tag such as a1_in1k, or DEFAULT for timm's own choice."""
     config = _config(arch, tag)
     where = f"the hub's repository {config.hf_hub_id}" if config.hf_hub_id else config.url
@@ -35,7 +38,7 @@ def cached(arch: str, tag: str) -> Path | None:
     """The file in the cache that timm would look into."""
     config = _config(arch, tag)
     if not config.hf_hub_id:
-        file = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(config.url).path).name
+        file = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(str(config.url)).path).name
         return file if file.is_file() else None
     from huggingface_hub import try_to_load_from_cache  # timm needs it
 
@@ -60,7 +63,7 @@ def renamed(arch: str, tag: str, tensors: dict[str, Tensor]) -> dict[str, Tensor
     return dict(model.state_dict())
 
 
-def _config(arch: str, tag: str) -> Any:
+def _config(arch: str, tag: str) -> "PretrainedCfg":
     """timm's configuration of these weights."""
     if find_spec("timm") is None:
         raise Refusal(f"timm:{tag}: timm is not installed: pip install timm")
@@ -71,7 +74,9 @@ def _config(arch: str, tag: str) -> Any:
         raise Refusal(f"timm:{tag}: timm has no network {arch!r}")
     tags = [name.partition(".")[2] for name in timm.list_pretrained(f"{plain}.*")]
     known(tag, ("DEFAULT", *tags), f"timm's weights of {arch}")
-    return timm.get_pretrained_cfg(_full_name(arch, tag))
+    config = timm.get_pretrained_cfg(_full_name(arch, tag))
+    assert config is not None  # the tag is one of its list
+    return config
 
 
 def _full_name(arch: str, tag: str) -> str:

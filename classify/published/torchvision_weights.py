@@ -3,12 +3,12 @@
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlparse
 
 import torch
 import torchvision
 from torch import Tensor
+from torchvision.models import WeightsEnum
 
 from classify.models.normalization import torchvision_normalization
 from classify.published.preset import Preset
@@ -20,7 +20,7 @@ _CLASSES = 1000  # of a head that torchvision says nothing of: one for features 
 _OLD_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.)")
 
 
-def preset(arch: str, tag: str, options: Mapping[str, Any]) -> Preset:
+def preset(arch: str, tag: str, options: Mapping[str, object]) -> Preset:
     """That of an entry of torchvision's weights, such as IMAGENET1K_V2 or DEFAULT."""
     entry = _entry(arch, tag)
     transforms = entry.transforms()
@@ -51,7 +51,7 @@ def renamed(arch: str, tag: str, tensors: dict[str, Tensor]) -> dict[str, Tensor
     return {_OLD_DENSENET.sub(r"\1\2", name): tensor for name, tensor in tensors.items()}
 
 
-def _entry(arch: str, tag: str) -> Any:
+def _entry(arch: str, tag: str) -> WeightsEnum:
     """The entry of torchvision's enumeration of this network's weights."""
     if arch not in torchvision.models.list_models(module=torchvision.models):
         raise Refusal(f"torchvision:{tag}: torchvision has no classification network {arch!r}")

@@ -82,7 +82,7 @@ def read_coco(path: Path, images: Path) -> Split:
 
 
 def _place(
-    annotation: Any,
+    annotation: object,
     place: str,
     listed: Mapping[int | str, _Image],
     labels: Mapping[int | str, int],
@@ -120,7 +120,7 @@ def _place(
     return found
 
 
-def _referred(annotations: Iterable[Any]) -> set[int | str]:
+def _referred(annotations: Iterable[object]) -> set[int | str]:
     """The categories that annotations name."""
     found = set()
     for annotation in annotations:
@@ -132,7 +132,7 @@ def _referred(annotations: Iterable[Any]) -> set[int | str]:
 
 
 def _categories(
-    path: Path, categories: list[Any], referred: set[int | str]
+    path: Path, categories: list[object], referred: set[int | str]
 ) -> tuple[tuple[int, ...], tuple[str, ...], tuple[str, ...]]:
     """Ids and names, by id, and notes; a category that repeats the name of another is left out if it has no box."""
     found: dict[int, str] = {}
@@ -162,7 +162,7 @@ def _categories(
     return tuple(sorted(found)), tuple(found[number] for number in sorted(found)), tuple(notes)
 
 
-def _images(path: Path, folder: Path, images: list[Any], problems: list[Problem]) -> dict[int | str, _Image]:
+def _images(path: Path, folder: Path, images: list[object], problems: list[Problem]) -> dict[int | str, _Image]:
     """The entries by their id, the first of each id; ValueError for one that cannot be read."""
     listed: dict[int | str, _Image] = {}
     names: set[str] = set()

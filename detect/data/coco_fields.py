@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Mapping
-from typing import Any
 
 from pruning.errors import Refusal
 
@@ -13,7 +12,7 @@ class BadField(Refusal):
     """A field that cannot be read; its text names the key and the value."""
 
 
-def as_id(entry: Mapping[str, Any], key: str) -> int | str:
+def as_id(entry: Mapping[str, object], key: str) -> int | str:
     """An id as it is compared: 3, 3.0 and "3" are one, any other text is itself."""
     value = entry.get(key)
     if isinstance(value, bool) or not isinstance(value, int | float | str):
@@ -30,7 +29,7 @@ def as_id(entry: Mapping[str, Any], key: str) -> int | str:
     return value
 
 
-def as_size(entry: Mapping[str, Any], key: str) -> int:
+def as_size(entry: Mapping[str, object], key: str) -> int:
     """Pixels of a side, 64.0 and "64" included; 0 where the file does not say."""
     value = entry.get(key)
     if value is None:
@@ -41,19 +40,18 @@ def as_size(entry: Mapping[str, Any], key: str) -> int:
     return int(size)
 
 
-def as_xywh(annotation: Mapping[str, Any]) -> tuple[XYWH, bool]:
+def as_xywh(annotation: Mapping[str, object]) -> tuple[XYWH, bool]:
     """The box, and whether it had to be taken from the polygons of `segmentation`, as there is no `bbox`."""
     bbox = annotation.get("bbox")
     if bbox is None or bbox == []:
         return _around(annotation), True
-    numbers = [_number(v) for v in bbox] if isinstance(bbox, list) and len(bbox) == 4 else [None]
-    if any(v is None for v in numbers):
+    if not isinstance(bbox, list) or len(bbox) != 4 or any(_number(v) is None for v in bbox):
         raise BadField(f"bbox {_shown(annotation, 'bbox')} is not four finite numbers")
     x, y, w, h = bbox
     return (x, y, w, h), False
 
 
-def as_area(annotation: Mapping[str, Any], xywh: XYWH) -> tuple[float, bool]:
+def as_area(annotation: Mapping[str, object], xywh: XYWH) -> tuple[float, bool]:
     """Square pixels, and whether they had to be taken from a box that has some where the file has none."""
     from_box = xywh[2] * xywh[3]
     if "area" not in annotation:
@@ -63,11 +61,11 @@ def as_area(annotation: Mapping[str, Any], xywh: XYWH) -> tuple[float, bool]:
     if area is None:
         raise BadField(f"area {_shown(annotation, 'area')} is not a finite number")
     if area > 0 or min(xywh[2:]) <= 0:
-        return (0.0 if value is None else value), False
+        return (value if isinstance(value, int | float) else 0.0), False
     return from_box, True
 
 
-def as_crowd(annotation: Mapping[str, Any]) -> bool:
+def as_crowd(annotation: Mapping[str, object]) -> bool:
     """`iscrowd`: 0, 1, a truth value, one of them as a text, or nothing."""
     value = annotation.get("iscrowd")
     known: dict[int | float | str | None, bool] = {None: False, 0: False, 1: True, "0": False, "1": True, "": False}
@@ -76,7 +74,7 @@ def as_crowd(annotation: Mapping[str, Any]) -> bool:
     return known[value]
 
 
-def as_text(entry: Mapping[str, Any], key: str) -> str:
+def as_text(entry: Mapping[str, object], key: str) -> str:
     """A name; whole numbers are names as well."""
     value = entry.get(key)
     if isinstance(value, bool) or not isinstance(value, str | int) or not str(value).strip():
@@ -84,7 +82,7 @@ def as_text(entry: Mapping[str, Any], key: str) -> str:
     return str(value)
 
 
-def _around(annotation: Mapping[str, Any]) -> XYWH:
+def _around(annotation: Mapping[str, object]) -> XYWH:
     """The smallest box around all polygons [[x1, y1, x2, y2, ...], ...]."""
     polygons = annotation.get("segmentation")
     if not isinstance(polygons, list) or not polygons:
@@ -100,7 +98,7 @@ def _around(annotation: Mapping[str, Any]) -> XYWH:
     return min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)
 
 
-def _number(value: Any, *, text: bool = False) -> float | None:
+def _number(value: object, *, text: bool = False) -> float | None:
     """`value` as a finite float, or None; a truth value is no number."""
     if isinstance(value, bool) or not isinstance(value, int | float | str if text else int | float):
         return None
@@ -111,5 +109,5 @@ def _number(value: Any, *, text: bool = False) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def _shown(entry: Mapping[str, Any], key: str) -> str:
+def _shown(entry: Mapping[str, object], key: str) -> str:
     return f"{entry[key]!r:.60}" if key in entry else "(missing)"

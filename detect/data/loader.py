@@ -4,7 +4,6 @@ import copy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,7 +14,7 @@ from detectron2.data.detection_utils import build_augmentation
 from torch.utils.data import DataLoader
 
 from detect.data.picture import read_picture
-from detect.data.records import DetectionDataset
+from detect.data.records import DetectionDataset, Record
 from detect.data.stream import PositionSampler, TrainStream
 
 
@@ -39,7 +38,7 @@ class Mapper(DatasetMapper):
         self.keeps = is_train and not crops  # two crops are hardly ever alike
         self.colours = T.AugmentationList(colours)
 
-    def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
+    def __call__(self, dataset_dict: Record) -> Record:
         """The record with `image`, uint8 (3, H, W), and for training `instances` instead of its annotations."""
         transforms = self.augmentations(_Size(dataset_dict["height"], dataset_dict["width"]))
         record = self._kept_or_mapped(dataset_dict, transforms)
@@ -49,15 +48,15 @@ class Mapper(DatasetMapper):
             record["image"] = torch.as_tensor(np.ascontiguousarray(seen.image.transpose(2, 0, 1)))
         return record
 
-    def _kept_or_mapped(self, dataset_dict: dict[str, Any], transforms: T.TransformList) -> dict[str, Any]:
+    def _kept_or_mapped(self, dataset_dict: Record, transforms: T.TransformList) -> Record:
         if not self.keeps:
             return self._map(copy.deepcopy(dataset_dict), transforms)
         file = Path(dataset_dict["file_name"]).stat()
         applied = tuple((type(t), *vars(t).values()) for t in transforms.transforms)
         key = (repr(dataset_dict), file.st_mtime_ns, file.st_size, applied, self.image_format)
-        return dict(_kept.get(key, lambda: self._map(copy.deepcopy(dataset_dict), transforms)))
+        return {**_kept.get(key, lambda: self._map(copy.deepcopy(dataset_dict), transforms))}
 
-    def _map(self, record: dict[str, Any], transforms: T.TransformList) -> dict[str, Any]:
+    def _map(self, record: Record, transforms: T.TransformList) -> Record:
         rgb = np.asarray(read_picture(Path(record["file_name"])))
         image = rgb[:, :, ::-1] if self.image_format == "BGR" else rgb
         detection_utils.check_image_size(record, image)
@@ -75,9 +74,9 @@ class _Kept:
     """What pictures became, as long as there is room: the first ones stay."""
 
     free: int = 2**28  # bytes of a process
-    mapped: dict[tuple, dict[str, Any]] = field(default_factory=dict)
+    mapped: dict[tuple[object, ...], Record] = field(default_factory=dict)
 
-    def get(self, key: tuple, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    def get(self, key: tuple[object, ...], make: Callable[[], Record]) -> Record:
         if key in self.mapped:
             return self.mapped[key]
         made = make()
@@ -128,7 +127,7 @@ def train_loader(
     repeat_threshold: float | None = None,
     group_by_aspect: bool = False,
     num_workers: int = 0,
-) -> DataLoader:
+) -> DataLoader[list[Record]]:
     """An endless loader; its k-th batch depends only on (seed, start_iteration + k). Split over processes.
 
     `flip`, `group_by_aspect`: also where `cfg` says so. `colour_jitter`, `repeat_threshold`: as in TrainSettings.
@@ -187,7 +186,7 @@ def colour_augmentations(jitter: float | None) -> list[T.Augmentation]:
     return [kind(1 - jitter, 1 + jitter) for kind in (T.RandomBrightness, T.RandomContrast, T.RandomSaturation)]
 
 
-def test_loader(dataset: DetectionDataset, cfg: CfgNode, *, num_workers: int = 0) -> DataLoader:
+def test_loader(dataset: DetectionDataset, cfg: CfgNode, *, num_workers: int = 0) -> DataLoader[list[Record]]:
     """Detectron2's loader of every image once, in order, one per batch, split over the processes."""
     resize = T.ResizeShortestEdge(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)
     mapper = Mapper(is_train=False, augmentations=[resize], image_format=cfg.INPUT.FORMAT)

@@ -17,36 +17,36 @@ from pruning.errors import Refusal
 from training.files import canonical, files_digest
 
 
-def detection_data(data: DetectorData) -> dict[str, Any]:
+def detection_data(data: DetectorData) -> dict[str, object]:
     """What defines the detection data: the options of generated scenes, or the annotation files' contents.
 
     A path is where a file is, not what it is: files count by their SHA-256. ValueError if a list of images is missing.
     """
     # results without them keep their hashes
-    more: dict[str, Any] = {key: True for key in ("allow_shared", "skip_broken") if getattr(data, key)}
+    more: dict[str, object] = {key: True for key in ("allow_shared", "skip_broken") if getattr(data, key)}
     if data.validation is not None:
         more["validation"] = {"share": data.validation, "seed": data.validation_seed}
     name, options = data.given
     return {name: DATASETS[name].identity(options), **more}
 
 
-def is_generated(data: Mapping[str, Any]) -> bool:
+def is_generated(data: Mapping[str, object]) -> bool:
     """Do the images of `data`, as `detection_data` gives it, follow from options alone?"""
     return _given(data)[0].generated
 
 
-def splits_of(data: Mapping[str, Any]) -> tuple[str, ...]:
+def splits_of(data: Mapping[str, object]) -> tuple[str, ...]:
     """The splits of `data`: `val` too where images are generated for validation, or kept for it."""
     return ("train", "val", "test") if is_generated(data) or "validation" in data else ("train", "test")
 
 
-def open_detection(data: Mapping[str, Any], split: str, root: Path) -> DetectionDataset:
+def open_detection(data: Mapping[str, object], split: str, root: Path) -> DetectionDataset:
     """One of `splits_of(data)` on disk; generated scenes are written below `root` once."""
     # the images' sums are found with it, and say nothing about how it is opened
     return _open_detection(canonical({k: v for k, v in data.items() if k != "images"}), split, root)
 
 
-def open_for(classes: tuple[str, ...], data: Mapping[str, Any], root: Path) -> DetectionDataset:
+def open_for(classes: tuple[str, ...], data: Mapping[str, object], root: Path) -> DetectionDataset:
     """The `test` split for a detector of these classes, which was trained on other data."""
     return NamedDataset(_side(canonical({k: v for k, v in data.items() if k != "images"}), "test", root), classes)
 
@@ -75,11 +75,11 @@ def _side(text: str, split: str, root: Path) -> DetectionDataset:
     return WholeImages(dataset) if data.get("skip_broken") else dataset
 
 
-def annotations_now(data: Mapping[str, Any]) -> dict[str, Any]:
+def annotations_now(data: Mapping[str, object]) -> dict[str, object]:
     """`data`, as `detection_data` gives it, with the sums that its annotation files have now."""
     files = _given(data)[0].files
 
-    def again(value: Any) -> Any:
+    def again(value: object) -> object:
         if isinstance(value, list):
             return [again(part) for part in value]
         if not isinstance(value, Mapping):
@@ -88,10 +88,12 @@ def annotations_now(data: Mapping[str, Any]) -> dict[str, Any]:
             return {key: again(part) for key, part in value.items()}
         return {**value, "sha256": files_digest(files(value["paths"]))}
 
-    found: dict[str, Any] = again(data)
-    return found
+    return {key: again(part) for key, part in data.items()}
 
 
-def _given(data: Mapping[str, Any]) -> tuple[DataSet, Mapping[str, Any]]:
+def _given(data: Mapping[str, object]) -> tuple[DataSet[Any, Any], Mapping[str, object]]:
     """The data set that `data` names, and its identity."""
-    return next((source, data[name]) for name, source in DATASETS.items() if name in data)
+    name = next(name for name in DATASETS if name in data)
+    identity = data[name]
+    assert isinstance(identity, Mapping)
+    return DATASETS[name], identity

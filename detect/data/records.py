@@ -8,9 +8,13 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, NotRequired, Protocol, TypedDict
 
 from detect.data.problems import KINDS, Problem, by_kind
+
+if TYPE_CHECKING:
+    from detectron2.structures import Instances
+    from torch import Tensor
 
 UNKNOWN = -1  # the label of a box whose class the data set does not have
 
@@ -57,6 +61,62 @@ class ImageRecord:
     boxes: tuple[Box, ...]
 
 
+class Annotation(TypedDict):
+    """A box among Detectron2's annotations; `category_id` is the label."""
+
+    bbox: list[float]
+    bbox_mode: int
+    category_id: int
+    iscrowd: int
+
+
+class Record(TypedDict):
+    """An image among Detectron2's dataset dicts: with `annotations` as listed; with `image` (3, H, W), uint8, as read,
+    and then with `instances` where it is trained on."""
+
+    file_name: str
+    image_id: int | str
+    height: int
+    width: int
+    annotations: NotRequired[list[Annotation]]
+    image: NotRequired["Tensor"]
+    instances: NotRequired["Instances"]
+
+
+class Detection(TypedDict):
+    """A box in COCO's result format; the ids are the data set's own, `bbox` as `Box.xywh`."""
+
+    image_id: int | str
+    category_id: int
+    bbox: list[float]
+    score: float
+
+
+class Truth(TypedDict):
+    """COCO's ground truth."""
+
+    images: list[dict[str, int]]
+    annotations: list[dict[str, object]]
+    categories: list[dict[str, int | str]]
+
+
+class SplitSummary(TypedDict):
+    """What a result says of a split: counts of images and boxes, `usable` what is left to train on, and whose they
+    are."""
+
+    images: int
+    images_without_boxes: int
+    boxes: int
+    crowd: int
+    difficult: int
+    truncated: int
+    per_class: dict[str, int]
+    usable: int
+    problems: dict[str, int]
+    notes: list[str]
+    fingerprint: str
+
+
 @dataclass(frozen=True)
 class Split:
     """Images, classes in the order of a detector's outputs, and what was found wrong while reading.
@@ -79,20 +139,20 @@ class Split:
         for image in self.images:
             yield from image.boxes
 
-    def records(self, *, filter_empty: bool = False) -> list[dict[str, Any]]:
+    def records(self, *, filter_empty: bool = False) -> list[Record]:
         """Detectron2's dataset dicts with the boxes that training sees; `filter_empty` leaves out images without."""
         records = [_record(image) for image in self.images]
         if not filter_empty:
             return records
         return [r for r in records if any(not a["iscrowd"] for a in r["annotations"])]
 
-    def truth(self) -> dict[str, Any]:
+    def truth(self) -> Truth:
         """COCO's ground truth, boxes as annotated; image k has id k + 1, so that any ids of the data set do.
 
         Difficult boxes are crowd boxes there: finding one is neither right nor wrong. Boxes without an extent are left
         out, as nothing can match them. Annotation ids start at 1: evaluators take 0 for "no match".
         """
-        annotations: list[dict[str, Any]] = []
+        annotations: list[dict[str, object]] = []
         for k, image in enumerate(self.images, 1):
             for box in image.boxes:
                 if box.label == UNKNOWN or min(box.xywh[2:]) <= 0:
@@ -101,10 +161,12 @@ class Split:
                 ignored = int(box.crowd or box.difficult)
                 annotations.append({**place, "bbox": list(box.xywh), "area": box.area, "iscrowd": ignored})
         images = [{"id": k, "height": i.height, "width": i.width} for k, i in enumerate(self.images, 1)]
-        categories = [{"id": c, "name": n} for c, n in zip(self.category_ids, self.classes, strict=True)]
+        categories: list[dict[str, int | str]] = [
+            {"id": c, "name": n} for c, n in zip(self.category_ids, self.classes, strict=True)
+        ]
         return {"images": images, "annotations": annotations, "categories": categories}
 
-    def summary(self) -> dict[str, Any]:
+    def summary(self) -> SplitSummary:
         """Counts for a result: what there is, what training clips and drops (`usable` is left), and a fingerprint."""
         boxes = list(self.boxes())
         per_class = Counter(box.label for box in boxes)
@@ -153,10 +215,10 @@ def class_names(dataset: DetectionDataset) -> list[str]:
     return list(dataset.split.classes)
 
 
-def _record(image: ImageRecord) -> dict[str, Any]:
+def _record(image: ImageRecord) -> Record:
     from detectron2.structures import BoxMode  # late: nothing else here needs it
 
-    annotations = [
+    annotations: list[Annotation] = [
         {
             "bbox": box.clipped(image.width, image.height),
             "bbox_mode": BoxMode.XYWH_ABS,
@@ -166,5 +228,10 @@ def _record(image: ImageRecord) -> dict[str, Any]:
         for box in image.boxes
         if box.trainable
     ]
-    size = {"height": image.height, "width": image.width}
-    return {"file_name": str(image.file), "image_id": image.id, **size, "annotations": annotations}
+    return {
+        "file_name": str(image.file),
+        "image_id": image.id,
+        "height": image.height,
+        "width": image.width,
+        "annotations": annotations,
+    }

@@ -4,7 +4,6 @@ import random
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import numpy as np
 import torch
@@ -12,6 +11,7 @@ from detectron2.data.samplers import RepeatFactorTrainingSampler
 from detectron2.utils import comm
 from torch.utils.data import Dataset, Sampler
 
+from detect.data.records import Record
 from pruning.errors import Refusal
 from training.seeding import seed_generators
 
@@ -29,7 +29,7 @@ class PositionSampler(Sampler[int]):
             position += comm.get_world_size()
 
 
-class TrainStream(Dataset):
+class TrainStream(Dataset[Record]):
     """Position in the endless training stream -> mapped record, a pure function of (seed, position).
 
     Each epoch is a permutation drawn from (seed, epoch). With `group_by_aspect` landscape and portrait images
@@ -40,8 +40,8 @@ class TrainStream(Dataset):
 
     def __init__(
         self,
-        records: list[dict[str, Any]],
-        mapper: Callable[[dict[str, Any]], Any],
+        records: list[Record],
+        mapper: Callable[[Record], Record],
         *,
         seed: int,
         batch_size: int = 1,
@@ -66,7 +66,7 @@ class TrainStream(Dataset):
         n = len(self.records)
         return n if self.landscape is None else n - n % self.batch_size
 
-    def __getitem__(self, position: int) -> dict[str, Any]:
+    def __getitem__(self, position: int) -> Record:
         with seeded_rng(self.seed, position):
             return self.mapper(self.records[self.index(position)])
 
@@ -107,7 +107,7 @@ class TrainStream(Dataset):
         return np.concatenate([batches[i] for i in rng.permutation(len(batches))])
 
 
-def _repeats(records: list[dict[str, Any]], threshold: float) -> RepeatFactorTrainingSampler:
+def _repeats(records: list[Record], threshold: float) -> RepeatFactorTrainingSampler:
     """How often each record is drawn in an epoch on average: the square root of threshold / frequency, if above 1."""
     factors = RepeatFactorTrainingSampler.repeat_factors_from_category_frequency(records, threshold)
     return RepeatFactorTrainingSampler(factors, seed=0)  # the seed of an order that is not asked for

@@ -8,7 +8,6 @@ in labels/a.txt, or beside the image. Roboflow's YAML says ../train/images where
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from detect.data.picture import SUFFIXES
 from pruning.errors import Refusal
@@ -109,7 +108,7 @@ def read_description(path: Path, root: Path | None = None) -> Described:
     return Described(_root(path, said.get("path")) if root is None else root, places, names)
 
 
-def read_names(value: Any, source: str) -> dict[int, str]:
+def read_names(value: object, source: str) -> dict[int, str]:
     """Names by number of a list, or of a mapping from numbers; ValueError if it is neither or a name repeats."""
     listed = dict(enumerate(value)) if isinstance(value, list | tuple) else value
     if not isinstance(listed, dict) or not listed:
@@ -126,14 +125,14 @@ def read_names(value: Any, source: str) -> dict[int, str]:
     return dict(sorted(names.items()))
 
 
-def _places(value: Any, source: str) -> tuple[str, ...]:
+def _places(value: object, source: str) -> tuple[str, ...]:
     places = [value] if isinstance(value, str) else value
     if not isinstance(places, list) or not all(isinstance(place, str) for place in places):
         raise Refusal(f"{source}: {value!r} is no folder, no list of files (.txt) and no list of these")
     return tuple(places)
 
 
-def _root(path: Path, said: Any) -> Path:
+def _root(path: Path, said: object) -> Path:
     """The folder of the YAML, or what its `path` says: from there, from the working directory, or its own name."""
     if said in (None, "", "."):
         return path.parent

@@ -6,6 +6,7 @@ weight. Where the numbers of stages differ, a stage takes the share of the one a
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -204,7 +205,10 @@ def design_masks(
     return Masks({name: _draw(name, weight, counts, seed) for name, weight in weights.items()})
 
 
-def _by_layer(shares: Sequence, pattern: Pattern, stages: Mapping[str, int]) -> dict:
+ShareT = TypeVar("ShareT", float, tuple[float, ...])
+
+
+def _by_layer(shares: Sequence[ShareT], pattern: Pattern, stages: Mapping[str, int]) -> dict[str, ShareT]:
     """The pattern's entry for each layer, by the relative depth of the layer's stage."""
     n = max(stages.values()) + 1
     return {name: shares[pattern.stage_at(stage, n)] for name, stage in stages.items()}

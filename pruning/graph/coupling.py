@@ -22,6 +22,10 @@ class Index(NamedTuple):
     root_idx: int
 
 
+Handler = Callable[[nn.Module, Sequence[int]], nn.Module]  # prunes a layer at one side
+Operation = tuple[tp.dependency.Node, Handler]
+
+
 class Reached(NamedTuple):
     """An operation that a group's channels run through, on the side that `handler` prunes.
 
@@ -29,7 +33,7 @@ class Reached(NamedTuple):
     """
 
     node: tp.dependency.Node
-    handler: Callable
+    handler: Handler
     indices: list[Index]
     mixed: bool = False
 
@@ -45,7 +49,7 @@ def coupled_channels(graph: tp.DependencyGraph) -> Iterator[list[Reached]]:
     widest = max(side for p in graph.model.parameters() for side in p.shape)
     # Coupling is mutual: a walk from any layer that computes a group's channels finds the same group. So the outputs
     # that were met are not walked from again, depthwise convolutions among them, which only carry channels.
-    met: set = set()
+    met: set[nn.Module] = set()
     for module in list(graph.module2node):
         if isinstance(module, nn.modules.conv._ConvNd | nn.Linear) and module not in met:
             group = _merge(_walk(graph, graph.module2node[module], widest))
@@ -61,7 +65,7 @@ def _walk(graph: tp.DependencyGraph, root: tp.dependency.Node, widest: int) -> l
     reached = [Reached(root, pruner.prune_out_channels, channels)]
     # The channels with which each operation was reached. There may be several: a dense block's concatenation meets the
     # group once for each layer that reads it, at other places each time.
-    seen: dict[tuple, list[Sequence[Index]]] = {(root, pruner.prune_out_channels): [channels]}
+    seen: dict[Operation, list[Sequence[Index]]] = {(root, pruner.prune_out_channels): [channels]}
     expanded = set()
     stack = list(reached)
     while stack:
@@ -105,7 +109,7 @@ def _mapped(dependency: tp.dependency.Dependency, indices: list[Index]) -> tuple
 
 def _merge(reached: Sequence[Reached]) -> list[Reached]:
     """One entry an operation and side, in the order of meeting them; of two channels at one place the first counts."""
-    merged: dict[tuple, dict[int, Index]] = {}
+    merged: dict[Operation, dict[int, Index]] = {}
     mixed = set()
     for node, handler, indices, lost in reached:
         if lost:

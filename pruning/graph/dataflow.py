@@ -4,7 +4,6 @@ import operator
 from collections.abc import Mapping
 from dataclasses import dataclass
 from operator import attrgetter
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -20,15 +19,15 @@ from pruning.graph.tracing import remembers_nothing
 _MODULES = (nn.Identity, nn.Flatten, nn.PReLU)
 _MODULE_FILES = tuple(f"torch.nn.modules.{name}" for name in ("activation", "pooling", "dropout"))
 _MIXING = (nn.Softmax, nn.Softmax2d, nn.LogSoftmax, nn.GLU, nn.MultiheadAttention)
-_FUNCTIONS: frozenset[Any] = frozenset(
+_FUNCTIONS: frozenset[object] = frozenset(
     {torch.relu, torch.relu_, torch.flatten, torch.mean, torch.sigmoid, torch.tanh}
     | {F.relu, F.relu6, F.leaky_relu, F.elu, F.gelu, F.silu, F.hardswish, F.hardtanh, F.dropout}
     | {F.max_pool2d, F.avg_pool2d, F.adaptive_avg_pool2d, F.adaptive_max_pool2d}
 )
 _METHODS = frozenset({"relu", "relu_", "flatten", "view", "reshape", "mean", "contiguous", "clone", "sigmoid", "tanh"})
 _SHAPE_QUERIES = frozenset({"size", "dim"})
-_PRODUCTS: frozenset[Any] = frozenset({operator.mul, operator.imul, torch.mul, "mul", "mul_"})
-_SUMS: frozenset[Any] = frozenset({operator.add, operator.iadd, torch.add, "add", "add_"})
+_PRODUCTS: frozenset[object] = frozenset({operator.mul, operator.imul, torch.mul, "mul", "mul_"})
+_SUMS: frozenset[object] = frozenset({operator.add, operator.iadd, torch.add, "add", "add_"})
 
 
 @dataclass(frozen=True)

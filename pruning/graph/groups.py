@@ -19,7 +19,7 @@ from pruning.graph.dry_cut import broken_by
 from pruning.graph.gates import only_gates
 from pruning.graph.layers import ScatterOutputs, SelectInputs, is_depthwise
 from pruning.graph.members import Group, Member, Side
-from pruning.graph.obstacles import MIXED, obstacle, outside
+from pruning.graph.obstacles import MIXED, Named, obstacle, outside
 from pruning.graph.probe import leaks
 from pruning.graph.tracing import trace, traceable
 
@@ -32,7 +32,7 @@ def find_groups(model: nn.Module, example: Tensor, *, stages: Sequence[str] = ()
     `example`: an input batch (N, C, H, W) of any size that the network accepts. `stages`: module names whose
     prefix tells a layer's stage, in order. Raises ValueError for a network that cannot be traced.
     """
-    names: dict = {module: name for name, module in model.named_modules()}
+    names: dict[Named, str] = {module: name for name, module in model.named_modules()}
     names |= {parameter: name for name, parameter in model.named_parameters()}
     graph = trace(model, example)
     # Three checks, each of what the one before let pass. Reading the graph finds operations known to be in the way; a
@@ -53,7 +53,9 @@ def find_groups(model: nn.Module, example: Tensor, *, stages: Sequence[str] = ()
     ]
 
 
-def _read_group(raw: list[Reached], graph: tp.DependencyGraph, names: dict, stages: Sequence[str]) -> Group | None:
+def _read_group(
+    raw: list[Reached], graph: tp.DependencyGraph, names: dict[Named, str], stages: Sequence[str]
+) -> Group | None:
     """Plain data of what the channels run through, or None when they reach the network's output."""
     root = raw[0].node.module
     width = root.out_channels if isinstance(root, _ConvNd) else root.out_features
@@ -97,7 +99,7 @@ def _read_group(raw: list[Reached], graph: tp.DependencyGraph, names: dict, stag
 
 
 def _producers(
-    weighted: dict[str, tp.dependency.Node], raw: list[Reached], graph: tp.DependencyGraph, names: dict
+    weighted: dict[str, tp.dependency.Node], raw: list[Reached], graph: tp.DependencyGraph, names: dict[Named, str]
 ) -> tuple[str, ...]:
     """The layers that compute the channels, gates left out, in the order of the network."""
     order = {name: i for i, name in enumerate(names.values())}
@@ -116,7 +118,7 @@ def _producers(
     return tuple(name for name in found if not only_gates(weighted[name], inside, readers)) or tuple(found)
 
 
-def _norm_pairs(node: tp.dependency.Node, names: dict) -> list[tuple[str, str]]:
+def _norm_pairs(node: tp.dependency.Node, names: dict[Named, str]) -> list[tuple[str, str]]:
     """A BatchNorm with the layer before it. One that wraps an activation is met at that; its operation is before it."""
     if not isinstance(node.module, _BatchNorm):
         return []

@@ -13,10 +13,11 @@ from pruning.graph.coupling import Reached, slices_channels
 from pruning.graph.layers import LAYERS, is_depthwise
 
 _KNOWN = nn.Conv2d | nn.Linear | _BatchNorm | nn.PReLU | nn.Parameter
+Named = nn.Module | nn.Parameter
 MIXED = "its channels mix on their way to other layers"
 
 
-def obstacle(reached: Reached, names: Mapping, model: nn.Module) -> str | None:
+def obstacle(reached: Reached, names: Mapping[Named, str], model: nn.Module) -> str | None:
     """One clause about the operation, or None; `names` of modules and parameters of `model`."""
     node, module = reached.node, reached.node.module
     # Each filter of a grouped convolution reads the channels of its own group. Every group would have to lose as many,

@@ -9,7 +9,6 @@ it is not expected. Each layer notes where NaN arrives, goes on with zeros, and 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 import torch_pruning as tp
@@ -90,7 +89,7 @@ def _watched(name: str, layer: nn.Module, marks: _Marks) -> Iterator[None]:
     carries = is_depthwise(layer) or not isinstance(layer, _ConvNd | nn.Linear)
     expected = outputs if carries else marks.inputs.get(name, set())
 
-    def before(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
+    def before(_: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
         nan = args[0].isnan()
         if not bool(nan.any()):
             return None
@@ -103,7 +102,7 @@ def _watched(name: str, layer: nn.Module, marks: _Marks) -> Iterator[None]:
         # What this layer computes of the group is marked anew behind it.
         return (args[0].masked_fill(nan, 0), *args[1:])
 
-    def after(_: nn.Module, args: tuple[Any, ...], out: Tensor) -> Tensor:
+    def after(_: nn.Module, args: tuple[Tensor, ...], out: Tensor) -> Tensor:
         if not outputs:
             return out
         return out.index_fill(_axis(layer, out), torch.tensor(sorted(outputs), device=out.device), torch.nan)

@@ -3,7 +3,6 @@
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 import torch_pruning as tp
@@ -75,7 +74,7 @@ def remembers_nothing(model: nn.Module) -> Iterator[None]:
 _OF_EVERY_MODULE = vars(nn.Module()).keys()  # its tables of parameters, buffers, modules and hooks, and its mode
 
 
-def _plain_attributes(module: nn.Module) -> dict[str, Any]:
+def _plain_attributes(module: nn.Module) -> dict[str, object]:
     """What a module holds besides parameters, buffers, modules and hooks; dictionaries copied."""
     # a dictionary is a cache that the forward pass fills in place: the same object would be full afterwards
     return {k: dict(v) if type(v) is dict else v for k, v in vars(module).items() if k not in _OF_EVERY_MODULE}

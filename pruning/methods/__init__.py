@@ -1,5 +1,7 @@
 """Every pruning method by name. To add one: a file here, and a line in METHODS."""
 
+from typing import Any
+
 from pruning.errors import Refusal
 from pruning.methods import (
     guided,
@@ -15,9 +17,9 @@ from pruning.methods import (
     uniform,
     uniform_weights,
 )
-from pruning.methods.method import Calibration, Choice, Effect, Method, Request
+from pruning.methods.method import Calibration, Choice, Effect, Method, MethodOptions, Request
 
-METHODS: dict[str, Method] = {
+METHODS: dict[str, Method[Any]] = {  # each with options of its own type
     "l1_filter": l1_filter.METHOD,
     "random": random.METHOD,
     "thinet": thinet.METHOD,
@@ -34,10 +36,10 @@ METHODS: dict[str, Method] = {
 
 DEFAULT = "l1_filter"
 
-__all__ = ["DEFAULT", "METHODS", "Calibration", "Choice", "Effect", "Method", "Request", "get_method"]
+__all__ = ["DEFAULT", "METHODS", "Calibration", "Choice", "Effect", "Method", "MethodOptions", "Request", "get_method"]
 
 
-def get_method(name: str) -> Method:
+def get_method(name: str) -> Method[Any]:
     """The method of this name; ValueError lists the known ones."""
     if name not in METHODS:
         raise Refusal(f"unknown pruning method {name!r}; known: {', '.join(METHODS)}")

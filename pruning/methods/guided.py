@@ -24,14 +24,14 @@ from pruning.design.widths_and_masks import Dense, design_masks, design_widths, 
 from pruning.errors import Refusal
 from pruning.graph.norm_channels import NormChannels, keep_and_select
 from pruning.methods import l1_filter
-from pruning.methods.method import Choice, Method, Request
+from pruning.methods.method import Choice, Method, MethodOptions, Request
 from pruning.plan import PruningPlan
 from pruning.select import keep_indices
 from pruning.select_weights import conv_weights
 
 
 @dataclass(frozen=True)
-class GuidedOptions:
+class GuidedOptions(MethodOptions):
     """`patterns`: files, averaged; each a pattern, or a plan of the architecture that is pruned. `budget`:
     {"macs": amount} or {"params": amount}, which replaces the ratio; up to 1 it is a share of the dense network's
     cost, above 1 the cost itself. A removed weight counts as no param and no multiply-add.
@@ -45,7 +45,7 @@ class GuidedOptions:
             read_budget(self.budget, owner="guided")
 
 
-def prune(model: nn.Module, request: Request) -> Choice:
+def prune(model: nn.Module, request: Request[GuidedOptions]) -> Choice:
     """Channels or masks, by what the pattern speaks of."""
     selection, options = request.selection, request.options
     if len(selection.stage_ratios()) > 1 or selection.layers or selection.round_to > 1:

@@ -6,16 +6,14 @@ sum over the layers that produce them (the paper scores them by the shortcut's p
 are not pruned.
 """
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
 from pruning.graph.members import Group
-from pruning.methods.method import Method, by_score
+from pruning.methods.method import Method, MethodOptions, by_score
 
 
-def score(model: nn.Module, group: Group, *, options: Any = None, seed: int = 0) -> Tensor:
+def score(model: nn.Module, group: Group, *, options: MethodOptions | None = None, seed: int = 0) -> Tensor:
     """Sum of absolute weights of each output channel, shape (width,)."""
     total = torch.zeros(group.width, dtype=torch.float64)
     for name in group.producers:
@@ -24,4 +22,4 @@ def score(model: nn.Module, group: Group, *, options: Any = None, seed: int = 0)
     return total
 
 
-METHOD = Method(prune=by_score(score))
+METHOD = Method(prune=by_score(score), options=MethodOptions)

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from pruning.errors import Refusal
 from pruning.masks import Masks
 from pruning.methods import l1_filter
-from pruning.methods.method import Choice, Method, Request
+from pruning.methods.method import Choice, Method, MethodOptions, Request
 from pruning.select import count_left
 from pruning.select_weights import conv_weights, keep_above, keep_largest
 
@@ -29,7 +29,7 @@ _CHANCE = 1e-3
 
 
 @dataclass(frozen=True)
-class LotteryOptions:
+class LotteryOptions(MethodOptions):
     """`unit`: tickets of single weights or of filters. `masks`: what the rounds before left (weights only); none in the
     first round, which empty ones say outright: zeros are weights like others then. `linear`: linear layers lose weights
     too. `exact` False: the released rule, which removes one weight more than asked in each round.
@@ -58,9 +58,9 @@ def rewind(model: nn.Module, original: Mapping[str, Tensor], masks: Masks) -> No
     masks.apply(model)
 
 
-def prune(model: nn.Module, request: Request) -> Choice:
+def prune(model: nn.Module, request: Request[LotteryOptions]) -> Choice:
     """One round: `ratio` is the fraction removed of the convolution weights (or filters) that are left."""
-    options: LotteryOptions = request.options
+    options = request.options
     if options.unit == "filters":
         return l1_filter.METHOD.prune(model, request)
     if request.selection.layers:

@@ -12,13 +12,13 @@ from typing import Literal
 from torch import nn
 
 from pruning.errors import Refusal
-from pruning.methods.method import Choice, Method, Request
+from pruning.methods.method import Choice, Method, MethodOptions, Request
 from pruning.select import Selection, count_left
 from pruning.select_weights import conv_weights, keep_above, keep_largest, keep_per_layer
 
 
 @dataclass(frozen=True)
-class MagnitudeOptions:
+class MagnitudeOptions(MethodOptions):
     """`level`: one threshold over the network, or the same share of every layer (then `layers` of the selection may
     give ratios by name). `linear`: linear layers lose weights too. `exact` False: the released rule of the study,
     which removes the asked int(n * ratio) weights and one more, ties at the cut included.
@@ -35,9 +35,9 @@ class MagnitudeOptions:
             raise Refusal("magnitude: the released rule (`exact: false`) has one global threshold")
 
 
-def prune(model: nn.Module, request: Request) -> Choice:
+def prune(model: nn.Module, request: Request[MagnitudeOptions]) -> Choice:
     """Masks over the convolution weights of `model`; `ratio` is the fraction of weights removed."""
-    options: MagnitudeOptions = request.options
+    options = request.options
     selection: Selection = request.selection
     scores = {name: weight.abs() for name, weight in conv_weights(model, selection, linear=options.linear).items()}
     if options.level == "layer":

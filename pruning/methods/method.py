@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Generic, Literal, Protocol, TypeVar
 
 from torch import Tensor, nn
 
@@ -18,12 +18,16 @@ It calls the model itself, `model(...)`, in the mode that it finds it in, on the
 
 
 @dataclass(frozen=True)
-class NoOptions:
-    """The method has nothing to set."""
+class MethodOptions:
+    """What a method may be told. Each derives its own; one that takes this has nothing to set."""
+
+
+OptionsT = TypeVar("OptionsT", bound=MethodOptions)
+OptionsT_co = TypeVar("OptionsT_co", bound=MethodOptions, covariant=True)
 
 
 @dataclass(frozen=True)
-class Request:
+class Request(Generic[OptionsT_co]):
     """What a method is asked: the groups it may narrow, how far, and what it may look at.
 
     `finetune` trains the network it is given a little, in place; methods that prune layer by layer call it in between.
@@ -31,7 +35,7 @@ class Request:
 
     groups: Sequence[Group]
     selection: Selection
-    options: Any
+    options: OptionsT_co
     seed: int
     calibration: Calibration | None = None
     example: Tensor | None = None  # one input of the model (1, C, H, W), for methods that aim at a number of MACs
@@ -89,11 +93,11 @@ Amount = Literal["selection", "options", "training"]
 class Score(Protocol):
     """Scores of a group's channels, shape (width,); higher is better."""
 
-    def __call__(self, model: nn.Module, group: Group, *, options: Any, seed: int) -> Tensor: ...
+    def __call__(self, model: nn.Module, group: Group, *, options: MethodOptions, seed: int) -> Tensor: ...
 
 
 @dataclass(frozen=True)
-class Method:
+class Method(Generic[OptionsT]):
     """An entry of METHODS.
 
     `prune` must not change the model it is given. `training_effect(model, request)` is what the method adds to the
@@ -109,25 +113,25 @@ class Method:
     can it prune what single weights were removed from, given their masks as its option `masks`?
     """
 
-    prune: Callable[[nn.Module, Request], Choice]
-    options: type = NoOptions
-    training_effect: Callable[[nn.Module, Request], Effect] | None = None
+    prune: Callable[[nn.Module, Request[OptionsT]], Choice]
+    options: type[OptionsT]
+    training_effect: Callable[[nn.Module, Request[OptionsT]], Effect] | None = None
     effect_reads: tuple[str, ...] = ()
     needs: Literal["nothing", "activations", "gradients"] = "nothing"
     predefined: bool = True
     by_norms: bool = False
-    unstructured: Callable[[Any], bool] = lambda options: False
-    linear: Callable[[Any], bool] = lambda options: False
-    sets_amount: Callable[[Any], Amount] = lambda options: "selection"
+    unstructured: Callable[[OptionsT], bool] = lambda options: False
+    linear: Callable[[OptionsT], bool] = lambda options: False
+    sets_amount: Callable[[OptionsT], Amount] = lambda options: "selection"
     follows_patterns: bool = False
     continues_masks: bool = False
-    own_level: Callable[[Any], Literal["layer", "global"] | None] = lambda options: None
+    own_level: Callable[[OptionsT], Literal["layer", "global"] | None] = lambda options: None
 
 
-def by_score(score: Score) -> Callable[[nn.Module, Request], Choice]:
+def by_score(score: Score) -> Callable[[nn.Module, Request[MethodOptions]], Choice]:
     """The `prune` of a method that scores each group on its own and shares the selection."""
 
-    def prune(model: nn.Module, request: Request) -> Choice:
+    def prune(model: nn.Module, request: Request[MethodOptions]) -> Choice:
         chosen = eligible(request.groups, request.selection)
         scores = {g.name: score(model, g, options=request.options, seed=request.seed) for g in chosen}
         return Choice(select(scores, chosen, request.selection))
@@ -135,7 +139,7 @@ def by_score(score: Score) -> Callable[[nn.Module, Request], Choice]:
     return prune
 
 
-def needed_calibration(name: str, request: Request) -> Calibration:
+def needed_calibration(name: str, request: Request[MethodOptions]) -> Calibration:
     """The calibration of a request to the method `name`, which cannot do without; ValueError if there is none."""
     if request.calibration is None:
         raise Refusal(

@@ -4,19 +4,17 @@ Not from one paper: Mittal et al., Recovering from Random Pruning (WACV 2018, ar
 for it. Each group draws its own scores from the seed and its name, so a choice does not depend on what else is pruned.
 """
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
 from pruning.graph.members import Group
-from pruning.methods.method import Method, by_score
+from pruning.methods.method import Method, MethodOptions, by_score
 from pruning.seeds import random_stream
 
 
-def score(model: nn.Module, group: Group, *, options: Any = None, seed: int = 0) -> Tensor:
+def score(model: nn.Module, group: Group, *, options: MethodOptions | None = None, seed: int = 0) -> Tensor:
     """Uniform random numbers, shape (width,)."""
     return torch.rand(group.width, generator=random_stream(seed, group.name))
 
 
-METHOD = Method(prune=by_score(score))
+METHOD = Method(prune=by_score(score), options=MethodOptions)

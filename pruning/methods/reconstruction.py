@@ -27,7 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from pruning.errors import Refusal
-from pruning.methods.method import Choice, Method, Request, fixed_counts, needed_calibration
+from pruning.methods.method import Choice, Method, MethodOptions, Request, fixed_counts, needed_calibration
 from pruning.reconstruct.kernels import Consumer, consumers_of, rewritten, write_slices, zeros_held
 from pruning.reconstruct.lars import lasso_support
 from pruning.reconstruct.paired import observe_pair
@@ -36,7 +36,7 @@ from pruning.select import count_to_keep, eligible
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(MethodOptions):
     """`positions_per_image`: output positions sampled in each image. `ridge`: penalty on the change of a weight in the
     refit, in units of the mean squared norm of a sample's inputs (0.1 did best from 100 to 3,000 samples on a small
     ResNet). `select_inputs`: fraction of input channels removed by convolution or pattern (`layer*.conv1`), for those
@@ -68,7 +68,7 @@ class _Task:
     selects: bool = False
 
 
-def prune(model: nn.Module, request: Request) -> Choice:
+def prune(model: nn.Module, request: Request[Options]) -> Choice:
     """The kept channels of each group, the selected inputs, and the refitted weights of the layers that read them."""
     calibration = needed_calibration("reconstruction", request)
     tasks = _tasks(model, request)
@@ -118,7 +118,7 @@ def lasso_channels(gram: np.ndarray, target: np.ndarray, n_keep: int) -> tuple[i
     return tuple(sorted([*active, *others[: n_keep - len(active)]]))
 
 
-def _tasks(model: nn.Module, request: Request) -> list[_Task]:
+def _tasks(model: nn.Module, request: Request[Options]) -> list[_Task]:
     """What to choose, in forward order; the inputs of a layer before its outputs."""
     groups = eligible(request.groups, request.selection)
     n_keep = fixed_counts("reconstruction", groups, request.selection)
@@ -130,7 +130,7 @@ def _tasks(model: nn.Module, request: Request) -> list[_Task]:
     return sorted(tasks, key=lambda t: (order[t.name], not t.selects))
 
 
-def _input_tasks(model: nn.Module, request: Request, narrowed: set[str]) -> list[_Task]:
+def _input_tasks(model: nn.Module, request: Request[Options], narrowed: set[str]) -> list[_Task]:
     """The layers that `select_inputs` names, of those that read a group that keeps its width."""
     wanted = request.options.select_inputs
     reads = [(g.name, m.layer) for g in request.groups for m in g.members if m.side == "in"]

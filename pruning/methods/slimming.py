@@ -26,12 +26,12 @@ from torch import Tensor, nn
 from pruning.errors import Refusal
 from pruning.graph.members import Group
 from pruning.graph.norm_channels import beside_norms, eligible_units, keep_and_select, norm_channels, scaling_norms
-from pruning.methods.method import Choice, Effect, Method, Request
+from pruning.methods.method import Choice, Effect, Method, MethodOptions, Request
 from pruning.select import Selection, eligible, keep_indices, select
 
 
 @dataclass(frozen=True)
-class SlimmingOptions:
+class SlimmingOptions(MethodOptions):
     """Options of network slimming.
 
     `s`: weight of the L1 norm of the scales, in units of the loss; the study uses 1e-4 for VGG-16/19 and 1e-5 for
@@ -70,9 +70,9 @@ class SlimmingEffect(Effect):
                 gamma.grad.add_(gamma.detach().sign(), alpha=self.s)
 
 
-def prune(model: nn.Module, request: Request) -> Choice:
+def prune(model: nn.Module, request: Request[SlimmingOptions]) -> Choice:
     """Keep the channels with the largest |gamma|; ValueError for a network without trainable scales."""
-    options: SlimmingOptions = request.options
+    options = request.options
     found = norm_channels(model, request.groups, linear=options.linear_norms)
     # a skipped unit is neither pruned nor in the pool
     units = eligible_units(found, request.groups, method="slimming")
@@ -104,7 +104,7 @@ def above_threshold(scales: Mapping[str, Tensor], ratio: float) -> dict[str, tup
     return kept
 
 
-def training_effect(model: nn.Module, request: Request) -> Effect:
+def training_effect(model: nn.Module, request: Request[SlimmingOptions]) -> Effect:
     """The subgradient of the L1 norm of all scales, whatever is selected afterwards."""
     return SlimmingEffect(model, request.options)
 

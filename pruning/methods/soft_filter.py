@@ -32,7 +32,7 @@ from pruning.errors import Refusal
 from pruning.graph.dataflow import trace_flow
 from pruning.graph.layers import ScatterOutputs, is_batch_norm
 from pruning.graph.members import Group
-from pruning.methods.method import Choice, Effect, Method, Request
+from pruning.methods.method import Choice, Effect, Method, MethodOptions, Request
 from pruning.select import Selection, count_to_keep, eligible, keep_indices, ratio_of
 
 # int(C * ratio) must not lose a filter to floating point: 0.29 * 100 is 28.999...
@@ -41,7 +41,7 @@ _AFFINE = ("weight", "bias")
 
 
 @dataclass(frozen=True)
-class SoftFilterOptions:
+class SoftFilterOptions(MethodOptions):
     """Options of soft filter pruning.
 
     `zero_norm`: zero gamma and beta with the filter.
@@ -133,9 +133,9 @@ class SoftFilterEffect(Effect):
         self._before = {name: tensor.clone() for name, tensor in state.items()}
 
 
-def prune(model: nn.Module, request: Request) -> Choice:
+def prune(model: nn.Module, request: Request[SoftFilterOptions]) -> Choice:
     """Cut the filters with the lowest L2 norm out of every convolution whose channels stay inside the network."""
-    options: SoftFilterOptions = request.options
+    options = request.options
     norms = find_filters(model)
     by_name = {group.name: group for group in request.groups if len(group.producers) == 1 and not group.fixed}
     keep, scatter = {}, {}
@@ -156,7 +156,7 @@ def prune(model: nn.Module, request: Request) -> Choice:
     return Choice(keep=keep, scatter=scatter, takes=convolutions)
 
 
-def wanted_filters(model: nn.Module, request: Request) -> dict[str, int]:
+def wanted_filters(model: nn.Module, request: Request[SoftFilterOptions]) -> dict[str, int]:
     """How many filters the selection leaves of each convolution that it covers; training and cut ask here alike.
 
     Convolutions whose channels leave the network (features that a detector reads) are in no group and stay whole.
@@ -166,7 +166,7 @@ def wanted_filters(model: nn.Module, request: Request) -> dict[str, int]:
     return {unit.name: _count(unit, request.selection) for unit in _units(model, norms, request)}
 
 
-def _units(model: nn.Module, norms: Sequence[str], request: Request) -> list[Group]:
+def _units(model: nn.Module, norms: Sequence[str], request: Request[SoftFilterOptions]) -> list[Group]:
     """One stand-in for each convolution, so that the selection's `skip`, `layers` and stages apply to it."""
     staged = [group for group in request.groups if group.stage >= 0]
     stages = {name.partition(".")[0]: group.stage for group in staged for name in group.producers}
@@ -204,7 +204,7 @@ def _affine(model: nn.Module, layer: str | None) -> list[Tensor]:
     return [tensor for leaf in _AFFINE if (tensor := getattr(module, leaf, None)) is not None]
 
 
-def training_effect(model: nn.Module, request: Request) -> Effect:
+def training_effect(model: nn.Module, request: Request[SoftFilterOptions]) -> Effect:
     """Zeroing at the start and after every epoch, of as many filters as `prune` cuts for the same request."""
     return SoftFilterEffect(model, wanted_filters(model, request), zero_norm=request.options.zero_norm)
 

@@ -35,12 +35,12 @@ from pruning.graph.blocks import branch_end, residual_blocks
 from pruning.graph.dataflow import trace_flow
 from pruning.graph.members import Group
 from pruning.graph.norm_channels import beside_norms, eligible_units, keep_and_select, norm_channels, scaling_norms
-from pruning.methods.method import Choice, Effect, Method, Request
+from pruning.methods.method import Choice, Effect, Method, MethodOptions, Request
 from pruning.select import count_to_keep, eligible, keep_indices, select
 
 
 @dataclass(frozen=True)
-class StructureOptions:
+class StructureOptions(MethodOptions):
     """Options of sparse structure selection.
 
     `structures`: `blocks`, `channels`, or `auto`: blocks where the network has residual blocks, channels where it has
@@ -161,14 +161,14 @@ class StructureEffect(Effect):
             parts[part][name] = tensor.clone()
 
 
-def prune(model: nn.Module, request: Request) -> Choice:
+def prune(model: nn.Module, request: Request[StructureOptions]) -> Choice:
     """Drop blocks, or remove channels, with the smallest scales; ValueError where nothing would be left."""
     if _by_blocks(model, request.options):
         return _prune_blocks(model, request)
     return _prune_channels(model, request)
 
 
-def _prune_blocks(model: nn.Module, request: Request) -> Choice:
+def _prune_blocks(model: nn.Module, request: Request[StructureOptions]) -> Choice:
     if len(request.selection.stage_ratios()) > 1 or request.selection.layers:
         raise Refusal("structure_selection by blocks takes one ratio for the network, not one by stage or layer")
     blocks = residual_blocks(model)
@@ -185,7 +185,7 @@ def _prune_blocks(model: nn.Module, request: Request) -> Choice:
     return Choice(drop=tuple(drop))
 
 
-def _prune_channels(model: nn.Module, request: Request) -> Choice:
+def _prune_channels(model: nn.Module, request: Request[StructureOptions]) -> Choice:
     found = norm_channels(model, request.groups)
     units = eligible_units(found, request.groups, method="structure_selection")
     chosen, beyond = eligible(units, request.selection), {unit.name: unit.fixed for unit in units if unit.fixed}
@@ -234,7 +234,7 @@ def _scaled_layers(model: nn.Module, per_channel: bool) -> list[str]:
     return names
 
 
-def training_effect(model: nn.Module, request: Request) -> Effect:
+def training_effect(model: nn.Module, request: Request[StructureOptions]) -> Effect:
     """The scales of all structures and their accelerated proximal gradient, whatever is selected afterwards."""
     return StructureEffect(model, request.options)
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from pruning.errors import Refusal
 from pruning.graph.members import Group
-from pruning.methods.method import Choice, Method, Request, fixed_counts, needed_calibration
+from pruning.methods.method import Choice, Method, MethodOptions, Request, fixed_counts, needed_calibration
 from pruning.reconstruct.kernels import Consumer, consumers_of, kernel_slices, rewritten, write_slices, zeros_held
 from pruning.reconstruct.least_squares import Sums, channel_factors, make_sums
 from pruning.reconstruct.responses import Calibration, Hook, draw_places, observe, patches
@@ -29,7 +29,7 @@ from pruning.select import eligible
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(MethodOptions):
     """`positions_per_image`: output positions sampled in each image; `rescale`: fold least-squares factors into the
     next layer at all."""
 
@@ -41,7 +41,7 @@ class Options:
             raise Refusal(f"thinet: positions_per_image={self.positions_per_image} must be at least 1")
 
 
-def prune(model: nn.Module, request: Request) -> Choice:
+def prune(model: nn.Module, request: Request[Options]) -> Choice:
     """The kept channels of each group, and the rescaled weights of the layers that read them."""
     calibration = needed_calibration("thinet", request)
     groups = eligible(request.groups, request.selection)
@@ -92,7 +92,7 @@ def keep_greedily(gram: Tensor, n_keep: int) -> tuple[int, ...]:
 
 
 def _watch(
-    work: nn.Module, group: Group, consumers: list[Consumer], calibration: Calibration, request: Request
+    work: nn.Module, group: Group, consumers: list[Consumer], calibration: Calibration, request: Request[Options]
 ) -> list[Sums]:
     """Sums of the present responses of each layer that reads `group`."""
     generator = random_stream(request.seed, group.name)

@@ -18,12 +18,12 @@ from pruning.errors import Refusal
 from pruning.graph.norm_channels import NormChannels, keep_and_select
 from pruning.methods import random
 from pruning.methods.guided import channel_scores
-from pruning.methods.method import Choice, Method, Request
+from pruning.methods.method import Choice, Method, MethodOptions, Request
 from pruning.select import counts, keep_indices
 
 
 @dataclass(frozen=True)
-class UniformOptions:
+class UniformOptions(MethodOptions):
     """`budget`: {"macs": amount} or {"params": amount}, which replaces the ratio; up to 1 it is a share of the
     dense network's cost, above 1 the cost itself. `criterion`: which channels go, `l1` (smallest filters) or `random`.
     """
@@ -38,7 +38,7 @@ class UniformOptions:
             read_budget(self.budget, owner="uniform")
 
 
-def prune(model: nn.Module, request: Request) -> Choice:
+def prune(model: nn.Module, request: Request[UniformOptions]) -> Choice:
     """Channels of every place that a design may narrow, the same share each, to whole channels."""
     selection, options = request.selection, request.options
     if len(selection.stage_ratios()) > 1 or selection.layers or selection.level != "layer":
@@ -55,7 +55,7 @@ def prune(model: nn.Module, request: Request) -> Choice:
     return Choice(*keep_and_select(places, kept, model))
 
 
-def _scores(model: nn.Module, place: NormChannels, request: Request) -> Tensor:
+def _scores(model: nn.Module, place: NormChannels, request: Request[UniformOptions]) -> Tensor:
     if request.options.criterion == "random":
         return random.score(model, place.unit, seed=request.seed)
     return channel_scores(model, place)

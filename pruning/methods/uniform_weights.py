@@ -13,13 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from pruning.errors import Refusal
-from pruning.methods.method import Choice, Method, Request
+from pruning.methods.method import Choice, Method, MethodOptions, Request
 from pruning.seeds import random_stream
 from pruning.select_weights import conv_weights, keep_per_layer
 
 
 @dataclass(frozen=True)
-class UniformWeightsOptions:
+class UniformWeightsOptions(MethodOptions):
     """`remove`: random weights, or those of smallest magnitude."""
 
     remove: Literal["random", "smallest"] = "random"
@@ -29,7 +29,7 @@ class UniformWeightsOptions:
             raise Refusal(f"uniform_weights: remove {self.remove!r} is unknown; choices: random, smallest")
 
 
-def prune(model: nn.Module, request: Request) -> Choice:
+def prune(model: nn.Module, request: Request[UniformWeightsOptions]) -> Choice:
     """Masks over the convolution weights of `model`; `ratio` is the fraction of weights removed."""
     if request.selection.layers:
         raise Refusal("uniform_weights: one ratio for every layer; leave out `layers`")

@@ -160,7 +160,7 @@ def _hooks(name: str, branch: Branch | None, act: Callable[[Pass], None]) -> dic
 def _runs_first(original: nn.Module, work: nn.Module) -> Iterator[None]:
     """Whenever `work` is called, call `original` on the same batch before."""
 
-    def run(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def run(module: nn.Module, args: tuple[object, ...], kwargs: dict[str, object]) -> None:
         original(*args, **kwargs)
 
     handle = work.register_forward_pre_hook(run, with_kwargs=True)

@@ -1,6 +1,6 @@
 """The detector's sections of a config: data, model, budget."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -42,18 +42,18 @@ class Detector(Section):
     # one more stage to ratios by stage; with `prune.scope: all` the outputs of the backbone's stages narrow as well
     prune_scope: Literal["backbone", "backbone+fpn"] = "backbone"
     """What pruning inside the detector prunes: the backbone, as in the paper, or its FPN as well."""
-    fine_tune: dict[str, Any] = {}
+    fine_tune: dict[str, object] = {}
     """Keys of `detector.train` that training after pruning inside the detector changes."""
     prune_at: Annotated[float, Field(ge=0, le=1)] = 0.7
     """Fraction of the iterations before pruning inside the detector; 0: it is pruned right after the transfer."""
     after_pruning: Literal["rest", "full"] = "rest"
     """Iterations after pruning inside the detector: the rest of `train.iterations`, or as many again on top."""
-    from_scratch: dict[str, Any] = {"norm": "BN", "freeze_at": 0}
+    from_scratch: dict[str, object] = {"norm": "BN", "freeze_at": 0}
     """Keys of `detector.model` that a detector without pretraining changes."""
 
     @model_validator(mode="before")
     @classmethod
-    def _renamed(cls, data: Any) -> Any:
+    def _renamed(cls, data: object) -> object:
         if isinstance(data, dict) and "fine_tune_share" in data:
             raise Refusal("fine_tune_share has become prune_at, its complement: 0.3 is prune_at: 0.7")
         return data

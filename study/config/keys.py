@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from textwrap import fill
-from typing import Any
 
 from pydantic import BaseModel
 
@@ -114,7 +113,7 @@ def _row(key: Key) -> str:
     return " | ".join(["", path, key.type, default, key.meaning, ""]).strip()
 
 
-def _default(value: Any) -> str:
+def _default(value: object) -> str:
     """A default as a config would have it."""
     if isinstance(value, Section):
         return _BELOW

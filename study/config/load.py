@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 
@@ -21,7 +21,7 @@ class Change:
 
     text: str
     key: str
-    value: Any
+    value: object
 
 
 def load_config(
@@ -43,7 +43,7 @@ def load_config(
         raise ConfigError("\n".join(lines)) from error
 
 
-def validate(schema: type[Schema], data: Mapping[str, Any], *, source: str) -> Schema:
+def validate(schema: type[Schema], data: Mapping[str, object], *, source: str) -> Schema:
     """The typed config; ConfigError names `source`, the key path, the value and the choices."""
     try:
         return schema.model_validate(data)
@@ -61,7 +61,7 @@ def source_of(path: Path, overrides: Sequence[str], *keys: str) -> str:
     return str(path)
 
 
-def read_yaml(path: Path, _inheriting: tuple[Path, ...] = ()) -> dict[str, Any]:
+def read_yaml(path: Path, _inheriting: tuple[Path, ...] = ()) -> dict[str, object]:
     """The mapping in a YAML file, merged over the files that its `_base_` names, in their order."""
     path = path.resolve() if path.exists() else path
     if path in _inheriting:
@@ -75,18 +75,18 @@ def read_yaml(path: Path, _inheriting: tuple[Path, ...] = ()) -> dict[str, Any]:
     bases = [base] if isinstance(base, str) else base
     if not isinstance(bases, list) or not all(isinstance(b, str) for b in bases):
         raise ConfigError(f"{path}: `_base_` is the path of a YAML file or a list of them, not {base!r}")
-    merged: dict[str, Any] = {}
+    merged: dict[str, object] = {}
     for name in bases:
         merged = merge(merged, read_yaml(path.parent / name, (*_inheriting, path)))
     return merge(merged, data)
 
 
-def parse_value(text: str, *, source: str) -> Any:
+def parse_value(text: str, *, source: str) -> object:
     """The value behind `key=` on a command line, as `parse_yaml`."""
     return parse_yaml(text, source=source, subject="the value is ")
 
 
-def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+def merge(base: Mapping[str, object], over: Mapping[str, object]) -> dict[str, object]:
     """`over` on top of `base`: mappings merge key by key, anything else replaces."""
     merged = dict(base)
     for key, value in over.items():
@@ -95,13 +95,14 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def set_key(data: dict[str, Any], key: str, value: Any) -> None:
+def set_key(data: dict[str, object], key: str, value: object) -> None:
     """Set `a.b.c` in nested mappings, making those that are not there."""
     *parents, last = key.split(".")
     for name in parents:
-        if not isinstance(data.get(name), dict):
-            data[name] = {}
-        data = data[name]
+        inside = data.get(name)
+        if not isinstance(inside, dict):
+            data[name] = inside = {}
+        data = inside
     data[last] = value
 
 
@@ -112,7 +113,7 @@ def _read_override(override: str) -> Change:
     return Change(f"{_OVERRIDE}{override!r}", key, parse_value(text, source=f"override {override!r}"))
 
 
-def _with(data: Mapping[str, Any], changes: Sequence[Change]) -> dict[str, Any]:
+def _with(data: Mapping[str, object], changes: Sequence[Change]) -> dict[str, object]:
     changed = deepcopy(dict(data))
     for change in changes:
         set_key(changed, change.key, deepcopy(change.value))
@@ -120,7 +121,7 @@ def _with(data: Mapping[str, Any], changes: Sequence[Change]) -> dict[str, Any]:
 
 
 def _blamed(
-    problem: Misfit, schema: type[BaseModel], path: Path | None, data: Mapping[str, Any], changes: Sequence[Change]
+    problem: Misfit, schema: type[BaseModel], path: Path | None, data: Mapping[str, object], changes: Sequence[Change]
 ) -> str:
     """Where a problem comes from: the file if it has it alone, else the override that brings it to the file.
 
@@ -141,7 +142,7 @@ def _blamed(
     return ", ".join(touching) or str(path)
 
 
-def _problems(schema: type[BaseModel], data: Mapping[str, Any]) -> list[Misfit]:
+def _problems(schema: type[BaseModel], data: Mapping[str, object]) -> list[Misfit]:
     try:
         schema.model_validate(data)
     except ValidationError as error:

@@ -1,7 +1,7 @@
 """The typed schema of what can be run: a study, one classifier, one detector. Sections are in `sections.py`."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -29,7 +29,7 @@ class Guide(Section):
 
     prune: Pruning
     """How the networks whose pattern is taken are pruned."""
-    classifier: dict[str, Any] = {}
+    classifier: dict[str, object] = {}
     """Keys of the study's `classifier` that differ for the guide: another architecture or data set."""
     seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] = (0,)
     """Seeds of the networks whose pattern is taken, one network each."""
@@ -40,7 +40,7 @@ class Expected(Section):
 
     route: str
     """Route whose result the number is set beside, as in `pipelines`."""
-    where: dict[str, Any] = {}
+    where: dict[str, object] = {}
     """Where in the grid: a value of each field that matters to the route, {variant: ..., prune.ratio: 0.5}."""
     measure: str
     """What is compared: top1 or top5; of detectors AP, AP50 or AP75."""
@@ -80,11 +80,11 @@ class StudyConfig(Section):
     """The detector around it; null: classifiers are compared."""
     evaluate: Evaluation = Evaluation()
     """What is done with a finished network."""
-    pipelines: Annotated[list[str] | dict[str, list[str | dict[str, dict[str, Any]]]], _ROUTES]
+    pipelines: Annotated[list[str] | dict[str, list[str | dict[str, dict[str, object]]]], _ROUTES]
     """Routes that are compared: names of known ones, or your own as {name: [steps]}; the README lists both."""
-    grid: Annotated[dict[str, list[Any]], InWords("mapping of key paths to lists of values")] = {}
+    grid: Annotated[dict[str, list[object]], InWords("mapping of key paths to lists of values")] = {}
     """Key paths with the values to try, such as {prune.ratio: [0.3, 0.5]}; every combination is run."""
-    variants: Annotated[dict[str, dict[str, Any]], InWords("mapping of names to changes")] = {}
+    variants: Annotated[dict[str, dict[str, object]], InWords("mapping of names to changes")] = {}
     """Named changes of this config, such as {random: {prune: {method: random}}}; `prune` is replaced whole."""
     tune: Annotated[dict[str, list[float]], InWords("mapping of key paths to lists of numbers")] = {}
     """Rates to try for each route on the validation split, such as {detector.train.lr: [0.01, 0.03]}."""
@@ -137,18 +137,18 @@ class StudyConfig(Section):
 
     @field_validator("grid", "variants", "tune", mode="before")
     @classmethod
-    def _null_is_none_at_all(cls, value: Any) -> Any:
+    def _null_is_none_at_all(cls, value: object) -> object:
         """As `null` replaces what a `_base_` says, where an empty mapping would leave it as it is."""
         return {} if value is None else _not_empty(value)
 
     @field_validator("expect", mode="before")
     @classmethod
-    def _null_expects_nothing(cls, value: Any) -> Any:
+    def _null_expects_nothing(cls, value: object) -> object:
         return () if value is None else value
 
     @field_validator("pipelines", mode="before")
     @classmethod
-    def _pipelines_are_distinct(cls, value: Any) -> Any:
+    def _pipelines_are_distinct(cls, value: object) -> object:
         if isinstance(value, list) and len({str(name) for name in value}) != len(value):
             raise Refusal(f"{value} repeat themselves")
         return _not_empty(value)
@@ -180,7 +180,7 @@ class StudyConfig(Section):
         return value
 
 
-def _not_empty(value: Any) -> Any:
+def _not_empty(value: object) -> object:
     if isinstance(value, list | dict) and not value:
         raise Refusal(f"{value} is empty; leave the key out or name at least one")
     return value
@@ -198,7 +198,7 @@ class NetworkToPrune(Section):
 
     arch: str | None = None
     """Architecture's name, as `python tools/prune.py --list` prints it; null: the target's own."""
-    options: dict[str, Any] = {}
+    options: dict[str, object] = {}
     """Options of the architecture, such as {width: 0.5}."""
     num_classes: Positive | None = None
     """Classes that the network tells apart; null: 10 where its images have 32 pixels or fewer, else 1000."""

@@ -5,7 +5,7 @@
 
 from dataclasses import fields
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -28,7 +28,7 @@ class ClassifierData(Section):
 
     name: Annotated[str, OneOf(DATASETS, "data set")]
     """Data set to train and test the classifier on."""
-    options: dict[str, Any] = {}
+    options: dict[str, object] = {}
     """Options of the data set, such as `image_size` of digits; a wrong name lists those there are."""
     seed: int = 0
     """Seed of generated images; not the seed of a run, so all runs see the same data."""
@@ -61,16 +61,16 @@ class Classifier(Section):
 
     arch: str
     """Architecture's name: ours, torchvision's or timm's; `python tools/prune.py --list` prints them."""
-    options: dict[str, Any] = {}
+    options: dict[str, object] = {}
     """Options of the architecture, such as {width: 0.5}."""
     # without it nothing is classified: detectors start from `weights`, and there is no head to ask for
     dataset: ClassifierData | None = None
     """Data set of the classifier; null: none, and `weights` alone go into the detector."""
     train: TrainSettings | None = None
     """How the unpruned network is trained on `dataset`; null where there is none."""
-    fine_tune: dict[str, Any] = {}
+    fine_tune: dict[str, object] = {}
     """Keys of `classifier.train` that fine-tuning after pruning changes, such as {epochs: 20, lr: 0.001}."""
-    scratch: dict[str, Any] = {}
+    scratch: dict[str, object] = {}
     """Keys of `classifier.train` that training from scratch changes; all but `epochs`, which the budget sets."""
     scratch_b_cap: Annotated[float, Field(gt=1)] | None = None
     """Scratch-B trains at most this many times `classifier.train.epochs`; null: no limit."""
@@ -96,7 +96,7 @@ class Classifier(Section):
 
     @field_validator("weights", mode="before")
     @classmethod
-    def _a_name_or_a_place(cls, value: Any) -> Any:
+    def _a_name_or_a_place(cls, value: object) -> object:
         return Path(value) if isinstance(value, str) and not is_published(value) else value
 
     @model_validator(mode="after")
@@ -160,7 +160,7 @@ class Pruning(Section, Selection):
 
     method: Annotated[str, OneOf(METHODS, "pruning method")] = DEFAULT
     """Pruning method; `python tools/prune.py --list` prints each with its options."""
-    options: dict[str, Any] = {}
+    options: dict[str, object] = {}
     """Options of the method; a wrong name lists those there are."""
     target: Annotated[str, OneOf(TARGETS, "target")] | None = None
     """Published pruned shape to cut to, instead of `ratio`, `level`, `scope`, `skip`, `layers` and `round_to`."""

@@ -21,7 +21,7 @@ _TRAININGS: dict[str, type[Section]] = {
 
 
 def check_tuned(
-    tune: Mapping[str, Sequence[float]], grid: Mapping[str, Any], classifier: Classifier, detector: Detector | None
+    tune: Mapping[str, Sequence[float]], grid: Mapping[str, object], classifier: Classifier, detector: Detector | None
 ) -> None:
     """ValueError for a key that is no rate of a training or is in the grid too, and for values that make no choice."""
     for key, values in tune.items():

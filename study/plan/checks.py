@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import Any
 
 from detect.data.open import open_detection, open_for
 from pruning.errors import Refusal
@@ -67,7 +66,7 @@ def _splits_of(stage: Stage) -> tuple[str, ...]:
     return ("train", "val") if stage.settings.get("train", {}).get("validate_every") else ("train",)
 
 
-def _check_splits(data: dict[str, Any], splits: set[str], runs: Path) -> None:
+def _check_splits(data: dict[str, object], splits: set[str], runs: Path) -> None:
     from detect.data import check_apart, check_classes, check_dataset  # Detectron2, which classification works without
 
     in_order = [split for split in ("train", "val", "test") if split in splits]

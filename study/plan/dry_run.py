@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from study.config.schema import StudyConfig
-from study.plan.estimate import Budget
+from study.plan.estimate import Estimator
 from study.plan.foresee import foresee
 from study.plan.pipelines import Route, all_stages, labels
 from study.plan.tune import Decision, StudyPlan, plan_study
@@ -26,15 +26,15 @@ def print_plan(
 ) -> None:
     """The dry run: every stage with what it costs, who shares it, and what is done; what chooses rates first."""
     plan = plan_study(config, routes, source=str(source), contents=Contents(runs))
-    budget = Budget(runs, config.machine)
-    foreseen = foresee(all_stages(plan.recipe), budget, source)
+    estimator = Estimator(runs, config.machine)
+    foreseen = foresee(all_stages(plan.recipe), estimator, source)
     decisions = plan.decide(runs)
     costs = _Costs()
     if plan.tried:
-        costs += _print_stages(f"{config.name}: choosing rates", plan.tried, budget, console)
+        costs += _print_stages(f"{config.name}: choosing rates", plan.tried, estimator, console)
         console.print(f"choosing rates: {costs.total:.4g} training MACs, of which {costs.left:.4g} are left")
-    costs += _print_stages(config.name, plan.routes(decisions), budget, console)
-    at_best = sum((_at_best(plan, decision, budget) for decision in decisions if not decision.chosen), _Costs())
+    costs += _print_stages(config.name, plan.routes(decisions), estimator, console)
+    at_best = sum((_at_best(plan, decision, estimator) for decision in decisions if not decision.chosen), _Costs())
     if at_best.stages:
         console.print(
             f"routes at their best: at most {at_best.stages} stages more, which follow when rates are chosen, counted"
@@ -66,7 +66,7 @@ class _Costs:
         return _Costs(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
 
 
-def _print_stages(title: str, routes: Sequence[Route], budget: Budget, console: Console) -> _Costs:
+def _print_stages(title: str, routes: Sequence[Route], estimator: Estimator, console: Console) -> _Costs:
     stages, names = all_stages(routes), labels(routes)
     users = Counter(s.id for route in routes for s in route.stages)
     table = Table(title=f"{title}: {len(routes)} routes, {len(stages)} stages")
@@ -76,8 +76,8 @@ def _print_stages(title: str, routes: Sequence[Route], budget: Budget, console: 
         table.add_column(heading, justify="right")
     costs = _Costs()
     for stage in stages:
-        cost = budget.estimate(stage)
-        done = stage.run(budget.runs).done
+        cost = estimator.estimate(stage)
+        done = stage.run(estimator.runs).done
         macs = cost.train_macs
         costs += _Costs(1, macs, 0 if done else macs, macs * users[stage.id])
         limit = "<= " if cost.at_most else ""
@@ -89,9 +89,9 @@ def _print_stages(title: str, routes: Sequence[Route], budget: Budget, console: 
     return costs
 
 
-def _at_best(plan: StudyPlan, decision: Decision, budget: Budget) -> _Costs:
+def _at_best(plan: StudyPlan, decision: Decision, estimator: Estimator) -> _Costs:
     """What a route may train anew at its best: the stages of the recipe that some candidate does not share."""
     own, *others = (all_stages(plan.at(decision.tuning, c)) for c in decision.tuning.candidates)
     kept = set.intersection(*({stage.id for stage in stages} for stages in others))
-    macs = [budget.estimate(stage).train_macs for stage in own if stage.id not in kept]
+    macs = [estimator.estimate(stage).train_macs for stage in own if stage.id not in kept]
     return _Costs(len(macs), sum(macs), sum(macs), sum(macs))

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from torch import nn
 
@@ -25,16 +25,13 @@ from study.config.sections import Machine
 from study.stages.data import classification_info, dataset_of
 from study.stages.given_weights import NOT_COUNTED, check_given
 from study.stages.length import classifier_epochs, detector_iterations, pretraining_macs
-from study.stages.network import (
-    Network,
-    check_channels,
-    dense_groups,
-    made_network,
-    own_network,
-    starts_dense,
-)
+from study.stages.network import Network, check_channels, dense_groups, made_network, own_network, starts_dense
 from study.stages.settings import Cut, PruneDetector, TrainClassifier, TrainDetector
 from study.stages.stage import Stage
+
+if TYPE_CHECKING:  # they import Detectron2, and classification works without
+    from detect.build import Config, Detector
+    from detect.data import DetectionDataset
 
 
 @dataclass(frozen=True)
@@ -57,13 +54,13 @@ def _may_end_early(stage: Stage) -> bool:
     return stage.kind == "train_detector" and stage.read(TrainDetector).train.patience is not None
 
 
-class Budget:
+class Estimator:
     """Estimates stages one by one; what parents and equal networks share is worked out once."""
 
     def __init__(self, runs: Path, machine: Machine):
         self.runs = runs
         self.machine = machine
-        self._last: tuple[tuple[Any, ...], nn.Module, Sequence[Group]] | None = None
+        self._last: tuple[tuple[object, ...], nn.Module, Sequence[Group]] | None = None
         self._networks: dict[str, Network | None] = {}
         self._classifiers: dict[tuple[str, int, int], tuple[int, int]] = {}
         self._detectors: dict[tuple[str, str, str], tuple[int, int, int]] = {}
@@ -84,11 +81,11 @@ class Budget:
         else:
             self.estimate(stage)
 
-    def build(self, stage: Stage) -> tuple[Any, Any, Any]:
+    def build(self, stage: Stage) -> "tuple[Detector, Config, DetectionDataset]":
         """The detector of a training stage without trained weights, its Detectron2 config and its training data."""
         return self._built(stage, self.network(stage) or self._larger(stage))
 
-    def arch(self, stage: Stage) -> list[Any]:
+    def arch(self, stage: Stage) -> list[object]:
         """Name and options of the network that a stage leaves behind, whatever was pruned of it."""
         plan = (self.network(stage) or self._larger(stage)).plan
         return [plan.arch, dict(plan.options)]
@@ -267,7 +264,7 @@ class Budget:
             self._detectors[key] = (detector_params(detector, network.masks)[1], macs, per_image)
         return self._detectors[key]
 
-    def _built(self, stage: Stage, network: Network) -> tuple[Any, Any, Any]:
+    def _built(self, stage: Stage, network: Network) -> "tuple[Detector, Config, DetectionDataset]":
         from detect.data import class_names
         from study.stages.detector import build
 

@@ -16,7 +16,8 @@ def check_expected(config: StudyConfig, fields: Collection[str]) -> None:
     A named route may be left out of `pipelines`, and a value of the grid too, without its numbers being taken out.
     """
     detects = config.detector is not None
-    chains = [config.pipelines, *(changes.get("pipelines") or () for changes in config.variants.values())]
+    given = [changes.get("pipelines") for changes in config.variants.values()]
+    chains = [config.pipelines, *(names for names in given if isinstance(names, list | dict))]
     named = PIPELINES if detects else CLASSIFIER_PIPELINES
     routes = dict.fromkeys([*(name for here in chains for name in here), *named])
     for i, expected in enumerate(config.expect):

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from study.plan.checks import check_precision
-from study.plan.estimate import Budget
+from study.plan.estimate import Estimator
 from study.plan.rehearsal import Rehearsal
 from study.stages.settings import TrainDetector
 from study.stages.stage import Stage
@@ -26,44 +26,44 @@ class Foreseen:
         return f"checked in {self.seconds:.1f} s: every network and its cost worked out{tried}"
 
 
-def foresee(stages: Sequence[Stage], budget: Budget, source: Path) -> Foreseen:
+def foresee(stages: Sequence[Stage], estimator: Estimator, source: Path) -> Foreseen:
     """Work out the network and cost of every stage that is left, and try each detector that differs by its settings.
 
     ConfigError with the stage's kind and one sentence for what cannot be pruned, built, counted or trained.
     """
     start = time.perf_counter()
     tried: set[str] = set()
-    rehearsal = Rehearsal(budget)
+    rehearsal = Rehearsal(estimator)
     try:
-        check_precision(budget.machine)
+        check_precision(estimator.machine)
     except ValueError as error:
         raise ConfigError(f"{source}: {error}") from error
     # From cheap to dear, so that a mistake is told within seconds: the shape, the pruning on untrained weights, one
     # trial of each detector, and the cost, which traces it.
     for stage in stages:
         try:
-            budget.network(stage)
+            estimator.network(stage)
             rehearsal.network(stage)
-            if not stage.run(budget.runs).done:
-                _try_once(stage, budget, tried)
-                budget.check(stage)
+            if not stage.run(estimator.runs).done:
+                _try_once(stage, estimator, tried)
+                estimator.check(stage)
         except ValueError as error:
             raise ConfigError(f"{source}: {stage.kind}: {error}") from error
     return Foreseen(len(tried), time.perf_counter() - start)
 
 
-def _try_once(stage: Stage, budget: Budget, tried: set[str]) -> None:
+def _try_once(stage: Stage, estimator: Estimator, tried: set[str]) -> None:
     if stage.kind != "train_detector":
         return
     # what decides whether a detector can be built and run; seeds, lengths and the channels that were kept do not
-    key = canonical({name: stage.settings[name] for name in ("data", "model")} | {"arch": budget.arch(stage)})
+    key = canonical({name: stage.settings[name] for name in ("data", "model")} | {"arch": estimator.arch(stage)})
     if key in tried:
         return
     from detect.data.loader import mean_image_size, train_loader  # Detectron2, which classification works without
     from detect.trial import try_detector
 
     tried.add(key)
-    detector, cfg, dataset = budget.build(stage)
+    detector, cfg, dataset = estimator.build(stage)
     divisor = max(shape.stride for shape in detector.backbone.bottom_up.output_shape().values())
     size, train = mean_image_size(dataset, cfg), stage.read(TrainDetector).train
     try_detector(detector, cfg, image_size=size, batch_size=train.batch_size, divisor=divisor)

@@ -1,6 +1,6 @@
 """What a step refuses of the stage before it."""
 
-from typing import Any
+from typing import overload
 
 from classify.models import in_channels
 from pruning.errors import Refusal
@@ -11,7 +11,15 @@ from study.stages.stage import Stage
 WITH_WEIGHTS = ("train_classifier", "take_weights", "prune")
 
 
-def expect(stage: Stage | None, *kinds: str | None) -> Any:
+@overload
+def expect(stage: Stage | None, *kinds: str) -> Stage: ...
+
+
+@overload
+def expect(stage: Stage | None, *kinds: None) -> None: ...
+
+
+def expect(stage: Stage | None, *kinds: str | None) -> Stage | None:
     """The stage before, if it is of a kind that the step works on."""
     found = stage.kind if stage else None
     if found not in kinds:

@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
-from typing import Any
 
 from pruning.errors import Refusal
 from study.config.detector import Detector
@@ -16,6 +15,7 @@ from study.stages.contents import Contents
 from study.stages.stage import Stage
 from training.files import canonical
 
+GivenStep = str | Mapping[str, dict[str, object]]  # its name, or that with what it changes
 RATES = "rates"  # the field of a point that tells a route with the config's own rates from the one with those chosen
 
 
@@ -24,7 +24,7 @@ class Route:
     """One pipeline at one point of the grid with one seed: its stages in order; the last one's result is compared."""
 
     pipeline: str
-    point: Mapping[str, Any]
+    point: Mapping[str, object]
     seed: int
     steps: tuple[tuple[str, Stage], ...]
 
@@ -60,21 +60,21 @@ def expand(config: StudyConfig, *, source: str, contents: Contents | None = None
     return _without_idle_fields(routes)
 
 
-def grid_fields(config: StudyConfig) -> dict[str, list[Any]]:
+def grid_fields(config: StudyConfig) -> dict[str, list[object]]:
     """What varies between the points of a study, and its values; the variants' names first."""
     return {**({"variant": list(config.variants)} if config.variants else {}), **config.grid}
 
 
-def points(config: StudyConfig) -> list[dict[str, Any]]:
+def points(config: StudyConfig) -> list[dict[str, object]]:
     """Every combination of the grid's fields."""
     fields = grid_fields(config)
     return [dict(zip(fields, values, strict=True)) for values in product(*fields.values())]
 
 
-def chains(config: StudyConfig) -> dict[str, list[tuple[str, dict[str, Any]]]]:
+def chains(config: StudyConfig) -> dict[str, list[tuple[str, dict[str, object]]]]:
     """Each pipeline's steps with what they change; ValueError lists the known names."""
     if isinstance(config.pipelines, Mapping):
-        wanted: dict[str, Sequence[Any]] = dict(config.pipelines)
+        wanted: dict[str, Sequence[GivenStep]] = dict(config.pipelines)
     else:
         named = PIPELINES if config.detector else CLASSIFIER_PIPELINES
         unknown = [name for name in config.pipelines if name not in named]
@@ -127,14 +127,14 @@ def _without(field: str, route: Route) -> Route:
     return replace(route, point={key: value for key, value in route.point.items() if key != field})
 
 
-def _step(pipeline: str, step: Any) -> tuple[str, dict[str, Any]]:
+def _step(pipeline: str, step: GivenStep) -> tuple[str, dict[str, object]]:
     name, changes = (step, {}) if isinstance(step, str) else next(iter(step.items()), ("", {}))
     if name not in STEPS or (not isinstance(step, str) and len(step) != 1):
         raise Refusal(f"pipelines.{pipeline}: {step!r} is not a step; known: {', '.join(STEPS)}")
     return name, changes
 
 
-def at_point(config: StudyConfig, point: Mapping[str, Any], place: str) -> StudyConfig:
+def at_point(config: StudyConfig, point: Mapping[str, object], place: str) -> StudyConfig:
     """The config with a variant's changes and values by key path; ConfigError begins with `place`."""
     if not point:
         return config
@@ -147,7 +147,7 @@ def at_point(config: StudyConfig, point: Mapping[str, Any], place: str) -> Study
         data["guide"] = config.guide.model_dump(exclude_unset=True)
     for key, value in point.items():
         if key == "variant":
-            changes = config.variants[value]
+            changes = config.variants[str(value)]
             # These two sections are replaced, not merged: options of one method mean nothing to another. All else of a
             # variant is laid over the config, and a value of the grid over both, in the order of the point.
             data = merge({k: v for k, v in data.items() if k not in {"prune", "guide"} & changes.keys()}, changes)
@@ -156,13 +156,13 @@ def at_point(config: StudyConfig, point: Mapping[str, Any], place: str) -> Study
     return validate(StudyConfig, data, source=place)
 
 
-def describe(point: Mapping[str, Any]) -> str:
+def describe(point: Mapping[str, object]) -> str:
     """A point of the grid in words."""
     return "grid " + ", ".join(f"{key}={value}" for key, value in point.items())
 
 
 def make_route(
-    name: str, chain: Sequence[tuple[str, dict[str, Any]]], builder: StageBuilder, point: Mapping[str, Any]
+    name: str, chain: Sequence[tuple[str, dict[str, object]]], builder: StageBuilder, point: Mapping[str, object]
 ) -> Route:
     """A pipeline's route with the config and the seed of `builder`; ValueError for a chain that makes no sense."""
     steps: list[tuple[str, Stage]] = []

@@ -16,9 +16,9 @@ from pruning.achieved import achieved
 from pruning.cut import make_plan
 from pruning.errors import Refusal
 from pruning.graph.members import Group
-from pruning.methods import Choice, Request, get_method
+from pruning.methods import Choice, MethodOptions, Request, get_method
 from pruning.select import counts, eligible
-from study.plan.estimate import Budget
+from study.plan.estimate import Estimator
 from study.stages.network import (
     Network,
     starts_dense,
@@ -31,8 +31,8 @@ from study.stages.stage import Stage
 class Rehearsal:
     """Networks such as the stages will leave: shapes are true, which channels stay is not."""
 
-    def __init__(self, budget: Budget):
-        self.budget = budget
+    def __init__(self, estimator: Estimator):
+        self.estimator = estimator
         self._networks: dict[str, Network] = {}
 
     def network(self, stage: Stage) -> Network:
@@ -43,10 +43,10 @@ class Rehearsal:
         return self._networks[stage.hash]
 
     def _find(self, stage: Stage) -> Network:
-        if stage.kind != "evaluate" and stage.run(self.budget.runs).done:
-            return Network.load(stage.run(self.budget.runs))
+        if stage.kind != "evaluate" and stage.run(self.estimator.runs).done:
+            return Network.load(stage.run(self.estimator.runs))
         parents = [self.network(parent) for parent in stage.parents]
-        before = self.budget._dense(stage) if starts_dense(stage) else parents[0]
+        before = self.estimator._dense(stage) if starts_dense(stage) else parents[0]
         if stage.kind == "train_classifier":
             self._check_training(stage, before)
         if stage.kind not in ("prune", "prune_detector"):
@@ -58,11 +58,11 @@ class Rehearsal:
         model = rebuild_blank(network.backbone().plan, network.num_classes)
         # an effect looks for what it acts on when it is made (scales that train, filters), and refuses what lacks it
         if settings.effect is not None:
-            model, groups = self.budget._prunable(network)
+            model, groups = self.estimator._prunable(network)
             effect = get_method(settings.effect.method).training_effect
             assert effect is not None
             effect(model, settings.effect.request(groups, stage.seed))
-        info, train = self.budget._data(stage), settings.train
+        info, train = self.estimator._data(stage), settings.train
         if train.batch_size > info.n_train:
             key = get_regime(settings.regime).section
             raise Refusal(
@@ -73,15 +73,15 @@ class Rehearsal:
 
     def _pruned(self, stage: Stage, before: Network, parents: list[Network]) -> Network:
         settings = stage.read(Cut)
-        # a published shape needs no trained weights: what `Budget` worked out is the network itself
+        # a published shape needs no trained weights: what `Estimator` worked out is the network itself
         if settings.structural is not None:
-            return self.budget.network(stage) or before
+            return self.estimator.network(stage) or before
         options = after_masks(settings.method, settings.method_options(), before.masks)
         groups: Sequence[Group] = []
         if stage.kind == "prune" and get_method(settings.method).unstructured(options):
             model = rebuild_blank(before.backbone().plan, before.num_classes)
         else:
-            model, groups = self.budget._prunable(before, stage if stage.kind == "prune_detector" else None)
+            model, groups = self.estimator._prunable(before, stage if stage.kind == "prune_detector" else None)
         # a method that goes on from masks refuses a network in which removed weights are not zero
         if before.masks is not None:
             before.masks.apply(model)
@@ -101,7 +101,7 @@ class Rehearsal:
         return before.then(make_plan(before.arch, groups, choice), choice.masks)
 
 
-def _choice(name: str, model: nn.Module, request: Request) -> Choice:
+def _choice(name: str, model: nn.Module, request: Request[MethodOptions]) -> Choice:
     """What the method chooses, or where it must look at data or trained weights, any choice of the asked counts."""
     method = get_method(name)
     if method.sets_amount(request.options) == "training":

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal, TypedDict
 
 from classify.regimes import BASE, REGIMES, get_regime
 from detect.budgets import BUDGETS
@@ -17,7 +17,19 @@ from study.stages.given_weights import given_settings, made_for, normalization
 from study.stages.network import starts_dense
 from study.stages.settings import TrainClassifier, TrainDetector, is_structural
 from study.stages.stage import Stage
-from training.options import changed, file_options, validated
+from training.options import Section, changed, file_options, validated
+
+
+class PruningSettings(TypedDict, total=False):
+    """The settings of a pruning; `files`: options that name files, by what is in these."""
+
+    method: str
+    options: dict[str, object]
+    files: dict[str, list[dict[str, object]]]
+    target: str | None
+    selection: dict[str, object]
+    calibration: dict[str, int]
+    allow_partial: bool
 
 
 @dataclass
@@ -34,13 +46,13 @@ class StageBuilder:
     contents: Contents = field(default_factory=Contents)
     validating: bool = False
 
-    def stage(self, kind: str, settings: Mapping[str, Any], *parents: Stage) -> Stage:
+    def stage(self, kind: str, settings: Mapping[str, object], *parents: Stage) -> Stage:
         if self.validating and kind in ("train_classifier", "prune"):
             settings = {**settings, "untested": True}
         stage = Stage(kind, settings, parents, self.seed)
         return self.known.setdefault((stage.hash, self.seed), stage)
 
-    def classify(self, parent: Stage | None, changes: dict[str, Any], *, effect: bool = False) -> Stage:
+    def classify(self, parent: Stage | None, changes: dict[str, object], *, effect: bool = False) -> Stage:
         expect(parent, None)
         if self.config.classifier.dataset is None:
             return self._take_weights(changes)
@@ -59,7 +71,7 @@ class StageBuilder:
             settings["weights"] = given_settings(self.config.classifier, file, effect=effect)
         return self.stage("train_classifier", settings)
 
-    def _take_weights(self, changes: dict[str, Any]) -> Stage:
+    def _take_weights(self, changes: dict[str, object]) -> Stage:
         """The network of weights that no classification data comes with."""
         if changes:
             raise Refusal(f"{next(iter(changes))}: nothing is trained without classifier.dataset")
@@ -68,10 +80,10 @@ class StageBuilder:
         weights = self.contents.weights(classifier.weights, classifier.arch)
         return self.stage("take_weights", {**self._network(), "weights": weights})
 
-    def classify_for_pruning(self, parent: Stage | None, changes: dict[str, Any]) -> Stage:
+    def classify_for_pruning(self, parent: Stage | None, changes: dict[str, object]) -> Stage:
         return self.classify(parent, changes, effect=True)
 
-    def shape(self, parent: Stage | None, changes: dict[str, Any]) -> Stage:
+    def shape(self, parent: Stage | None, changes: dict[str, object]) -> Stage:
         """The pruned architecture, from as little as the method needs."""
         expect(parent, None)
         prune = self.config.prune
@@ -83,7 +95,7 @@ class StageBuilder:
             return self.prune(None, changes)
         return self.prune(self.classify_for_pruning(None, {}), changes)
 
-    def guided(self, parent: Stage | None, changes: dict[str, Any]) -> Stage:
+    def guided(self, parent: Stage | None, changes: dict[str, object]) -> Stage:
         """A design after the networks that `guide` prunes: nothing is trained for it but those."""
         expect(parent, None)
         assert self.config.guide is not None
@@ -93,16 +105,17 @@ class StageBuilder:
         pruned = [guide.prune(guide.classify_for_pruning(None, {}), {}) for guide in guides]
         return self.stage("prune", {**self._pruning(changes), **self._network()}, *pruned)
 
-    def prune(self, parent: Stage | None, changes: dict[str, Any]) -> Stage:
+    def prune(self, parent: Stage | None, changes: dict[str, object]) -> Stage:
         if parent is not None:
             expect(parent, "train_classifier", "take_weights")
             self._check_design()
         # without a parent the stage makes the network itself, and so must say which
-        settings = {**self._pruning(changes), **({} if parent else self._network())}
-        check_without_data(settings["method"], parent)
+        pruning = self._pruning(changes)
+        check_without_data(pruning["method"], parent)
+        settings = {**pruning, **({} if parent else self._network())}
         return self.stage("prune", settings, *([parent] if parent else []))
 
-    def train_pruned(self, regime: str, parent: Stage | None, changes: dict[str, Any]) -> Stage:
+    def train_pruned(self, regime: str, parent: Stage | None, changes: dict[str, object]) -> Stage:
         stage = expect(parent, "prune")
         wanted = get_regime(regime)
         if wanted.init != "random" and starts_dense(stage):
@@ -116,7 +129,7 @@ class StageBuilder:
             settings["fine_tune_epochs"] = self.config.classifier.training("fine_tune").epochs
         return self.stage("train_classifier", settings, stage)
 
-    def detect(self, parent: Stage | None, changes: dict[str, Any], phase: str = "train", *kinds: str) -> Stage:
+    def detect(self, parent: Stage | None, changes: dict[str, object], phase: str = "train", *kinds: str) -> Stage:
         stage, detector = expect(parent, *(kinds or WITH_WEIGHTS)), self._detector()
         check_colour(stage)
         scratch = phase == "from_scratch"
@@ -124,7 +137,7 @@ class StageBuilder:
             raise Refusal("comes after a network that was trained and pruned, here its shape alone is known")
         model = detector.scratch_model() if scratch else detector.model
         training = detector.training("train" if scratch else phase)  # type: ignore[arg-type]
-        settings: dict[str, Any] = {
+        settings: dict[str, object] = {
             "data": self._detection(),
             "model": model.as_json(),
             "train": {**training.model_dump(mode="json"), **_checked(changes, training)},
@@ -151,7 +164,7 @@ class StageBuilder:
             settings["effect"] = {**self._effect(), **detector.scope_settings()}
         return self.stage("train_detector", settings, stage)
 
-    def detect_fair(self, parent: Stage | None, changes: dict[str, Any]) -> Stage:
+    def detect_fair(self, parent: Stage | None, changes: dict[str, object]) -> Stage:
         """A detector that also spends what its classifier cost less than one that is pruned and fine-tuned."""
         stage = self.detect(parent, changes, "train", "train_classifier")
         dense = self.classify_for_pruning(None, {}).read(TrainClassifier)
@@ -160,21 +173,22 @@ class StageBuilder:
         pretraining = {"epochs": epochs, "fine_tune_epochs": fine_tuning}
         return self.stage("train_detector", {**stage.settings, "pretraining": pretraining}, *stage.parents)
 
-    def prune_detector(self, parent: Stage | None, changes: dict[str, Any]) -> Stage:
+    def prune_detector(self, parent: Stage | None, changes: dict[str, object]) -> Stage:
         stage = expect(parent, "train_detector")
-        settings = {**self._pruning(changes, "batches"), **self._detector().scope_settings()}
-        if is_structural(settings["target"]):
-            raise Refusal(f"target {settings['target']!r} is a shape of a classifier; prune it before the transfer")
-        if "scope" in settings:
-            norm = stage.read(TrainDetector).model.detectron2().get("MODEL.FPN.NORM", "")
-            check_pyramid(settings["method"], norm)
-        return self.stage("prune_detector", settings, stage)
+        pruning = self._pruning(changes, "batches")
+        if is_structural(pruning["target"]):
+            raise Refusal(f"target {pruning['target']!r} is a shape of a classifier; prune it before the transfer")
+        scope = self._detector().scope_settings()
+        if "scope" in scope:
+            norm = str(stage.read(TrainDetector).model.detectron2().get("MODEL.FPN.NORM", ""))
+            check_pyramid(pruning["method"], norm)
+        return self.stage("prune_detector", {**pruning, **scope}, stage)
 
     def evaluate(self, parent: Stage) -> Stage:
         split, scenes = ("val", 0) if self.validating else ("test", self.config.evaluate.scenes)
         return self.stage("evaluate", {"data": self._detection(), "scenes": scenes, "split": split}, parent)
 
-    def _network(self) -> dict[str, Any]:
+    def _network(self) -> dict[str, object]:
         """The architecture, and the data whose classes and normalisation it has."""
         classifier, contents = self.config.classifier, self.contents
         if classifier.weights is not None:
@@ -188,7 +202,7 @@ class StageBuilder:
         network = {"arch": classifier.arch, "arch_options": classifier.options, "dataset": dataset}
         return {**network, **({} if found is None else {"normalization": found})}
 
-    def _classifier(self, regime: str, changes: dict[str, Any]) -> dict[str, Any]:
+    def _classifier(self, regime: str, changes: dict[str, object]) -> dict[str, object]:
         # with the defaults: `Stage.identity` leaves out what equals them, so that the hash is of what differs
         training = self.config.classifier.training(get_regime(regime).section)
         return {
@@ -208,14 +222,14 @@ class StageBuilder:
                 " scratch_b_fair); to cut trained weights by a design, name its file in prune.options.patterns"
             )
 
-    def _effect(self) -> dict[str, Any]:
+    def _effect(self) -> dict[str, object]:
         """What pruning asks of the training before it; trainings that differ in nothing that it reads are one."""
         pruning = self._pruning({})
         reads = get_method(pruning["method"]).effect_reads
         selection = {"selection": {key: pruning["selection"][key] for key in reads}} if reads else {}
         return {"method": pruning["method"], "options": pruning["options"], **selection}
 
-    def _pruning(self, changes: dict[str, Any], unit: Literal["images", "batches"] = "images") -> dict[str, Any]:
+    def _pruning(self, changes: dict[str, object], unit: Literal["images", "batches"] = "images") -> PruningSettings:
         """The settings of a pruning; `unit`: of what the method looks at, if it does."""
         # what the file said and what a step changes, validated as one: a changed method must take the options that stay
         data = {**self.config.prune.model_dump(mode="json", exclude_unset=True), **changes}
@@ -223,34 +237,36 @@ class StageBuilder:
         selection = complete.selection()
         looks = get_method(complete.method).needs != "nothing"
         # A file counts by its content: its name leaves the options, and its sum stands for it in the stage's hash.
-        files = {name: complete.options[name] for name in file_options(complete.method) if complete.options.get(name)}
-        given = {
-            name: [self.contents.file(Path(file), f"prune.options.{name}") for file in found]
-            for name, found in files.items()
-        }
-        return {
-            "method": complete.method,
-            "options": {name: value for name, value in complete.options.items() if name not in files},
-            **({"files": given} if given else {}),
-            "target": complete.target,
-            "selection": {**selection.__dict__, "ratio": list(selection.stage_ratios())},
-            **({"calibration": {unit: getattr(complete.calibration, unit)}} if looks else {}),
-            **({"allow_partial": True} if complete.allow_partial else {}),
-        }
+        given: dict[str, list[dict[str, object]]] = {}
+        for name in file_options(complete.method):
+            files = complete.options.get(name)
+            if files and isinstance(files, list | tuple):
+                given[name] = [self.contents.file(Path(file), f"prune.options.{name}") for file in files]
+        options = {name: value for name, value in complete.options.items() if name not in given}
+        found: PruningSettings = {"method": complete.method, "options": options}
+        if given:
+            found["files"] = given
+        found["target"] = complete.target
+        found["selection"] = {**selection.__dict__, "ratio": list(selection.stage_ratios())}
+        if looks:
+            found["calibration"] = {unit: getattr(complete.calibration, unit)}
+        if complete.allow_partial:
+            found["allow_partial"] = True
+        return found
 
     def _detector(self) -> Detector:
         if self.config.detector is None:
             raise Refusal("there is no `detector` section in this config")
         return self.config.detector
 
-    def _detection(self) -> dict[str, Any]:
+    def _detection(self) -> dict[str, object]:
         return self.contents.detection(self._detector().dataset)
 
 
-Step = Callable[[StageBuilder, Stage | None, dict[str, Any]], Stage]
+Step = Callable[[StageBuilder, Stage | None, dict[str, object]], Stage]
 
 
-def _checked(changes: Mapping[str, Any], section: Any) -> Mapping[str, Any]:
+def _checked(changes: Mapping[str, object], section: Section) -> Mapping[str, object]:
     """Changes of a step, validated as the section they change."""
     if changes:
         changed(section, dict(changes), "changes")

@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from itertools import product
 from operator import itemgetter
 from pathlib import Path
-from typing import Any
 
 from study.config.schema import StudyConfig
 from study.config.tune import own_rate
@@ -41,7 +40,7 @@ class Tuning:
     """What is tried for one route; the first candidate is the recipe, the route as the config has it."""
 
     pipeline: str
-    point: Mapping[str, Any]
+    point: Mapping[str, object]
     candidates: tuple[Candidate, ...]
 
     @property
@@ -88,7 +87,7 @@ class Decision:
         ranked = [(self._rank(c, scores), c) for c, scores, diverged in found if None not in scores and not diverged]
         return None if self.open or not ranked else min(ranked, key=itemgetter(0))[1]
 
-    def _rank(self, candidate: Candidate, scores: Sequence[float | None]) -> tuple[Any, ...]:
+    def _rank(self, candidate: Candidate, scores: Sequence[float | None]) -> tuple[object, ...]:
         mean = sum(score for score in scores if score is not None) / len(scores)
         return -mean, [(value != self.recipe.values[key], value) for key, value in candidate.values.items()]
 
@@ -153,7 +152,7 @@ def plan_study(config: StudyConfig, recipe: Sequence[Route], *, source: str, con
     return StudyPlan(recipe, list(found.values()), contents)
 
 
-def _options(config: StudyConfig, point: Mapping[str, Any], source: str) -> Iterator[tuple[Values, StudyConfig]]:
+def _options(config: StudyConfig, point: Mapping[str, object], source: str) -> Iterator[tuple[Values, StudyConfig]]:
     """Every combination of the config's own and the listed values, the recipe first, with the config of each."""
     place = f"{source}: {describe(point)}" if point else source
     here = at_point(config, point, place)
@@ -166,7 +165,7 @@ def _options(config: StudyConfig, point: Mapping[str, Any], source: str) -> Iter
 
 
 def _tried(
-    name: str, config: StudyConfig, point: Mapping[str, Any], known: dict[tuple[str, int], Stage], contents: Contents
+    name: str, config: StudyConfig, point: Mapping[str, object], known: dict[tuple[str, int], Stage], contents: Contents
 ) -> tuple[Route, ...]:
     """A route with some values on the tuning seeds, scored on the validation split."""
     builders = (StageBuilder(config, seed, known, contents, validating=True) for seed in config.tune_seeds)
@@ -197,7 +196,7 @@ def words(values: Values) -> str:
     return ", ".join(f"{key} = {'none' if value is None else f'{value:g}'}" for key, value in values.items())
 
 
-def _key(pipeline: str, point: Mapping[str, Any]) -> tuple[str, str]:
+def _key(pipeline: str, point: Mapping[str, object]) -> tuple[str, str]:
     return pipeline, canonical(dict(point))
 
 

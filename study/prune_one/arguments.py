@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from pruning.errors import Refusal
 from study.run.launch import add_keys
@@ -14,7 +14,15 @@ if TYPE_CHECKING:  # they load PyTorch, which --help need not
     from study.config.load import Change
     from study.config.schema import PruneConfig
 
-_PAIRS: dict[str, Any] = {"nargs": "+", "metavar": "KEY=VALUE"}
+
+class _Pairs(TypedDict):
+    """Arguments of argparse's `add_argument`."""
+
+    nargs: str
+    metavar: str
+
+
+_PAIRS: _Pairs = {"nargs": "+", "metavar": "KEY=VALUE"}
 # of these a word gives the value as it is
 _KEYS = {
     "arch": "classifier.arch",
@@ -111,13 +119,13 @@ def _changes(words: Mapping[str, Any]) -> Iterator[Change]:
         yield Change(_flag("data", words["data"]), "classifier.dataset", _source(words["data"], options))
 
 
-def _flag(word: str, value: Any) -> str:
+def _flag(word: str, value: object) -> str:
     """A word and its value as they were written."""
     values = [] if value is True else value if isinstance(value, list) else [value]
     return " ".join([f"--{word.replace('_', '-')}", *map(str, values)])
 
 
-def _source(name: str, options: dict[str, Any]) -> Any:
+def _source(name: str, options: dict[str, object]) -> object:
     """The value of `classifier.dataset`: a section for a data set by name, else a path."""
     from classify.data import DATASETS
 
@@ -128,11 +136,11 @@ def _source(name: str, options: dict[str, Any]) -> Any:
     return name
 
 
-def read_pairs(owner: str, pairs: Sequence[str]) -> dict[str, Any]:
+def read_pairs(owner: str, pairs: Sequence[str]) -> dict[str, object]:
     """`key=value` words, values as in YAML; ValueError names the `owner` of a word that is none."""
     from study.config.load import parse_value
 
-    found: dict[str, Any] = {}
+    found: dict[str, object] = {}
     for pair in pairs:
         key, equals, text = pair.partition("=")
         if not key or not equals:

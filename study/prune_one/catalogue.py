@@ -4,8 +4,7 @@ import dataclasses
 import importlib
 import re
 import textwrap
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator
 
 from classify.models import MODELS, list_models
 from pruning.methods import METHODS
@@ -41,8 +40,7 @@ def _methods() -> Iterator[str]:
     for name, method in METHODS.items():
         data = f" [needs --data: {method.needs}]" if method.needs != "nothing" else ""
         yield _entry(f"{name}: {method_summary(name)}{data}")
-        options: Any = method.options
-        shown = [f"{f.name}={_default(f)}" for f in dataclasses.fields(options)]
+        shown = [f"{f.name}={_default(f)}" for f in dataclasses.fields(method.options)]
         if shown:
             yield textwrap.fill(
                 f"options: {', '.join(shown)}", _COLUMNS, initial_indent=" " * 6, subsequent_indent=" " * 8
@@ -56,13 +54,13 @@ def _targets() -> Iterator[str]:
         yield f"  {name:<20} from {target.arch} at {size}, {target.base_epochs} base epochs{cap}"
 
 
-def _default(option: dataclasses.Field) -> Any:
+def _default(option: dataclasses.Field[object]) -> object:
     if option.default_factory is not dataclasses.MISSING:
         return option.default_factory()
     return option.default
 
 
-def _block(names: Any) -> str:
+def _block(names: Iterable[str]) -> str:
     return textwrap.fill(
         ", ".join(names), _COLUMNS, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False
     )

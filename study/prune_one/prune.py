@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import torch
 from torch import Tensor, nn
@@ -19,12 +19,12 @@ from pruning.design.widths_and_masks import Dense, pattern_of
 from pruning.errors import Refusal
 from pruning.graph.members import Group
 from pruning.masks import Masks
-from pruning.methods import Calibration, get_method
+from pruning.methods import Calibration, MethodOptions, get_method
 from pruning.select import Selection
 from pruning.targets import Target, get_target, prune_to_shape, scratch_b_epochs
 from study.config.schema import PruneConfig
 from study.prune_one.chart import draw_channels, panels
-from study.stages.given_weights import normalization_of, without_training_only
+from study.stages.given_weights import SaidNormalization, normalization_of, without_training_only
 from study.stages.network import save_weights
 from study.stages.prune import pruning_facts
 from study.stages.store import RunDir
@@ -45,7 +45,7 @@ class _Dense:
     """The network before pruning, its channel groups, one input (1, C, H, W) of its size, notes on given weights."""
 
     arch: str
-    options: Mapping[str, Any]
+    options: Mapping[str, object]
     num_classes: int
     model: nn.Module
     groups: Sequence[Group]
@@ -53,7 +53,7 @@ class _Dense:
     notes: tuple[str, ...] = ()
 
 
-def prune_alone(config: PruneConfig, out: Path, *, force: bool = False) -> dict[str, Any]:
+def prune_alone(config: PruneConfig, out: Path, *, force: bool = False) -> dict[str, object]:
     """Prune, write plan, weights, masks and picture into `out`, and return what there is to say in one line.
 
     Nothing is written unless all went well; ValueError for what cannot be done. `force`: files in `out` are replaced.
@@ -149,7 +149,7 @@ def _prune(config: PruneConfig, target: Target | None, dense: _Dense) -> Pruned:
     )
 
 
-def _options(config: PruneConfig) -> Any:
+def _options(config: PruneConfig) -> MethodOptions:
     return read_method_options(config.prune.method, config.prune.options)
 
 
@@ -188,7 +188,7 @@ def _header(config: PruneConfig, dense: _Dense) -> dict[str, str] | None:
     return None if wanted is None else {NORMALIZATION: json.dumps({key: wanted[key] for key in ("mean", "std")})}
 
 
-def _normalization(config: PruneConfig, dense: _Dense) -> dict[str, Any] | None:
+def _normalization(config: PruneConfig, dense: _Dense) -> SaidNormalization | None:
     """What images to look at are normalised by where the weights want another normalisation than theirs."""
     asked = config.classifier
     if asked.weights is None or asked.dataset is None:
@@ -196,10 +196,10 @@ def _normalization(config: PruneConfig, dense: _Dense) -> dict[str, Any] | None:
     return normalization_of(asked.weights, dense.arch, dense.options)
 
 
-def _summary(config: PruneConfig, target: Target | None, dense: _Dense, pruned: Pruned) -> dict[str, Any]:
+def _summary(config: PruneConfig, target: Target | None, dense: _Dense, pruned: Pruned) -> dict[str, object]:
     """Names, sizes and the epochs of equal compute."""
     prune, asked = config.prune, config.classifier
-    removed: dict[str, Any] = (
+    removed: dict[str, object] = (
         {"target": prune.target} if target else {"method": prune.method, "ratio": _selection(config).ratio}
     )
     if prune.layers:
@@ -207,7 +207,8 @@ def _summary(config: PruneConfig, target: Target | None, dense: _Dense, pruned: 
     params, macs = count_params(pruned.model), count_macs(pruned.model, dense.example)
     dense_params, dense_macs = _budget(target, dense)
     dense_now = count_params(dense.model), count_macs(dense.model, dense.example)
-    left = _left(dense, pruned) if pruned.masks else {}
+    left = _left(dense, pruned) if pruned.masks else None
+    counted = left["effective_macs"] if left else macs
     base_epochs = asked.train.epochs or (target.base_epochs if target else BASE_EPOCHS)
     cap = asked.scratch_b_cap or (target.cap if target else None)
     return {
@@ -221,10 +222,10 @@ def _summary(config: PruneConfig, target: Target | None, dense: _Dense, pruned: 
         "macs": macs,
         "dense_params": dense_params,
         "dense_macs": dense_macs,
-        **left,
+        **(left or {}),
         "base_epochs": base_epochs,
         "cap": cap,
-        "scratch_b_epochs": scratch_b_epochs(base_epochs, dense_macs, left.get("effective_macs", macs), cap=cap),
+        "scratch_b_epochs": scratch_b_epochs(base_epochs, dense_macs, counted, cap=cap),
         **({"normalization": wanted} if (wanted := _normalization(config, dense)) else {}),
         **pruning_facts(pruned, {"params": dense_now[0], "macs": dense_now[1]}, {"params": params, "macs": macs}),
     }
@@ -240,7 +241,13 @@ def _budget(target: Target | None, dense: _Dense) -> tuple[int, int]:
     return count_params(model), count_macs(model, dense.example)
 
 
-def _left(dense: _Dense, pruned: Pruned) -> dict[str, Any]:
+class _Left(TypedDict):
+    effective_params: int
+    effective_macs: int
+    density: float
+
+
+def _left(dense: _Dense, pruned: Pruned) -> _Left:
     """Sizes when a masked weight counts as no parameter and no multiply-add, and the kept share of what was masked."""
     masks = Masks(pruned.masks)
     params, macs = masked_costs(pruned.model, masks, dense.example)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -50,7 +50,7 @@ class RunFiles:
             self.gaps.append(str(error))
         return None
 
-    def metrics(self, run: str) -> list[Json]:
+    def metrics(self, run: str) -> list[Mapping[str, float]]:
         """The lines of metrics.jsonl that have a step; a kill may leave a torn last line, left out."""
         file = RunDir(self.root / run).metrics
         lines = (self._read(file, lambda content, _: content) or b"").splitlines()

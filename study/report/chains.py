@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from study.report import units
 from study.report.routes import RouteResults
-from study.report.rows import Json, StageResult, Step
+from study.report.rows import Numbers, StageResult, Step
 from study.report.statistics.summary import is_number, summarize
 
 _MAX_METRICS = 6
@@ -54,7 +54,7 @@ def _chain_step(
     )
 
 
-def _metrics(metrics: Sequence[Json]) -> str:
+def _metrics(metrics: Sequence[Numbers]) -> str:
     """The stage's single numbers, mean over seeds: "val_accuracy 0.97, loss 0.12"."""
     names = [name for name, value in metrics[0].items() if is_number(value)][:_MAX_METRICS]
     means = [(name, summarize(m.get(name) for m in metrics)) for name in names]

@@ -17,10 +17,11 @@ from study.report.provenance import precision_of
 from study.report.rates import tuned_from
 from study.report.readers import READERS, Reader, Results
 from study.report.routes import LATENCY_FROM, LATENCY_ROUNDS, LATENCY_TO
-from study.report.rows import Comparison, Json, Missing, Numbers, Row, StageResult, Step
+from study.report.rows import Comparison, Missing, Numbers, Row, StageResult, Step
 from study.report.statistics.summary import summarize
 from study.report.topic import topic_of
 from study.stages.stage import Stage, device_of
+from study.stages.store import WrittenResult
 from training.files import canonical, content_hash, read_json, write_json
 
 
@@ -153,7 +154,7 @@ def _reason(route: Route, results: Results, why: Mapping[str, str]) -> str:
 
 
 def _measured(
-    config: StudyConfig, reader: Reader, routes: Sequence[Route], runs: Path, first: Json | None
+    config: StudyConfig, reader: Reader, routes: Sequence[Route], runs: Path, first: WrittenResult | None
 ) -> tuple[dict[str, Numbers], list[str]]:
     """What each route's whole network takes for one test-sized image: milliseconds, and bytes of activations.
 

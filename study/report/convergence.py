@@ -12,7 +12,6 @@ from study.report.artifacts import RunFiles
 from study.report.curves import MEASURES
 from study.report.material import Material
 from study.report.routes import RouteResults
-from study.report.rows import Json
 from study.report.statistics.simulated import CONFIDENCE
 from study.report.statistics.simultaneous import StudentT
 from study.report.statistics.summary import is_number, summarize
@@ -75,7 +74,7 @@ def _gains(route: RouteResults, kinds: Mapping[str, str], files: RunFiles) -> tu
     return next(iter(found.items())) if len(found) == 1 else None
 
 
-def _gain(records: Sequence[Json]) -> tuple[str, float | None]:
+def _gain(records: Sequence[Mapping[str, float]]) -> tuple[str, float | None]:
     """Of the first measure that a run recorded."""
     for key in _BETTER:
         points = [(r["step"], r[key]) for r in records if is_number(r.get(key))]

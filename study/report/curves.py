@@ -10,7 +10,7 @@ from study.report.artifacts import RunFiles, User, users_of_runs
 from study.report.material import Material
 from study.report.plots import Exhibit, base_figure, plain, thin
 from study.report.routes import RouteResults
-from study.report.rows import Json, Step
+from study.report.rows import Step
 from study.report.statistics.summary import is_number
 
 _DASHES = ("solid", "dash", "dot", "dashdot")
@@ -43,7 +43,7 @@ def learning_curves(material: Material) -> list[Exhibit]:
 
 def _figure(
     users: Mapping[str, list[User]],
-    records: Mapping[str, list[Json]],
+    records: Mapping[str, list[Mapping[str, float]]],
     key: str,
     measure: str,
     colours: Mapping[str, str],

@@ -12,7 +12,7 @@ from study.report.material import Material
 from study.report.plots import Exhibit, base_figure, plain
 from study.report.routes import RATIO, RouteResults, distinct_names, is_numeric_field, short_place
 from study.report.rows import Row
-from study.report.statistics.summary import Summary
+from study.report.statistics.summary import Summary, is_number
 from study.report.topic import Topic
 
 _BAR_HEIGHT = 34
@@ -77,7 +77,8 @@ def against_field(material: Material, field: str, bars: Mapping[int, float] | No
 def placed_by_field(material: Material, field: str) -> list[tuple[float, RouteResults]]:
     """The routes that are drawn, each at its number of a field of the grid, ascending."""
     drawn = [route for route in material.routes if field in route.point and route.name not in material.topic.undrawn]
-    return sorted(((float(route.point[field]), route) for route in drawn), key=itemgetter(0))
+    placed = [(float(value), route) for route in drawn if is_number(value := route.point[field])]
+    return sorted(placed, key=itemgetter(0))
 
 
 def _dodged(xs: Sequence[float]) -> list[float]:

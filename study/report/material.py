@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -50,5 +49,7 @@ class Material:
 
 
 @lru_cache(maxsize=16)
-def _areas(arch: str, options: tuple[tuple[str, Any], ...], classes: int, channels: int, size: int) -> dict[str, int]:
+def _areas(
+    arch: str, options: tuple[tuple[str, object], ...], classes: int, channels: int, size: int
+) -> dict[str, int]:
     return map_areas(build(arch, classes, dict(options)), torch.zeros(1, channels, size, size))

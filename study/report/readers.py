@@ -3,7 +3,6 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,9 +11,10 @@ from pruning.cost import count_activations
 from pruning.plan import PruningPlan
 from study.config.schema import StudyConfig
 from study.plan.pipelines import Route
-from study.report.rows import Basis, Json, Measured, StageResult
+from study.report.rows import Basis, Measured, StageResult
 from study.stages.network import Network, load_model
 from study.stages.stage import Stage
+from study.stages.store import WrittenResult
 
 Results = Mapping[str, StageResult]  # by stage id
 _AP = ("AP", "AP50", "AP75", "APs", "APm", "APl")
@@ -31,9 +31,9 @@ class Reader:
     """
 
     measures: Callable[[Route, Results], Measured]
-    evaluation: Callable[[StudyConfig, Json | None], Basis]
+    evaluation: Callable[[StudyConfig, WrittenResult | None], Basis]
     network: Callable[[Route, Path, str], nn.Module]
-    example: Callable[[Route, Json], Tensor]
+    example: Callable[[Route, WrittenResult], Tensor]
     activations: Callable[[nn.Module, Tensor], int]
 
 
@@ -43,13 +43,22 @@ def _detector_measures(route: Route, results: Results) -> Measured:
     return Measured({name: result["metrics"][name] for name in _AP}, costs, result["per_class"])
 
 
-def _detector_evaluation(config: StudyConfig, first: Json | None) -> Basis:
+def _detector_evaluation(config: StudyConfig, first: WrittenResult | None) -> Basis:
     assert config.detector is not None
     name = config.detector.dataset.title
     if first is None:
         return Basis(name)
-    height, width = first["evaluation"]["image_size"]
-    return Basis(name, **{**first["evaluation"], "image_size": f"{width} x {height}"})
+    on = first["evaluation"]
+    height, width = on["image_size"]
+    return Basis(
+        name,
+        on.get("split"),
+        on.get("metric"),
+        on.get("images"),
+        on.get("boxes"),
+        on.get("detections"),
+        f"{width} x {height}",
+    )
 
 
 def _detector(route: Route, runs: Path, device: str) -> nn.Module:
@@ -60,7 +69,7 @@ def _detector(route: Route, runs: Path, device: str) -> nn.Module:
     return _OneImage(detector.eval())
 
 
-def _detector_example(route: Route, result: Json) -> Tensor:
+def _detector_example(route: Route, result: WrittenResult) -> Tensor:
     return torch.randint(
         256, (3, *result["evaluation"]["image_size"]), generator=torch.Generator().manual_seed(0)
     ).float()
@@ -73,7 +82,7 @@ class _OneImage(nn.Module):
         super().__init__()
         self.detector = detector
 
-    def forward(self, image: Tensor) -> Any:
+    def forward(self, image: Tensor) -> object:
         return self.detector([{"image": image}])
 
 
@@ -120,24 +129,24 @@ def _after_pruning(stage: Stage, results: Results) -> dict[str, float]:
     return {"pruned_top1": metrics["test_top1"], "recalibrated_top1": metrics["recalibrated_top1"]}
 
 
-def _classifier_evaluation(config: StudyConfig, first: Json | None) -> Basis:
+def _classifier_evaluation(config: StudyConfig, first: WrittenResult | None) -> Basis:
     assert config.classifier.dataset is not None  # classifiers are compared on one
     found = Basis(config.classifier.dataset.name, "test", "top-1 accuracy (%)")
     if first is None:
         return found
-    side = first["network"]["image_size"]
-    return replace(found, images=first["metrics"]["test_images"], image_size=f"{side} x {side}")
+    side, images = first["network"]["image_size"], first["metrics"]["test_images"]
+    return replace(found, images=None if images is None else int(images), image_size=f"{side} x {side}")
 
 
 def _classifier(route: Route, runs: Path, device: str) -> nn.Module:
     return load_model(route.evaluation.run(runs)).to(device).eval()
 
 
-def _classifier_example(route: Route, result: Json) -> Tensor:
+def _classifier_example(route: Route, result: WrittenResult) -> Tensor:
     return _dense(route, result).example()
 
 
-def _dense(route: Route, result: Json) -> Network:
+def _dense(route: Route, result: WrittenResult) -> Network:
     """The unpruned network of a route, from its result: a report needs no plan for it, which may be gone."""
     first = next(s.settings for s in reversed(route.evaluation.with_ancestors()) if "arch" in s.settings)
     found = result["network"]

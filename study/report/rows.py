@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from pruning.errors import Failure, Refusal
 from study.report.claims.claim import Claim
 from study.report.statistics.summary import is_number
 from study.report.tuned import Tuned
 from study.stages.given_weights import NOT_COUNTED
+from study.stages.store import WrittenResult
 from training.device import Precision
-from training.files import read_json
+from training.files import Json, read_json
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 _SCORES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "top1", "top5", "val_top1")
 _AFTER_PRUNING = ("pruned_top1", "recalibrated_top1")
@@ -23,8 +27,7 @@ _OTHER = frozenset(
     "pipeline point seed per_class latency_ms train_macs precision train_macs_by_kind seconds chain".split()
 )
 
-Json = Mapping[str, Any]  # an object of a JSON file
-Point = Mapping[str, Any]  # a grid point: field -> its value, of any type that a config holds
+Point = Mapping[str, object]  # a grid point: field -> its value, of any type that a config holds
 Numbers = Mapping[str, float | None]  # None where a number is missing
 
 
@@ -53,7 +56,7 @@ class Measured:
     per_class: Numbers | None = None
     after_pruning: Numbers | None = None
 
-    def to_json(self) -> Json:
+    def to_json(self) -> dict[str, object]:
         """One flat mapping; what the task does not have has no key."""
         classes = {} if self.per_class is None else {"per_class": self.per_class}
         return {**self.scores, **classes, **self.costs, **(self.after_pruning or {})}
@@ -113,7 +116,7 @@ class Row:
         found = self.measured
         return {**found.scores, **found.costs, **(found.after_pruning or {}), **own}.get(column)
 
-    def to_json(self) -> Json:
+    def to_json(self) -> dict[str, object]:
         """The row of comparison.json."""
         return {
             "pipeline": self.pipeline,
@@ -164,11 +167,12 @@ class StageResult:
 
     kind: str
     step: str
-    result: Json
+    result: WrittenResult
 
     def part(self, name: str) -> Json:
         """An object of the result by name; empty where it has none: no kind of stage records them all."""
-        return self.result.get(name) or {}
+        found = self.result.get(name)
+        return found if isinstance(found, Mapping) else {}
 
     @property
     def precision(self) -> Precision | None:
@@ -189,7 +193,7 @@ class Basis:
     detections: int | None = None
     image_size: str | None = None  # "width x height"
 
-    def to_json(self) -> Json:
+    def to_json(self) -> dict[str, object]:
         """What is known."""
         return {name: value for name, value in vars(self).items() if value is not None}
 
@@ -212,7 +216,7 @@ class Comparison:
     config_yaml: str
     seeds: tuple[int, ...]
     evaluation: Basis
-    grid: Json
+    grid: Mapping[str, Sequence[object]]
     rows: tuple[Row, ...]
     missing: tuple[Missing, ...]
     gaps: tuple[str, ...]
@@ -220,7 +224,7 @@ class Comparison:
     tuning: tuple[Tuned, ...] = ()
     claims: tuple[Claim, ...] = ()
 
-    def to_json(self) -> Json:
+    def to_json(self) -> dict[str, object]:
         """The content of comparison.json; a study that chose no rates has no `tuning` there."""
         own = {name: value for name, value in vars(self).items() if name != "tuning"}
         return {
@@ -248,7 +252,7 @@ class Comparison:
         }
         return cls(**{**content, **read})
 
-    def frame(self) -> Any:
+    def frame(self) -> DataFrame:
         """A pandas frame: a line a row, with its grid point, its scores and its costs; Failure without pandas."""
         try:
             import pandas

@@ -12,6 +12,7 @@ from study.report.material import Material
 from study.report.plots import Exhibit, Value, plain
 from study.report.routes import RouteResults, is_numeric_field, short_place
 from study.report.statistics.families import Difference, Family, all_pairs
+from study.report.statistics.summary import is_number
 from study.report.tables import DIFFERENCE_COLUMNS, difference_values
 from study.report.topic import Topic
 
@@ -67,10 +68,11 @@ def _lines(material: Material, field: str) -> list[Line]:
     key = material.topic.primary.key
     groups: dict[tuple[str, str], dict[float, RouteResults]] = {}
     for route in material.routes:
-        if field in route.point and route.mean(key) is not None:
+        value = route.point.get(field)
+        if is_number(value) and route.mean(key) is not None:
             others = {name: value for name, value in route.point.items() if name != field}
             place = (route.name, short_place(others) if others else "")
-            groups.setdefault(place, {})[float(route.point[field])] = route
+            groups.setdefault(place, {})[float(value)] = route
     found = []
     for (name, rest), here in groups.items():
         if len(here) >= _FEWEST:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+
+from training.files import Json
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Tuned:
     """All that was tried for one route; `train_macs`: of every stage that it took, shared ones in full."""
 
     pipeline: str
-    point: Mapping[str, Any]
+    point: Mapping[str, object]
     seeds: tuple[int, ...]
     tried: tuple[Tried, ...]
     train_macs: int
@@ -47,11 +48,11 @@ class Tuned:
                     yield key, value, "smallest" if value == min(values) else "largest"
 
     @classmethod
-    def from_json(cls, content: Mapping[str, Any]) -> Tuned:
+    def from_json(cls, content: Json) -> Tuned:
         """The inverse of `to_json`."""
         tried = tuple(Tried(**{**one, "scores": tuple(one["scores"])}) for one in content["tried"])
         return cls(**{**content, "seeds": tuple(content["seeds"]), "tried": tried})
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """An entry of `tuning` in comparison.json."""
         return {**asdict(self), "seeds": list(self.seeds), "tried": [asdict(tried) for tried in self.tried]}

@@ -8,9 +8,9 @@ import importlib.metadata
 import json
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pruning.errors import Failure, Refusal
 from study.stages.store import RunDir
@@ -34,12 +34,18 @@ def add_keys(parser: argparse.ArgumentParser, schema: str) -> None:
     """`--keys [PART]`, which prints the keys of a config and ends, as `--help` does; `schema`: of SCHEMAS."""
 
     class PrintKeys(argparse.Action):
-        def __call__(self, parser: Any, namespace: Any, values: Any, option_string: Any = None) -> None:
+        def __call__(
+            self,
+            parser: argparse.ArgumentParser,
+            namespace: argparse.Namespace,
+            values: str | Sequence[object] | None,
+            option_string: str | None = None,
+        ) -> None:
             warnings.filterwarnings("ignore", category=FutureWarning)  # of libraries, about themselves
             from study.config.keys import in_lines, keys_at  # late: the schema loads PyTorch
 
             try:
-                print(in_lines(keys_at(schema, values)))
+                print(in_lines(keys_at(schema, str(values))))
             except Refusal as error:
                 parser.exit(2, f"error: {error}\n")
             parser.exit()

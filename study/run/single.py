@@ -17,7 +17,7 @@ from study.config.load import load_config
 from study.config.schema import ClassifyConfig, DetectConfig
 from study.config.sections import Classifier, Evaluation, Machine, Pruning
 from study.plan.checks import check_detection_data, check_scored, check_writable
-from study.plan.estimate import Budget
+from study.plan.estimate import Estimator
 from study.plan.foresee import foresee
 from study.plan.steps import StageBuilder
 from study.run.executors import check_executor
@@ -239,5 +239,5 @@ def _run_checked(stages: list[Stage], runs: Path, machine: Machine) -> tuple[Pat
 def _check(stages: list[Stage], runs: Path, machine: Machine, path: Path) -> None:
     check_there(stages)
     check_writable(runs)
-    foresee(stages, Budget(runs, machine), path)
+    foresee(stages, Estimator(runs, machine), path)
     check_detection_data(stages, runs)

@@ -3,10 +3,9 @@
 import errno
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from time import perf_counter, time
-from typing import Any
 
 import yaml
 from filelock import FileLock, Timeout
@@ -76,14 +75,16 @@ def _run(task: Task) -> str:
     finally:
         recorder.close()
     # A resumed training reports the seconds of all its processes; this one's clock has only seen the last.
-    seconds = max(perf_counter() - start, found.pop("train_seconds", 0.0))
+    training, metrics = found.pop("train_seconds", 0.0), found["metrics"]
+    assert isinstance(training, int | float) and isinstance(metrics, Mapping)
+    seconds = max(perf_counter() - start, training)
     about = {"seconds": round(seconds, 3), **environment(context.device)}
     # the mark of a finished run; what is only of use to an unfinished one goes after it, never before
     run.write_result({**config, "settings": _plain(stage.settings), **found, **about})
     remove_checkpoints(run.checkpoint)
     run.status.unlink(missing_ok=True)
     run.job.unlink(missing_ok=True)
-    return "  ".join(f"{k} {v:.4g}" for k, v in list(found["metrics"].items())[:3] if isinstance(v, float))
+    return "  ".join(f"{k} {v:.4g}" for k, v in list(metrics.items())[:3] if isinstance(v, float))
 
 
 @contextmanager
@@ -144,9 +145,9 @@ def sentence(error: BaseException) -> str:
     return f"{type(error).__name__}: {text} (the traceback is in log.txt)" if text else type(error).__name__
 
 
-def _plain(data: Any) -> Any:
+def _plain(data: object) -> object:
     """Tuples as lists, mappings as dicts: what YAML and JSON can write safely."""
-    if isinstance(data, dict) or hasattr(data, "items"):
+    if isinstance(data, Mapping):
         return {key: _plain(value) for key, value in data.items()}
     if isinstance(data, list | tuple):
         return [_plain(value) for value in data]

@@ -13,7 +13,7 @@ from pruning.errors import Refusal
 from study.config.load import load_config, source_of
 from study.config.schema import StudyConfig
 from study.plan.checks import check_detection_data, check_writable
-from study.plan.estimate import Budget
+from study.plan.estimate import Estimator
 from study.plan.foresee import foresee
 from study.plan.pipelines import Route, all_stages, expand, labels
 from study.plan.tune import StudyPlan, plan_study
@@ -89,7 +89,8 @@ def run_study(
 
 def _run_study(config: StudyConfig, config_file: Path, plan: StudyPlan, runs: Path) -> Outcome:
     out = runs / config.name
-    foresee(all_stages(plan.recipe), Budget(runs, config.machine), config_file)  # rates change no network and no cost
+    # rates change no network and no cost
+    foresee(all_stages(plan.recipe), Estimator(runs, config.machine), config_file)
     check_detection_data(all_stages([*plan.tried, *plan.recipe]), runs)
     study = {
         "config": config.model_dump(mode="json", exclude_unset=True),

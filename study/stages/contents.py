@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeVar
 
 from classify.data import data_pieces
 from classify.data.content import Piece
@@ -19,12 +19,14 @@ from pruning.errors import Refusal
 from study.config.sections import ClassifierData, Machine
 from study.stages.content_sums import FOLDER, ContentSums, alone
 from study.stages.data import with_paths
+from study.stages.settings import Data
 from study.stages.stage import Stage
 from training.files import canonical, file_digest
 
 if TYPE_CHECKING:  # it imports Detectron2, and classification works without
     from detect.data import DetectionDataset
 
+FoundT = TypeVar("FoundT")
 _DETECTION = ("train_detector", "prune_detector", "evaluate")
 
 
@@ -38,9 +40,9 @@ class Contents:
 
     runs: Path | None = None
     fetch: bool = False
-    known: dict[str, Any] = field(default_factory=dict)
+    known: dict[str, object] = field(default_factory=dict)
 
-    def classification(self, data: ClassifierData, root: Path) -> dict[str, Any]:
+    def classification(self, data: ClassifierData, root: Path) -> Data:
         """Name, options and seed of a data set below `root`, and `content`, the SHA-256 of its files.
 
         `content` is None where they are not there; then `paths` says why: a study can be planned, not run.
@@ -48,15 +50,15 @@ class Contents:
         asked = data.model_dump(mode="json")
         return self.once(["classification", asked, str(root)], lambda: self._classification(asked, root))
 
-    def detection(self, data: DetectorData) -> dict[str, Any]:
+    def detection(self, data: DetectorData) -> dict[str, object]:
         """`detection_data`, and the SHA-256 of each split's images; ValueError if it cannot be read."""
         return self.once(["detection", data.model_dump(mode="json")], lambda: self._detection(data))
 
-    def file(self, path: Path, key: str) -> dict[str, Any]:
+    def file(self, path: Path, key: str) -> dict[str, object]:
         """A file given by config key `key`: its SHA-256, and where it is."""
         return self.once(["file", str(path)], lambda: _given(path, key))
 
-    def weights(self, weights: Path | str, arch: str) -> dict[str, Any]:
+    def weights(self, weights: Path | str, arch: str) -> dict[str, object]:
         """The file of `classifier.weights`, of published ones with their name.
 
         The sum of published ones is empty where they are not there; then `paths` says why: a study can be planned, not
@@ -66,15 +68,15 @@ class Contents:
             return self.file(weights, "classifier.weights")
         return self.once(["weights", weights, arch], lambda: _published(weights, arch, fetch=self.fetch))
 
-    def once(self, asked: Sequence[Any], find: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    def once(self, asked: Sequence[object], find: Callable[[], FoundT]) -> FoundT:
         """What `find` finds out about `asked`, found once."""
         key = canonical(asked)
         if key not in self.known:
             self.known[key] = find()
-        found: dict[str, Any] = json.loads(canonical(self.known[key]))  # a copy: stages keep what they are given
+        found: FoundT = json.loads(canonical(self.known[key]))  # a copy: stages keep what they are given
         return found
 
-    def _classification(self, asked: dict[str, Any], root: Path) -> dict[str, Any]:
+    def _classification(self, asked: Data, root: Path) -> Data:
         name, options = asked["name"], dict(asked["options"])
         # without the option nothing is downloaded: planning a study changes nothing on the disk
         if not self.fetch:
@@ -93,7 +95,7 @@ class Contents:
             return {**found, "content": None, "paths": {**places, "why": _absent(name, root, error)}}
         return {**found, "content": content, "paths": places}
 
-    def _detection(self, data: DetectorData) -> dict[str, Any]:
+    def _detection(self, data: DetectorData) -> dict[str, object]:
         root = Path("data") if self.runs is None else self.runs / "data"
         try:
             found = detection_data(data)
@@ -126,7 +128,7 @@ def check_unchanged(stage: Stage, runs: Path, machine: Machine) -> None:
     before = stage.with_ancestors()
     kind = "data" if stage.kind in _DETECTION else "dataset"
     # of the nearest stage that names any: a pruning has its images from the classifier's training before it
-    data: Mapping[str, Any] = next((s.settings[kind] for s in reversed(before) if kind in s.settings), {})
+    data: Data = next((s.settings[kind] for s in reversed(before) if kind in s.settings), {})
     if "content" in data:
         options = with_paths(data)["options"]
         pieces = data_pieces(data["name"], root=machine.data_root, **options) or []
@@ -137,16 +139,15 @@ def check_unchanged(stage: Stage, runs: Path, machine: Machine) -> None:
         for split, content in data["images"].items():
             _same(f"the {split} images of detector.dataset", content, _images(data, split, runs / "data", runs))
     detectors = [s.settings["model"] for s in before if "model" in s.settings] if kind == "data" else []
-    for given in _files(stage.settings, detectors):
-        path = Path(given["paths"]["file"])
-        _same(str(path), given["sha256"], file_digest(path))
+    for file, digest in _files(stage.settings, detectors):
+        _same(file, digest, file_digest(Path(file)))
 
 
-def _files(*settings: Any) -> Iterator[Mapping[str, Any]]:
-    """Every file given to a stage: what has a sum and a place."""
+def _files(*settings: object) -> Iterator[tuple[str, str]]:
+    """Place and sum of every file given to a stage."""
     for value in settings:
         if isinstance(value, Mapping) and "sha256" in value and "file" in value.get("paths", {}):
-            yield value
+            yield str(Path(value["paths"]["file"])), value["sha256"]
         elif isinstance(value, Mapping):
             yield from _files(*value.values())
         elif isinstance(value, list | tuple):
@@ -165,7 +166,7 @@ def _sums(runs: Path | None) -> ContentSums:
     return ContentSums(None if runs is None else runs / FOLDER)
 
 
-def _place(name: str, options: Mapping[str, Any], root: Path) -> str:
+def _place(name: str, options: Mapping[str, object], root: Path) -> str:
     return f"data set {name} in {(root / str(options.get('path', ''))).resolve()}"
 
 
@@ -176,7 +177,7 @@ def _absent(name: str, root: Path, error: Exception) -> str:
     )
 
 
-def _images(data: Mapping[str, Any], split: str, root: Path, runs: Path | None) -> str:
+def _images(data: Mapping[str, object], split: str, root: Path, runs: Path | None) -> str:
     """SHA-256 of the images of a split, in its order: their names are in the annotations."""
     dataset: DetectionDataset = open_detection(data, split, root)
     images = dataset.split.images
@@ -186,14 +187,14 @@ def _images(data: Mapping[str, Any], split: str, root: Path, runs: Path | None) 
     )
 
 
-def _given(path: Path, key: str) -> dict[str, Any]:
+def _given(path: Path, key: str) -> dict[str, object]:
     try:
         return {"sha256": file_digest(path), "paths": {"file": str(path)}}
     except ValueError as error:
         raise Refusal(f"{key}: {error}") from error
 
 
-def _published(weights: str, arch: str, *, fetch: bool) -> dict[str, Any]:
+def _published(weights: str, arch: str, *, fetch: bool) -> dict[str, object]:
     name = published_preset(weights, arch).name
     try:
         file = published_file(weights, arch, fetch=fetch)

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
@@ -30,7 +30,15 @@ _COUNTER = "num_batches_tracked"  # may be missing, see `load_weights`
 _MOST_NAMES = 3
 
 
-def given_settings(classifier: Classifier, file: Mapping[str, Any], *, effect: bool) -> dict[str, Any]:
+class SaidNormalization(TypedDict):
+    """By channel, of pixels in 0..1, and whose numbers these are."""
+
+    mean: list[float]
+    std: list[float]
+    source: str
+
+
+def given_settings(classifier: Classifier, file: Mapping[str, object], *, effect: bool) -> dict[str, object]:
     """What a stage that starts from `classifier.weights` records of them; `file`: their sum and place.
 
     `counted_epochs`: of the training that the weights stand for, where the stage itself trains on from them.
@@ -40,7 +48,7 @@ def given_settings(classifier: Classifier, file: Mapping[str, Any], *, effect: b
     return {**file, **({"counted_epochs": classifier.epochs} if effect else {})}
 
 
-def normalization(classifier: Classifier) -> dict[str, Any] | None:
+def normalization(classifier: Classifier) -> SaidNormalization | None:
     """Mean, std and whose they are, where they are not the data set's: the user's, or those the weights come with."""
     given = classifier.normalization
     if given == "dataset" or (given is None and classifier.weights is None):
@@ -51,7 +59,7 @@ def normalization(classifier: Classifier) -> dict[str, Any] | None:
     return normalization_of(classifier.weights, classifier.arch, classifier.options)
 
 
-def made_for(classifier: Classifier) -> dict[str, Any]:
+def made_for(classifier: Classifier) -> dict[str, object]:
     """What a network without a data set is made for, by its weights: `made_for` and `normalization` of its stage.
 
     ValueError where nobody knows what its input is normalised by.
@@ -71,14 +79,14 @@ def made_for(classifier: Classifier) -> dict[str, Any]:
     return {"made_for": {"image_size": size, "num_classes": classes}, "normalization": found}
 
 
-def _classes_in(path: Path, arch: str, options: Mapping[str, Any]) -> int:
+def _classes_in(path: Path, arch: str, options: Mapping[str, object]) -> int:
     """The classes of the head in a file; 1 where it has none, for one that is drawn and thrown away."""
     tensors = read_given_weights(path).tensors
     sizes = {len(tensors[name]) for name in _head(arch, options, 2) if name in tensors}
     return sizes.pop() if len(sizes) == 1 else 1
 
 
-def normalization_of(weights: Path | str, arch: str, options: Mapping[str, Any]) -> dict[str, Any] | None:
+def normalization_of(weights: Path | str, arch: str, options: Mapping[str, object]) -> SaidNormalization | None:
     """What weights want to be fed with; None where nobody knows, so that it is the data set's.
 
     Published ones come with it. A file that a study wrote says in its header what its network was trained with; of
@@ -89,7 +97,8 @@ def normalization_of(weights: Path | str, arch: str, options: Mapping[str, Any])
         return {"mean": list(preset.mean), "std": list(preset.std), "source": f"of {preset.name}"}
     kept = _header(weights).get(NORMALIZATION)
     if kept is not None:
-        return {**json.loads(kept), "source": "of the file of weights"}
+        found = json.loads(kept)
+        return {"mean": found["mean"], "std": found["std"], "source": "of the file of weights"}
     published = published_normalization(arch, options)
     if published is None:
         return None
@@ -212,7 +221,7 @@ def _head_of(network: Network) -> list[str]:
     return _head(network.plan.arch, network.plan.options, network.num_classes)
 
 
-def _head(arch: str, options: Mapping[str, Any], num_classes: int) -> list[str]:
+def _head(arch: str, options: Mapping[str, object], num_classes: int) -> list[str]:
     """The tensors whose shapes follow from the number of classes."""
     one, other = (build_blank(arch, n, options).state_dict() for n in (num_classes, num_classes + 1))
     return [name for name, tensor in one.items() if tensor.shape != other[name].shape]

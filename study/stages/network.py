@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import NotRequired, TypedDict
 
 import torch
 from safetensors import SafetensorError
@@ -25,6 +25,14 @@ from training.files import write_bytes, write_text
 
 OF_THE_DATA = "of the data set"
 _PYRAMID = "fpn_"  # how Detectron2 names an FPN's layers; no classifier's layer is named so
+
+
+class Sizes(TypedDict):
+    """Of a classifier at its input size; `density`: the share of weights that masks leave, where there are any."""
+
+    params: int
+    macs: int
+    density: NotRequired[float]
 
 
 @dataclass(frozen=True)
@@ -85,7 +93,7 @@ class Network:
         dense = self.dense()
         return dense_groups(dense, dense.build())
 
-    def costs(self) -> dict[str, Any]:
+    def costs(self) -> Sizes:
         """`params` and `macs` of the classifier at its input size; weights that masks remove do not count."""
         model, example, masks = self.build(), self.example(), self.backbone().masks
         if masks is None:

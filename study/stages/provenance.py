@@ -5,7 +5,6 @@ import subprocess
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -15,7 +14,7 @@ _PACKAGES = (
 _AMPERE = (8, 0)  # the first GPUs with TF32
 
 
-def environment(device: str) -> dict[str, Any]:
+def environment(device: str) -> dict[str, object]:
     """Versions, the device ("cpu", "cuda") that computed, git state; nothing of the environment's variables."""
     return {"versions": _versions(), "device": _device(device), "git": _git()}
 
@@ -43,7 +42,7 @@ def _detectron2_version() -> str:
     return "unknown"
 
 
-def _device(device: str) -> dict[str, Any]:
+def _device(device: str) -> dict[str, object]:
     """The device, and what PyTorch chooses by it: the width of vectors on a CPU, TF32 for float32 on a GPU."""
     threads = torch.get_num_threads()
     if device.startswith("cuda"):
@@ -57,7 +56,7 @@ def _device(device: str) -> dict[str, Any]:
 
 
 @cache
-def _git() -> dict[str, Any]:
+def _git() -> dict[str, object]:
     root = Path(__file__).parents[1]
 
     def git(*arguments: str) -> str:

@@ -1,6 +1,6 @@
 """The stage that prunes a classifier: a trained one, or an untrained one where only the shape is wanted."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,7 +19,7 @@ from pruning.design.pattern import average
 from pruning.design.widths_and_masks import Dense, pattern_of
 from pruning.errors import Refusal
 from pruning.masks import Masks
-from pruning.methods import METHODS, Calibration, get_method
+from pruning.methods import METHODS, Calibration, MethodOptions, get_method
 from pruning.modes import evaluation_mode
 from pruning.recalibrate import recalibrate
 from pruning.targets import prune_to_shape
@@ -27,6 +27,7 @@ from study.stages.classifier import accuracy, measured_splits
 from study.stages.data import dataset_of, open_classification
 from study.stages.network import (
     Network,
+    Sizes,
     dense_groups,
     dense_network,
     load_model,
@@ -90,13 +91,13 @@ class _Facts(Protocol):
     def difference(self) -> float | None: ...
 
 
-def pruning_facts(pruned: _Facts, before: Mapping[str, int], after: Mapping[str, int]) -> dict[str, object]:
+def pruning_facts(pruned: _Facts, before: Sizes, after: Sizes) -> dict[str, object]:
     """What a result says of a pruning: asked against achieved, what it saved, how far the check's networks differed.
 
     `before`, `after`: params and macs.
     """
     assert pruned.achieved is not None
-    saved = {key: before[key] - after[key] for key in ("params", "macs")}
+    saved = {"params": before["params"] - after["params"], "macs": before["macs"] - after["macs"]}
     void = {"check": VOID_CHECK} if pruned.difference is None else {}
     return {"achieved": pruned.achieved.as_result() | saved, "masked_equals_small": pruned.difference, **void}
 
@@ -144,7 +145,7 @@ def write_pattern(guides: Sequence[Network], file: Path) -> None:
     write_text(file, average(patterns).to_json())
 
 
-def _prune(before: _Before, settings: Prune, options: Any, *, seed: int) -> Pruned:
+def _prune(before: _Before, settings: Prune, options: MethodOptions, *, seed: int) -> Pruned:
     network, model = before.network, before.model
     if before.data is None:
         generator = torch.Generator().manual_seed(seed)

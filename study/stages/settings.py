@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, Field, model_validator
 import classify.settings
 import detect.settings
 from pruning.graph.members import Group
-from pruning.methods import Request
+from pruning.methods import MethodOptions, Request
 from pruning.select import Selection
 from pruning.targets import Target, get_target
 from study.config.sections import CalibrationData, Normalization
@@ -27,7 +27,7 @@ def _selection(given: Mapping[str, Any]) -> Selection:
     return Selection(**{**given, "ratio": ratios[0] if len(ratios) == 1 else ratios, "skip": skip})
 
 
-def _set(given: Mapping[str, Any]) -> dict[str, Any]:
+def _set(given: Mapping[str, object]) -> dict[str, object]:
     """Without what is null because a key of Detectron2's says it."""
     return {name: value for name, value in given.items() if value is not None}
 
@@ -75,7 +75,7 @@ class OwnNetwork(Section):
     """
 
     arch: str
-    arch_options: dict[str, Any]
+    arch_options: dict[str, object]
     dataset: Data = {}
     normalization: SourcedNormalization | None = None
     made_for: MadeFor | None = None
@@ -85,11 +85,11 @@ class Asked(Section):
     """What is asked of a pruning method. `files`: its options that name files, by what is in these."""
 
     method: str
-    options: dict[str, Any]
+    options: dict[str, object]
     files: dict[str, list[GivenFile]] = {}
     selection: Annotated[Selection, BeforeValidator(_selection)] = Selection()
 
-    def method_options(self) -> Any:
+    def method_options(self) -> MethodOptions:
         """The typed options of the method."""
         files = {name: [str(file.file) for file in given] for name, given in self.files.items()}
         return read_method_options(self.method, {**self.options, **files})
@@ -100,7 +100,7 @@ class Effect(Asked):
 
     scope: Scope = "backbone"
 
-    def request(self, groups: Sequence[Group], seed: int) -> Request:
+    def request(self, groups: Sequence[Group], seed: int) -> Request[MethodOptions]:
         """What the effect is asked."""
         return Request(groups, self.selection, self.method_options(), seed)
 
@@ -161,7 +161,7 @@ class Prune(Cut):
 
     @model_validator(mode="before")
     @classmethod
-    def _gather_network(cls, data: dict[str, Any]) -> dict[str, Any]:
+    def _gather_network(cls, data: dict[str, object]) -> dict[str, object]:
         own = {name: data[name] for name in OwnNetwork.model_fields if name in data}
         return {**{name: value for name, value in data.items() if name not in own}, "network": own or None}
 

@@ -48,7 +48,7 @@ class Kind:
     place: str
     settings: type[Section]
 
-    def run(self, context: "Context") -> dict[str, Any]:
+    def run(self, context: "Context") -> dict[str, object]:
         """Run one stage; what its `result.json` says."""
         return resolve_name(self.place)(context)
 
@@ -79,11 +79,12 @@ class Stage:
         parents = [f"{p.kind}-{p.hash}" for p in self.parents]
         return content_hash([self.kind, KINDS[self.kind].version, self.identity(), parents])
 
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> dict[str, object]:
         """The settings that differ from their defaults, places aside: a new one that is off changes no hash."""
         training = KINDS[self.kind].settings.model_fields.get("train")
         sections = _SECTIONS if training is None else {**_SECTIONS, "train": cast(type, training.annotation)}
-        found: dict[str, Any] = what_differs(_without_places(self.settings), sections)
+        found = what_differs(_without_places(self.settings), sections)
+        assert isinstance(found, dict)
         return found
 
     @property
@@ -135,7 +136,7 @@ def load_stage(run: Path) -> Stage:
     return stage
 
 
-def what_differs(settings: Any, sections: Mapping[str, type]) -> Any:
+def what_differs(settings: object, sections: Mapping[str, type]) -> object:
     """JSON data of settings without what is off (null, false, empty), and of sections what differs from its default."""
     if not isinstance(settings, Mapping):
         return settings
@@ -152,7 +153,7 @@ def what_differs(settings: Any, sections: Mapping[str, type]) -> Any:
 
 
 @cache
-def defaults(section: type) -> dict[str, Any]:
+def defaults(section: type) -> dict[str, object]:
     """The defaults of a section of a config or of a dataclass, as JSON."""
     if issubclass(section, BaseModel):
         fields = section.model_fields
@@ -161,11 +162,11 @@ def defaults(section: type) -> dict[str, Any]:
     else:
         values = {field.name: field.default for field in dataclasses.fields(section)}  # type: ignore[arg-type]
         optional = [name for name, value in values.items() if value is not dataclasses.MISSING]
-    found: dict[str, Any] = to_jsonable_python({name: values[name] for name in optional})
+    found: dict[str, object] = to_jsonable_python({name: values[name] for name in optional})
     return found
 
 
-def _without_places(settings: Any) -> Any:
+def _without_places(settings: object) -> object:
     """Settings without what only says where files are on this machine, or that they may be fetched."""
     if isinstance(settings, Mapping):
         return {key: _without_places(value) for key, value in settings.items() if key not in ("paths", "download")}

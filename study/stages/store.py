@@ -5,7 +5,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from detect.matches import MATCHES
 from pruning.errors import Refusal
@@ -13,6 +13,52 @@ from training.files import canonical, read_json, sha256, write_json
 from training.run_files import PLAN, RESULT, WEIGHTS
 
 _CHECKSUM = "checksum"
+
+
+class NetworkSaid(TypedDict, total=False):
+    """What a result records of its network beside the plan."""
+
+    num_classes: int
+    image_size: int
+    mean: list[float]
+    std: list[float]
+    normalization: str
+    params: int
+    macs: int
+
+
+class Evaluated(TypedDict, total=False):
+    """What a detector was measured on, and how."""
+
+    split: str
+    images: int
+    boxes: int
+    detections: int
+    image_size: list[int]
+    metric: str
+
+
+class DetectionDataSaid(TypedDict, total=False):
+    """What a detector's result records of its data, of which this is read."""
+
+    per_class: dict[str, int]
+
+
+class WrittenResult(TypedDict, total=False):
+    """What is read of a `result.json` that a stage wrote; a kind writes what it has, and more."""
+
+    network: NetworkSaid
+    metrics: dict[str, float | None]
+    per_class: dict[str, float | None]
+    data: DetectionDataSaid
+    costs: dict[str, float]
+    evaluation: Evaluated
+    epochs: int
+    iterations: int
+    planned_iterations: int
+    train_macs: int
+    seconds: float
+    artifacts: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -112,15 +158,15 @@ class RunDir:
         found = [file for file in self.path.rglob("*") if file.is_file() and file not in passing]
         return sorted(file for file in found if not file.name.startswith((".", "events.", self.checkpoint.stem)))
 
-    def write_result(self, result: Mapping[str, Any]) -> None:
+    def write_result(self, result: Mapping[str, object]) -> None:
         """Write `result.json` with the SHA-256 of every artifact and of itself: the mark of a finished run."""
         sums = {str(file.relative_to(self.path)): sha256(file) for file in self.artifacts()}
         content = json.loads(json.dumps({**result, "artifacts": sums}, allow_nan=False))
         write_json(self.result, {**content, _CHECKSUM: _checksum(content)})
 
-    def read_result(self) -> dict[str, Any]:
+    def read_result(self) -> WrittenResult:
         """The result of a finished run; ValueError if it is damaged or not as it was written."""
-        result = read_json(self.result)
+        result: WrittenResult = read_json(self.result)
         if not isinstance(result, dict) or result.get(_CHECKSUM) != _checksum(result):
             raise Refusal(
                 f"{self.result}: its content does not have its checksum: it was changed after the run, or another"
@@ -141,6 +187,6 @@ class RunDir:
         return file
 
 
-def _checksum(result: Mapping[str, Any]) -> str:
+def _checksum(result: Mapping[str, object]) -> str:
     content = canonical({key: value for key, value in result.items() if key != _CHECKSUM})
     return hashlib.sha256(content.encode()).hexdigest()

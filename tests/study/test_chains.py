@@ -6,7 +6,7 @@ from support.tiny_classification import run, tiny
 from pruning.design.pattern import Pattern
 from pruning.methods import METHODS
 from study.config.load import ConfigError
-from study.plan.estimate import Budget
+from study.plan.estimate import Estimator
 from study.plan.foresee import foresee
 from study.plan.pipelines import all_stages
 from study.stages.network import load_model
@@ -37,7 +37,7 @@ def changes_for(method, folder, chain, **prune):
 def refusal(changes, folder):
     config, routes = tiny(changes)
     with pytest.raises(ConfigError) as refused:
-        foresee(all_stages(routes), Budget(folder, config.machine), folder / "tiny.yaml")
+        foresee(all_stages(routes), Estimator(folder, config.machine), folder / "tiny.yaml")
     return str(refused.value)
 
 
@@ -68,7 +68,7 @@ def test_shares_out_of_reach_are_refused_before_training(tmp_path):
     changes |= {"classifier.arch": "regnet_y_400mf", "classifier.options": {}}
     assert "slimming was asked to remove" in refusal(changes, tmp_path)
     config, routes = tiny({**changes, "prune.allow_partial": True, "pipelines": ["pruned"]})
-    foresee(all_stages(routes), Budget(tmp_path, config.machine), tmp_path / "tiny.yaml")
+    foresee(all_stages(routes), Estimator(tmp_path, config.machine), tmp_path / "tiny.yaml")
 
 
 @pytest.mark.slow

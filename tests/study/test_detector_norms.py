@@ -6,7 +6,7 @@ import pytest
 from support.tiny_study import DIGITS, tiny
 
 from study.config.load import ConfigError
-from study.plan.estimate import Budget
+from study.plan.estimate import Estimator
 from study.run.study import run_study
 
 
@@ -45,6 +45,6 @@ def test_what_can_be_pruned_is(norm, method):
     """Every network is worked out, as before a study."""
     pipelines = "pipelines=[transfer_then_prune]"
     config, routes = tiny(f"detector.model.norm={norm}", f"prune={{method: {method}, ratio: 0.5}}", pipelines)
-    budget = Budget(Path("nowhere"), config.machine)
-    networks = [budget.network(stage) for stage in routes[0].stages if stage.kind == "prune_detector"]
+    estimator = Estimator(Path("nowhere"), config.machine)
+    networks = [estimator.network(stage) for stage in routes[0].stages if stage.kind == "prune_detector"]
     assert networks and all(network is None or network.plan.keep or network.masks for network in networks)

@@ -7,7 +7,7 @@ from rich.console import Console
 from support.tiny_study import DIGITS, tiny
 
 from study.plan.dry_run import print_plan
-from study.plan.estimate import Budget
+from study.plan.estimate import Estimator
 from study.plan.foresee import foresee
 from study.plan.named import PIPELINES
 from study.plan.pipelines import all_stages
@@ -65,7 +65,7 @@ def test_every_route_of_every_head_is_foreseen(head, tmp_path):
     levels = ["detector.model.anchor_sizes=null", f"detector.model.strides={strides}"]
     arch = ["classifier.arch=imagenet_resnet", "classifier.options={depth: 18, width: 0.125}"]
     config, routes = tiny(f"detector.model.head={head}", *left_out, *levels, *arch, pipelines)
-    found = foresee(all_stages(routes), Budget(tmp_path, config.machine), DIGITS)
+    found = foresee(all_stages(routes), Estimator(tmp_path, config.machine), DIGITS)
     assert found.detectors >= 1 and found.seconds > 0
     assert f"detectors tried on blank images: {found.detectors}" in str(found)
 

@@ -20,7 +20,7 @@ from detect.data.open import open_detection
 from detect.detector_config import make_config
 from pruning.recalibrate import recalibrate
 from study.plan.dry_run import print_plan
-from study.plan.estimate import Budget
+from study.plan.estimate import Estimator
 from study.plan.foresee import foresee
 from study.run.single import train_classifier_alone
 from study.run.study import report_again, run_study
@@ -55,7 +55,7 @@ def alone(*overrides, weights=NAME, routes=ROUTES):
 def refused(folder, *overrides, **kinds):
     with pytest.raises(ConfigError) as error:
         config, routes = alone(*overrides, **kinds)
-        foresee([s for r in routes for s in r.stages], Budget(folder, config.machine), Path("a.yaml"))
+        foresee([s for r in routes for s in r.stages], Estimator(folder, config.machine), Path("a.yaml"))
     return str(error.value)
 
 

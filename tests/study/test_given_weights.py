@@ -11,7 +11,7 @@ from support.tiny_study import tiny as tiny_detection
 import study.stages.classifier
 from classify.train import TrainOutcome
 from pruning.methods import METHODS
-from study.plan.estimate import Budget
+from study.plan.estimate import Estimator
 from study.run.single import train_classifier_alone
 from study.run.study import run_study
 from study.stages.network import read_weights
@@ -101,7 +101,7 @@ def test_sparsity_training_is_counted_on_top_of_the_training_that_the_weights_st
     ]
     report = (tmp_path / "runs" / "tiny" / "report.md").read_text()
     assert "Given weights: slimming trained on from mine.pt" in report
-    estimate = Budget(tmp_path / "elsewhere", tiny(changes)[0].machine).estimate(stage)
+    estimate = Estimator(tmp_path / "elsewhere", tiny(changes)[0].machine).estimate(stage)
     assert estimate.train_macs == result["train_macs"]
 
 

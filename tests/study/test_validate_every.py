@@ -7,7 +7,7 @@ from support.tiny_study import DIGITS, tiny
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import detect.train
-from study.plan.estimate import Budget
+from study.plan.estimate import Estimator
 from study.run.study import run_study
 
 ONE = "pipelines=[unpruned]"
@@ -50,9 +50,9 @@ def test_the_report_says_what_was_kept_and_the_cost_is_of_what_was_trained(tmp_p
 
 def test_a_training_that_may_end_early_is_foreseen_as_at_most(tmp_path):
     config, routes = tiny(ONE, "detector.train.validate_every=1", "detector.train.patience=1")
-    assert Budget(tmp_path, config.machine).estimate(routes[0].evaluation.parents[0]).at_most
+    assert Estimator(tmp_path, config.machine).estimate(routes[0].evaluation.parents[0]).at_most
     config, routes = tiny(ONE)
-    assert not Budget(tmp_path, config.machine).estimate(routes[0].evaluation.parents[0]).at_most
+    assert not Estimator(tmp_path, config.machine).estimate(routes[0].evaluation.parents[0]).at_most
 
 
 @pytest.mark.parametrize("section", ["train", "fine_tune"])

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from classify.models import build
-from study.plan.estimate import Budget
+from study.plan.estimate import Estimator
 from study.plan.foresee import foresee
 from support.tiny_classification import tiny
 from training.strict_yaml import ConfigError
@@ -35,5 +35,5 @@ def refused(changes):
     with pytest.raises(ConfigError) as error:
         config, routes = tiny(changes)
         stages = [stage for route in routes for stage in route.stages]
-        foresee(stages, Budget(NOWHERE, config.machine), NOWHERE / "a.yaml")
+        foresee(stages, Estimator(NOWHERE, config.machine), NOWHERE / "a.yaml")
     return str(error.value)

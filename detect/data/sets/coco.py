@@ -1,8 +1,7 @@
 """A data set of the user's own in COCO's format."""
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from detect.data.coco import CocoDataset
 from detect.data.sets.dataset import DataSet
@@ -33,13 +32,29 @@ class CocoData(Section):
     """Test images."""
 
 
-def _identity(data: CocoData) -> dict[str, Any]:
-    files: dict[str, Any] = {}
-    for split, part in (("train", data.train), ("test", data.test)):
-        _check(part, f"detector.dataset.coco.{split}")
-        paths = {"annotations": str(part.annotations), "images": str(part.folder())}
-        files[split] = {"sha256": files_digest((part.annotations,)), "paths": paths}
-    return files
+class _Paths(TypedDict):
+    annotations: str
+    images: str
+
+
+class _Files(TypedDict):
+    sha256: str
+    paths: _Paths
+
+
+class _Identity(TypedDict):
+    train: _Files
+    test: _Files
+
+
+def _identity(data: CocoData) -> _Identity:
+    return {"train": _files(data.train, "train"), "test": _files(data.test, "test")}
+
+
+def _files(part: CocoFiles, split: str) -> _Files:
+    _check(part, f"detector.dataset.coco.{split}")
+    paths: _Paths = {"annotations": str(part.annotations), "images": str(part.folder())}
+    return {"sha256": files_digest((part.annotations,)), "paths": paths}
 
 
 def _check(part: CocoFiles, key: str) -> None:
@@ -54,8 +69,8 @@ def _check(part: CocoFiles, key: str) -> None:
             )
 
 
-def _open(identity: Mapping[str, Any], split: str, root: Path) -> CocoDataset:
-    paths = identity[split]["paths"]
+def _open(identity: _Identity, split: str, root: Path) -> CocoDataset:
+    paths = (identity["test"] if split == "test" else identity["train"])["paths"]
     return CocoDataset(Path(paths["annotations"]), Path(paths["images"]))
 
 

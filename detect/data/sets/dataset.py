@@ -3,14 +3,17 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from detect.data.records import DetectionDataset
 from training.options import Section
 
+OptionsT = TypeVar("OptionsT", bound=Section)
+IdentityT = TypeVar("IdentityT", bound=Mapping[str, object])
+
 
 @dataclass(frozen=True)
-class DataSet:
+class DataSet(Generic[OptionsT, IdentityT]):
     """An entry of DATASETS.
 
     `options`: its section below `detector.dataset`, whose meaning for a user is `meaning`. `title(options)`: what a
@@ -21,12 +24,12 @@ class DataSet:
     then the identity.
     """
 
-    options: type[Section]
+    options: type[OptionsT]
     meaning: str
-    title: Callable[[Any], str]
-    identity: Callable[[Any], dict[str, Any]]
-    open: Callable[[Mapping[str, Any], str, Path], DetectionDataset]
-    files: Callable[[Mapping[str, Any]], tuple[Path, ...]] | None = None
+    title: Callable[[OptionsT], str]
+    identity: Callable[[OptionsT], IdentityT]
+    open: Callable[[IdentityT, str, Path], DetectionDataset]
+    files: Callable[[Any], tuple[Path, ...]] | None = None
 
     @property
     def generated(self) -> bool:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import Field
 
@@ -31,12 +31,17 @@ class Scenes(Section):
     """Seed of the scenes; not the seed of a run, so all runs see the same data."""
 
 
-def _open(identity: Mapping[str, Any], split: str, root: Path) -> CocoDataset:
+def _open(identity: Mapping[str, object], split: str, root: Path) -> CocoDataset:
     """The scenes of a split, which are written below `root` once."""
-    options = dict(identity)
-    counts = {name: options.pop(name) for name in ("train", "val", "test")}
-    ranges = {name: tuple(options.pop(name)) for name in ("digits_per_scene", "digit_size")}
-    scenes = write_scenes(root, images=counts, **{**ranges, **options})[split]
+    options = Scenes.model_validate(identity)
+    scenes = write_scenes(
+        root,
+        images={"train": options.train, "val": options.val, "test": options.test},
+        image_size=options.image_size,
+        digits_per_scene=options.digits_per_scene,
+        digit_size=options.digit_size,
+        seed=options.seed,
+    )[split]
     return CocoDataset(scenes.annotations, scenes.image_dir)
 
 

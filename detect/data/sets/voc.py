@@ -1,11 +1,11 @@
 """Pascal VOC, or a data set of the user's own in its layout."""
 
 import os
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, replace
+from collections.abc import Callable
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal, NotRequired, TypedDict
 
 from pydantic import Field, field_validator, model_validator
 
@@ -16,6 +16,8 @@ from detect.data.voc_layout import Draw, VocSet
 from pruning.errors import Refusal
 from training.files import files_digest
 from training.options import Section
+
+VocSets = tuple[VocSet, ...]
 
 
 class VocPart(Section):
@@ -87,7 +89,45 @@ class VocData(VocPart):
         return value
 
 
-def _identity(voc: VocData) -> dict[str, Any]:
+class _Draw(TypedDict):
+    test: float
+    seed: int
+    side: str
+
+
+class _Paths(TypedDict):
+    """What VocDataset is made of."""
+
+    root: str
+    image_set: str
+    annotations: NotRequired[str]
+    images: NotRequired[str]
+    draw: NotRequired[_Draw]
+
+
+class _Files(TypedDict):
+    """Which of the files are drawn shows in the digest."""
+
+    sha256: str
+    paths: _Paths
+
+
+class _Declared(TypedDict):
+    declared: bool
+
+
+class _Identity(TypedDict):
+    """`also`, and whether the classes were declared, are of newer runs."""
+
+    classes: list[str]
+    year: int
+    train: _Files
+    test: _Files
+    also: NotRequired[list[_Files]]
+    paths: NotRequired[_Declared]
+
+
+def _identity(voc: VocData) -> _Identity:
     for key, part in (("voc", voc), *((f"voc.also.{k}", part) for k, part in enumerate(voc.also))):
         _check(part, f"detector.dataset.{key}")
     test = VocSet(voc.folder(), voc.test, voc.annotations, voc.images)
@@ -96,26 +136,35 @@ def _identity(voc: VocData) -> dict[str, Any]:
         share, seed, of = voc.split.test, voc.split.seed, voc.split.of
         train, test = (replace(test, image_set=of, draw=Draw(share, seed, side)) for side in ("train", "test"))
     also = [VocSet(part.folder(), part.train, part.annotations, part.images) for part in voc.also]
-    files: dict[str, Any] = {"train": _files(train), "test": _files(test)}
-    if also:  # results without it keep their hashes
-        files["also"] = [_files(place) for place in also]
     everything = tuple(file for place in (train, test, *also) for file in place.find().needs())
     classes = voc.classes or _once_a_content(files_digest(everything), voc_classes, (train, test, *also))
-    return {"classes": list(classes), "year": voc.year, **files, "paths": {"declared": voc.classes is not None}}
+    identity: _Identity = {
+        "classes": list(classes),
+        "year": voc.year,
+        "train": _files(train),
+        "test": _files(test),
+        "paths": {"declared": voc.classes is not None},
+    }
+    if also:  # results without it keep their hashes
+        identity["also"] = [_files(place) for place in also]
+    return identity
 
 
-def _files(files: VocSet) -> dict[str, Any]:
-    """`paths` is what VocDataset is made of; which of the files are drawn shows in the digest."""
-    more = {name: str(path) for name in ("annotations", "images") if (path := getattr(files, name)) is not None}
-    draw = {} if files.draw is None else {"draw": asdict(files.draw)}
-    paths = {"root": str(files.root), "image_set": files.image_set, **more, **draw}
+def _files(files: VocSet) -> _Files:
+    paths: _Paths = {"root": str(files.root), "image_set": files.image_set}
+    if files.annotations is not None:
+        paths["annotations"] = str(files.annotations)
+    if files.images is not None:
+        paths["images"] = str(files.images)
+    if files.draw is not None:
+        paths["draw"] = {"test": files.draw.test, "seed": files.draw.seed, "side": files.draw.side}
     return {"sha256": files_digest(files.find().needs()), "paths": paths}
 
 
 @lru_cache(maxsize=16)
-def _once_a_content(digest: str, function: Callable[..., tuple[str, ...]], *arguments: Any) -> tuple[str, ...]:
+def _once_a_content(digest: str, function: Callable[[VocSets], tuple[str, ...]], places: VocSets) -> tuple[str, ...]:
     """`function` of files whose contents `digest` stands for."""
-    return function(*arguments)
+    return function(places)
 
 
 def _check(part: VocPart, key: str) -> None:
@@ -129,14 +178,15 @@ def _check(part: VocPart, key: str) -> None:
         )
 
 
-def _open(identity: Mapping[str, Any], split: str, root: Path) -> DetectionDataset:
+def _open(identity: _Identity, split: str, root: Path) -> DetectionDataset:
     also = identity.get("also", ()) if split == "train" else ()
-    parts = tuple(_dataset(part["paths"], identity) for part in (identity[split], *also))
+    files = identity["test"] if split == "test" else identity["train"]
+    parts = tuple(_dataset(part["paths"], identity) for part in (files, *also))
     return JoinedDataset(parts) if len(parts) > 1 else parts[0]
 
 
-def _dataset(paths: Mapping[str, Any], voc: Mapping[str, Any]) -> VocDataset:
-    declared = voc.get("paths", {}).get("declared", True)  # runs that are older do not say
+def _dataset(paths: _Paths, voc: _Identity) -> VocDataset:
+    declared = voc["paths"]["declared"] if "paths" in voc else True  # runs that are older do not say
     files = _set(paths)
     return VocDataset(
         files.root,
@@ -150,11 +200,12 @@ def _dataset(paths: Mapping[str, Any], voc: Mapping[str, Any]) -> VocDataset:
     )
 
 
-def _set(paths: Mapping[str, Any]) -> VocSet:
+def _set(paths: _Paths) -> VocSet:
     """The image set that a stage's settings name."""
-    folders = {name: Path(paths[name]) for name in ("annotations", "images") if name in paths}
+    annotations = Path(paths["annotations"]) if "annotations" in paths else None
+    images = Path(paths["images"]) if "images" in paths else None
     draw = Draw(**paths["draw"]) if "draw" in paths else None
-    return VocSet(Path(paths["root"]), paths["image_set"], **folders, draw=draw)
+    return VocSet(Path(paths["root"]), paths["image_set"], annotations, images, draw)
 
 
 VOC = DataSet(

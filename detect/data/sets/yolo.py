@@ -1,8 +1,7 @@
 """A data set of the user's own in YOLO's format: text files of labels, and a YAML that names classes and folders."""
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, TypedDict
 
 from pydantic import Field, model_validator
 
@@ -46,26 +45,46 @@ class YoloData(Section):
         return read_description(self.yaml or find_yaml(self.root or Path()), self.root)
 
 
-def _identity(yolo: YoloData) -> dict[str, Any]:
+class _Paths(TypedDict):
+    root: str
+    places: list[str]
+
+
+class _Files(TypedDict):
+    sha256: str
+    paths: _Paths
+
+
+class _Identity(TypedDict):
+    names: dict[str, str]
+    train: _Files
+    test: _Files
+
+
+def _identity(yolo: YoloData) -> _Identity:
     found = yolo.described()
-    given = {split: (place,) for split in ("train", "test") if (place := getattr(yolo, split)) is not None}
-    usual = {"train": found.places.get("train"), "test": found.places.get("test") or found.places.get("val")}
-    identity: dict[str, Any] = {"names": {str(number): name for number, name in found.names.items()}}
-    for split, places in {**usual, **given}.items():
-        if not places:
-            raise Refusal(f"yolo.{split}: the YAML has no {split} images; name their folder")
-        files = YoloSet(found.root, places).needs()
-        paths = {"root": str(found.root), "places": list(places)}
-        identity[split] = {"sha256": files_digest(files), "paths": paths}
-    return identity
+    usual = found.places.get("test") or found.places.get("val")
+    return {
+        "names": {str(number): name for number, name in found.names.items()},
+        "train": _files(found.root, yolo.train, found.places.get("train"), "train"),
+        "test": _files(found.root, yolo.test, usual, "test"),
+    }
 
 
-def _set(paths: Mapping[str, Any]) -> YoloSet:
+def _files(root: Path, given: str | None, usual: tuple[str, ...] | None, split: str) -> _Files:
+    places = usual if given is None else (given,)
+    if not places:
+        raise Refusal(f"yolo.{split}: the YAML has no {split} images; name their folder")
+    sum_of_all = files_digest(YoloSet(root, places).needs())
+    return {"sha256": sum_of_all, "paths": {"root": str(root), "places": list(places)}}
+
+
+def _set(paths: _Paths) -> YoloSet:
     return YoloSet(Path(paths["root"]), tuple(paths["places"]))
 
 
-def _open(identity: Mapping[str, Any], split: str, root: Path) -> YoloDataset:
-    files = _set(identity[split]["paths"])
+def _open(identity: _Identity, split: str, root: Path) -> YoloDataset:
+    files = _set((identity["test"] if split == "test" else identity["train"])["paths"])
     return YoloDataset(files.root, files.places, {int(number): name for number, name in identity["names"].items()})
 
 

@@ -12,7 +12,6 @@ from study.report.artifacts import PR, steps
 from study.report.material import Material
 from study.report.plots import Exhibit, Value, base_figure, plain, translucent
 from study.report.routes import RouteResults
-from study.report.rows import Json
 from study.report.statistics.summary import Summary, is_number, summarize
 
 MOST_CLASSES = 6  # that get a figure each
@@ -102,7 +101,7 @@ def _read(material: Material) -> tuple[Curve, dict[str, list[dict[str, Curve]]]]
     return recall, found
 
 
-def _curves(content: Json) -> tuple[Curve, dict[str, Curve]] | None:
+def _curves(content: Mapping[str, object]) -> tuple[Curve, dict[str, Curve]] | None:
     """Recalls and the curve of each class that has boxes; None where the file holds something else."""
     recall, classes = _numbers(content.get("recall")), content.get("classes")
     if not recall or not isinstance(classes, dict):

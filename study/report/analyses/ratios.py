@@ -9,6 +9,7 @@ from study.report.figures import against_field
 from study.report.material import Material
 from study.report.plots import Exhibit
 from study.report.routes import RATIO, describe_point, find_route
+from study.report.statistics.summary import is_number
 from study.report.tables import DIFFERENCE_COLUMNS, difference_values
 
 
@@ -24,7 +25,9 @@ def analyse(material: Material) -> Exhibit | None:
         dense = find_route(material.routes, DENSE, route.point)
         difference = None if dense is None else route.minus(dense, measure.key)
         rest = describe_point({key: value for key, value in route.point.items() if key != RATIO})
-        rows.append((route.name, rest, route.point[RATIO], route.mean(measure.key), *difference_values(difference)))
+        ratio = route.point[RATIO]
+        at = ratio if is_number(ratio) else str(ratio)
+        rows.append((route.name, rest, at, route.mean(measure.key), *difference_values(difference)))
     columns = ("route", "at", RATIO, measure.name, f"{DIFFERENCE_COLUMNS[0]} to {DENSE}", *DIFFERENCE_COLUMNS[1:])
     caption = (
         f"Mean over seeds and one standard deviation, by {RATIO}, the fraction removed. The table gives the paired "

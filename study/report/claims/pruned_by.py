@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -73,13 +73,13 @@ def _training_facts(trainings: list[Json]) -> dict[str, object]:
     return {key: value for key, value in facts.items() if value is not None}
 
 
-def _guide(trainings: list[Json]) -> str:
+def _guide(trainings: Sequence[Mapping[str, object]]) -> str:
     """Whether a design follows networks of its own architecture and data, or others."""
     first, last = ({key: each.get(key) for key in _NETWORK} for each in (trainings[0], trainings[-1]))
     return "own" if canonical(first) == canonical(last) else "other"
 
 
-def _kind(method: str, selection: Json, *, masks: bool) -> str:
+def _kind(method: str, selection: Mapping[str, object], *, masks: bool) -> str:
     if masks:
         return UNSTRUCTURED
     if method not in METHODS:

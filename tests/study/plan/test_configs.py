@@ -10,7 +10,7 @@ from pruning.targets import TARGETS
 from study.config.load import load_config, read_yaml
 from study.config.schema import ClassifyConfig, StudyConfig
 from study.config.sections import Machine
-from study.plan.estimate import Budget
+from study.plan.estimate import Estimator
 from study.plan.pipelines import expand
 
 CONFIGS = Path(__file__).parents[3] / "configs"
@@ -35,10 +35,10 @@ def with_marks(path):
 
 
 @pytest.fixture(scope="module")
-def budget(tmp_path_factory):
+def estimator(tmp_path_factory):
     """One for all files, which share networks; there is no data where it would look for it."""
     runs = tmp_path_factory.mktemp("runs")
-    return Budget(runs, Machine(data_root=runs / "absent"))
+    return Estimator(runs, Machine(data_root=runs / "absent"))
 
 
 @cache
@@ -49,11 +49,11 @@ def stages_of(path):
 
 
 @pytest.mark.parametrize("path", [with_marks(path) for path in PLANNED])
-def test_a_study_is_planned_without_its_data_and_meets_the_published_numbers(path, budget):
+def test_a_study_is_planned_without_its_data_and_meets_the_published_numbers(path, estimator):
     stages = stages_of(path)
     assert stages
     for stage in stages:
-        estimate = budget.estimate(stage)
+        estimate = estimator.estimate(stage)
         assert (estimate.train_macs > 0) == (stage.kind == "train_classifier")
         target = stage.settings.get("target") or (stage.parents and stage.parents[0].settings.get("target"))
         if target:
@@ -120,10 +120,10 @@ def test_soft_filter_pruning_trains_the_networks_of_its_released_code():
     assert {s.settings["arch_options"].get("shortcut") for s in firsts} == {"stride"}
 
 
-def test_soft_filter_pruning_keeps_what_the_released_rate_keeps(budget):
+def test_soft_filter_pruning_keeps_what_the_released_rate_keeps(estimator):
     """12, 23 and 45 of 16, 32 and 64 filters, in the trunk as well."""
     stages = stages_of(CONFIGS / "pipelines" / "cifar10_soft_filter.yaml")
     stage = next(s for s in stages if s.kind == "prune" and s.settings.get("arch") == "resnet20")
-    plan = budget.network(stage).plan
+    plan = estimator.network(stage).plan
     assert {len(kept) for kept in (*plan.keep.values(), *plan.scatter.values())} == {12, 23, 45}
     assert len(plan.keep) + len(plan.scatter) == 19  # every convolution of a ResNet-20

@@ -11,7 +11,7 @@ from support.voc_layout import voc_object, write_voc
 from study.config.load import load_config, read_yaml
 from study.config.schema import DetectConfig, StudyConfig
 from study.config.sections import Machine
-from study.plan.estimate import Budget
+from study.plan.estimate import Estimator
 from study.plan.pipelines import expand
 
 CONFIGS = Path(__file__).parents[3] / "configs"
@@ -73,9 +73,9 @@ def test_a_file_says_where_it_comes_from_and_how_it_is_run(path):
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
 def test_a_detection_study_is_planned(path, somewhere):
     """The pruned backbone of each route is the published shape, or smaller than the unpruned one."""
-    budget = Budget(somewhere / "runs", Machine(data_root=somewhere / "absent"))
+    estimator = Estimator(somewhere / "runs", Machine(data_root=somewhere / "absent"))
     for route in routes_of(path):
-        estimates = [budget.estimate(stage) for stage in route.stages]
+        estimates = [estimator.estimate(stage) for stage in route.stages]
         for estimate, stage in zip(estimates, route.stages, strict=True):
             if stage.kind.startswith("train"):  # at prune_at 0 a detector is trained for no iteration
                 assert (estimate.train_macs > 0) == (stage.settings["train"].get("iterations") != 0)

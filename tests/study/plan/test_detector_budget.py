@@ -4,7 +4,7 @@ import pytest
 from support.tiny_study import DIGITS, tiny
 
 from detect.budgets import Costs, Length, remaining, stretched, with_spare
-from study.plan.estimate import Budget
+from study.plan.estimate import Estimator
 from study.run.study import run_study
 
 
@@ -28,13 +28,13 @@ def costs(macs, before=0):
 def lengths(tmp_path, rule, *overrides):
     changes = (f"detector.budget={rule}", "detector.train.iterations=200", "classifier.train.epochs=3", *overrides)
     config, routes = tiny(*changes)
-    budget = Budget(tmp_path, config.machine)
+    estimator = Estimator(tmp_path, config.machine)
     totals, iterations = {}, {}
     for route in routes:
         trained = [s for s in route.stages if s.kind == "train_detector"]
-        iterations[route.pipeline] = [budget.iterations(s) for s in trained]
-        totals[route.pipeline] = sum(budget.estimate(s).train_macs for s in route.stages)
-        costs = [budget.estimate(s).train_macs // (budget.iterations(s) * 2) for s in trained]
+        iterations[route.pipeline] = [estimator.iterations(s) for s in trained]
+        totals[route.pipeline] = sum(estimator.estimate(s).train_macs for s in route.stages)
+        costs = [estimator.estimate(s).train_macs // (estimator.iterations(s) * 2) for s in trained]
         totals[route.pipeline, "slack"] = costs[-1] * 2
     return iterations, totals
 

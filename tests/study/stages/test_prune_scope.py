@@ -10,7 +10,7 @@ from pruning.masks import Masks
 from pruning.plan import PruningPlan
 from study.config.detector import check_pyramid
 from study.export import export_run
-from study.plan.estimate import Budget
+from study.plan.estimate import Estimator
 from study.run.study import run_study
 from study.stages.detector import load_detector
 from study.stages.network import Network, read_weights
@@ -98,9 +98,9 @@ def test_the_cost_ahead_of_training_by_hand(tmp_path):
     costs = {}
     for scope in ("backbone", "backbone+fpn"):
         config, routes = tiny("pipelines=[transfer_then_prune]", f"detector.prune_scope={scope}")
-        budget, stage = Budget(tmp_path, config.machine), routes[0].stages[2]
-        costs[scope] = budget.estimate(stage)
-        assert budget.network(stage).plan.kept_counts().get("fpn_lateral4") == (8 if "fpn" in scope else None)
+        estimator, stage = Estimator(tmp_path, config.machine), routes[0].stages[2]
+        costs[scope] = estimator.estimate(stage)
+        assert estimator.network(stage).plan.kept_counts().get("fpn_lateral4") == (8 if "fpn" in scope else None)
     macs = sum(n * (width * 8 + 8 * 16 * 9) for width, n in ((8, 256), (16, 64), (32, 16)))
     assert costs["backbone"].macs - costs["backbone+fpn"].macs == macs
     params = (8 + 16 + 32) * 8 + 3 * 8 + 3 * 8 * 16 * 9  # of a lateral its bias too
