@@ -2,8 +2,11 @@
 
 from pruning.errors import Refusal
 from pruning.methods import (
+    fpgm,
+    group_norm,
     guided,
     l1_filter,
+    lamp,
     lottery,
     magnitude,
     random,
@@ -20,16 +23,19 @@ from pruning.methods.method import Calibration, Choice, Effect, Method, Request
 METHODS: dict[str, Method] = {
     "l1_filter": l1_filter.METHOD,
     "random": random.METHOD,
+    "fpgm": fpgm.METHOD,
     "thinet": thinet.METHOD,
     "reconstruction": reconstruction.METHOD,
     "uniform": uniform.METHOD,
     "magnitude": magnitude.METHOD,
+    "lamp": lamp.METHOD,
     "uniform_weights": uniform_weights.METHOD,
     "lottery": lottery.METHOD,
     "guided": guided.METHOD,
     "slimming": slimming.METHOD,
     "structure_selection": structure_selection.METHOD,
     "soft_filter": soft_filter.METHOD,
+    "group_norm": group_norm.METHOD,
 }
 
 DEFAULT = "l1_filter"
