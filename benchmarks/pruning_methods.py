@@ -28,7 +28,9 @@ from pruning.select import Selection
 
 CHANNELS, KEPT, IMAGES, POSITIONS = 512, 256, 500, 10
 GREEDY_SAMPLES, GREEDY_KEPT = 1000, 384  # the direct greedy choice takes many minutes at 5,000 and 256
-ONE_SHOT = ("random", "l1_filter", "uniform", "slimming", "soft_filter", "magnitude", "thinet", "reconstruction")
+ONE_SHOT = tuple(
+    "random l1_filter uniform slimming soft_filter fpgm group_norm magnitude lamp thinet reconstruction".split()
+)
 
 
 def main() -> None:

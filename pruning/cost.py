@@ -34,10 +34,7 @@ TRAINING_FACTOR = 3
 _COUNTED = ("conv", "linear", "addmm", "mm", "matmul", "bmm", "baddbmm", "einsum", "scaled_dot_product_attention")
 # counted by fvcore, but they multiply by no learned weight, or one number a channel
 _DROPPED = (
-    "batch_norm",
-    "layer_norm",
-    "group_norm",
-    "instance_norm",
+    *(f"{kind}_norm" for kind in ("batch", "layer", "group", "instance")),
     "adaptive_avg_pool2d",
     "upsample_nearest2d",
     "upsample_bilinear2d",

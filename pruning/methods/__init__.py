@@ -4,8 +4,11 @@ from typing import Any
 
 from pruning.errors import Refusal
 from pruning.methods import (
+    fpgm,
+    group_norm,
     guided,
     l1_filter,
+    lamp,
     lottery,
     magnitude,
     random,
@@ -22,16 +25,19 @@ from pruning.methods.method import Calibration, Choice, Effect, Method, MethodOp
 METHODS: dict[str, Method[Any]] = {  # each with options of its own type
     "l1_filter": l1_filter.METHOD,
     "random": random.METHOD,
+    "fpgm": fpgm.METHOD,
     "thinet": thinet.METHOD,
     "reconstruction": reconstruction.METHOD,
     "uniform": uniform.METHOD,
     "magnitude": magnitude.METHOD,
+    "lamp": lamp.METHOD,
     "uniform_weights": uniform_weights.METHOD,
     "lottery": lottery.METHOD,
     "guided": guided.METHOD,
     "slimming": slimming.METHOD,
     "structure_selection": structure_selection.METHOD,
     "soft_filter": soft_filter.METHOD,
+    "group_norm": group_norm.METHOD,
 }
 
 DEFAULT = "l1_filter"

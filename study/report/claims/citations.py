@@ -95,6 +95,19 @@ BY_METHOD: Final = {
   booktitle = {International Joint Conference on Artificial Intelligence (IJCAI)},
   year = {2018},
 }""",
+    "fpgm": """@inproceedings{he2019filter,
+  title = {Filter Pruning via Geometric Median for Deep Convolutional Neural Networks Acceleration},
+  author = {He, Yang and Liu, Ping and Wang, Ziwei and Hu, Zhilan and Yang, Yi},
+  booktitle = {IEEE/CVF Conference on Computer Vision and Pattern Recognition (CVPR)},
+  year = {2019},
+}""",
+    "lamp": """@inproceedings{lee2021layer,
+  title = {Layer-adaptive Sparsity for the Magnitude-based Pruning},
+  author = {Lee, Jaeho and Park, Sejun and Mo, Sangwoo and Ahn, Sungsoo and Shin, Jinwoo},
+  booktitle = {International Conference on Learning Representations (ICLR)},
+  year = {2021},
+}""",
+    "group_norm": DEPENDENCIES,
 }
 # by the name of the report's topic
 BY_TOPIC: Final = {
