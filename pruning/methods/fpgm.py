@@ -8,16 +8,14 @@ The paper prunes while training, as soft filter pruning does, and mixes in the L
 criterion alone, on a trained network.
 """
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
 from pruning.graph.members import Group
-from pruning.methods.method import Method, by_score
+from pruning.methods.method import Method, MethodOptions, by_score
 
 
-def score(model: nn.Module, group: Group, *, options: Any = None, seed: int = 0) -> Tensor:
+def score(model: nn.Module, group: Group, *, options: MethodOptions | None = None, seed: int = 0) -> Tensor:
     """Sum of the distances of each output channel's weights to those of all others, shape (width,)."""
     total = torch.zeros(group.width, dtype=torch.float64)
     for name in group.producers:
@@ -27,4 +25,4 @@ def score(model: nn.Module, group: Group, *, options: Any = None, seed: int = 0)
     return total
 
 
-METHOD = Method(prune=by_score(score))
+METHOD = Method(prune=by_score(score), options=MethodOptions)

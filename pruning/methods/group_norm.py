@@ -17,7 +17,6 @@ behind a flattened map reads owns all its places there.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -25,12 +24,12 @@ from torch import Tensor, nn
 from pruning.errors import Refusal
 from pruning.graph.layers import channel_axis
 from pruning.graph.members import Group, Member
-from pruning.methods.method import Effect, Method, Request, by_score
+from pruning.methods.method import Effect, Method, MethodOptions, Request, by_score
 from pruning.select import eligible
 
 
 @dataclass(frozen=True)
-class GroupNormOptions:
+class GroupNormOptions(MethodOptions):
     """`strength`: factor of the sparse training's gradient, 0 for none. `alpha`: how much harder small channels are
     pressed, as a power of 2; the paper's is 4.
     """
@@ -83,7 +82,7 @@ def importance(slices: Sequence[_Slices]) -> Tensor:
     return torch.stack([part.squares() for part in slices]).sum(0)
 
 
-def score(model: nn.Module, group: Group, *, options: Any = None, seed: int = 0) -> Tensor:
+def score(model: nn.Module, group: Group, *, options: MethodOptions | None = None, seed: int = 0) -> Tensor:
     """Importance of each channel over the group's mean, shape (width,)."""
     found = importance(_slices(model, group)).cpu()
     return found / found.mean().clamp(min=torch.finfo(found.dtype).tiny)
@@ -116,7 +115,7 @@ class GroupNormEffect(Effect):
                     part.press(factors)
 
 
-def training_effect(model: nn.Module, request: Request) -> Effect:
+def training_effect(model: nn.Module, request: Request[GroupNormOptions]) -> Effect:
     """The pressure on the channels that the selection is about."""
     return GroupNormEffect(model, eligible(request.groups, request.selection), request.options)
 

@@ -15,13 +15,13 @@ import torch
 from torch import Tensor, nn
 
 from pruning.errors import Refusal
-from pruning.methods.method import Choice, Method, Request
+from pruning.methods.method import Choice, Method, MethodOptions, Request
 from pruning.select import count_left
 from pruning.select_weights import conv_weights, keep_largest
 
 
 @dataclass(frozen=True)
-class LampOptions:
+class LampOptions(MethodOptions):
     """`linear`: linear layers lose weights too."""
 
     linear: bool = False
@@ -37,7 +37,7 @@ def score(weight: Tensor) -> Tensor:
     return scores.view_as(weight)
 
 
-def prune(model: nn.Module, request: Request) -> Choice:
+def prune(model: nn.Module, request: Request[LampOptions]) -> Choice:
     """Masks over the convolution weights of `model`; `ratio` is the fraction of weights removed."""
     if request.selection.layers:
         raise Refusal("lamp: the layers' shares follow from the weights; leave out `layers`")
