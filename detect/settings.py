@@ -8,11 +8,11 @@ from pydantic import Field, create_model, field_validator, model_validator
 
 from detect.data.sets import DATASETS
 from detect.detectron2_keys import OURS
-from detect.heads import check_idle, default_strides
+from detect.heads import HEADS, check_idle
 from pruning.errors import Refusal
 from training import settings
 from training.options import Fraction, Positive, Section, changed
-from training.type_words import InWords
+from training.type_words import InWords, OneOf
 
 # a section for each data set, of which one is given
 _SECTIONS: dict[str, Any] = {
@@ -75,7 +75,7 @@ class DetectorSettings(Section):
     stage on each region (see detect/single_level.py); `retinanet`, one-stage, on a pyramid over strides [8, 16, 32].
     """
 
-    head: Literal["fpn", "cascade", "c4", "retinanet"] = "fpn"
+    head: Annotated[str, OneOf(HEADS, "head")] = "fpn"
     """Kind of detector around the backbone; fpn, cascade and c4 are Faster R-CNNs, retinanet has one stage."""
     image_size: Positive = 800
     """Shorter side to which images are scaled, in pixels."""
@@ -153,7 +153,7 @@ class DetectorSettings(Section):
         """These settings with head, strides, norm and freeze_at set to what holds."""
         stated = self.stated()
         found = {"head": self.head, "norm": self.norm, "freeze_at": self.freeze_at}
-        found["strides"] = stated.get("strides", default_strides(self.head))
+        found["strides"] = stated.get("strides", HEADS[self.head].strides)
         if self.overrides or self.config_file:
             from detect.user_config import given_keys, settled
 

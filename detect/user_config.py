@@ -11,7 +11,7 @@ import yaml
 from detectron2.config import CfgNode, get_cfg
 
 from detect.detectron2_keys import AS_IT_IS, BECAUSE, CHOICES, HEAD_OF, OURS, READ, UNREAD
-from detect.heads import default_strides
+from detect.heads import HEADS
 from pruning.errors import Refusal
 from training.strict_yaml import parse_yaml_file
 
@@ -118,7 +118,7 @@ def settled(stated: Mapping[str, Any], given: Mapping[str, Given]) -> dict[str, 
         asked = head_of(given) or "two stages"
         raise Refusal(f"head={head!r} and Detectron2's keys, which ask for {asked!r}, differ")
     said = strides_of(given)
-    strides = stated.get("strides") or said or default_strides(head)
+    strides = stated.get("strides") or said or HEADS[head].strides
     if said not in (None, strides):
         raise Refusal(f"strides={strides} and Detectron2's features, of strides {said}, differ")
     found: dict[str, Any] = {"head": head, "strides": strides}

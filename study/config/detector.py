@@ -5,13 +5,13 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from detect.budgets import BUDGETS, DEFAULT
+from detect.heads import HEADS, heads_that
 from detect.settings import DetectorData, DetectorSettings, TrainSettings
 from pruning.errors import Refusal
 from pruning.methods import get_method
 from training.options import Section, changed
 from training.type_words import OneOf
 
-PRUNABLE_PYRAMIDS = ("fpn", "cascade")
 _PYRAMID_NORMS = ("", "BN", "SyncBN")  # others mix channels, or hold their scale as a constant
 
 
@@ -72,12 +72,10 @@ class Detector(Section):
 
     @model_validator(mode="after")
     def _has_what_is_pruned(self) -> "Detector":
-        head = self.model.resolved().head
-        if self.prune_scope != "backbone" and head not in PRUNABLE_PYRAMIDS:
-            why = "has no FPN" if head == "c4" else "has levels on its FPN that read the backbone"
-            raise Refusal(
-                f"prune_scope: {self.prune_scope} needs model.head: {' or '.join(PRUNABLE_PYRAMIDS)}; {head} {why}"
-            )
+        head, there = self.model.resolved().head, heads_that(lambda head: head.pyramid and head.prunable_pyramid)
+        if self.prune_scope != "backbone" and head not in there:
+            why = "has levels on its FPN that read the backbone" if HEADS[head].pyramid else "has no FPN"
+            raise Refusal(f"prune_scope: {self.prune_scope} needs model.head: {' or '.join(there)}; {head} {why}")
         return self
 
     @model_validator(mode="after")

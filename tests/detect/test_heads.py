@@ -13,14 +13,14 @@ from detect.build import build_detector
 from detect.cost import detector_params, evaluation_macs, training_macs
 from detect.evaluate import METRICS, evaluate_detector
 from detect.export import SIGNATURE, ImageDetector, example_image, number_of_classes
-from detect.heads import IDLE
+from detect.heads import HEADS as ALL
 from detect.prune import backbone_groups, prune_detector
 from detect.settings import DetectorSettings
 from detect.train import train_detector
 from pruning.cost import count_params
 from pruning.select import Selection
 
-ONE_STAGE = {"head": "retinanet", "anchor_sizes": (16, 32, 64, 128, 256), **dict.fromkeys(IDLE["retinanet"])}
+ONE_STAGE = {"head": "retinanet", "anchor_sizes": (16, 32, 64, 128, 256), **dict.fromkeys(ALL["retinanet"].idle)}
 HEADS = {"cascade": {"head": "cascade"}, "retinanet": ONE_STAGE}
 both = pytest.mark.parametrize("head", HEADS)
 
@@ -124,7 +124,7 @@ def test_the_backbone_is_pruned_inside(head):
     assert after.backbone < before.backbone and (after.fpn, after.rpn) == (before.fpn, before.rpn)
 
 
-@pytest.mark.parametrize("name", IDLE["retinanet"])
+@pytest.mark.parametrize("name", ALL["retinanet"].idle)
 def test_what_retinanet_has_not_is_refused(name):
     with pytest.raises(ValueError, match=f"head: retinanet has no {name}; set it to null or leave it out"):
         make_detector(**{**ONE_STAGE, name: 16})

@@ -3,7 +3,7 @@
 import pytest
 from support.tiny_study import DIGITS, tiny
 
-from detect.heads import IDLE
+from detect.heads import HEADS
 from study.export import export_run
 from study.run.study import run_study
 from training.files import read_json
@@ -12,7 +12,7 @@ from training.files import read_json
 @pytest.mark.slow
 @pytest.mark.parametrize("head", ["cascade", "retinanet"])
 def test_routes_are_compared(head, tmp_path):
-    idle = [f"detector.model.{name}=null" for name in IDLE.get(head, ())]
+    idle = [f"detector.model.{name}=null" for name in HEADS[head].idle]
     sizes = [] if head == "cascade" else ["detector.model.anchor_sizes=null", "detector.model.strides=[4, 8]"]
     routes_wanted = "pipelines=[unpruned, transfer_then_prune, detect_from_scratch]"
     changes = [f"detector.model.head={head}", *idle, *sizes, "machine.precision=float32", routes_wanted]
