@@ -19,8 +19,8 @@ class Head:
 
     `roi_heads`: Detectron2's part that looks at regions; none of a detector of one stage. `box_head`: has that fully
     connected layers on each region? `masks`: does it predict one for each object? `levels_on_top`: of the FPN, above
-    the backbone's levels; None: no FPN, the last level alone. `prunable_pyramid`: is what the FPN reads of the backbone
-    its lateral convolutions' alone? `anchors`: sides of a place's anchor boxes over its stride.
+    the backbone's levels; None: no FPN, the last level alone. `anchors`: sides of a place's anchor boxes
+    over its stride.
     `keys`: Detectron2's below MODEL, where they differ from its defaults, as in its Base-*.yaml.
     """
 
@@ -28,7 +28,6 @@ class Head:
     roi_heads: str | None
     strides: tuple[int, ...] = (4, 8, 16, 32)
     levels_on_top: int | None = 1
-    prunable_pyramid: bool = True
     box_head: bool = True
     masks: bool = False
     anchors: tuple[float, ...] = (8.0,)
@@ -84,7 +83,6 @@ HEADS = {
         keys={"RETINANET.SMOOTH_L1_LOSS_BETA": 0.0},
         strides=(8, 16, 32),
         levels_on_top=2,
-        prunable_pyramid=False,
         box_head=False,
         anchors=tuple(4.0 * 2 ** (k / 3) for k in range(3)),
     ),

@@ -133,7 +133,7 @@ def detection_loss(batches: Sequence[list[dict[str, Any]]]) -> Callable[[General
     """The mean training loss of a detector over fixed batches; gradients flow if they are enabled.
 
     Normalisation and dropout are as in evaluation: running statistics neither move nor give way to a batch's own.
-    Modes and the state of the random generators are as before afterwards.
+    Modes, buffers (RetinaNet's losses move one) and the random generators are as before afterwards.
     """
 
     def loss(detector: GeneralizedRCNN) -> Tensor:
@@ -150,6 +150,7 @@ def detection_loss(batches: Sequence[list[dict[str, Any]]]) -> Callable[[General
 def _losses_asked_for(detector: GeneralizedRCNN) -> Iterator[None]:
     """Training mode, in which a detector returns losses, but not for the layers that compute something else in it."""
     modes = {m: m.training for m in detector.modules()}
+    buffers = [(buffer, buffer.clone()) for buffer in detector.buffers()]
     try:
         detector.train()
         detector.backbone.eval()
@@ -160,3 +161,5 @@ def _losses_asked_for(detector: GeneralizedRCNN) -> Iterator[None]:
     finally:
         for module, mode in modes.items():
             module.training = mode
+        for buffer, value in buffers:
+            buffer.copy_(value)

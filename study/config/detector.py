@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from detect.budgets import BUDGETS, DEFAULT
-from detect.heads import HEADS, heads_that
+from detect.heads import heads_that
 from detect.settings import DetectorData, DetectorSettings, TrainSettings
 from pruning.errors import Refusal
 from pruning.methods import get_method
@@ -72,10 +72,9 @@ class Detector(Section):
 
     @model_validator(mode="after")
     def _has_what_is_pruned(self) -> "Detector":
-        head, there = self.model.resolved().head, heads_that(lambda head: head.pyramid and head.prunable_pyramid)
+        head, there = self.model.resolved().head, heads_that(lambda head: head.pyramid)
         if self.prune_scope != "backbone" and head not in there:
-            why = "has levels on its FPN that read the backbone" if HEADS[head].pyramid else "has no FPN"
-            raise Refusal(f"prune_scope: {self.prune_scope} needs model.head: {' or '.join(there)}; {head} {why}")
+            raise Refusal(f"prune_scope: {self.prune_scope} needs model.head: {' or '.join(there)}; {head} has no FPN")
         return self
 
     @model_validator(mode="after")
