@@ -65,6 +65,7 @@ def make_config(
 _BY_NAME = (
     "MODEL.META_ARCHITECTURE",
     "MODEL.ROI_HEADS.NAME",
+    "MODEL.MASK_ON",
     "MODEL.FPN.IN_FEATURES",
     "MODEL.RESNETS.OUT_FEATURES",
 )
@@ -93,6 +94,7 @@ def _structure(head: Head, strides: tuple[int, ...]) -> dict[str, object]:
     return {
         "MODEL.META_ARCHITECTURE": "GeneralizedRCNN" if head.roi_heads else OneStageDetector.__name__,
         "MODEL.ROI_HEADS.NAME": head.roi_heads or "",
+        "MODEL.MASK_ON": head.masks,
         "MODEL.BACKBONE.NAME": BACKBONE_NAME if head.pyramid else SINGLE_LEVEL_NAME,
         "MODEL.FPN.IN_FEATURES": [f"s{s}" for s in strides],
     }

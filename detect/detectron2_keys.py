@@ -4,9 +4,9 @@ A key is in exactly one of READ, OURS and UNREAD (a test walks all of Detectron2
 nothing. What READ and OURS say holds for the heads they name; for another head the key has no effect, and is refused.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
-from detect.heads import HEADS, heads_that
+from detect.heads import HEADS, Head, heads_that
 
 _ALL = tuple(HEADS)
 _REGIONS = heads_that(lambda head: head.roi_heads)
@@ -14,6 +14,7 @@ _PYRAMIDS = heads_that(lambda head: head.pyramid)
 _BOX_HEADS = heads_that(lambda head: head.box_head)
 _CASCADES = heads_that(lambda head: head.roi_heads == "CascadeROIHeads")
 _STANDARD = heads_that(lambda head: head.roi_heads == "StandardROIHeads")
+_MASKED = heads_that(lambda head: head.masks)
 _DENSE = heads_that(lambda head: not head.roi_heads)
 
 
@@ -24,7 +25,7 @@ def _keys(heads: tuple[str, ...], node: str, names: str) -> dict[str, tuple[str,
 # read by Detectron2's own modules or by detect/, with the heads that read them
 READ: dict[str, tuple[str, ...]] = {
     **_keys(_ALL, "", "VERSION VIS_PERIOD"),
-    **_keys(_ALL, "MODEL", "MASK_ON KEYPOINT_ON LOAD_PROPOSALS"),
+    **_keys(_ALL, "MODEL", "KEYPOINT_ON LOAD_PROPOSALS"),
     **_keys(_ALL, "MODEL.ANCHOR_GENERATOR", "NAME OFFSET"),
     **_keys(_PYRAMIDS, "MODEL.FPN", "NORM FUSE_TYPE"),
     **_keys(_REGIONS, "MODEL.PROPOSAL_GENERATOR", "NAME MIN_SIZE"),
@@ -50,6 +51,11 @@ READ: dict[str, tuple[str, ...]] = {
     **_keys(_BOX_HEADS, "MODEL.ROI_BOX_HEAD", "NAME NUM_FC NUM_CONV CONV_DIM NORM"),
     **_keys(_CASCADES, "MODEL.ROI_BOX_CASCADE_HEAD", "BBOX_REG_WEIGHTS IOUS"),
     **_keys(
+        _MASKED,
+        "MODEL.ROI_MASK_HEAD",
+        "NAME POOLER_RESOLUTION POOLER_SAMPLING_RATIO NUM_CONV CONV_DIM NORM CLS_AGNOSTIC_MASK POOLER_TYPE",
+    ),
+    **_keys(
         _DENSE,
         "MODEL.RETINANET",
         "IN_FEATURES NUM_CONVS IOU_THRESHOLDS IOU_LABELS PRIOR_PROB SCORE_THRESH_TEST TOPK_CANDIDATES_TEST"
@@ -67,6 +73,7 @@ READ: dict[str, tuple[str, ...]] = {
 OURS: dict[str, tuple[str, tuple[str, ...]]] = {
     "MODEL.META_ARCHITECTURE": ("model.head", _ALL),
     "MODEL.ROI_HEADS.NAME": ("model.head", _REGIONS),
+    "MODEL.MASK_ON": ("model.head", _ALL),
     "MODEL.FPN.IN_FEATURES": ("model.strides", _PYRAMIDS),
     "MODEL.RESNETS.OUT_FEATURES": ("model.strides", _ALL),
     "MODEL.ROI_HEADS.NUM_CLASSES": ("dataset: number of classes", _REGIONS),
@@ -92,9 +99,8 @@ OURS: dict[str, tuple[str, tuple[str, ...]]] = {
 }
 
 _NOTHING = "nothing here reads it"
-_MASKS = "detectors predict boxes only, no masks"
-_KEYPOINTS = "detectors predict boxes only, no keypoints"
-_SEGMENTS = "detectors predict boxes only, no segments"
+_KEYPOINTS = "detectors predict boxes and masks, no keypoints"
+_SEGMENTS = "detectors predict boxes and masks, no segments"
 _CLASSIFIER = "the backbone is the classifier: set classifier.arch and classifier.options"
 _PROPOSALS = "proposals are the detector's own, none are read from files"
 _DATA = "set detector.dataset"
@@ -117,11 +123,8 @@ UNREAD: dict[str, str] = {
         "FED_LOSS_FREQ_WEIGHT_POWER FED_LOSS_NUM_CLASSES",
     ),
     **_unread(
-        _MASKS,
-        "MODEL.ROI_MASK_HEAD",
-        "NAME POOLER_RESOLUTION POOLER_SAMPLING_RATIO NUM_CONV CONV_DIM NORM CLS_AGNOSTIC_MASK POOLER_TYPE",
+        "masks are polygons, or bitmaps where outlines are run lengths or images are cropped", "INPUT", "MASK_FORMAT"
     ),
-    **_unread(_MASKS, "INPUT", "MASK_FORMAT"),
     **_unread(
         _KEYPOINTS,
         "MODEL.ROI_KEYPOINT_HEAD",
@@ -204,7 +207,6 @@ _BOX_LOSSES = ("smooth_l1", "giou", "diou", "ciou")
 CHOICES: dict[str, tuple[object, ...]] = {
     "VERSION": (2,),
     "VIS_PERIOD": (0,),
-    "MODEL.MASK_ON": (False,),
     "MODEL.KEYPOINT_ON": (False,),
     "MODEL.LOAD_PROPOSALS": (False,),
     "MODEL.META_ARCHITECTURE": ("GeneralizedRCNN", "RetinaNet"),
@@ -214,6 +216,9 @@ CHOICES: dict[str, tuple[object, ...]] = {
     "MODEL.RPN.BBOX_REG_LOSS_TYPE": _BOX_LOSSES,
     "MODEL.ROI_HEADS.NAME": ("StandardROIHeads", "CascadeROIHeads", "Res5ROIHeads"),
     "MODEL.ROI_BOX_HEAD.NAME": ("FastRCNNConvFCHead", "ConvolvedBoxHead"),
+    "MODEL.ROI_MASK_HEAD.NAME": ("MaskRCNNConvUpsampleHead",),
+    "MODEL.ROI_MASK_HEAD.NORM": _NORMS,
+    "MODEL.ROI_MASK_HEAD.POOLER_TYPE": ("ROIAlignV2", "ROIAlign", "ROIPool"),
     "MODEL.ROI_BOX_HEAD.POOLER_TYPE": ("ROIAlignV2", "ROIAlign", "ROIPool"),
     "MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_TYPE": _BOX_LOSSES,
     "MODEL.ROI_BOX_HEAD.USE_FED_LOSS": (False,),
@@ -232,10 +237,9 @@ CHOICES: dict[str, tuple[object, ...]] = {
 # Why a value outside CHOICES is none, where the choices alone do not say it
 BECAUSE: dict[str, str] = {
     "VIS_PERIOD": "pictures are drawn at the end: set evaluate.scenes",
-    "MODEL.MASK_ON": _MASKS,
     "MODEL.KEYPOINT_ON": _KEYPOINTS,
     "MODEL.LOAD_PROPOSALS": _PROPOSALS,
-    "MODEL.META_ARCHITECTURE": "detectors predict boxes only",
+    "MODEL.META_ARCHITECTURE": "detectors predict boxes and masks only",
     "MODEL.PROPOSAL_GENERATOR.NAME": "rotated boxes and proposals from files are not supported",
     "MODEL.ANCHOR_GENERATOR.NAME": "boxes are not rotated",
     "MODEL.ROI_BOX_HEAD.POOLER_TYPE": "boxes are not rotated",
@@ -243,8 +247,9 @@ BECAUSE: dict[str, str] = {
     "INPUT.FORMAT": "the classifier was trained on RGB",
 }
 
-# The head that Detectron2's names stand for
-HEAD_OF: dict[str, dict[str, str]] = {
-    "MODEL.META_ARCHITECTURE": {"RetinaNet": "retinanet"},
-    "MODEL.ROI_HEADS.NAME": {"StandardROIHeads": "fpn", "CascadeROIHeads": "cascade", "Res5ROIHeads": "c4"},
+# what a head is by Detectron2's names
+HEAD_BY: dict[str, Callable[[Head], object]] = {
+    "MODEL.META_ARCHITECTURE": lambda head: "GeneralizedRCNN" if head.roi_heads else "RetinaNet",
+    "MODEL.ROI_HEADS.NAME": lambda head: "Res5ROIHeads" if head.roi_heads == "StageROIHeads" else head.roi_heads,
+    "MODEL.MASK_ON": lambda head: head.masks,
 }

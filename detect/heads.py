@@ -69,6 +69,8 @@ HEADS = {
     "fpn": Head(roi_heads="StandardROIHeads", keys=_FPN),
     # Cascade R-CNN (arXiv 1712.00726): three box heads, each on the boxes of the one before
     "cascade": Head(roi_heads="CascadeROIHeads", keys={**_FPN, "ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG": True}),
+    # Mask R-CNN (arXiv 1703.06870): Faster R-CNN with a mask of each object, of four convolutions on regions of 14 x 14
+    "mask": Head(roi_heads="StandardROIHeads", keys={**_FPN, "ROI_MASK_HEAD.NUM_CONV": 4}, masks=True),
     # Faster R-CNN on one level (arXiv 1512.03385): regions of 14 x 14, which the stage after the level halves
     "c4": Head(
         roi_heads="StageROIHeads",

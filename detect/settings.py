@@ -71,12 +71,13 @@ class DetectorSettings(Section):
     """The detector around the classifier. What is not set is as `config_file`, `overrides` or else the default say.
 
     `head`: `fpn`, a Faster R-CNN on a feature pyramid over `strides`; `cascade`, the same with the three box heads of
-    Cascade R-CNN; `c4`, a Faster R-CNN on a single level, the last of `strides` ([16]), with the classifier's next
-    stage on each region (see detect/single_level.py); `retinanet`, one-stage, on a pyramid over strides [8, 16, 32].
+    Cascade R-CNN; `mask`, with a mask of each object as in Mask R-CNN; `c4`, a Faster R-CNN on a single level, the last
+    of `strides` ([16]), with the classifier's next stage on each region (see detect/single_level.py); `retinanet`,
+    one-stage, on a pyramid over strides [8, 16, 32].
     """
 
     head: Annotated[str, OneOf(HEADS, "head")] = "fpn"
-    """Kind of detector around the backbone; fpn, cascade and c4 are Faster R-CNNs, retinanet has one stage."""
+    """Kind of detector around the backbone: Faster, Cascade or Mask R-CNN, one on a single level, or RetinaNet."""
     image_size: Positive = 800
     """Shorter side to which images are scaled, in pixels."""
     max_image_size: Positive = 1333

@@ -5,8 +5,8 @@ Detectron2's dicts and COCO's ground truth are made from it, whatever format the
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,7 +21,7 @@ class Box:
 
     `xywh`: left, top, width and height in pixels, edges of pixels at whole numbers. `label`: index of its class.
     `area`: square pixels; COCO's is that of the segmentation. `difficult`, `truncated`: VOC's flags. `fault`: a kind of
-    detect.data.problems.KINDS.
+    detect.data.problems.KINDS. `number`: which of a COCO file's annotations it is, from 0.
     """
 
     xywh: tuple[float, float, float, float]
@@ -31,11 +31,17 @@ class Box:
     difficult: bool = False
     truncated: bool = False
     fault: str = ""
+    number: int = field(default=-1, compare=False)
 
     @property
     def trainable(self) -> bool:
         """Does training see it? It is neither refused nor dropped."""
         return self.label != UNKNOWN and (not self.fault or KINDS[self.fault].effect == "clipped")
+
+    @property
+    def to_find(self) -> bool:
+        """Does an evaluation look at it? It is of a known class and has an extent; nothing can match one without."""
+        return self.label != UNKNOWN and min(self.xywh[2:]) > 0
 
     def clipped(self, width: int, height: int) -> list[float]:
         """The part in an image of that size, as `xywh`; floats, since Detectron2 scales integers in integers."""
@@ -79,27 +85,31 @@ class Split:
         for image in self.images:
             yield from image.boxes
 
-    def records(self, *, filter_empty: bool = False) -> list[dict[str, Any]]:
-        """Detectron2's dataset dicts with the boxes that training sees; `filter_empty` leaves out images without."""
-        records = [_record(image) for image in self.images]
+    def records(self, *, filter_empty: bool = False, outlines: Mapping[int, Any] | None = None) -> list[dict[str, Any]]:
+        """Detectron2's dataset dicts with the boxes that training sees; `filter_empty` leaves out images without.
+
+        `outlines`: of the objects, by their boxes' `number`, for detectors that predict masks.
+        """
+        records = [_record(image, outlines or {}) for image in self.images]
         if not filter_empty:
             return records
         return [r for r in records if any(not a["iscrowd"] for a in r["annotations"])]
 
-    def truth(self) -> dict[str, Any]:
+    def truth(self, outlines: Mapping[int, Any] | None = None) -> dict[str, Any]:
         """COCO's ground truth, boxes as annotated; image k has id k + 1, so that any ids of the data set do.
 
-        Difficult boxes are crowd boxes there: finding one is neither right nor wrong. Boxes without an extent are left
-        out, as nothing can match them. Annotation ids start at 1: evaluators take 0 for "no match".
+        Difficult boxes are crowd boxes there: finding one is neither right nor wrong. Annotation ids start at 1:
+        evaluators take 0 for "no match". `outlines`: of the objects to find, by their boxes' `number`.
         """
         annotations: list[dict[str, Any]] = []
         for k, image in enumerate(self.images, 1):
             for box in image.boxes:
-                if box.label == UNKNOWN or min(box.xywh[2:]) <= 0:
+                if not box.to_find:
                     continue
                 place = {"id": len(annotations) + 1, "image_id": k, "category_id": self.category_ids[box.label]}
                 ignored = int(box.crowd or box.difficult)
-                annotations.append({**place, "bbox": list(box.xywh), "area": box.area, "iscrowd": ignored})
+                found = {**place, "bbox": list(box.xywh), "area": box.area, "iscrowd": ignored}
+                annotations.append(found if outlines is None else {**found, "segmentation": outlines[box.number]})
         images = [{"id": k, "height": i.height, "width": i.width} for k, i in enumerate(self.images, 1)]
         categories = [{"id": c, "name": n} for c, n in zip(self.category_ids, self.classes, strict=True)]
         return {"images": images, "annotations": annotations, "categories": categories}
@@ -153,7 +163,7 @@ def class_names(dataset: DetectionDataset) -> list[str]:
     return list(dataset.split.classes)
 
 
-def _record(image: ImageRecord) -> dict[str, Any]:
+def _record(image: ImageRecord, outlines: Mapping[int, Any]) -> dict[str, Any]:
     from detectron2.structures import BoxMode  # late: nothing else here needs it
 
     annotations = [
@@ -162,6 +172,7 @@ def _record(image: ImageRecord) -> dict[str, Any]:
             "bbox_mode": BoxMode.XYWH_ABS,
             "category_id": box.label,
             "iscrowd": int(box.crowd),
+            **({"segmentation": outlines[box.number]} if box.number in outlines else {}),
         }
         for box in image.boxes
         if box.trainable

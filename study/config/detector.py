@@ -5,7 +5,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from detect.budgets import BUDGETS, DEFAULT
-from detect.heads import heads_that
+from detect.data.sets import DATASETS
+from detect.heads import HEADS, heads_that
 from detect.settings import DetectorData, DetectorSettings, TrainSettings
 from pruning.errors import Refusal
 from pruning.methods import get_method
@@ -75,6 +76,16 @@ class Detector(Section):
         head, there = self.model.resolved().head, heads_that(lambda head: head.pyramid)
         if self.prune_scope != "backbone" and head not in there:
             raise Refusal(f"prune_scope: {self.prune_scope} needs model.head: {' or '.join(there)}; {head} has no FPN")
+        return self
+
+    @model_validator(mode="after")
+    def _has_masks_to_learn(self) -> "Detector":
+        head, (data, _) = self.model.resolved().head, self.dataset.given
+        if HEADS[head].masks and not DATASETS[data].outlines:
+            there = ", ".join(f"`{name}`" for name, kind in DATASETS.items() if kind.outlines)
+            raise Refusal(
+                f"model.head: {head} learns masks from outlines of objects: they are read of {there}, not of `{data}`"
+            )
         return self
 
     @model_validator(mode="after")

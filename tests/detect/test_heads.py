@@ -1,4 +1,6 @@
-"""Cascade R-CNN and RetinaNet around a classifier: built, trained, resumed, evaluated, counted, pruned, exported."""
+"""Cascade R-CNN, RetinaNet and Mask R-CNN around a classifier: built, trained, resumed, counted, pruned, exported."""
+
+import math
 
 import pytest
 import torch
@@ -21,11 +23,12 @@ from pruning.cost import count_params
 from pruning.select import Selection
 
 ONE_STAGE = {"head": "retinanet", "anchor_sizes": (16, 32, 64, 128, 256), **dict.fromkeys(ALL["retinanet"].idle)}
-HEADS = {"cascade": {"head": "cascade"}, "retinanet": ONE_STAGE}
-both = pytest.mark.parametrize("head", HEADS)
+HEADS = {"cascade": {"head": "cascade"}, "retinanet": ONE_STAGE, "mask": {"head": "mask"}}
+each = pytest.mark.parametrize("head", HEADS)
+of_boxes = pytest.mark.parametrize("head", ["cascade", "retinanet"])
 
 
-@both
+@each
 def test_it_trains_and_is_evaluated(head, tmp_path):
     detector, cfg = make_detector(**HEADS[head])
     dataset = two_squares(tmp_path)
@@ -43,12 +46,13 @@ def test_it_trains_and_is_evaluated(head, tmp_path):
     changed = {name for name, p in detector.named_parameters() if name in before and not torch.equal(p, before[name])}
     assert changed == before.keys()
     expected = {"retinanet": {"loss_cls", "loss_box_reg"}, "cascade": {f"loss_cls_stage{k}" for k in range(3)}}
-    assert expected[head] <= losses[-1].keys()
+    assert expected.get(head, {"loss_cls", "loss_mask"}) <= losses[-1].keys()
+    assert all(math.isfinite(value) for told in losses for value in told.values())
     scores = evaluate_detector(detector, cfg, dataset=dataset)
     assert set(METRICS) <= scores.keys() and scores["detections"] >= 0
 
 
-@both
+@each
 def test_a_resumed_training_ends_with_the_same_bits(head, tmp_path):
     """RetinaNet's moving mean of positive anchors is part of what a checkpoint keeps."""
 
@@ -80,6 +84,7 @@ def test_the_structure_is_detectron2s():
     assert {head: number_of_classes(make_detector(**HEADS[head])[0].state_dict()) for head in HEADS} == {
         "cascade": 2,
         "retinanet": 2,
+        "mask": 2,
     }
 
 
@@ -103,7 +108,7 @@ def test_a_cascade_counts_every_stage():
     assert cascade == 3 * single > 0
 
 
-@both
+@each
 def test_the_backbone_is_pruned_inside(head):
     options = {"depth": 18, "width": 0.25}
     classifier = build("imagenet_resnet", 3, options)
@@ -130,7 +135,7 @@ def test_what_retinanet_has_not_is_refused(name):
         make_detector(**{**ONE_STAGE, name: 16})
 
 
-@both
+@of_boxes
 def test_it_is_exported_and_agrees(head):
     threshold = "RETINANET" if head == "retinanet" else "ROI_HEADS"
     overrides = {f"MODEL.{threshold}.SCORE_THRESH_TEST": 0.0}

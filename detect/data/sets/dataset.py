@@ -18,7 +18,7 @@ class DataSet:
     there; files are {"sha256": ..., "paths": ...}, as a path is where a file is, not what it is.
     `open(identity, split, root)`: the `train` or `test` split; what is generated has `val` too, and is written below
     `root`. `files(paths)`: the files of which `sha256` is the sum; None where all follows from the options, which are
-    then the identity.
+    then the identity. `outlines`: can its files hold those of objects, of which masks are learned?
     """
 
     options: type[Section]
@@ -27,6 +27,7 @@ class DataSet:
     identity: Callable[[Any], dict[str, Any]]
     open: Callable[[Mapping[str, Any], str, Path], DetectionDataset]
     files: Callable[[Mapping[str, Any]], tuple[Path, ...]] | None = None
+    outlines: bool = False
 
     @property
     def generated(self) -> bool:

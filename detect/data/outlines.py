@@ -1,0 +1,73 @@
+"""The outlines of objects in a COCO file: what Mask R-CNN learns from. They are read where it is asked for alone."""
+
+from array import array
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
+
+from pycocotools import mask
+
+from detect.data.coco import read_json
+from detect.data.coco_fields import BadField, as_polygons
+from detect.data.records import Box, Split
+from pruning.errors import Refusal
+
+# As Detectron2 takes them: polygons of x, y, x, y, ... or a run-length encoding {"size": [h, w], "counts": text}.
+# Arrays take a fourth of a list's memory, and their text is all of them, by which what a picture became is kept.
+Outline: TypeAlias = list[array] | dict[str, Any]
+
+
+def read_outlines(
+    split: Split, of: Callable[[Box], bool] = lambda box: box.trainable and not box.crowd, *, encoded: bool = False
+) -> dict[int, Outline]:
+    """The outline of each object that training sees, or of each that is one `of`, by its box's `number`.
+
+    `encoded`: all as run-length encodings. ValueError where the split is not of a COCO file, or an object has no
+    outline that can be read.
+    """
+    wanted = {box.number: image for image in split.images for box in image.boxes if of(box)}
+    if -1 in wanted:
+        raise Refusal(f"{split.source}: it has no outlines of objects, of which masks are learned; a COCO file may")
+    annotations = read_json(split.source)["annotations"]
+    found: dict[int, Outline] = {}
+    without = []
+    for number, image in wanted.items():
+        annotation = annotations[number]
+        try:
+            outline = _outline(annotation, (image.height, image.width))
+        except BadField as error:
+            without.append(f"annotation {annotation.get('id', number)!r:.40}: {error}")
+        else:
+            found[number] = _encoded(outline, (image.height, image.width)) if encoded else outline
+    if without:
+        raise Refusal(
+            f"{split.source}: {len(without)} of {len(wanted)} objects have no outline of which a mask could be learned,"
+            f" such as {without[0]}"
+        )
+    return found
+
+
+def any_encoded(outlines: Mapping[int, Outline]) -> bool:
+    """Is one a run-length encoding? Detectron2 then wants all as bitmaps."""
+    return any(isinstance(outline, dict) for outline in outlines.values())
+
+
+def _outline(annotation: Mapping[str, Any], size: tuple[int, int]) -> Outline:
+    """BadField where `segmentation` is neither polygons nor a run-length encoding of the image's (height, width)."""
+    if not isinstance(annotation.get("segmentation"), dict):
+        return [array("d", polygon) for polygon in as_polygons(annotation)]
+    encoding = annotation["segmentation"]
+    counts = encoding.get("counts")
+    if encoding.get("size") != list(size):
+        raise BadField(f"segmentation of size {encoding.get('size')!r:.40}, the image is of {list(size)}")
+    if isinstance(counts, list) and all(type(n) is int and n >= 0 for n in counts) and sum(counts) == size[0] * size[1]:
+        return dict(mask.frPyObjects({"size": list(size), "counts": counts}, *size))
+    if not isinstance(counts, str) or not counts:
+        raise BadField(f"segmentation counts {counts!r:.60} are no run-length encoding of the image")
+    return {"size": list(size), "counts": counts}
+
+
+def _encoded(outline: Outline, size: tuple[int, int]) -> dict[str, Any]:
+    """The run-length encoding of an outline in an image of `size` (height, width)."""
+    if isinstance(outline, dict):
+        return outline
+    return dict(mask.merge(mask.frPyObjects([list(polygon) for polygon in outline], *size)))
