@@ -43,9 +43,9 @@ def evaluate_detector(
     """Metrics of the detector on every image of the data set.
 
     Several processes share the images out. Returns what `score_detections` does and `seconds`, in the main process;
-    {} in the others. Of a detector that predicts masks also MASK_METRICS. With `out_dir` the detections are left in
-    `out_dir/detections.json`, in COCO's result format, what `precision_recall` gives in `out_dir/pr.json`, and in
-    `out_dir/matches.npz` the matches of each metric: "COCO", and "VOC" of a VOC data set.
+    {} in the others. With `out_dir` the detections are left in `out_dir/detections.json`, in COCO's result format, what
+    `precision_recall` gives in `out_dir/pr.json`, and in `out_dir/matches.npz` the matches of each metric: "COCO", and
+    "VOC" of a VOC data set; of a detector that predicts masks there are then MASK_METRICS too, whose outlines are read.
     """
     start = time.perf_counter()
     found = find_objects(detector, cfg, dataset=dataset, num_workers=num_workers)
@@ -57,7 +57,7 @@ def evaluate_detector(
         _write_json(out_dir / "pr.json", _precision_recall(dataset.split, evaluation))
         write_bytes(out_dir / MATCHES, to_bytes({"COCO": coco_matches(evaluation), **voc}))
     scores = _scores(dataset.split, found, evaluation, voc)
-    if cfg.MODEL.MASK_ON:
+    if cfg.MODEL.MASK_ON and out_dir is not None:
         scores |= mask_metrics(dataset.split, found)
         scores["metric"] += f"; {scores.pop('mask_metric')}"
     if cfg.TEST.AUG.ENABLED:
