@@ -56,14 +56,34 @@ def _outline(annotation: Mapping[str, Any], size: tuple[int, int]) -> Outline:
     if not isinstance(annotation.get("segmentation"), dict):
         return [array("d", polygon) for polygon in as_polygons(annotation)]
     encoding = annotation["segmentation"]
-    counts = encoding.get("counts")
     if encoding.get("size") != list(size):
         raise BadField(f"segmentation of size {encoding.get('size')!r:.40}, the image is of {list(size)}")
-    if isinstance(counts, list) and all(type(n) is int and n >= 0 for n in counts) and sum(counts) == size[0] * size[1]:
-        return dict(mask.frPyObjects({"size": list(size), "counts": counts}, *size))
-    if not isinstance(counts, str) or not counts:
+    counts = encoding.get("counts")
+    runs = _runs(counts) if isinstance(counts, str) else counts
+    whole = isinstance(runs, list) and all(type(n) is int and n >= 0 for n in runs) and sum(runs) == size[0] * size[1]
+    if not whole:  # pycocotools would leave what is missing to chance
         raise BadField(f"segmentation counts {counts!r:.60} are no run-length encoding of the image")
-    return {"size": list(size), "counts": counts}
+    return dict(mask.frPyObjects({"size": list(size), "counts": runs}, *size))
+
+
+def _runs(text: str) -> list[int] | None:
+    """COCO's compressed counts: digits of 5 bits from 0, the lowest first, each but the last with the bit 32.
+
+    A number is signed by its last digit's bit 16, and from the fourth on is what it is above the one before last.
+    None where this is no such text.
+    """
+    runs: list[int] = []
+    number = shift = 0
+    for digit in (ord(letter) - ord("0") for letter in text):
+        if not 0 <= digit < 64:
+            return None
+        number |= (digit & 31) << shift
+        shift += 5
+        if not digit & 32:
+            signed = number - (1 << shift) if digit & 16 else number
+            runs.append(signed + (runs[-2] if len(runs) > 2 else 0))
+            number = shift = 0
+    return None if shift else runs
 
 
 def _encoded(outline: Outline, size: tuple[int, int]) -> dict[str, Any]:

@@ -68,6 +68,16 @@ def test_polygons_and_both_kinds_of_run_lengths_are_one_mask(tmp_path):
     assert all(isinstance(outline, dict) and np.array_equal(drawn(outline), pixels) for outline in as_runs.values())
 
 
+def test_compressed_run_lengths_are_read_as_pycocotools_does(tmp_path):
+    """Of masks of noise, whose runs are short and long, and of the whole image."""
+    rng = np.random.default_rng(0)
+    masks = [rng.random((20, 40)) < share for share in (0.5, 0.01, 0.99, 0.001)] + [np.ones((20, 40), dtype=bool)]
+    masks.append(np.kron(rng.random((2, 2)) < 0.5, np.ones((10, 20), dtype=bool)))
+    packed = [mask.encode(np.asfortranarray(pixels.astype(np.uint8)))["counts"].decode() for pixels in masks]
+    found = read_outlines(dataset(tmp_path, *({"size": [20, 40], "counts": counts} for counts in packed)).split)
+    assert all(np.array_equal(drawn(found[k]), pixels) for k, pixels in enumerate(masks))
+
+
 @pytest.mark.parametrize(
     ("segmentation", "message"),
     [
@@ -78,6 +88,10 @@ def test_polygons_and_both_kinds_of_run_lengths_are_one_mask(tmp_path):
         ({"size": [40, 20], "counts": [800]}, r"segmentation of size \[40, 20\], the image is of \[20, 40\]"),
         ({"size": [20, 40], "counts": [799]}, r"segmentation counts \[799\] are no run-length encoding of the image"),
         ({"size": [20, 40], "counts": None}, "counts None are no run-length"),
+        ({"size": [20, 40], "counts": "0"}, "counts '0' are no run-length"),  # of which pycocotools makes chance values
+        ({"size": [20, 40], "counts": "zz"}, "counts 'zz' are no run-length"),
+        ({"size": [20, 40], "counts": "P"}, "counts 'P' are no run-length"),
+        ({"size": [20, 40], "counts": "!"}, "counts '!' are no run-length"),
     ],
 )
 def test_objects_without_an_outline_are_refused(tmp_path, segmentation, message):
