@@ -6,13 +6,16 @@ import pytest
 import torch
 from detectron2.modeling import RetinaNet
 from detectron2.modeling.roi_heads import CascadeROIHeads
+from detectron2.utils.events import EventStorage
 from support.tiny_detector import SMALL, make_detector, settings, two_squares
 from support.told import altered
 
+import detect.build
 from classify.export import export
 from classify.models import arch, build
 from detect.build import build_detector
 from detect.cost import detector_params, evaluation_macs, training_macs
+from detect.data.loader import train_loader
 from detect.evaluate import METRICS, evaluate_detector
 from detect.export import SIGNATURE, ImageDetector, example_image, number_of_classes
 from detect.heads import HEADS as ALL
@@ -155,6 +158,37 @@ def test_images_of_several_sizes_are_joined_where_detectron2_is_asked_to(tmp_pat
     first, second = (evaluate_detector(plain, c, dataset=dataset) for c in (cfg, augmented))
     assert first["detections"] != second["detections"]
     assert "4 sizes and flips" in second["metric"] and "TEST.AUG" not in first["metric"]
+
+
+@pytest.mark.parametrize("head", ["cascade", "mask"])
+def test_what_is_faster_on_the_cpu_is_equal_to_detectron2s_own(head, tmp_path, monkeypatch):
+    """Losses and gradients of two images, and what is found in them."""
+    monkeypatch.setattr(detect.build, "use_separable_roi_align", lambda detector: None)
+    own = {"MODEL.PROPOSAL_GENERATOR.NAME": "RPN", "MODEL.ROI_BOX_HEAD.NAME": "FastRCNNConvFCHead"}
+    all_scores = {"MODEL.ROI_HEADS.SCORE_THRESH_TEST": 0.0}
+    theirs, cfg = make_detector(head=head, overrides=own | all_scores)
+    monkeypatch.undo()
+    ours, _ = make_detector(head=head, overrides=all_scores)
+    ours.load_state_dict(theirs.state_dict())
+    kinds = [{type(module).__name__ for module in detector.modules()} for detector in (theirs, ours)]
+    assert kinds[1] - kinds[0] == {"BatchedRPN", "ConvolvedBoxHead", "SeparableROIAlign"}
+    batch = next(iter(train_loader(two_squares(tmp_path), cfg, batch_size=2, seed=0)))
+    losses, gradients, found = [], [], []
+    for detector in (theirs, ours):
+        torch.manual_seed(0)
+        with EventStorage():
+            losses.append(detector.train()(batch))
+        sum(losses[-1].values()).backward()
+        gradients.append(dict(detector.named_parameters()))
+        with torch.no_grad():
+            found.append(detector.eval()(batch)[0]["instances"])
+    for name, loss in losses[0].items():
+        torch.testing.assert_close(losses[1][name], loss, rtol=1e-4, atol=1e-5)
+    for name, parameter in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name].grad, parameter.grad, rtol=1e-3, atol=1e-4)
+    assert len(found[0]) == len(found[1]) > 10
+    torch.testing.assert_close(found[1].pred_boxes.tensor, found[0].pred_boxes.tensor, rtol=0, atol=1e-2)  # pixels
+    torch.testing.assert_close(found[1].scores, found[0].scores, rtol=0, atol=1e-5)
 
 
 def test_settings_left_out_are_detectron2s():
