@@ -80,3 +80,4 @@ def test_exported_files_find_what_the_evaluation_of_their_run_found(head, tmp_pa
         for one, other in zip(coco["annotations"], expected, strict=True):
             assert [one["score"], *one["bbox"]] == pytest.approx([other["score"], *other["bbox"]], rel=1e-3, abs=0.01)
             assert ("segmentation" in one) == ("segmentation" in other) == (head == "mask")
+        assert len(list((tmp_path / f"out-{file_format}" / "pictures").rglob("*.png"))) == 20
