@@ -223,6 +223,15 @@ def test_an_exported_file_says_the_masks_too(file_format, tmp_path):
     assert (found.pred_masks != expected.pred_masks).float().mean() < 1e-3 < expected.pred_masks.float().mean()
 
 
+@pytest.mark.parametrize("file_format", FORMATS)
+def test_an_exported_file_finds_nothing_too(file_format, tmp_path):
+    detector, _ = make_detector(head="mask", overrides={"MODEL.ROI_HEADS.SCORE_THRESH_TEST": 0.99})
+    model, image = ImageDetector(detector), example_image((64, 64))
+    (tmp_path / "net").write_bytes(export(model, image, model.signature, file_format, compare=DetectionComparison())[0])
+    boxes, scores, classes, masks = read_exported(tmp_path / "net", file_format)(example_image((50, 90)))
+    assert len(boxes) == len(scores) == len(classes) == 0 and masks.shape == (0, 28, 28)
+
+
 def test_masks_that_differ_are_no_same_detections():
     boxes, scores, classes = torch.tensor([[0.0, 0, 8, 8]]), torch.tensor([0.9]), torch.tensor([1])
     masks = torch.zeros(1, 28, 28)
