@@ -21,6 +21,7 @@ from classify.data.imagenet import IMAGENET_MEAN, IMAGENET_STD
 from detect.backbone import ClassifierBackbone, stage_after
 from detect.cpu.roi_align import use_separable_roi_align
 from detect.detector_config import BACKBONE_NAME, SINGLE_LEVEL_NAME, make_config
+from detect.heads import HEADS
 from detect.one_stage import OneStageDetector
 from detect.settings import DetectorSettings
 from detect.single_level import SingleLevel, offer_stage
@@ -50,7 +51,7 @@ def build_detector(
     wanted = settings.resolved()
     strides, norm = wanted.strides, wanted.norm
     bottom_up = ClassifierBackbone(classifier, strides=strides, norm=norm, freeze_at=wanted.freeze_at)
-    stage = stage_after(classifier, strides[-1], norm=norm) if wanted.head == "c4" else None
+    stage = None if HEADS[wanted.head].pyramid else stage_after(classifier, strides[-1], norm=norm)
     with _offer(bottom_up), offer_stage(stage):
         try:
             detector = build_model(cfg)

@@ -20,7 +20,7 @@ from pruning.cost import TRAINING_FACTOR, count_activations, count_macs, count_m
 class DetectorMacs:
     """Multiply-adds of one image: classifier's part, FPN (0 of a single level), RPN head, box head on all regions.
 
-    Of RetinaNet `rpn` is its head, and there are no regions.
+    Of RetinaNet `rpn` is its head, and there are no regions. Of Mask R-CNN `roi_heads` has the masks of objects too.
     """
 
     backbone: int
@@ -38,11 +38,13 @@ def detector_macs(
     *,
     image_size: tuple[int, int],
     proposals: int,
+    objects: int = 0,
     masks: Mapping[str, Tensor] | None = None,
 ) -> DetectorMacs:
     """MACs of a detector on one padded image of `image_size` (height, width) with `proposals` regions.
 
-    The real number of regions can only be lower, so this is the upper bound that a comparison can share. `masks`:
+    `objects`: of which Mask R-CNN predicts a mask; other detectors predict none. The real number of regions and of
+    objects can only be lower, so this is the upper bound that a comparison can share. `masks`:
     boolean tensors by parameter name of `masked_parts(detector)`, False where a weight is gone.
     """
     image = _image(detector, image_size)
@@ -50,29 +52,33 @@ def detector_macs(
     body, pyramid, with_rpn = counted.values()
     parts = masked_parts(detector)
     examples = dict.fromkeys(parts, image)
-    per_region = 0
+    per_region = per_object = 0
     if not isinstance(detector, RetinaNet):
         head, examples["stage"] = _region_head(detector)
         per_region = count_macs(head, examples["stage"])
+        per_object = sum(count_macs(*part) for part in _mask_head(detector))
     gone = {part: _removed_macs(module, masks or {}, examples[part]) for part, module in parts.items()}
     return DetectorMacs(
         body - gone["body"],
         pyramid - body - gone.get("fpn", 0),
         with_rpn - pyramid,
-        (per_region - gone.get("stage", 0)) * proposals,
+        (per_region - gone.get("stage", 0)) * proposals + per_object * objects,
     )
 
 
 def detector_activations(detector: GeneralizedRCNN | RetinaNet, *, image_size: tuple[int, int]) -> int:
     """`count_activations` of a detector on one padded image of `image_size` (height, width).
 
-    As in `detector_macs` the box head counts on every proposal of an evaluation; pooling of regions does not count.
+    As in `detector_macs` the box head counts on every proposal of an evaluation, the masks' on as many objects as it
+    may find; pooling of regions does not count.
     """
     found = count_activations(_Proposer(detector), _image(detector, image_size))
     if isinstance(detector, RetinaNet):
         return found
     proposals: int = detector.proposal_generator.post_nms_topk[False]
-    return found + count_activations(*_region_head(detector)) * proposals
+    objects: int = detector.roi_heads.box_predictor.test_topk_per_image if _mask_head(detector) else 0
+    of_masks = sum(count_activations(*part) for part in _mask_head(detector))
+    return found + count_activations(*_region_head(detector)) * proposals + of_masks * objects
 
 
 def detector_params(
@@ -90,8 +96,9 @@ def evaluation_macs(
     image_size: tuple[int, int],
     masks: Mapping[str, Tensor] | None = None,
 ) -> DetectorMacs:
-    """MACs of evaluating one image: the box head runs on every proposal."""
-    return detector_macs(detector, image_size=image_size, proposals=cfg.MODEL.RPN.POST_NMS_TOPK_TEST, masks=masks)
+    """MACs of evaluating one image: the box head runs on every proposal, the masks' on every object found."""
+    proposals, objects = cfg.MODEL.RPN.POST_NMS_TOPK_TEST, cfg.TEST.DETECTIONS_PER_IMAGE
+    return detector_macs(detector, image_size=image_size, proposals=proposals, objects=objects, masks=masks)
 
 
 def training_macs(
@@ -101,9 +108,14 @@ def training_macs(
     image_size: tuple[int, int],
     masks: Mapping[str, Tensor] | None = None,
 ) -> int:
-    """MACs of one image in training, forward and backward: the box head runs on the sampled regions."""
+    """MACs of one image in training, forward and backward: the box head runs on the sampled regions.
+
+    That of the masks does on those of them that are objects, which are a fraction of them at most.
+    """
     regions = cfg.MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE
-    return TRAINING_FACTOR * detector_macs(detector, image_size=image_size, proposals=regions, masks=masks).total
+    objects = int(regions * cfg.MODEL.ROI_HEADS.POSITIVE_FRACTION)
+    found = detector_macs(detector, image_size=image_size, proposals=regions, objects=objects, masks=masks)
+    return TRAINING_FACTOR * found.total
 
 
 def _removed(part: nn.Module, masks: Mapping[str, Tensor]) -> dict[str, int]:
@@ -155,6 +167,16 @@ def _region_head(detector: GeneralizedRCNN) -> tuple[nn.Module, Tensor]:
         level, pooler, head = heads.box_in_features[0], heads.box_pooler, _BoxHead(heads)
     channels = detector.backbone.output_shape()[level].channels
     return head, torch.zeros(1, channels, *pooler.output_size, device=detector.pixel_mean.device)
+
+
+def _mask_head(detector: GeneralizedRCNN) -> list[tuple[nn.Module, Tensor]]:
+    """What predicts an object's mask, and a zero pooled region (1, C, h, w); nothing of a detector of boxes alone."""
+    heads = detector.roi_heads
+    if not heads.mask_on:
+        return []
+    channels = detector.backbone.output_shape()[heads.mask_in_features[0]].channels
+    region = torch.zeros(1, channels, *heads.mask_pooler.output_size, device=detector.pixel_mean.device)
+    return [(nn.Sequential(*heads.mask_head), region)]
 
 
 class _BoxHead(nn.Module):

@@ -4,20 +4,19 @@ A setting that is not set is left to the user's YAML or overrides, then to our d
 and a key for the same that differ are refused, and so is a key that nothing reads (see detectron2_keys.py).
 """
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from detectron2.config import CfgNode, get_cfg
+from detectron2.modeling.roi_heads import CascadeROIHeads
 
 from classify.data.imagenet import IMAGENET_MEAN, IMAGENET_STD
 from detect.cpu.box_head import ConvolvedBoxHead
 from detect.cpu.proposals import BatchedRPN
 from detect.detectron2_keys import OURS
-from detect.heads import check_idle, check_strides
+from detect.heads import HEADS, Head, check_idle, check_strides
 from detect.one_stage import OneStageDetector
 from detect.settings import DetectorSettings
-from detect.single_level import StageROIHeads
 from detect.user_config import FREEZE_AT, check_agreement, check_read, given_keys, set_keys, stages_before
 from pruning.errors import Refusal
 
@@ -40,23 +39,24 @@ def make_config(
     same.
     """
     settings = settings.resolved()
-    check_strides(settings.strides)
+    head, strides = HEADS[settings.head], settings.strides
+    check_strides(strides)
     check_idle(settings.head, settings.stated())
     given = given_keys(settings.config_file, settings.overrides)
     check_read(given, settings.head)
     ours = _from_settings(settings, num_classes)
     check_agreement(given, ours)
     cfg = get_cfg()
-    set_keys(cfg, _defaults(settings.head, settings.strides))
+    set_keys(cfg, _defaults(head, strides))
     set_keys(cfg, {key: g.value for key, g in given.items() if key not in _BY_NAME})
     set_keys(cfg, {key: value for key, (value, _) in ours.items()})
-    set_keys(cfg, _structure(settings.head, settings.strides))
+    set_keys(cfg, _structure(head, strides))
     cfg.MODEL.DEVICE, cfg.MODEL.WEIGHTS = device, ""
     cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD = ([255.0 * v for v in values] for values in (pixel_mean, pixel_std))
     if "MODEL.ANCHOR_GENERATOR.SIZES" not in given.keys() | ours.keys():
-        cfg.MODEL.ANCHOR_GENERATOR.SIZES = _anchor_sizes(cfg, settings.head, settings.strides)
-    _check_levels(cfg, settings.head, settings.strides)
-    if settings.head == "cascade":
+        cfg.MODEL.ANCHOR_GENERATOR.SIZES = _anchor_sizes(cfg, head, strides)
+    _check_levels(cfg, settings.head, strides)
+    if head.roi_heads == CascadeROIHeads.__name__:
         _check_cascade(cfg)
     return cfg
 
@@ -65,12 +65,13 @@ def make_config(
 _BY_NAME = (
     "MODEL.META_ARCHITECTURE",
     "MODEL.ROI_HEADS.NAME",
+    "MODEL.MASK_ON",
     "MODEL.FPN.IN_FEATURES",
     "MODEL.RESNETS.OUT_FEATURES",
 )
 
 
-def _defaults(head: str, strides: tuple[int, ...]) -> dict[str, object]:
+def _defaults(head: Head, strides: tuple[int, ...]) -> dict[str, object]:
     """Where these differ from Detectron2's: as in its Base-*.yaml, and what the classifier asks for."""
     keys: dict[str, object] = {
         "MODEL.PROPOSAL_GENERATOR.NAME": BatchedRPN.__name__,
@@ -78,28 +79,23 @@ def _defaults(head: str, strides: tuple[int, ...]) -> dict[str, object]:
         "INPUT.RANDOM_FLIP": "none",
         "DATALOADER.ASPECT_RATIO_GROUPING": False,
     }
-    levels = _level_names(head, strides)
-    rcnn: dict[str, object]
-    if head == "c4":  # regions of 14 x 14, which the stage after the level halves
-        rcnn = {"ROI_BOX_HEAD.POOLER_RESOLUTION": 14, "RPN.PRE_NMS_TOPK_TEST": 6000, "RPN.POST_NMS_TOPK_TEST": 1000}
-        rcnn |= {"RPN.IN_FEATURES": levels, "ROI_HEADS.IN_FEATURES": levels}
-    elif head == "retinanet":
-        rcnn = {"RETINANET.IN_FEATURES": levels, "RETINANET.SMOOTH_L1_LOSS_BETA": 0.0}
-    else:
-        rcnn = {"ROI_BOX_HEAD.NAME": ConvolvedBoxHead.__name__, "ROI_BOX_HEAD.NUM_FC": 2}
-        rcnn |= {"ROI_BOX_HEAD.POOLER_RESOLUTION": 7, "ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG": head == "cascade"}
-        rcnn |= {"RPN.PRE_NMS_TOPK_TRAIN": 2000, "RPN.PRE_NMS_TOPK_TEST": 1000, "RPN.POST_NMS_TOPK_TRAIN": 1000}
-        rcnn |= {"RPN.IN_FEATURES": levels, "ROI_HEADS.IN_FEATURES": levels[:-1]}
-    return keys | {f"MODEL.{name}": value for name, value in rcnn.items()}
+    keys |= {f"MODEL.{name}": value for name, value in head.keys.items()}
+    keys |= {"MODEL.ROI_BOX_HEAD.NAME": ConvolvedBoxHead.__name__} if head.box_head else {}
+    levels = head.levels(strides)
+    if head.roi_heads is None:
+        return keys | {"MODEL.RETINANET.IN_FEATURES": levels}
+    # regions are pooled from the levels that read the backbone, or from the only one
+    pooled = levels[: -head.levels_on_top] if head.levels_on_top else levels
+    return keys | {"MODEL.RPN.IN_FEATURES": levels, "MODEL.ROI_HEADS.IN_FEATURES": pooled}
 
 
-def _structure(head: str, strides: tuple[int, ...]) -> dict[str, object]:
+def _structure(head: Head, strides: tuple[int, ...]) -> dict[str, object]:
     """What follows from the head and the strides alone."""
-    heads = {"fpn": "StandardROIHeads", "cascade": "CascadeROIHeads", "c4": StageROIHeads.__name__}
     return {
-        "MODEL.META_ARCHITECTURE": OneStageDetector.__name__ if head == "retinanet" else "GeneralizedRCNN",
-        "MODEL.ROI_HEADS.NAME": heads.get(head, ""),
-        "MODEL.BACKBONE.NAME": SINGLE_LEVEL_NAME if head == "c4" else BACKBONE_NAME,
+        "MODEL.META_ARCHITECTURE": "GeneralizedRCNN" if head.roi_heads else OneStageDetector.__name__,
+        "MODEL.ROI_HEADS.NAME": head.roi_heads or "",
+        "MODEL.MASK_ON": head.masks,
+        "MODEL.BACKBONE.NAME": BACKBONE_NAME if head.pyramid else SINGLE_LEVEL_NAME,
         "MODEL.FPN.IN_FEATURES": [f"s{s}" for s in strides],
     }
 
@@ -111,7 +107,7 @@ def _from_settings(settings: DetectorSettings, num_classes: int | None) -> dict[
         stated["dataset: number of classes"] = num_classes
     forms: dict[str, Callable[[Any], object]] = {
         FREEZE_AT: lambda count: count and count + stages_before(settings.strides),
-        "MODEL.ANCHOR_GENERATOR.SIZES": lambda sizes: _by_level(sizes, settings.head),
+        "MODEL.ANCHOR_GENERATOR.SIZES": lambda sizes: _by_level(sizes, HEADS[settings.head]),
         "MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS": lambda ratios: [list(ratios)],
         "INPUT.MIN_SIZE_TRAIN": lambda size: (size,),
     }
@@ -119,46 +115,31 @@ def _from_settings(settings: DetectorSettings, num_classes: int | None) -> dict[
     return {key: (forms[key](value) if key in forms else value, value) for key, value in set_here}
 
 
-def _by_level(sizes: Sequence[float], head: str) -> list[list[float]]:
-    """The anchor sizes of each level; c4 has all on its one."""
-    return [[float(size) for size in sizes]] if head == "c4" else [_scales(size, head) for size in sizes]
+def _by_level(sizes: Sequence[float], head: Head) -> list[list[float]]:
+    """The anchor sizes of each level; a single level has all on its one."""
+    return [head.sides(size) for size in sizes] if head.pyramid else [[float(size) for size in sizes]]
 
 
-def _level_names(head: str, strides: tuple[int, ...]) -> list[str]:
-    """The levels that Detectron2's backbone hands on."""
-    if head == "c4":
-        return [f"s{strides[-1]}"]
-    last = int(math.log2(strides[-1]))
-    top = [f"p{last + 1}", f"p{last + 2}"] if head == "retinanet" else [f"p{last + 1}"]
-    return [*(f"p{int(math.log2(s))}" for s in strides), *top]
-
-
-def _scales(size: float, head: str) -> list[float]:
-    """The anchor sizes of a level; RetinaNet's three are a third of an octave apart (arXiv 1708.02002, section 4)."""
-    return [size * 2 ** (k / 3) for k in range(3)] if head == "retinanet" else [float(size)]
-
-
-def _anchor_sizes(cfg: CfgNode, head: str, strides: tuple[int, ...]) -> list[list[float]]:
+def _anchor_sizes(cfg: CfgNode, head: Head, strides: tuple[int, ...]) -> list[list[float]]:
     """Detectron2's: 32 pixels at stride 4 (RetinaNet: 8), twice as many on the next level; c4: 32 to 512 at 16."""
-    if head == "c4":
-        return [[strides[-1] * 2.0**k for k in range(1, 6)]]
-    levels = _levels_read(cfg, head)
-    return [_scales((4.0 if head == "retinanet" else 8.0) * 2 ** int(name.removeprefix("p")), head) for name in levels]
+    if not head.pyramid:
+        return [[strides[-1] * side for side in head.anchors]]
+    return [[2.0 ** int(name.removeprefix("p")) * side for side in head.anchors] for name in _levels_read(cfg, head)]
 
 
-def _levels_read(cfg: CfgNode, head: str) -> list[str]:
-    return cfg.MODEL.RETINANET.IN_FEATURES if head == "retinanet" else cfg.MODEL.RPN.IN_FEATURES
+def _levels_read(cfg: CfgNode, head: Head) -> list[str]:
+    return cfg.MODEL.RPN.IN_FEATURES if head.roi_heads else cfg.MODEL.RETINANET.IN_FEATURES
 
 
-def _check_levels(cfg: CfgNode, head: str, strides: tuple[int, ...]) -> None:
-    there, read = _level_names(head, strides), _levels_read(cfg, head)
-    node = "RETINANET" if head == "retinanet" else "RPN"
-    wanted = {f"MODEL.{node}.IN_FEATURES": read}
-    if head != "retinanet":
+def _check_levels(cfg: CfgNode, name: str, strides: tuple[int, ...]) -> None:
+    head = HEADS[name]
+    there, read = head.levels(strides), _levels_read(cfg, head)
+    wanted = {f"MODEL.{'RPN' if head.roi_heads else 'RETINANET'}.IN_FEATURES": read}
+    if head.roi_heads:
         wanted["MODEL.ROI_HEADS.IN_FEATURES"] = cfg.MODEL.ROI_HEADS.IN_FEATURES
     for key, names in wanted.items():
         if not names or set(names) - set(there):
-            raise Refusal(f"{key}={names}: the levels of head={head!r} with strides {strides} are {there}")
+            raise Refusal(f"{key}={names}: the levels of head={name!r} with strides {strides} are {there}")
     generator = cfg.MODEL.ANCHOR_GENERATOR
     for name, values in (("anchor_sizes", generator.SIZES), ("anchor_ratios", generator.ASPECT_RATIOS)):
         if len(values) not in (1, len(read)):

@@ -4,13 +4,18 @@ A key is in exactly one of READ, OURS and UNREAD (a test walks all of Detectron2
 nothing. What READ and OURS say holds for the heads they name; for another head the key has no effect, and is refused.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
-from detect.heads import HEADS
+from detect.heads import HEADS, Head, heads_that
 
-_REGIONS = ("fpn", "cascade", "c4")
-_PYRAMIDS = ("fpn", "cascade", "retinanet")
-_BOX_HEADS = ("fpn", "cascade")
+_ALL = tuple(HEADS)
+_REGIONS = heads_that(lambda head: head.roi_heads)
+_PYRAMIDS = heads_that(lambda head: head.pyramid)
+_BOX_HEADS = heads_that(lambda head: head.box_head)
+_CASCADES = heads_that(lambda head: head.roi_heads == "CascadeROIHeads")
+_STANDARD = heads_that(lambda head: head.roi_heads == "StandardROIHeads")
+_MASKED = heads_that(lambda head: head.masks)
+_DENSE = heads_that(lambda head: not head.roi_heads)
 
 
 def _keys(heads: tuple[str, ...], node: str, names: str) -> dict[str, tuple[str, ...]]:
@@ -19,9 +24,9 @@ def _keys(heads: tuple[str, ...], node: str, names: str) -> dict[str, tuple[str,
 
 # read by Detectron2's own modules or by detect/, with the heads that read them
 READ: dict[str, tuple[str, ...]] = {
-    **_keys(HEADS, "", "VERSION VIS_PERIOD"),
-    **_keys(HEADS, "MODEL", "MASK_ON KEYPOINT_ON LOAD_PROPOSALS"),
-    **_keys(HEADS, "MODEL.ANCHOR_GENERATOR", "NAME OFFSET"),
+    **_keys(_ALL, "", "VERSION VIS_PERIOD"),
+    **_keys(_ALL, "MODEL", "KEYPOINT_ON LOAD_PROPOSALS"),
+    **_keys(_ALL, "MODEL.ANCHOR_GENERATOR", "NAME OFFSET"),
     **_keys(_PYRAMIDS, "MODEL.FPN", "NORM FUSE_TYPE"),
     **_keys(_REGIONS, "MODEL.PROPOSAL_GENERATOR", "NAME MIN_SIZE"),
     **_keys(
@@ -41,37 +46,43 @@ READ: dict[str, tuple[str, ...]] = {
         "BBOX_REG_LOSS_TYPE BBOX_REG_LOSS_WEIGHT SMOOTH_L1_BETA POOLER_RESOLUTION POOLER_SAMPLING_RATIO POOLER_TYPE"
         " CLS_AGNOSTIC_BBOX_REG USE_FED_LOSS USE_SIGMOID_CE",
     ),
-    **_keys(("fpn", "c4"), "MODEL.ROI_BOX_HEAD", "BBOX_REG_WEIGHTS"),
-    **_keys(("fpn",), "MODEL.ROI_BOX_HEAD", "TRAIN_ON_PRED_BOXES"),
+    **_keys(tuple(h for h in _REGIONS if h not in _CASCADES), "MODEL.ROI_BOX_HEAD", "BBOX_REG_WEIGHTS"),
+    **_keys(_STANDARD, "MODEL.ROI_BOX_HEAD", "TRAIN_ON_PRED_BOXES"),
     **_keys(_BOX_HEADS, "MODEL.ROI_BOX_HEAD", "NAME NUM_FC NUM_CONV CONV_DIM NORM"),
-    **_keys(("cascade",), "MODEL.ROI_BOX_CASCADE_HEAD", "BBOX_REG_WEIGHTS IOUS"),
+    **_keys(_CASCADES, "MODEL.ROI_BOX_CASCADE_HEAD", "BBOX_REG_WEIGHTS IOUS"),
     **_keys(
-        ("retinanet",),
+        _MASKED,
+        "MODEL.ROI_MASK_HEAD",
+        "NAME POOLER_RESOLUTION POOLER_SAMPLING_RATIO NUM_CONV CONV_DIM NORM CLS_AGNOSTIC_MASK POOLER_TYPE",
+    ),
+    **_keys(
+        _DENSE,
         "MODEL.RETINANET",
         "IN_FEATURES NUM_CONVS IOU_THRESHOLDS IOU_LABELS PRIOR_PROB SCORE_THRESH_TEST TOPK_CANDIDATES_TEST"
         " NMS_THRESH_TEST BBOX_REG_WEIGHTS FOCAL_LOSS_GAMMA FOCAL_LOSS_ALPHA SMOOTH_L1_LOSS_BETA BBOX_REG_LOSS_TYPE"
         " NORM",
     ),
-    **_keys(HEADS, "INPUT", "MIN_SIZE_TRAIN_SAMPLING FORMAT CROP.ENABLED CROP.TYPE CROP.SIZE"),
-    **_keys(HEADS, "DATALOADER", "FILTER_EMPTY_ANNOTATIONS"),
-    **_keys(HEADS, "SOLVER", "REFERENCE_WORLD_SIZE"),
-    **_keys(HEADS, "TEST", "DETECTIONS_PER_IMAGE"),
+    **_keys(_ALL, "INPUT", "MIN_SIZE_TRAIN_SAMPLING FORMAT CROP.ENABLED CROP.TYPE CROP.SIZE"),
+    **_keys(_ALL, "DATALOADER", "FILTER_EMPTY_ANNOTATIONS"),
+    **_keys(_ALL, "SOLVER", "REFERENCE_WORLD_SIZE"),
+    **_keys(_ALL, "TEST", "DETECTIONS_PER_IMAGE"),
     **_keys(_REGIONS, "TEST.AUG", "ENABLED MIN_SIZES MAX_SIZE FLIP"),
 }
 
 # Detectron2's key -> the key of ours that sets the same, below `detector`; read where ours is not set, with these heads
 OURS: dict[str, tuple[str, tuple[str, ...]]] = {
-    "MODEL.META_ARCHITECTURE": ("model.head", HEADS),
+    "MODEL.META_ARCHITECTURE": ("model.head", _ALL),
     "MODEL.ROI_HEADS.NAME": ("model.head", _REGIONS),
+    "MODEL.MASK_ON": ("model.head", _ALL),
     "MODEL.FPN.IN_FEATURES": ("model.strides", _PYRAMIDS),
-    "MODEL.RESNETS.OUT_FEATURES": ("model.strides", HEADS),
+    "MODEL.RESNETS.OUT_FEATURES": ("model.strides", _ALL),
     "MODEL.ROI_HEADS.NUM_CLASSES": ("dataset: number of classes", _REGIONS),
-    "MODEL.RETINANET.NUM_CLASSES": ("dataset: number of classes", ("retinanet",)),
-    "MODEL.RESNETS.NORM": ("model.norm", HEADS),
-    "MODEL.BACKBONE.FREEZE_AT": ("model.freeze_at", HEADS),
+    "MODEL.RETINANET.NUM_CLASSES": ("dataset: number of classes", _DENSE),
+    "MODEL.RESNETS.NORM": ("model.norm", _ALL),
+    "MODEL.BACKBONE.FREEZE_AT": ("model.freeze_at", _ALL),
     "MODEL.FPN.OUT_CHANNELS": ("model.fpn_channels", _PYRAMIDS),
-    "MODEL.ANCHOR_GENERATOR.SIZES": ("model.anchor_sizes", HEADS),
-    "MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS": ("model.anchor_ratios", HEADS),
+    "MODEL.ANCHOR_GENERATOR.SIZES": ("model.anchor_sizes", _ALL),
+    "MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS": ("model.anchor_ratios", _ALL),
     "MODEL.RPN.BATCH_SIZE_PER_IMAGE": ("model.rpn_batch_size", _REGIONS),
     "MODEL.RPN.PRE_NMS_TOPK_TRAIN": ("model.pre_nms_topk", _REGIONS),
     "MODEL.RPN.PRE_NMS_TOPK_TEST": ("model.pre_nms_topk", _REGIONS),
@@ -79,18 +90,17 @@ OURS: dict[str, tuple[str, tuple[str, ...]]] = {
     "MODEL.RPN.POST_NMS_TOPK_TEST": ("model.test_proposals", _REGIONS),
     "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE": ("model.roi_batch_size", _REGIONS),
     "MODEL.ROI_BOX_HEAD.FC_DIM": ("model.box_head_dim", _BOX_HEADS),
-    "INPUT.MIN_SIZE_TRAIN": ("model.image_size", HEADS),
-    "INPUT.MIN_SIZE_TEST": ("model.image_size", HEADS),
-    "INPUT.MAX_SIZE_TRAIN": ("model.max_image_size", HEADS),
-    "INPUT.MAX_SIZE_TEST": ("model.max_image_size", HEADS),
-    "INPUT.RANDOM_FLIP": ("train.flip", HEADS),
-    "DATALOADER.ASPECT_RATIO_GROUPING": ("train.group_by_aspect", HEADS),
+    "INPUT.MIN_SIZE_TRAIN": ("model.image_size", _ALL),
+    "INPUT.MIN_SIZE_TEST": ("model.image_size", _ALL),
+    "INPUT.MAX_SIZE_TRAIN": ("model.max_image_size", _ALL),
+    "INPUT.MAX_SIZE_TEST": ("model.max_image_size", _ALL),
+    "INPUT.RANDOM_FLIP": ("train.flip", _ALL),
+    "DATALOADER.ASPECT_RATIO_GROUPING": ("train.group_by_aspect", _ALL),
 }
 
 _NOTHING = "nothing here reads it"
-_MASKS = "detectors predict boxes only, no masks"
-_KEYPOINTS = "detectors predict boxes only, no keypoints"
-_SEGMENTS = "detectors predict boxes only, no segments"
+_KEYPOINTS = "detectors predict boxes and masks, no keypoints"
+_SEGMENTS = "detectors predict boxes and masks, no segments"
 _CLASSIFIER = "the backbone is the classifier: set classifier.arch and classifier.options"
 _PROPOSALS = "proposals are the detector's own, none are read from files"
 _DATA = "set detector.dataset"
@@ -113,11 +123,8 @@ UNREAD: dict[str, str] = {
         "FED_LOSS_FREQ_WEIGHT_POWER FED_LOSS_NUM_CLASSES",
     ),
     **_unread(
-        _MASKS,
-        "MODEL.ROI_MASK_HEAD",
-        "NAME POOLER_RESOLUTION POOLER_SAMPLING_RATIO NUM_CONV CONV_DIM NORM CLS_AGNOSTIC_MASK POOLER_TYPE",
+        "masks are polygons, or bitmaps where outlines are run lengths or images are cropped", "INPUT", "MASK_FORMAT"
     ),
-    **_unread(_MASKS, "INPUT", "MASK_FORMAT"),
     **_unread(
         _KEYPOINTS,
         "MODEL.ROI_KEYPOINT_HEAD",
@@ -200,7 +207,6 @@ _BOX_LOSSES = ("smooth_l1", "giou", "diou", "ciou")
 CHOICES: dict[str, tuple[object, ...]] = {
     "VERSION": (2,),
     "VIS_PERIOD": (0,),
-    "MODEL.MASK_ON": (False,),
     "MODEL.KEYPOINT_ON": (False,),
     "MODEL.LOAD_PROPOSALS": (False,),
     "MODEL.META_ARCHITECTURE": ("GeneralizedRCNN", "RetinaNet"),
@@ -210,6 +216,9 @@ CHOICES: dict[str, tuple[object, ...]] = {
     "MODEL.RPN.BBOX_REG_LOSS_TYPE": _BOX_LOSSES,
     "MODEL.ROI_HEADS.NAME": ("StandardROIHeads", "CascadeROIHeads", "Res5ROIHeads"),
     "MODEL.ROI_BOX_HEAD.NAME": ("FastRCNNConvFCHead", "ConvolvedBoxHead"),
+    "MODEL.ROI_MASK_HEAD.NAME": ("MaskRCNNConvUpsampleHead",),
+    "MODEL.ROI_MASK_HEAD.NORM": _NORMS,
+    "MODEL.ROI_MASK_HEAD.POOLER_TYPE": ("ROIAlignV2", "ROIAlign", "ROIPool"),
     "MODEL.ROI_BOX_HEAD.POOLER_TYPE": ("ROIAlignV2", "ROIAlign", "ROIPool"),
     "MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_TYPE": _BOX_LOSSES,
     "MODEL.ROI_BOX_HEAD.USE_FED_LOSS": (False,),
@@ -228,10 +237,9 @@ CHOICES: dict[str, tuple[object, ...]] = {
 # Why a value outside CHOICES is none, where the choices alone do not say it
 BECAUSE: dict[str, str] = {
     "VIS_PERIOD": "pictures are drawn at the end: set evaluate.scenes",
-    "MODEL.MASK_ON": _MASKS,
     "MODEL.KEYPOINT_ON": _KEYPOINTS,
     "MODEL.LOAD_PROPOSALS": _PROPOSALS,
-    "MODEL.META_ARCHITECTURE": "detectors predict boxes only",
+    "MODEL.META_ARCHITECTURE": "detectors predict boxes and masks only",
     "MODEL.PROPOSAL_GENERATOR.NAME": "rotated boxes and proposals from files are not supported",
     "MODEL.ANCHOR_GENERATOR.NAME": "boxes are not rotated",
     "MODEL.ROI_BOX_HEAD.POOLER_TYPE": "boxes are not rotated",
@@ -239,8 +247,9 @@ BECAUSE: dict[str, str] = {
     "INPUT.FORMAT": "the classifier was trained on RGB",
 }
 
-# The head that Detectron2's names stand for
-HEAD_OF: dict[str, dict[str, str]] = {
-    "MODEL.META_ARCHITECTURE": {"RetinaNet": "retinanet"},
-    "MODEL.ROI_HEADS.NAME": {"StandardROIHeads": "fpn", "CascadeROIHeads": "cascade", "Res5ROIHeads": "c4"},
+# what a head is by Detectron2's names
+HEAD_BY: dict[str, Callable[[Head], object]] = {
+    "MODEL.META_ARCHITECTURE": lambda head: "GeneralizedRCNN" if head.roi_heads else "RetinaNet",
+    "MODEL.ROI_HEADS.NAME": lambda head: "Res5ROIHeads" if head.roi_heads == "StageROIHeads" else head.roi_heads,
+    "MODEL.MASK_ON": lambda head: head.masks,
 }

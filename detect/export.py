@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from detectron2.modeling import GeneralizedRCNN
@@ -17,15 +17,17 @@ from pruning.errors import Refusal
 SIGNATURE = Signature(
     "image", {1: "height", 2: "width"}, {"boxes": "detections", "scores": "detections", "classes": "detections"}
 )
-_PIXELS, _SCORE = 0.5, 1e-3  # how far a box's sides, taken together, may move and a score for it to be the same
+# how far a box's sides, taken together, a score, and a mask's pixels on average may move for it to be the same
+_PIXELS, _SCORE, _MASK = 0.5, 1e-3, 1e-2
 _LEAST_SHARE = 0.9  # of the detections that must be found again
 
 
 class ImageDetector(nn.Module):
-    """Image (3, H, W), uint8 RGB -> boxes (n, 4), scores (n,), classes (n,).
+    """Image (3, H, W), uint8 RGB -> boxes (n, 4), scores (n,), classes (n,); of one with masks also masks (n, M, M).
 
     Boxes are x0, y0, x1, y1 in pixels of the image as given; scores fall from first to last within what Detectron2's
-    score threshold and suppression leave. Normalisation and padding are the detector's own, inside. ValueError for a
+    score threshold and suppression leave. A mask says how probably each part of its box, of M x M, is the object's.
+    Normalisation and padding are the detector's own, inside. `signature` names input and outputs. ValueError for a
     meta-architecture that is not in `_INFERENCE`.
     """
 
@@ -37,11 +39,15 @@ class ImageDetector(nn.Module):
             known = ", ".join(kind.__name__ for kind in _INFERENCE)
             raise Refusal(f"a detector of kind {type(detector).__name__} cannot be exported; those of {known} can")
         self._infer = _INFERENCE[kinds[0]]
+        masks = isinstance(detector, GeneralizedRCNN) and detector.roi_heads.mask_on
+        outputs = {**SIGNATURE.outputs, **({"masks": "detections"} if masks else {})}
+        self.signature = replace(SIGNATURE, outputs=outputs)
 
-    def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         with _OneImage():
             found = self._infer(self.detector, image)
-        return found.pred_boxes.tensor, found.scores, found.pred_classes
+        masks = (found.pred_masks[:, 0],) if "masks" in self.signature.outputs else ()
+        return found.pred_boxes.tensor, found.scores, found.pred_classes, *masks
 
 
 class _OneImage(TorchFunctionMode):
@@ -96,7 +102,7 @@ def other_images(size: tuple[int, int]) -> list[Tensor]:
 
 
 def number_of_classes(weights: Mapping[str, Tensor]) -> int:
-    """How many classes a detector of these weights tells apart: Faster R-CNN, with or without a cascade, or RetinaNet.
+    """How many classes a detector of these weights tells apart: a Faster R-CNN, a cascade and masks too, or RetinaNet.
 
     ValueError where neither's predictor is among them.
     """
@@ -124,7 +130,7 @@ def every_score(detector: nn.Module) -> Iterator[None]:
 
 @dataclass
 class DetectionComparison:
-    """Compares detections, each (boxes (n, 4), scores (n,), classes (n,)), and counts those that it compared."""
+    """Compares detections, as `ImageDetector` gives them, and counts those that it compared."""
 
     detections: int = 0
 
@@ -134,13 +140,15 @@ class DetectionComparison:
         Suppression may turn on the last digit of a score, so a few may be missing on either side. ValueError where
         more than those few are: then something else was computed.
         """
-        (boxes, scores, classes), (boxes_, scores_, classes_) = expected, found
+        (boxes, scores, classes, *masks), (boxes_, scores_, classes_, *masks_) = expected, found
         if boxes_.shape != (len(scores_), 4) or scores_.shape != classes_.shape:
             shapes = ", ".join(str(tuple(t.shape)) for t in found)
             raise Refusal(f"the exported network gives boxes, scores and classes of shapes {shapes}")
         apart = (scores[:, None] - scores_[None]).abs()  # (n, n_)
         moved = (boxes[:, None] - boxes_[None]).abs().flatten(2).sum(2)
         same = (moved <= _PIXELS) & (apart <= _SCORE) & (classes[:, None] == classes_[None])
+        for mask, mask_ in zip(masks, masks_, strict=True):  # one of each, or none
+            same &= (mask[:, None] - mask_[None]).abs().flatten(2).mean(2) <= _MASK
         again = min(int(same.any(1).sum()), int(same.any(0).sum()))
         if again < _LEAST_SHARE * max(same.shape) - 1:
             few = f"finds {len(scores_)} objects, {again} of them among the {len(scores)} that PyTorch finds"

@@ -13,7 +13,7 @@ from detect.data.records import Record
 class ExportedDetector(nn.Module):
     """Records with `image` in, `instances` in the pixels of the pictures as they were out.
 
-    `infer`: image (3, H, W), uint8 RGB -> boxes (n, 4), scores (n,), classes (n,), as `detect.export.ImageDetector`.
+    `infer`: image (3, H, W), uint8 RGB -> what `detect.export.ImageDetector` gives.
     """
 
     def __init__(self, infer: Callable[[Tensor], Sequence[Tensor]]):
@@ -24,9 +24,11 @@ class ExportedDetector(nn.Module):
         return [{"instances": self._of_one(record)} for record in records]
 
     def _of_one(self, record: Record) -> Instances:
-        boxes, scores, classes = self.infer(record["image"])
+        boxes, scores, classes, *masks = self.infer(record["image"])
         size = record["image"].shape[-2:]
         found = Instances((size[0], size[1]), pred_boxes=Boxes(boxes), scores=scores, pred_classes=classes)
+        if masks:
+            found.pred_masks = masks[0][:, None]
         return detector_postprocess(found, record["height"], record["width"])
 
 

@@ -131,7 +131,7 @@ def detection_loss(batches: Sequence[list[Record]]) -> Callable[[GeneralizedRCNN
     """The mean training loss of a detector over fixed batches; gradients flow if they are enabled.
 
     Normalisation and dropout are as in evaluation: running statistics neither move nor give way to a batch's own.
-    Modes and the state of the random generators are as before afterwards.
+    Modes, buffers (RetinaNet's losses move one) and the random generators are as before afterwards.
     """
 
     def loss(detector: GeneralizedRCNN) -> Tensor:
@@ -148,6 +148,7 @@ def detection_loss(batches: Sequence[list[Record]]) -> Callable[[GeneralizedRCNN
 def _losses_asked_for(detector: GeneralizedRCNN) -> Iterator[None]:
     """Training mode, in which a detector returns losses, but not for the layers that compute something else in it."""
     modes = {m: m.training for m in detector.modules()}
+    buffers = [(buffer, buffer.clone()) for buffer in detector.buffers()]
     try:
         detector.train()
         detector.backbone.eval()
@@ -158,3 +159,5 @@ def _losses_asked_for(detector: GeneralizedRCNN) -> Iterator[None]:
     finally:
         for module, mode in modes.items():
             module.training = mode
+        for buffer, value in buffers:
+            buffer.copy_(value)

@@ -1,8 +1,9 @@
 """A detector's body and its FPN as one network, whose channels can be pruned together.
 
 The outputs of all lateral convolutions are added up from the top down, so they are one group, which the output
-convolutions read. These keep the width of what they compute: the RPN and the box head read it, whose inputs, and so
-weights that are no part of a backbone, would have to follow. A trunk that is narrowed takes the laterals' inputs along.
+convolutions read. These keep the width of what they compute: the heads read it, whose inputs, and so weights that are
+no part of a backbone, would have to follow; so do RetinaNet's convolutions for the levels on top. A trunk that is
+narrowed takes the inputs of the laterals, and of the first of those, along.
 """
 
 import copy
@@ -39,7 +40,8 @@ def join(fpn: FPN, body: nn.Module | None = None) -> fx.GraphModule:
         if node.op in ("call_module", "get_attr"):
             node.target = str(node.target).removeprefix(_BOTTOM_UP)
     root = copy.copy(view.bottom_up)
-    root._modules = {**view.bottom_up._modules, **{name: _bare(layer) for name, layer in _layers(fpn).items()}}
+    own = {name: _bare(layer) for name, layer in fpn._modules.items() if name != "bottom_up"}
+    root._modules = {**view.bottom_up._modules, **own}
     return fx.GraphModule(root, graph, class_name="BodyAndPyramid").train(fpn.training)
 
 
@@ -137,15 +139,19 @@ class _PyramidTracer(LayerTracer):
 
 
 def _layers(fpn: FPN) -> dict[str, nn.Conv2d]:
-    """The lateral and output convolutions, by name."""
-    return {name: layer for name, layer in fpn.named_children() if isinstance(layer, nn.Conv2d)}
+    """The lateral and output convolutions, and RetinaNet's of the levels on top, by name."""
+    return {
+        name: layer
+        for name, layer in fpn.named_modules()
+        if isinstance(layer, nn.Conv2d) and not name.startswith(_BOTTOM_UP)
+    }
 
 
 def _has_norm(layer: nn.Module) -> bool:
     return isinstance(layer, nn.Conv2d) and getattr(layer, "norm", None) is not None
 
 
-def _bare(layer: nn.Conv2d) -> nn.Conv2d:
+def _bare(layer: nn.Module) -> nn.Module:
     """An FPN's layer, or, where it has a normalisation, one with the same tensors that does not call it."""
     if not _has_norm(layer):
         return layer

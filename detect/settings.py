@@ -9,11 +9,11 @@ from pydantic import Field, create_model, field_validator, model_validator
 
 from detect.data.sets import DATASETS
 from detect.detectron2_keys import OURS
-from detect.heads import check_idle, default_strides
+from detect.heads import HEADS, check_idle
 from pruning.errors import Refusal
 from training import settings
 from training.options import Fraction, Positive, Section, changed
-from training.type_words import InWords
+from training.type_words import InWords, OneOf
 
 # a section for each data set, of which one is given
 _SECTIONS: dict[str, Any] = {
@@ -72,12 +72,13 @@ class DetectorSettings(Section):
     """The detector around the classifier. What is not set is as `config_file`, `overrides` or else the default say.
 
     `head`: `fpn`, a Faster R-CNN on a feature pyramid over `strides`; `cascade`, the same with the three box heads of
-    Cascade R-CNN; `c4`, a Faster R-CNN on a single level, the last of `strides` ([16]), with the classifier's next
-    stage on each region (see detect/single_level.py); `retinanet`, one-stage, on a pyramid over strides [8, 16, 32].
+    Cascade R-CNN; `mask`, with a mask of each object as in Mask R-CNN; `c4`, a Faster R-CNN on a single level, the last
+    of `strides` ([16]), with the classifier's next stage on each region (see detect/single_level.py); `retinanet`,
+    one-stage, on a pyramid over strides [8, 16, 32].
     """
 
-    head: Literal["fpn", "cascade", "c4", "retinanet"] = "fpn"
-    """Kind of detector around the backbone; fpn, cascade and c4 are Faster R-CNNs, retinanet has one stage."""
+    head: Annotated[str, OneOf(HEADS, "head")] = "fpn"
+    """Kind of detector around the backbone: Faster, Cascade or Mask R-CNN, one on a single level, or RetinaNet."""
     image_size: Positive = 800
     """Shorter side to which images are scaled, in pixels."""
     max_image_size: Positive = 1333
@@ -155,7 +156,7 @@ class DetectorSettings(Section):
         """These settings with head, strides, norm and freeze_at set to what holds."""
         stated = self.stated()
         found = {"head": self.head, "norm": self.norm, "freeze_at": self.freeze_at}
-        found["strides"] = stated.get("strides", default_strides(self.head))
+        found["strides"] = stated.get("strides", HEADS[self.head].strides)
         if self.overrides or self.config_file:
             from detect.user_config import given_keys, settled
 

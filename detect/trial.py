@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from detectron2.config import CfgNode
 from detectron2.data import transforms as T
-from detectron2.structures import Boxes, Instances
+from detectron2.structures import BitMasks, Boxes, Instances
 from detectron2.utils.events import EventStorage
 from torch import nn
 
@@ -28,10 +28,11 @@ def try_detector(
         T.AugmentationList(train_augmentations(cfg, flip=False))(T.AugInput(np.zeros((*image_size, 3), np.uint8)))
         with torch.random.fork_rng(devices=[]), EventStorage(), synchronised_norms(detector, nn.SyncBatchNorm):
             torch.manual_seed(0)
-            losses = detector.train()([_record(height, width) for _ in range(min(batch_size, 2))])
+            seen = [_record(height, width, masks=cfg.MODEL.MASK_ON) for _ in range(min(batch_size, 2))]
+            losses = detector.train()(seen)
             torch.stack(list(losses.values())).sum().backward()
             with torch.no_grad():
-                detector.eval()([_record(height, width)])
+                detector.eval()(seen[:1])
     except (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
         what = " ".join(str(error).split()) or "no reason given"
         raise Refusal(
@@ -40,9 +41,11 @@ def try_detector(
         ) from error
 
 
-def _record(height: int, width: int) -> dict[str, object]:
+def _record(height: int, width: int, *, masks: bool) -> dict[str, object]:
     instances = Instances((height, width))
     instances.gt_boxes = Boxes(torch.tensor([[0.25 * width, 0.25 * height, 0.75 * width, 0.75 * height]]))
     instances.gt_classes = torch.zeros(1, dtype=torch.int64)
+    if masks:
+        instances.gt_masks = BitMasks(torch.ones(1, height, width, dtype=torch.bool))
     image = torch.zeros(3, height, width, dtype=torch.uint8)
     return {"image": image, "height": height, "width": width, "instances": instances}

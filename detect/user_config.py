@@ -10,8 +10,8 @@ from typing import Any
 import yaml
 from detectron2.config import CfgNode, get_cfg
 
-from detect.detectron2_keys import AS_IT_IS, BECAUSE, CHOICES, HEAD_OF, OURS, READ, UNREAD
-from detect.heads import default_strides
+from detect.detectron2_keys import AS_IT_IS, BECAUSE, CHOICES, HEAD_BY, OURS, READ, UNREAD
+from detect.heads import HEADS, heads_that
 from pruning.errors import Refusal
 from training.strict_yaml import parse_yaml_file
 
@@ -75,12 +75,17 @@ def with_content(path: Path) -> dict[str, object]:
     return {"paths": {"file": str(path)}, "keys": read_config_file(path)}
 
 
-def head_of(given: Mapping[str, Given]) -> str | None:
-    """The head that Detectron2's keys ask for; None where they leave it open."""
-    for key, heads in HEAD_OF.items():
-        if key in given and given[key].value in heads:
-            return heads[str(given[key].value)]
-    return None
+def head_of(stated: str | None, given: Mapping[str, Given]) -> str:
+    """The head that is stated, or else the first that Detectron2's keys allow; ValueError where they allow none."""
+    asked = {key: g for key, g in given.items() if key in HEAD_BY and g.value in CHOICES.get(key, (g.value,))}
+    allowed = heads_that(lambda head: all(HEAD_BY[key](head) == g.value for key, g in asked.items()))
+    if allowed and (stated is None or stated in allowed):
+        return stated or allowed[0]
+    keys = " and ".join(f"{key}={g.value!r}" for key, g in asked.items())
+    if stated is None:
+        raise Refusal(f"no head has {keys}: choose detector.model.head from {', '.join(HEADS)}")
+    asks = " or ".join(map(repr, allowed)) or "none that there is"
+    raise Refusal(f"head={stated!r} and Detectron2's keys, which ask for {asks}, differ: {keys}")
 
 
 def check_read(given: Mapping[str, Given], head: str) -> None:
@@ -114,13 +119,9 @@ def settled(stated: Mapping[str, Any], given: Mapping[str, Given]) -> dict[str, 
 
     ValueError where settings and keys differ.
     """
-    head = stated.get("head") or head_of(given) or "fpn"
-    two_stages = "MODEL.META_ARCHITECTURE" in given and given["MODEL.META_ARCHITECTURE"].value == "GeneralizedRCNN"
-    if head_of(given) not in (None, head) or (two_stages and head == "retinanet"):
-        asked = head_of(given) or "two stages"
-        raise Refusal(f"head={head!r} and Detectron2's keys, which ask for {asked!r}, differ")
+    head = head_of(stated.get("head"), given)
     said = strides_of(given)
-    strides = stated.get("strides") or said or default_strides(head)
+    strides = stated.get("strides") or said or HEADS[head].strides
     if said not in (None, strides):
         raise Refusal(f"strides={strides} and Detectron2's features, of strides {said}, differ")
     found: dict[str, Any] = {"head": head, "strides": strides}

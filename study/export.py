@@ -27,6 +27,7 @@ if TYPE_CHECKING:  # Detectron2, which classification works without
 _CLASSIFIERS = ("train_classifier", "take_weights", "prune")
 _DETECTORS = ("train_detector", "prune_detector")
 _BATCHES = (2, 1, 5)  # of images, on which an exported classifier must agree; the first is traced
+_MASKS = "(detections, rows, columns) float32 in 0..1: how probably each part of the box, in a grid, is the object's"
 _TRAINING_IMAGES = 3  # on which an exported detector must agree, where they are on this machine
 
 
@@ -134,7 +135,6 @@ def _classifier(stage: Stage, runs: Path, image_size: tuple[int, int] | None) ->
 def _detector(stage: Stage, runs: Path, image_size: tuple[int, int] | None) -> _Subject:
     from detect.cost import evaluation_macs
     from detect.export import (
-        SIGNATURE,
         DetectionComparison,
         ImageDetector,
         example_image,
@@ -153,7 +153,8 @@ def _detector(stage: Stage, runs: Path, image_size: tuple[int, int] | None) -> _
     size = image_size or (cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MIN_SIZE_TEST)
     macs = evaluation_macs(detector, cfg, image_size=size)
     regions = f", at most {cfg.MODEL.RPN.POST_NMS_TOPK_TEST} proposals" if macs.roi_heads else ""
-    macs_of = f"one image of {size[0]} x {size[1]}{regions}"
+    objects = f", {cfg.TEST.DETECTIONS_PER_IMAGE} masks" if cfg.MODEL.MASK_ON else ""
+    macs_of = f"one image of {size[0]} x {size[1]}{regions}{objects}"
     description = {
         **_detector_interface(network, cfg, one_stage=not macs.roi_heads),
         **names,
@@ -170,7 +171,8 @@ def _detector(stage: Stage, runs: Path, image_size: tuple[int, int] | None) -> _
     images = [example_image(size), *other_images(size)]
     if names["classes"] is not None:  # the data set is here
         images += _training_images(built_by, runs, cfg)
-    return _Subject("detector", ImageDetector(detector), images, SIGNATURE, description, DetectionComparison())
+    model = ImageDetector(detector)
+    return _Subject("detector", model, images, model.signature, description, DetectionComparison())
 
 
 def _training_images(stage: Stage, runs: Path, cfg: "Config") -> list[torch.Tensor]:
@@ -204,6 +206,7 @@ def _detector_interface(network: Network, cfg: "Config", *, one_stage: bool) -> 
             "boxes": "(detections, 4) float32: x0, y0, x1, y1 in pixels of the image given",
             "scores": "(detections,) float32 in 0..1",
             "classes": "(detections,) int64, numbers of `classes` from 0",
+            **({"masks": _MASKS} if cfg.MODEL.MASK_ON else {}),
         },
         "score_threshold": (cfg.MODEL.RETINANET if one_stage else cfg.MODEL.ROI_HEADS).SCORE_THRESH_TEST,
         "most_detections": cfg.TEST.DETECTIONS_PER_IMAGE,

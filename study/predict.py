@@ -93,6 +93,7 @@ def _in_coco(split: Split, found: Sequence[Detection]) -> dict[str, object]:
             "bbox": one["bbox"],
             "area": one["bbox"][2] * one["bbox"][3],
             "iscrowd": 0,
+            **({"segmentation": one["segmentation"]} if "segmentation" in one else {}),
             "score": one["score"],
         }
         for k, one in enumerate(found, 1)

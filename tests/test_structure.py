@@ -11,6 +11,7 @@ import pytest
 
 from detect.budgets import BUDGETS
 from detect.data.sets import DATASETS
+from detect.heads import HEADS
 from pruning.methods import METHODS
 from study.plan.named import CLASSIFIER_PIPELINES, PIPELINES
 from study.plan.steps import STEPS
@@ -241,6 +242,8 @@ BY_NAME = {
     "method": (METHODS.keys() - {"random"}, ("pruning/methods", LITERATURE)),
     # `digits` is a classification data set too
     "detection data set": (DATASETS.keys(), ("detect/data/sets", "classify/data/__init__.py")),
+    # `fpn`, the default, is a part of a detector too
+    "head": (HEADS.keys() - {"fpn"}, ("detect/heads.py",)),
     "budget": (BUDGETS.keys(), ("detect/budgets.py",)),
     # many pipelines are called after the step that tells them apart
     "pipeline": ({*PIPELINES, *CLASSIFIER_PIPELINES} - STEPS.keys(), ("study/plan/named.py", LITERATURE)),

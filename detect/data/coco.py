@@ -57,7 +57,7 @@ def read_coco(path: Path, images: Path) -> Split:
     Only `images`, `annotations` and `categories` are read; `area` and `iscrowd` may be absent, so may sizes (they are
     the image files' then) and `bbox` where `segmentation` has polygons. All categories are classes, with boxes or not.
     """
-    coco = _read_json(path)
+    coco = read_json(path)
     for key in ("images", "annotations", "categories"):
         if not coco.get(key):
             raise Refusal(f"{path}: the list {key!r} is missing or empty")
@@ -68,10 +68,10 @@ def read_coco(path: Path, images: Path) -> Split:
     listed = _images(path, images, coco["images"], problems)
     labels: dict[int | str, int] = {category: k for k, category in enumerate(ids)}
     seen: set[int | str] = set()
-    for annotation in coco["annotations"]:
+    for number, annotation in enumerate(coco["annotations"]):
         place = f"annotation {annotation.get('id', '?')!r:.40}" if isinstance(annotation, dict) else ""
         try:
-            problems += _place(annotation, place, listed, labels, seen)
+            problems += _place(annotation, place, listed, labels, seen, number)
         except BadField as error:
             problems.append(Problem(MALFORMED, f"{place}: {error}" if place else str(error)))
     records = tuple(
@@ -87,8 +87,9 @@ def _place(
     listed: Mapping[int | str, _Image],
     labels: Mapping[int | str, int],
     seen: set[int | str],
+    number: int,
 ) -> list[Problem]:
-    """Put the box of an annotation into its image; what is wrong with it. BadField if it cannot be read."""
+    """Put the box of the annotation `number` into its image; what is wrong with it. BadField if it cannot be read."""
     if not isinstance(annotation, dict):
         raise BadField(f"an annotation is an object, not {annotation!r:.60}")
     image_id, category = as_id(annotation, "image_id"), as_id(annotation, "category_id")
@@ -106,7 +107,7 @@ def _place(
         seen.add(own)
     x, y, w, h = xywh
     fault = box_fault((x, y, x + w, y + h), width=image.width, height=image.height)
-    box = Box(xywh, labels.get(category, UNKNOWN), area, crowd, fault=fault)
+    box = Box(xywh, labels.get(category, UNKNOWN), area, crowd, fault=fault, number=number)
     where = f"{place} in {image.name}: bbox {list(xywh)}"
     if box.label == UNKNOWN:
         found.append(Problem(UNKNOWN_CLASS, f"{where}, category {annotation['category_id']}"))
@@ -191,7 +192,8 @@ def _images(path: Path, folder: Path, images: list[object], problems: list[Probl
     return listed
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a COCO JSON; ValueError if there is none."""
     try:
         coco = json.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:

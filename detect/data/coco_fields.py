@@ -90,12 +90,28 @@ def _around(annotation: Mapping[str, object]) -> XYWH:
         raise BadField(f"bbox {_shown(annotation, 'bbox')}, and no polygons to take it from: segmentation {shown}")
     numbers: list[float] = []
     for polygon in polygons:
-        points = [_number(v) for v in polygon] if isinstance(polygon, list) else []
-        if len(points) < 6 or len(points) % 2 or None in points:
+        points = _polygon(polygon)
+        if not points:
             raise BadField(f"bbox is missing, and segmentation {polygon!r:.60} is no polygon of finite numbers")
-        numbers += [v for v in points if v is not None]
+        numbers += points
     xs, ys = numbers[::2], numbers[1::2]
     return min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)
+
+
+def as_polygons(annotation: Mapping[str, object]) -> list[list[float]]:
+    """The polygons of `segmentation`, each x, y, x, y, ...; those of less than three points are left out."""
+    polygons = annotation.get("segmentation")
+    found = [_polygon(polygon) for polygon in polygons] if isinstance(polygons, list) else []
+    if not any(found):
+        raise BadField(f"segmentation {_shown(annotation, 'segmentation')} has no polygon")
+    return [polygon for polygon in found if polygon]
+
+
+def _polygon(value: object) -> list[float]:
+    """The coordinates of at least three points; none where they are not finite numbers in pairs."""
+    numbers = [_number(v) for v in value] if isinstance(value, list) else []
+    finite = [v for v in numbers if v is not None]
+    return finite if len(finite) == len(numbers) >= 6 and len(finite) % 2 == 0 else []
 
 
 def _number(value: object, *, text: bool = False) -> float | None:

@@ -11,18 +11,21 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetMapper, build_detection_test_loader, build_detection_train_loader, detection_utils
 from detectron2.data import transforms as T
 from detectron2.data.detection_utils import build_augmentation
+from detectron2.structures import PolygonMasks
 from torch.utils.data import DataLoader
 
+from detect.data.outlines import any_encoded, read_outlines
 from detect.data.picture import read_picture
 from detect.data.records import DetectionDataset, Record
 from detect.data.stream import PositionSampler, TrainStream
 
 
 class Mapper(DatasetMapper):
-    """Detectron2's own reading clips grey of 16 bits at 255; boxes are all that its records have here.
+    """Detectron2's own reading clips grey of 16 bits at 255; its records have boxes here, and outlines if asked for.
 
     In training what a record becomes by the same transformation is kept for the process: a picture is read and scaled
-    once. `colours`: augmentations that look at pixels, anew each time.
+    once. `colours`: augmentations that look at pixels, anew each time. `masks`: Detectron2's format of the objects'
+    masks, "polygon" or "bitmask"; None: records have none.
     """
 
     def __init__(
@@ -32,8 +35,15 @@ class Mapper(DatasetMapper):
         augmentations: list[T.Augmentation],
         image_format: str,
         colours: Sequence[T.Augmentation] = (),
+        masks: str | None = None,
     ):
-        super().__init__(is_train=is_train, augmentations=augmentations, image_format=image_format)
+        super().__init__(
+            is_train=is_train,
+            augmentations=augmentations,
+            image_format=image_format,
+            use_instance_mask=masks is not None,
+            instance_mask_format=masks or "polygon",
+        )
         crops = any(isinstance(augmentation, T.RandomCrop) for augmentation in augmentations)
         self.keeps = is_train and not crops  # two crops are hardly ever alike
         self.colours = T.AugmentationList(colours)
@@ -53,7 +63,14 @@ class Mapper(DatasetMapper):
             return self._map(copy.deepcopy(dataset_dict), transforms)
         file = Path(dataset_dict["file_name"]).stat()
         applied = tuple((type(t), *vars(t).values()) for t in transforms.transforms)
-        key = (repr(dataset_dict), file.st_mtime_ns, file.st_size, applied, self.image_format)
+        key = (
+            repr(dataset_dict),
+            file.st_mtime_ns,
+            file.st_size,
+            applied,
+            self.image_format,
+            self.instance_mask_format,
+        )
         return {**_kept.get(key, lambda: self._map(copy.deepcopy(dataset_dict), transforms))}
 
     def _map(self, record: Record, transforms: T.TransformList) -> Record:
@@ -64,6 +81,8 @@ class Mapper(DatasetMapper):
         record["image"] = torch.as_tensor(np.ascontiguousarray(image.transpose(2, 0, 1)))
         if self.is_train:
             self._transform_annotations(record, transforms, image.shape[:2])
+            if not self.keeps and record["instances"].has("gt_masks"):  # as Detectron2 does after a crop
+                record["instances"].gt_boxes = record["instances"].gt_masks.get_bounding_boxes()
         else:
             record.pop("annotations", None)
         return record
@@ -80,10 +99,18 @@ class _Kept:
         if key in self.mapped:
             return self.mapped[key]
         made = make()
-        if made["image"].nbytes <= self.free:
-            self.free -= made["image"].nbytes
+        if (size := _bytes(made)) <= self.free:
+            self.free -= size
             self.mapped[key] = made
         return made
+
+
+def _bytes(record: Record) -> int:
+    """Of the image and of the objects' masks."""
+    masks = record["instances"].get_fields().get("gt_masks")
+    if isinstance(masks, PolygonMasks):
+        return record["image"].nbytes + sum(polygon.nbytes for polygons in masks.polygons for polygon in polygons)
+    return record["image"].nbytes + (0 if masks is None else masks.tensor.nbytes)
 
 
 _kept = _Kept()  # stages that run in one process often train on the same data set
@@ -132,12 +159,15 @@ def train_loader(
 
     `flip`, `group_by_aspect`: also where `cfg` says so. `colour_jitter`, `repeat_threshold`: as in TrainSettings.
     """
-    records = dataset.split.records(filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS)
+    # Detectron2 needs a library that is not here to crop a polygon
+    outlines = read_outlines(dataset.split, encoded=cfg.INPUT.CROP.ENABLED) if cfg.MODEL.MASK_ON else None
+    records = dataset.split.records(filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS, outlines=outlines)
     mapper = Mapper(
         is_train=True,
         augmentations=train_augmentations(cfg, flip),
         image_format=cfg.INPUT.FORMAT,
         colours=colour_augmentations(colour_jitter),
+        masks=None if outlines is None else "bitmask" if any_encoded(outlines) else "polygon",
     )
     stream = TrainStream(
         records,

@@ -4,11 +4,12 @@ Detectron2's dicts and COCO's ground truth are made from it, whatever format the
 """
 
 import hashlib
+from array import array
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, NotRequired, Protocol, TypedDict
+from typing import TYPE_CHECKING, NotRequired, Protocol, TypeAlias, TypedDict
 
 from detect.data.problems import KINDS, Problem, by_kind
 
@@ -25,7 +26,7 @@ class Box:
 
     `xywh`: left, top, width and height in pixels, edges of pixels at whole numbers. `label`: index of its class.
     `area`: square pixels; COCO's is that of the segmentation. `difficult`, `truncated`: VOC's flags. `fault`: a kind of
-    detect.data.problems.KINDS.
+    detect.data.problems.KINDS. `number`: which of a COCO file's annotations it is, from 0.
     """
 
     xywh: tuple[float, float, float, float]
@@ -35,11 +36,17 @@ class Box:
     difficult: bool = False
     truncated: bool = False
     fault: str = ""
+    number: int = field(default=-1, compare=False)
 
     @property
     def trainable(self) -> bool:
         """Does training see it? It is neither refused nor dropped."""
         return self.label != UNKNOWN and (not self.fault or KINDS[self.fault].effect == "clipped")
+
+    @property
+    def to_find(self) -> bool:
+        """Does an evaluation look at it? It is of a known class and has an extent; nothing can match one without."""
+        return self.label != UNKNOWN and min(self.xywh[2:]) > 0
 
     def clipped(self, width: int, height: int) -> list[float]:
         """The part in an image of that size, as `xywh`; floats, since Detectron2 scales integers in integers."""
@@ -61,13 +68,26 @@ class ImageRecord:
     boxes: tuple[Box, ...]
 
 
+class Encoded(TypedDict):
+    """A mask as COCO's run-length encoding; `size` is (height, width)."""
+
+    size: list[int]
+    counts: str | bytes
+
+
+# As Detectron2 takes them: polygons of x, y, x, y, ... or a run-length encoding. Arrays take a fourth of a list's
+# memory, and their text is all of them, by which what a picture became is kept.
+Outline: TypeAlias = list[array[float]] | Encoded
+
+
 class Annotation(TypedDict):
-    """A box among Detectron2's annotations; `category_id` is the label."""
+    """An object among Detectron2's annotations; `category_id` is the label."""
 
     bbox: list[float]
     bbox_mode: int
     category_id: int
     iscrowd: int
+    segmentation: NotRequired[Outline]
 
 
 class Record(TypedDict):
@@ -90,6 +110,7 @@ class Detection(TypedDict):
     category_id: int
     bbox: list[float]
     score: float
+    segmentation: NotRequired[Encoded]
 
 
 class Truth(TypedDict):
@@ -139,27 +160,31 @@ class Split:
         for image in self.images:
             yield from image.boxes
 
-    def records(self, *, filter_empty: bool = False) -> list[Record]:
-        """Detectron2's dataset dicts with the boxes that training sees; `filter_empty` leaves out images without."""
-        records = [_record(image) for image in self.images]
+    def records(self, *, filter_empty: bool = False, outlines: Mapping[int, Outline] | None = None) -> list[Record]:
+        """Detectron2's dataset dicts with the boxes that training sees; `filter_empty` leaves out images without.
+
+        `outlines`: of the objects, by their boxes' `number`, for detectors that predict masks.
+        """
+        records = [_record(image, outlines or {}) for image in self.images]
         if not filter_empty:
             return records
         return [r for r in records if any(not a["iscrowd"] for a in r["annotations"])]
 
-    def truth(self) -> Truth:
+    def truth(self, outlines: Mapping[int, Outline] | None = None) -> Truth:
         """COCO's ground truth, boxes as annotated; image k has id k + 1, so that any ids of the data set do.
 
-        Difficult boxes are crowd boxes there: finding one is neither right nor wrong. Boxes without an extent are left
-        out, as nothing can match them. Annotation ids start at 1: evaluators take 0 for "no match".
+        Difficult boxes are crowd boxes there: finding one is neither right nor wrong. Annotation ids start at 1:
+        evaluators take 0 for "no match". `outlines`: of the objects to find, by their boxes' `number`.
         """
         annotations: list[dict[str, object]] = []
         for k, image in enumerate(self.images, 1):
             for box in image.boxes:
-                if box.label == UNKNOWN or min(box.xywh[2:]) <= 0:
+                if not box.to_find:
                     continue
                 place = {"id": len(annotations) + 1, "image_id": k, "category_id": self.category_ids[box.label]}
                 ignored = int(box.crowd or box.difficult)
-                annotations.append({**place, "bbox": list(box.xywh), "area": box.area, "iscrowd": ignored})
+                found = {**place, "bbox": list(box.xywh), "area": box.area, "iscrowd": ignored}
+                annotations.append(found if outlines is None else {**found, "segmentation": outlines[box.number]})
         images = [{"id": k, "height": i.height, "width": i.width} for k, i in enumerate(self.images, 1)]
         categories: list[dict[str, int | str]] = [
             {"id": c, "name": n} for c, n in zip(self.category_ids, self.classes, strict=True)
@@ -215,19 +240,16 @@ def class_names(dataset: DetectionDataset) -> list[str]:
     return list(dataset.split.classes)
 
 
-def _record(image: ImageRecord) -> Record:
+def _record(image: ImageRecord, outlines: Mapping[int, Outline]) -> Record:
     from detectron2.structures import BoxMode  # late: nothing else here needs it
 
-    annotations: list[Annotation] = [
-        {
-            "bbox": box.clipped(image.width, image.height),
-            "bbox_mode": BoxMode.XYWH_ABS,
-            "category_id": box.label,
-            "iscrowd": int(box.crowd),
-        }
-        for box in image.boxes
-        if box.trainable
-    ]
+    annotations: list[Annotation] = []
+    for box in filter(lambda box: box.trainable, image.boxes):
+        place = box.clipped(image.width, image.height)
+        mode, crowd = BoxMode.XYWH_ABS, int(box.crowd)
+        annotations.append({"bbox": place, "bbox_mode": mode, "category_id": box.label, "iscrowd": crowd})
+        if box.number in outlines:
+            annotations[-1]["segmentation"] = outlines[box.number]
     return {
         "file_name": str(image.file),
         "image_id": image.id,

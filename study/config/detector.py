@@ -5,13 +5,14 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from detect.budgets import BUDGETS, DEFAULT
+from detect.data.sets import DATASETS
+from detect.heads import HEADS, heads_that
 from detect.settings import DetectorData, DetectorSettings, TrainSettings
 from pruning.errors import Refusal
 from pruning.methods import get_method
 from training.options import Section, changed
 from training.type_words import OneOf
 
-PRUNABLE_PYRAMIDS = ("fpn", "cascade")
 _PYRAMID_NORMS = ("", "BN", "SyncBN")  # others mix channels, or hold their scale as a constant
 
 
@@ -72,11 +73,18 @@ class Detector(Section):
 
     @model_validator(mode="after")
     def _has_what_is_pruned(self) -> "Detector":
-        head = self.model.resolved().head
-        if self.prune_scope != "backbone" and head not in PRUNABLE_PYRAMIDS:
-            why = "has no FPN" if head == "c4" else "has levels on its FPN that read the backbone"
+        head, there = self.model.resolved().head, heads_that(lambda head: head.pyramid)
+        if self.prune_scope != "backbone" and head not in there:
+            raise Refusal(f"prune_scope: {self.prune_scope} needs model.head: {' or '.join(there)}; {head} has no FPN")
+        return self
+
+    @model_validator(mode="after")
+    def _has_masks_to_learn(self) -> "Detector":
+        head, (data, _) = self.model.resolved().head, self.dataset.given
+        if HEADS[head].masks and not DATASETS[data].outlines:
+            there = ", ".join(f"`{name}`" for name, kind in DATASETS.items() if kind.outlines)
             raise Refusal(
-                f"prune_scope: {self.prune_scope} needs model.head: {' or '.join(PRUNABLE_PYRAMIDS)}; {head} {why}"
+                f"model.head: {head} learns masks from outlines of objects: they are read of {there}, not of `{data}`"
             )
         return self
 

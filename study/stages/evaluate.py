@@ -6,6 +6,7 @@ from detect.data.check import check_split, shared_images
 from detect.data.loader import mean_image_size
 from detect.data.open import open_detection, open_for
 from detect.evaluate import METRICS, evaluate_detector
+from detect.mask_metrics import MASK_METRICS
 from detect.pictures import draw_scenes
 from detect.voc_metrics import VOC_METRICS
 from pruning.errors import Refusal
@@ -37,7 +38,7 @@ def run_evaluate(context: Context) -> dict[str, object]:
     backbone_params, params = detector_params(detector, network.masks)
     summary = dataset.split.summary()
     return {
-        "metrics": {name: scores[name] for name in (*METRICS, *VOC_METRICS) if name in scores},
+        "metrics": {name: scores[name] for name in (*METRICS, *VOC_METRICS, *MASK_METRICS) if name in scores},
         "per_class": scores["per_class"],
         "voc_per_class": scores.get("voc_per_class"),
         "data": summary | {"notes": [*summary["notes"], *_shared_images(context, dataset)]},

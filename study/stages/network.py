@@ -24,7 +24,7 @@ from study.stages.store import RunDir
 from training.files import write_bytes, write_text
 
 OF_THE_DATA = "of the data set"
-_PYRAMID = "fpn_"  # how Detectron2 names an FPN's layers; no classifier's layer is named so
+_PYRAMID = ("fpn_", "top_block.")  # how Detectron2 names an FPN's layers; no classifier's layer is named so
 
 
 class Sizes(TypedDict):

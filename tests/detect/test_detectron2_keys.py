@@ -10,7 +10,7 @@ from detect.build import build_detector
 from detect.data.loader import test_loader as loader_of_evaluation
 from detect.data.loader import train_loader
 from detect.detector_config import make_config
-from detect.detectron2_keys import AS_IT_IS, BECAUSE, CHOICES, HEAD_OF, OURS, READ, UNREAD
+from detect.detectron2_keys import AS_IT_IS, BECAUSE, CHOICES, HEAD_BY, OURS, READ, UNREAD
 from detect.evaluate import evaluate_detector
 from detect.heads import HEADS
 from detect.settings import DetectorSettings, TrainSettings
@@ -41,7 +41,7 @@ def test_every_key_of_detectron2_is_in_exactly_one_class():
 def test_the_table_speaks_of_keys_heads_and_settings_that_there_are():
     assert {head for heads in [*READ.values(), *(heads for _, heads in OURS.values())] for head in heads} == set(HEADS)
     assert CHOICES.keys() <= READ.keys() | OURS.keys() and BECAUSE.keys() <= CHOICES.keys()
-    assert AS_IT_IS.keys() <= UNREAD.keys() and HEAD_OF.keys() <= OURS.keys()
+    assert AS_IT_IS.keys() <= UNREAD.keys() and HEAD_BY.keys() <= OURS.keys()
     settings = {f"model.{name}" for name in DetectorSettings.model_fields}
     settings |= {f"train.{name}" for name in TrainSettings.model_fields} | {"dataset: number of classes"}
     assert {name for name, _ in OURS.values()} <= settings
@@ -86,8 +86,8 @@ def test_what_is_said_to_be_read_is_asked_for(head, monkeypatch, tmp_path):
         "MODEL.RESNETS.OUT_FEATURES",
         "MODEL.RESNETS.NORM",
         "MODEL.BACKBONE.FREEZE_AT",
-        "MODEL.MASK_ON",  # choices of one value
-        "MODEL.KEYPOINT_ON",
+        "MODEL.MASK_ON",
+        "MODEL.KEYPOINT_ON",  # choices of one value
         "MODEL.LOAD_PROPOSALS",
         "MODEL.ROI_BOX_HEAD.USE_FED_LOSS",
         "VIS_PERIOD",
@@ -122,8 +122,13 @@ def test_a_key_that_nothing_reads_is_refused_and_says_what_to_do(key):
         ({"DATALOADER.SAMPLER_TRAIN": "RepeatFactorTrainingSampler"}, "set detector.train.repeat_threshold"),
         ({"MODEL.RETINANET.NUM_CONVS": 2}, "has no effect with head='fpn', only with retinanet"),
         ({"MODEL.ROI_BOX_CASCADE_HEAD.IOUS": [0.5]}, "has no effect with head='fpn', only with cascade"),
-        ({"MODEL.MASK_ON": True}, "detectors predict boxes only, no masks; choose from False"),
-        ({"MODEL.KEYPOINT_ON": True}, "detectors predict boxes only, no keypoints"),
+        ({"MODEL.MASK_ON": False, "MODEL.ROI_MASK_HEAD.NUM_CONV": 2}, "has no effect with head='fpn', only with mask"),
+        (
+            {"MODEL.MASK_ON": True, "MODEL.ROI_HEADS.NAME": "CascadeROIHeads"},
+            "no head has MODEL.MASK_ON=True and MODEL.ROI_HEADS.NAME='CascadeROIHeads': choose detector.model.head",
+        ),
+        ({"MODEL.MASK_ON": True, "MODEL.META_ARCHITECTURE": "RetinaNet"}, "no head has MODEL.MASK_ON=True and MODEL.M"),
+        ({"MODEL.KEYPOINT_ON": True}, "detectors predict boxes and masks, no keypoints"),
         ({"MODEL.META_ARCHITECTURE": "PanopticFPN"}, "choose from 'GeneralizedRCNN', 'RetinaNet'"),
         ({"MODEL.META_ARCHITECTURE": "FCOS"}, "choose from 'GeneralizedRCNN', 'RetinaNet'"),
         ({"MODEL.ROI_HEADS.NAME": "RROIHeads"}, "choose from 'StandardROIHeads', 'CascadeROIHeads', 'Res5ROIHeads'"),
@@ -158,6 +163,7 @@ def test_what_cannot_be_is_refused_in_a_sentence(overrides, message):
 
 
 def test_values_that_are_so_anyway_are_taken():
+    assert config({"MODEL.MASK_ON": True}) == config(head="mask")
     given = dict(AS_IT_IS) | {"MODEL.MASK_ON": False, "MODEL.META_ARCHITECTURE": "GeneralizedRCNN", "VERSION": 2}
     assert config(given) == config({})
 
@@ -218,7 +224,10 @@ def test_what_neither_says_is_our_default():
         ({"roi_batch_size": 64}, {"MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE": 128}, "detector.model.roi_batch_size"),
         ({"strides": (4, 8)}, {"MODEL.FPN.IN_FEATURES": ["res3"]}, r"strides=\(4, 8\) and Detectron2's features"),
         ({"head": "c4"}, {"MODEL.META_ARCHITECTURE": "RetinaNet"}, "head='c4' and Detectron2's keys, which ask for"),
-        ({"head": "retinanet"}, {"MODEL.META_ARCHITECTURE": "GeneralizedRCNN"}, "which ask for 'two stages'"),
+        ({"head": "retinanet"}, {"MODEL.META_ARCHITECTURE": "GeneralizedRCNN"}, "which ask for 'fpn' or 'cascade' or"),
+        ({"head": "cascade"}, {"MODEL.MASK_ON": True}, "which ask for 'mask', differ: MODEL.MASK_ON=True"),
+        ({"head": "mask"}, {"MODEL.MASK_ON": False}, "which ask for 'fpn' or 'cascade' or 'c4' or 'retinanet', differ"),
+        ({"head": "fpn"}, {"MODEL.ROI_HEADS.NAME": "Res5ROIHeads"}, "which ask for 'c4', differ"),
         ({"head": "fpn"}, {"MODEL.ROI_HEADS.NAME": "CascadeROIHeads"}, "which ask for 'cascade'"),
     ],
 )

@@ -8,6 +8,7 @@ from torch import nn
 
 from classify.models import arch, build
 from detect.build import build_detector
+from detect.heads import HEADS
 from detect.prune import backbone_groups, prune_detector
 from detect.settings import DetectorSettings
 from pruning.select import Selection
@@ -28,18 +29,21 @@ def classifier():
     return model.eval()
 
 
-def detector_of(classifier, norm):
+def detector_of(classifier, norm, head="fpn"):
+    given = {"image_size": 64, "norm": norm, "fpn_channels": 16}
+    given |= {"box_head_dim": 32, "pre_nms_topk": 60, "test_proposals": 30}
+    threshold = "ROI_HEADS" if HEADS[head].roi_heads else "RETINANET"
     settings = DetectorSettings(
-        image_size=64,
-        norm=norm,
-        fpn_channels=16,
-        box_head_dim=32,
-        pre_nms_topk=60,
-        test_proposals=30,
-        overrides={"MODEL.ROI_HEADS.SCORE_THRESH_TEST": 0.0},
+        head=head,
+        **{name: value for name, value in given.items() if name not in HEADS[head].idle},
+        overrides={f"MODEL.{threshold}.SCORE_THRESH_TEST": 0.0},
     )
     torch.manual_seed(1)
-    return build_detector(classifier, settings, num_classes=3)[0].eval()
+    detector = build_detector(classifier, settings, num_classes=3)[0].eval()
+    for name, layer in detector.named_modules():  # as drawn, RetinaNet's scores and the masks are nearly all alike
+        if isinstance(layer, nn.Conv2d) and name.startswith(("head.", "roi_heads.mask_head.")):
+            nn.init.kaiming_normal_(layer.weight)
+    return detector
 
 
 @pytest.mark.parametrize("norm", ["FrozenBN", "BN"])
@@ -63,11 +67,13 @@ def test_features_inside_the_detector_are_the_classifiers(classifier, norm):
         torch.testing.assert_close(value, expected[name], rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("norm", ["FrozenBN", "BN"])
-def test_zeroed_filters_detect_what_the_smaller_detector_does(classifier, norm):
+@pytest.mark.parametrize(
+    ("norm", "head"), [("FrozenBN", "fpn"), *(("BN", head) for head in HEADS if HEADS[head].pyramid)]
+)
+def test_zeroed_filters_detect_what_the_smaller_detector_does(classifier, norm, head):
     """Half of each block's first filters, with their BatchNorm's scale and shift, are set to zero by hand."""
-    detector = detector_of(classifier, norm)
-    groups = backbone_groups(classifier, torch.zeros(1, 3, 64, 64), strides=(4, 8, 16, 32))
+    detector = detector_of(classifier, norm, head)
+    groups = backbone_groups(classifier, torch.zeros(1, 3, 64, 64), strides=HEADS[head].strides)
     batch = torch.randn(2, 3, 64, 64)
     pruned = prune_detector(
         detector, arch("resnet10", OPTIONS), groups, "l1_filter", Selection(0.5), batch=batch, seed=0
@@ -92,4 +98,6 @@ def test_zeroed_filters_detect_what_the_smaller_detector_does(classifier, norm):
     torch.testing.assert_close(small.pred_boxes.tensor, zeroed.pred_boxes.tensor, rtol=0, atol=1e-3)  # pixels
     torch.testing.assert_close(small.scores, zeroed.scores, rtol=0, atol=1e-5)
     assert torch.equal(small.pred_classes, zeroed.pred_classes)
+    if HEADS[head].masks:
+        assert small.pred_masks.any() and torch.equal(small.pred_masks, zeroed.pred_masks)
     assert len(dense) != len(small) or not torch.allclose(dense.scores, small.scores, atol=1e-4)

@@ -86,10 +86,6 @@ def test_shown_lines_build_a_detector_that_trains(folder, code):
     assert '"pruned/resnet50"' in code
     code = code.replace('"pruned/resnet50"', repr(str(folder)))
     code = code.replace("detector = build_model", 'cfg.MODEL.DEVICE = "cpu"\ndetector = build_model')
-    code = code.replace(
-        "detector = instantiate",
-        "[model.roi_heads.pop(k) for k in list(model.roi_heads) if 'mask' in k]\ndetector = instantiate",
-    )
     names = {}
     exec(compile(code, "docs/detectron2.md", "exec"), names)
     body = names["detector"].backbone.bottom_up.network.body
@@ -115,6 +111,13 @@ def test_features_are_those_of_the_network_on_its_own_normalisation(folder, smal
     assert {name: shape.stride for name, shape in bottom_up.output_shape().items()} == {
         "res2": 4, "res3": 8, "res4": 16, "res5": 32,
     }  # fmt: skip
+
+
+def test_cascade_and_masks_on_a_pruned_backbone(folder):
+    cascade = {"MODEL__ROI_HEADS__NAME": "CascadeROIHeads", "MODEL__ROI_BOX_HEAD__CLS_AGNOSTIC_BBOX_REG": True}
+    detector = build_model(config(folder, **cascade, MODEL__MASK_ON=True))
+    assert len(detector.roi_heads.box_head) == 3 and torch.isfinite(loss_step(detector))
+    assert detector.roi_heads.mask_head.deconv.weight.grad is not None
 
 
 def test_retinanet_and_a_backbone_without_an_fpn(folder):

@@ -10,6 +10,8 @@ from torch import fx, nn
 
 from classify.models import arch, build, rebuild
 from detect.build import build_detector
+from detect.cost import detector_params
+from detect.heads import HEADS
 from detect.prune import detection_loss, prune_detector
 from detect.pyramid import join, narrow_pyramid, put_back, pyramid_groups
 from detect.settings import DetectorSettings
@@ -41,6 +43,15 @@ LATERALS = ("fpn_lateral5", "fpn_lateral4", "fpn_lateral3", "fpn_lateral2")
 X = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
 
 
+DENSE = altered(
+    SETTINGS,
+    head="retinanet",
+    strides=(8, 16, 32),
+    overrides={"MODEL.RETINANET.SCORE_THRESH_TEST": 0.0, "MODEL.FPN.NORM": "BN"},
+    **dict.fromkeys(HEADS["retinanet"].idle),
+)
+
+
 def randomise(network):
     """Affine parameters and means that make a wrong surgery visible."""
     for module in network.modules():
@@ -60,6 +71,9 @@ class Whole:
         randomise(self.classifier)
         self.detector, self.cfg = build_detector(self.classifier, settings, num_classes=2)
         randomise(self.detector.backbone)
+        for layer in self.detector.head.modules() if settings.head == "retinanet" else ():
+            if isinstance(layer, nn.Conv2d):  # fresh, all its scores are nearly equal
+                nn.init.kaiming_normal_(layer.weight)
         reads = {"strides": settings.strides, "stages": STAGES}
         self.groups = pyramid_groups(self.detector.backbone, self.classifier, torch.zeros(1, 3, 64, 64), **reads)
 
@@ -70,7 +84,8 @@ class Whole:
 
     def rebuilt(self, plan):
         """An untrained detector of a plan's shape."""
-        body, own = (plan.part(lambda name, fpn=fpn: name.startswith("fpn_") is fpn) for fpn in (False, True))
+        parts = "fpn_", "top_block."
+        body, own = (plan.part(lambda name, fpn=fpn: name.startswith(parts) is fpn) for fpn in (False, True))
         detector, _ = build_detector(rebuild(body, 3), self.settings, num_classes=2)
         narrow_pyramid(detector.backbone, own)
         return detector
@@ -171,6 +186,41 @@ def test_laterals_follow_a_trunk_that_narrows(plain):
     assert_same_detections(pruned.detector, plain.masked(pruned.plan))
     with pytest.raises(AssertionError):
         assert_same_detections(pruned.detector, plain.detector)
+
+
+@pytest.fixture(scope="module")
+def dense():
+    return Whole(DENSE)
+
+
+def test_retinanets_levels_on_top_follow_the_trunk_they_read(dense):
+    """p6 reads the last stage, p7 reads p6; the head reads both, whose widths therefore stay."""
+    trunk = next(group for group in dense.groups if group.name == "layer4.0.conv2")
+    assert {("fpn_lateral5", "in"), ("top_block.p6", "in")} <= {(m.layer, m.side) for m in trunk.members}
+    assert not any("top_block" in name for group in dense.groups for name in group.producers)
+    pruned = dense.prune(Selection(0.5, scope="all"))
+    fpn = pruned.detector.backbone
+    assert (fpn.top_block.p6.in_channels, fpn.top_block.p6.out_channels, fpn.top_block.p7.in_channels) == (32, 10, 10)
+    assert {shape.channels for shape in fpn.output_shape().values()} == {10}
+    assert_same_detections(pruned.detector, dense.masked(pruned.plan))
+    with pytest.raises(AssertionError):
+        assert_same_detections(pruned.detector, dense.detector)
+
+
+@pytest.mark.parametrize("method", ["l1_filter", "soft_filter", "slimming", "thinet", "magnitude"])
+def test_retinanets_pyramid_is_pruned_and_its_plan_rebuilds_it(dense, method, options_of):
+    normalizer = dense.detector.loss_normalizer.clone()
+    loss = calibration() if get_method(method).needs != "nothing" else None
+    pruned = dense.prune(Selection(0.5, scope="all"), method, loss=loss, options=options_of.get(method))
+    assert pruned.difference < 1e-4
+    assert torch.equal(dense.detector.loss_normalizer, normalizer)  # which losses of a training move
+    if method in MASKING:
+        assert {"top_block.p6.weight", "fpn_lateral5.weight"} <= pruned.masks.keys()
+        assert detector_params(pruned.detector, pruned.masks)[1] < detector_params(dense.detector)[1]
+        return
+    again = dense.rebuilt(PruningPlan.from_json(pruned.plan.to_json()))
+    again.load_state_dict(pruned.detector.state_dict())
+    assert_same_detections(again, pruned.detector, scores=0)
 
 
 @pytest.fixture

@@ -150,10 +150,10 @@ def test_both_parts_of_the_classifier_are_found_by_its_names():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"head": "c5"}, "settings.head: 'c5' does not fit; expected: one of fpn, cascade, c4, retinanet"),
+        ({"head": "c5"}, "settings.head: unknown head 'c5'; choose from fpn, cascade, mask, c4, retinanet"),
         ({"strides": (32,)}, r"no feature map of stride 64; .* the head of a single level at stride 32 is the stage"),
         ({"fpn_channels": 8}, "head: c4 has no fpn_channels; set it to null or leave it out"),
-        ({"overrides": {"MODEL.MASK_ON": True}}, "MODEL.MASK_ON=True cannot be: detectors predict boxes only"),
+        ({"overrides": {"MODEL.MASK_ON": True}}, "head='c4' and Detectron2's keys, which ask for 'mask', differ"),
     ],
 )
 def test_what_cannot_be_is_refused(changes, message):

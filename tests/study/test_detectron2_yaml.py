@@ -35,6 +35,7 @@ def test_heads_are_found_by_detectron2s_names():
     assert DetectorSettings(overrides={"MODEL.META_ARCHITECTURE": "RetinaNet"}).as_json()["head"] == "retinanet"
     assert DetectorSettings(overrides={"MODEL.META_ARCHITECTURE": "RetinaNet"}).as_json()["strides"] == [8, 16, 32]
     assert DetectorSettings(overrides={"MODEL.ROI_HEADS.NAME": "CascadeROIHeads"}).as_json()["head"] == "cascade"
+    assert DetectorSettings(overrides={"MODEL.MASK_ON": True}).as_json()["head"] == "mask"
     assert "head" not in DetectorSettings(overrides={"MODEL.RPN.NMS_THRESH": 0.5}).as_json()
     assert DetectorSettings(head="retinanet").as_json()["strides"] == [8, 16, 32]
 
@@ -82,7 +83,11 @@ def test_a_detector_from_scratch_is_not_frozen_by_the_file():
         (["detector.model.config_file=/nowhere/mine.yaml"], "/nowhere/mine.yaml: no such Detectron2 config file"),
         (["detector.model.config_file={MODEL.RPN.NMS_THRESH: 0.5}"], "give the path of a Detectron2 YAML"),
         (["detector.model.overrides={SOLVER.MAX_ITER: 5}"], "SOLVER.MAX_ITER=5 has no effect: set detector.train.iter"),
-        (["detector.model.overrides={MODEL: {MASK_ON: true}}"], "MODEL.MASK_ON=True cannot be"),
+        (
+            ["detector.model.overrides={MODEL: {MASK_ON: true}}"],
+            "model.head: mask learns masks from outlines",
+        ),
+        (["detector.model.head=mask"], "outlines of objects: they are read of `coco`, not of `digits`"),
     ],
 )
 def test_what_differs_or_has_no_effect_is_refused_when_the_config_is_read(overrides, message):

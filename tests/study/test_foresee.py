@@ -4,8 +4,10 @@ import io
 
 import pytest
 from rich.console import Console
+from support.coco_layout import encoded, picture, write_coco
 from support.tiny_study import DIGITS, tiny
 
+from detect.heads import HEADS
 from study.plan.dry_run import print_plan
 from study.plan.estimate import Estimator
 from study.plan.foresee import foresee
@@ -53,28 +55,28 @@ def test_a_wrong_detector_is_refused_before_anything_is_trained(overrides, messa
     assert not list(tmp_path.glob("*-*/seed*"))
 
 
-@pytest.mark.parametrize("head", ["fpn", "cascade", "retinanet", "c4"])
+@pytest.mark.parametrize("head", [head for head in HEADS if head != "mask"])  # which digits have not
 def test_every_route_of_every_head_is_foreseen(head, tmp_path):
-    none = {
-        "retinanet": "pre_nms_topk train_proposals test_proposals box_head_dim rpn_batch_size roi_batch_size",
-        "c4": "fpn_channels box_head_dim",
-    }
-    left_out = [f"detector.model.{name}=null" for name in none.get(head, "").split()]
+    left_out = [f"detector.model.{name}=null" for name in HEADS[head].idle]
     strides = {"retinanet": "[8, 16, 32]", "c4": "[4, 8]"}.get(head, "[4, 8, 16]")
     pipelines = f"pipelines=[{', '.join(PIPELINES)}]"
     levels = ["detector.model.anchor_sizes=null", f"detector.model.strides={strides}"]
     arch = ["classifier.arch=imagenet_resnet", "classifier.options={depth: 18, width: 0.125}"]
-    config, routes = tiny(f"detector.model.head={head}", *left_out, *levels, *arch, pipelines)
+    scope = ["detector.prune_scope=backbone+fpn"] if HEADS[head].pyramid else []
+    config, routes = tiny(f"detector.model.head={head}", *left_out, *levels, *arch, *scope, pipelines)
     found = foresee(all_stages(routes), Estimator(tmp_path, config.machine), DIGITS)
     assert found.detectors >= 1 and found.seconds > 0
     assert f"detectors tried on blank images: {found.detectors}" in str(found)
 
 
-def test_a_pyramid_whose_levels_read_the_backbone_is_not_pruned():
-    names = ("pre_nms_topk", "train_proposals", "test_proposals", "box_head_dim", "rpn_batch_size", "roi_batch_size")
-    left_out = [f"detector.model.{name}=null" for name in names]
-    with pytest.raises(ConfigError, match=r"needs model\.head: fpn or cascade; retinanet has levels on its FPN"):
-        tiny("detector.model.head=retinanet", "detector.prune_scope=backbone+fpn", *left_out)
+def test_masks_without_outlines_to_learn_from_are_refused(tmp_path):
+    files = write_coco(tmp_path, {"a.png": encoded(picture(), "PNG")}).annotations
+    side = f"{{annotations: {files}}}"
+    data = f"detector.dataset={{coco: {{train: {side}, test: {side}}}, allow_shared: true}}"
+    config, routes = tiny("detector.model.head=mask", data, "pipelines=[unpruned]")
+    with pytest.raises(ConfigError, match="1 of 1 objects have no outline of which a mask could be learned"):
+        run_study(config, DIGITS, routes, tmp_path / "runs")
+    assert not list((tmp_path / "runs").glob("*-*/seed*"))
 
 
 def test_a_shape_of_a_classifier_is_not_for_pruning_inside_a_detector():

@@ -19,6 +19,7 @@ from study.stages.network import Network, save_weights
 from study.stages.stage import Context, Stage
 from support.coco_layout import encoded, grey_16_bits, turned
 from support.tiny_detector import SMALL, settings, two_squares
+from support.told import altered
 from training.files import write_text
 
 PLAN = PruningPlan("resnet10", {"width": 0.125}, {"layer1.0.conv1": (0, 5)}, {"layer1.0.conv1": 8})
@@ -57,8 +58,12 @@ def upright(file):
         return image.size[::-1] if image.getexif().get(0x0112) in (6, 8) else image.size
 
 
-def finished_detector(runs, iterations=40):
-    """Runs of a pruned network's detector, a little trained, and of its evaluation on twenty pictures; and these."""
+def finished_detector(runs, iterations=40, **changes):
+    """Runs of a pruned network's detector, a little trained, and of its evaluation on twenty pictures; and these.
+
+    `changes`: of the detector's settings.
+    """
+    runs.mkdir(exist_ok=True)
     two_squares(runs)
     write_pictures(runs / "photos")
     images = []
@@ -74,7 +79,7 @@ def finished_detector(runs, iterations=40):
     }
     data = detection_data(DetectorData(coco=CocoData.model_validate(coco)))
     trained = {"iterations": iterations, "batch_size": 4, "lr": 0.02}
-    model = MODEL.model_dump(mode="json", exclude_unset=True)
+    model = altered(MODEL, **changes).model_dump(mode="json", exclude_unset=True)
     stage = Stage(
         "train_detector", {"model": model, "data": data, "train": trained, "init": "inherited"}, (CLASSIFIER,), 0
     )

@@ -31,6 +31,7 @@ def two_squares(folder):
                     "bbox": [x, y, side, side],
                     "area": side * side,
                     "iscrowd": 0,
+                    "segmentation": [[x, y, x + side, y, x + side, y + side, x, y + side]],
                 }
             )
         Image.fromarray(pixels).save(folder / f"{i}.png")

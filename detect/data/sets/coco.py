@@ -81,4 +81,5 @@ COCO = DataSet(
     identity=_identity,
     open=_open,
     files=lambda paths: (Path(paths["annotations"]),),
+    outlines=True,
 )

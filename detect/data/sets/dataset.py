@@ -21,7 +21,7 @@ class DataSet(Generic[OptionsT, IdentityT]):
     there; files are {"sha256": ..., "paths": ...}, as a path is where a file is, not what it is.
     `open(identity, split, root)`: the `train` or `test` split; what is generated has `val` too, and is written below
     `root`. `files(paths)`: the files of which `sha256` is the sum; None where all follows from the options, which are
-    then the identity.
+    then the identity. `outlines`: can its files hold those of objects, of which masks are learned?
     """
 
     options: type[OptionsT]
@@ -30,6 +30,7 @@ class DataSet(Generic[OptionsT, IdentityT]):
     identity: Callable[[OptionsT], IdentityT]
     open: Callable[[IdentityT, str, Path], DetectionDataset]
     files: Callable[[Any], tuple[Path, ...]] | None = None
+    outlines: bool = False
 
     @property
     def generated(self) -> bool:

@@ -16,5 +16,5 @@ def test_the_pyramid_is_not_named_so_that_hashes_of_runs_before_there_was_a_choi
 def test_settings_of_the_pyramid_mean_nothing_with_one_level():
     with pytest.raises(ValidationError, match="head: c4 has no fpn_channels and no box_head_dim; set it to null"):
         DetectorSettings(head="c4", strides=(16,), fpn_channels=64, box_head_dim=128)
-    with pytest.raises(ValidationError, match="'fpn', 'cascade', 'c4' or 'retinanet'"):
+    with pytest.raises(ValidationError, match="unknown head 'c5'; choose from fpn, cascade, mask, c4, retinanet"):
         DetectorSettings(head="c5")

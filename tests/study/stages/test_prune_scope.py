@@ -59,7 +59,7 @@ def test_what_a_method_adds_to_training_is_told_the_scope():
         (["detector.prune_scope=fpn"], "prune_scope: 'fpn' does not fit; expected: one of backbone, backbone+fpn"),
         (
             [WITH_FPN, "detector.model={head: c4, strides: [8]}"],
-            "prune_scope: backbone+fpn needs model.head: fpn or cascade; c4 has no FPN",
+            "prune_scope: backbone+fpn needs model.head: fpn or cascade or mask or retinanet; c4 has no FPN",
         ),
         (
             [WITH_FPN, SLIMMING],
