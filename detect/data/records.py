@@ -77,7 +77,7 @@ class Encoded(TypedDict):
 
 # As Detectron2 takes them: polygons of x, y, x, y, ... or a run-length encoding. Arrays take a fourth of a list's
 # memory, and their text is all of them, by which what a picture became is kept.
-Outline: TypeAlias = list[array[float]] | Encoded
+Outline: TypeAlias = "list[array[float]] | Encoded"
 
 
 class Annotation(TypedDict):
