@@ -29,13 +29,18 @@ class CocoData(Section):
 
     train: CocoFiles
     """Training images."""
+    val: CocoFiles | None = None
+    """Validation images, nothing is trained on them; null: none, or a share of training's (`validation`)."""
     test: CocoFiles
     """Test images."""
 
 
 def _identity(data: CocoData) -> dict[str, Any]:
     files: dict[str, Any] = {}
-    for split, part in (("train", data.train), ("test", data.test)):
+    for split in ("train", "val", "test"):
+        part: CocoFiles | None = getattr(data, split)
+        if part is None:
+            continue
         _check(part, f"detector.dataset.coco.{split}")
         paths = {"annotations": str(part.annotations), "images": str(part.folder())}
         files[split] = {"sha256": files_digest((part.annotations,)), "paths": paths}
@@ -64,6 +69,7 @@ COCO = DataSet(
     meaning="A data set of your own in COCO's format.",
     title=lambda data: str(data.test.annotations),
     identity=_identity,
+    has_val=lambda data: data.val is not None,
     open=_open,
     files=lambda paths: (Path(paths["annotations"]),),
 )

@@ -23,6 +23,8 @@ class YoloData(Section):
     """Folder of the data set, relative to the working directory; null: where the YAML says, or its own."""
     train: str | None = None
     """Training images, a folder or a list of files (.txt) in `root`; null: the YAML's `train`."""
+    val: str | None = None
+    """Validation images, a folder or a list in `root`; null: the YAML's `val`, unless that is for testing."""
     test: str | None = None
     """Test images, a folder or a list in `root`; null: the YAML's `test`, or its `val` if it has none."""
     names: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
@@ -48,16 +50,24 @@ class YoloData(Section):
 
 def _identity(yolo: YoloData) -> dict[str, Any]:
     found = yolo.described()
-    given = {split: (place,) for split in ("train", "test") if (place := getattr(yolo, split)) is not None}
-    usual = {"train": found.places.get("train"), "test": found.places.get("test") or found.places.get("val")}
     identity: dict[str, Any] = {"names": {str(number): name for number, name in found.names.items()}}
-    for split, places in {**usual, **given}.items():
+    for split, places in _places(yolo, found).items():
         if not places:
             raise Refusal(f"yolo.{split}: the YAML has no {split} images; name their folder")
         files = YoloSet(found.root, places).needs()
         paths = {"root": str(found.root), "places": list(places)}
         identity[split] = {"sha256": files_digest(files), "paths": paths}
     return identity
+
+
+def _places(yolo: YoloData, found: Described) -> dict[str, tuple[str, ...] | None]:
+    """Where the images of each split are; `val` only where there is one beside the test images."""
+    given = {split: (place,) for split in ("train", "val", "test") if (place := getattr(yolo, split)) is not None}
+    val = found.places.get("val")
+    places = {"train": found.places.get("train"), "test": found.places.get("test") or val, **given}
+    if "val" not in given and val is not None and val != places["test"]:
+        places["val"] = val
+    return places
 
 
 def _set(paths: Mapping[str, Any]) -> YoloSet:
@@ -74,6 +84,7 @@ YOLO = DataSet(
     meaning="A data set of your own in YOLO's format: text files of labels and a YAML.",
     title=lambda yolo: str(yolo.yaml or yolo.root),
     identity=_identity,
+    has_val=lambda yolo: "val" in _places(yolo, yolo.described()),
     open=_open,
     files=lambda paths: _set(paths).needs(),
 )
