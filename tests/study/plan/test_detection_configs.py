@@ -70,6 +70,15 @@ def test_a_file_says_where_it_comes_from_and_how_it_is_run(path):
     assert read_yaml(path)["name"] == path.stem
 
 
+def test_the_config_in_the_recipe_is_one(somewhere):
+    page = (CONFIGS.parent / "docs" / "prune-your-detector.md").read_text(encoding="utf-8")
+    (text,) = (block.partition("```")[0] for block in page.split("```yaml\n")[1:])
+    (somewhere / "configs").symlink_to(CONFIGS)
+    (somewhere / "data" / "bccd").rename(somewhere / "data" / "mine")
+    (somewhere / "mine.yaml").write_text(text)
+    assert {route.pipeline for route in routes_of(somewhere / "mine.yaml")} == {"unpruned", "prune_then_detect"}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
 def test_a_detection_study_is_planned(path, somewhere):
