@@ -49,7 +49,12 @@ class ClassifierBackbone(Backbone):
         cuts = find_cuts(layers)
         features = select_features(cuts, strides, type(classifier).__name__)
         ends = [-1, *(cut.position for cut in features.values())]
-        ends[0] = max((cut.position for cut in cuts if cut.stride < strides[0]), default=-1)
+        ends[0] = max((cut.position for cut in cuts if cut.whole and cut.stride < strides[0]), default=-1)
+        if freeze_at > 1 and not all(cut.whole for cut in features.values()):
+            raise Refusal(
+                f"freeze_at={freeze_at}: the stages of {type(classifier).__name__} are computed side by side and cannot"
+                " be frozen one after the other; choose 0 or 1"
+            )
         frozen = _layers_until(layers, ends[freeze_at - 1]) if freeze_at else set()
 
         self.body = cut_off(layers, {f"s{s}": cut for s, cut in features.items()}).train()
@@ -77,7 +82,7 @@ def stage_after(classifier: nn.Module, stride: int, *, norm: str = "FrozenBN") -
     layers = trace_layers(copy.deepcopy(classifier))
     name = type(classifier).__name__
     try:
-        ends = select_features(find_cuts(layers), (stride, 2 * stride), name)
+        ends = select_features([cut for cut in find_cuts(layers) if cut.whole], (stride, 2 * stride), name)
     except ValueError as error:
         raise Refusal(
             f"{error}; the head of a single level at stride {stride} is the stage from it to stride {2 * stride}"

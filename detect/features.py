@@ -5,10 +5,12 @@ through which everything the network computes has to pass. A residual network's 
 (in a ResNet-50 the next block's first 1x1 convolution still has the old resolution, but its shortcut
 goes around it); in an inverted-residual network they are the expanded activations in front of the
 strided depthwise convolution, the choice of MobileNetV2's SSDLite (arXiv 1801.04381, section 6.2).
+Where resolutions go side by side (HRNet) not every stride has a cut. A feature is then the last activation
+of its stride that everything of its resolution or finer has to pass, though coarser maps go around it.
 """
 
 import copy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import takewhile
 
 import torch
@@ -27,13 +29,17 @@ _APART = "differs_in_training"  # in a node's meta
 
 @dataclass(frozen=True)
 class Cut:
-    """One activation (N, channels, H / stride, W / stride) that all paths from input to output pass."""
+    """One activation (N, channels, H / stride, W / stride) that all paths from input to output pass.
+
+    Not `whole`: all but those that run through coarser activations.
+    """
 
     node: str
     position: int  # in the order of execution
     stride: int
     channels: int
-    in_training: bool = True  # is everything up to here computed alike in training and in evaluation?
+    whole: bool
+    in_training: bool  # is everything up to here computed alike in training and in evaluation?
 
 
 class LayerTracer(fx.Tracer):
@@ -74,24 +80,28 @@ def find_cuts(layers: fx.GraphModule) -> list[Cut]:
     """All cuts of the network in order of execution, found with one forward pass of a small image."""
     values = _propagate(layers)
     order = {node: i for i, node in enumerate(layers.graph.nodes)}
-    cuts, furthest = [], 0  # furthest: the last position that reads an activation made so far
-    for node, position in order.items():
-        if node not in values:
-            continue
-        passes_all = furthest <= position
-        furthest = max([furthest, *(order[user] for user in node.users if user in values)])
-        cut = _as_cut(node.name, position, values[node])
-        if passes_all and cut is not None:
-            cuts.append(replace(cut, in_training=not node.meta.get(_APART, False)))
+    strides = {node: _stride(value) for node, value in values.items()}
+    cuts = []
+    furthest: dict[int | None, int] = {}  # by stride: the last position that reads an activation made so far
+    for node, value in values.items():
+        stride, position = strides[node], order[node]
+        around = {s for s, end in furthest.items() if end > position}  # the strides of what goes around this one
+        last = max((order[user] for user in node.users if user in values), default=0)
+        furthest[stride] = max(furthest.get(stride, 0), last)
+        if isinstance(value, Tensor) and stride and all(s is not None and s > stride for s in around):
+            alike = not node.meta.get(_APART, False)
+            cuts.append(Cut(node.name, position, stride, value.shape[1], whole=not around, in_training=alike))
     return cuts
 
 
 def select_features(cuts: list[Cut], strides: tuple[int, ...], name: str) -> dict[int, Cut]:
-    """The last cut of each wanted stride; ValueError names the strides that the network `name` has.
+    """The last cut of each wanted stride, of the whole ones if they have all; ValueError names the strides of `name`.
 
     ValueError as well where what a feature is made of differs in training: a backbone has one graph.
     """
-    last = {cut.stride: cut for cut in cuts}
+    last = {cut.stride: cut for cut in cuts if cut.whole}
+    if not last.keys() >= set(strides):
+        last = {cut.stride: cut for cut in cuts}
     missing = [s for s in strides if s not in last]
     if missing:
         raise Refusal(
@@ -171,11 +181,11 @@ def _has_tensor(value: object) -> bool:
     return isinstance(value, Tensor) or (isinstance(value, (tuple, list)) and any(map(_has_tensor, value)))
 
 
-def _as_cut(node: str, position: int, value: object) -> Cut | None:
+def _stride(value: object) -> int | None:
+    """The stride of a feature map of the probe, None for anything else."""
     if not isinstance(value, Tensor) or value.dim() != 4:
         return None
-    _, channels, height, width = value.shape
+    height, width = value.shape[2:]
     stride = _PROBE_HEIGHT // height if height else 0
-    if stride == 0 or (height * stride, width * stride) != (_PROBE_HEIGHT, _PROBE_WIDTH):
-        return None
-    return Cut(node, position, stride, channels)
+    fits = stride and (height * stride, width * stride) == (_PROBE_HEIGHT, _PROBE_WIDTH)
+    return stride if fits else None

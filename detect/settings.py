@@ -34,7 +34,7 @@ class DetectorData(create_model("DataSets", __base__=Section, **_SECTIONS)):  # 
     skip_broken: bool = False
     """Go on without images or annotations that cannot be read; the report names them."""
     validation: Annotated[float, Field(gt=0, lt=1)] | None = None
-    """Fraction of the training images kept for validation and not trained on; null: none (`digits` have `val`)."""
+    """Fraction of the training images kept for validation and not trained on; null: the data's own `val`, if any."""
     validation_seed: int = 0
     """Seed of the draw of validation images; not the seed of a run, so all runs have the same split."""
 
@@ -59,7 +59,8 @@ class DetectorData(create_model("DataSets", __base__=Section, **_SECTIONS)):  # 
     @property
     def has_validation(self) -> bool:
         """Is there a split that nothing is trained on and that is not the test split?"""
-        return DATASETS[self.given[0]].generated or self.validation is not None
+        name, options = self.given
+        return self.validation is not None or DATASETS[name].has_val(options)
 
     @property
     def title(self) -> str:

@@ -112,7 +112,9 @@ def eligible(groups: Sequence[Group], selection: Selection) -> list[Group]:
             raise Refusal(f"{group.name} cannot be narrowed: {group.fixed}; add it to `skip` or use scope 'inner'")
     chosen = [g for g in chosen if not g.fixed]
     if not chosen:
-        raise Refusal("nothing to prune: the network has no channel group in this scope that is not skipped")
+        more = sum(not g.fixed and not selection.skips(g.name) for g in groups)
+        wider = f"; scope 'all' has {more}" if more else ""
+        raise Refusal(f"nothing to prune: the network has no channel group in this scope that is not skipped{wider}")
     return chosen
 
 

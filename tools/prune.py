@@ -3,6 +3,7 @@
     python tools/prune.py --list
     python tools/prune.py --target resnet56-B --out pruned/resnet56-B
     python tools/prune.py --arch resnet50 --method l1_filter --ratio 0.5 --weights mine.pth --out pruned/mine
+    python tools/prune.py --arch resnet50 --method l1_filter --ratio 0.5 --weights torchvision:DEFAULT --out pruned/r50
     python tools/prune.py --arch resnet34 --method l1_filter --layer 'layer2.*=0.3' layer3.0.conv1=0.5 --out pruned/few
     python tools/prune.py --arch resnet20 --method thinet --ratio 0.3 --data digits --out pruned/thinet
     python tools/prune.py classifier.arch=resnet20 prune.method=thinet prune.ratio=0.3 --data digits --out pruned/same

@@ -55,6 +55,24 @@ class NamedDataset:
         return _with_classes(found, self.classes, (note,) if absent else ())
 
 
+@dataclass(frozen=True)
+class ValidatedDataset:
+    """Training images of a data set that has validation images of its own, or these; both have training's classes."""
+
+    train: DetectionDataset
+    val: DetectionDataset
+    side: Literal["train", "val"]
+
+    @cached_property
+    def split(self) -> Split:
+        """The split of that side, with a note on what validates; ValueError as of `NamedDataset`."""
+        train = self.train.split
+        val = NamedDataset(self.val, train.classes).split
+        side = train if self.side == "train" else val
+        note = f"{val.source}: its {len(val.images)} images are for validation, nothing is trained on them"
+        return replace(side, notes=(*side.notes, note))
+
+
 def match_classes(train: Split, test: Split) -> tuple[Split, Split]:
     """Both splits with the same classes in the same order: those that training names and that have a box somewhere.
 

@@ -4,9 +4,9 @@ import json
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from detect.data.classes import MatchedDataset, NamedDataset
+from detect.data.classes import MatchedDataset, NamedDataset, ValidatedDataset
 from detect.data.draw import Carved
 from detect.data.records import DetectionDataset
 from detect.data.sets import DATASETS
@@ -24,9 +24,14 @@ def detection_data(data: DetectorData) -> dict[str, object]:
     """
     # results without them keep their hashes
     more: dict[str, object] = {key: True for key in ("allow_shared", "skip_broken") if getattr(data, key)}
-    if data.validation is not None:
-        more["validation"] = {"share": data.validation, "seed": data.validation_seed}
     name, options = data.given
+    if data.validation is not None:
+        if DATASETS[name].has_val(options):
+            raise Refusal(
+                f"detector.dataset.validation: {data.validation:g}: `{name}` has validation images of its own (val);"
+                " leave it out"
+            )
+        more["validation"] = {"share": data.validation, "seed": data.validation_seed}
     return {name: DATASETS[name].identity(options), **more}
 
 
@@ -36,8 +41,10 @@ def is_generated(data: Mapping[str, object]) -> bool:
 
 
 def splits_of(data: Mapping[str, object]) -> tuple[str, ...]:
-    """The splits of `data`: `val` too where images are generated for validation, or kept for it."""
-    return ("train", "val", "test") if is_generated(data) or "validation" in data else ("train", "test")
+    """The splits of `data`: `val` too where it has images for validation, or keeps some for it."""
+    source, identity = _given(data)
+    has_val = source.generated or "val" in identity or "validation" in data
+    return ("train", "val", "test") if has_val else ("train", "test")
 
 
 def open_detection(data: Mapping[str, object], split: str, root: Path) -> DetectionDataset:
@@ -58,12 +65,18 @@ def _open_detection(text: str, split: str, root: Path) -> DetectionDataset:
     if is_generated(data):
         return _side(text, split, root)
     if split not in splits_of(data):
-        raise Refusal("there is no validation split; detector.dataset.validation says which share is kept for it")
+        raise Refusal(
+            "there is no validation split; detector.dataset.validation says which share is kept for it, or the data"
+            " set's key `val` names its images"
+        )
     train, test = (_side(text, side, root) for side in ("train", "test"))
     matched = MatchedDataset(train, test, "test" if split == "test" else "train")
-    if split == "test" or "validation" not in data:
+    if split == "test" or "val" not in splits_of(data):
         return matched
-    return Carved(matched, **data["validation"], side="val" if split == "val" else "train")
+    side: Literal["train", "val"] = "val" if split == "val" else "train"
+    if "validation" in data:
+        return Carved(matched, **data["validation"], side=side)
+    return ValidatedDataset(matched, _side(text, "val", root), side)
 
 
 @lru_cache(maxsize=4)

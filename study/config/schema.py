@@ -12,7 +12,7 @@ from pruning.methods import METHODS, get_method
 from pruning.targets import TARGETS
 from study.config.detector import Detector
 from study.config.load import merge
-from study.config.sections import Classifier, ClassifierData, Evaluation, Machine, Pruning
+from study.config.sections import Classifier, ClassifierData, Evaluation, Machine, Pruning, Weights
 from study.config.tune import check_tuned
 from training.options import Positive, Section, validated
 from training.type_words import InWords, OneOf
@@ -202,8 +202,8 @@ class NetworkToPrune(Section):
     """Options of the architecture, such as {width: 0.5}."""
     num_classes: Positive | None = None
     """Classes that the network tells apart; null: 10 where its images have 32 pixels or fewer, else 1000."""
-    weights: Path | None = None
-    """File of its weights; null: they are drawn at random."""
+    weights: Weights = None
+    """Its weights, a file or published ones; null: they are drawn at random."""
     dataset: ClassifierData | Path | None = None
     """Images for methods that look at activations or gradients: a data set, or a folder or zip of class/image."""
     train: Schedule = Schedule()

@@ -7,7 +7,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from classify.data import DATASETS, dataset_options, read_dataset_options
 from classify.models import get_model
@@ -21,6 +21,18 @@ from training.device import jobs_that_fit
 from training.options import Positive, Section, changed, check_level, read_method_options
 from training.settings import Run
 from training.type_words import InWords, OneOf, known
+
+
+def _a_name_or_a_place(value: object) -> object:
+    return Path(value) if isinstance(value, str) and not is_published(value) else value
+
+
+Weights = Annotated[
+    Path | str | None,
+    BeforeValidator(_a_name_or_a_place),
+    InWords("path, torchvision:TAG, timm:TAG, package:NAME or null"),
+]
+"""A file of weights, or the name of published ones."""
 
 
 class ClassifierData(Section):
@@ -76,7 +88,7 @@ class Classifier(Section):
     """Scratch-B trains at most this many times `classifier.train.epochs`; null: no limit."""
     # a trained unpruned network's, instead of training it, counted as if it had been; where a method changes the
     # training before it prunes, that training starts from them and is counted on top
-    weights: Annotated[Path | str | None, InWords("path, torchvision:TAG, timm:TAG, package:NAME or null")] = None
+    weights: Weights = None
     """A trained unpruned network's weights, a file or published ones, used instead of training it; null: train it."""
     # the head of `weights` is not taken but drawn anew, and the network is trained on the data set, from the others;
     # that training is counted, the one that made the weights is not
@@ -93,11 +105,6 @@ class Classifier(Section):
     def _known_arch(cls, value: str) -> str:
         get_model(value)
         return value
-
-    @field_validator("weights", mode="before")
-    @classmethod
-    def _a_name_or_a_place(cls, value: object) -> object:
-        return Path(value) if isinstance(value, str) and not is_published(value) else value
 
     @model_validator(mode="after")
     def _valid_changes(self) -> "Classifier":

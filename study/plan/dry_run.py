@@ -84,7 +84,8 @@ def _print_stages(title: str, routes: Sequence[Route], estimator: Estimator, con
         cells = [f"{limit if value else ''}{value:,}" for value in (cost.params, cost.macs, macs)]
         if stage.kind == "take_weights":
             cells[-1] = "unknown"
-        table.add_row(names[stage.id], cost.length, *cells, str(users[stage.id]), "done" if done else stage.id)
+        state = f"done: {stage.id}" if done else stage.id
+        table.add_row(names[stage.id], cost.length, *cells, str(users[stage.id]), state)
     console.print(table)
     return costs
 

@@ -56,7 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--arch", help="architecture (a target has its own)")
     add("--arch-options", help="its options, such as projection_bias=false", **_PAIRS)
     add("--num-classes", type=int, metavar="N", help="default: 10 for 32-pixel networks, 1000 for others")
-    add("--weights", type=Path, metavar="FILE", help="safetensors or a PyTorch checkpoint; default: random weights")
+    add("--weights", help="a file, or published: torchvision:TAG, timm:TAG, package:NAME; default: random weights")
     add("--seed", type=int, metavar="N", help="of random weights and random choices (default: 0)")
     add = parser.add_argument_group("what is removed").add_argument
     add("--target", help="a published shape, channels chosen by L1 norms; or:")

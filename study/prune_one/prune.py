@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypedDict
 
@@ -11,7 +11,9 @@ from torch import Tensor, nn
 
 from classify.calibration import ImageSource, check_fit
 from classify.models import arch, build, channel_groups, example_input, get_model, trace_input
-from classify.weights_file import load_weights, read_given_weights
+from classify.published import published_file, published_preset, read_published
+from classify.published.preset import Preset
+from classify.weights_file import GivenWeights, load_weights, read_given_weights
 from pruning.cost import count_macs, count_params, masked_costs
 from pruning.cut import Pruned, prune
 from pruning.design.pattern import Pattern
@@ -42,7 +44,7 @@ _LARGEST_SMALL_INPUT = 32  # pixels; networks for such images have ten classes b
 
 @dataclass(frozen=True)
 class _Dense:
-    """The network before pruning, its channel groups, one input (1, C, H, W) of its size, notes on given weights."""
+    """The network before pruning, its channel groups, one input (1, C, H, W) of its size, what its weights are."""
 
     arch: str
     options: Mapping[str, object]
@@ -50,7 +52,7 @@ class _Dense:
     model: nn.Module
     groups: Sequence[Group]
     example: Tensor
-    notes: tuple[str, ...] = ()
+    weights: Mapping[str, object] = field(default_factory=dict)
 
 
 def prune_alone(config: PruneConfig, out: Path, *, force: bool = False) -> dict[str, object]:
@@ -99,8 +101,9 @@ def _dense_network(config: PruneConfig, target: Target | None) -> _Dense:
         raise Refusal("--method needs --arch, the network to prune (--list names all)")
     options = {**(target.options if target else {}), **asked.options}
     small_images = get_model(name).input_size <= _LARGEST_SMALL_INPUT
-    num_classes = asked.num_classes or (10 if small_images else 1000)
-    given = None if asked.weights is None else without_training_only(read_given_weights(asked.weights), name)
+    preset = published_preset(asked.weights, name, options) if isinstance(asked.weights, str) else None
+    num_classes = asked.num_classes or (preset.num_classes if preset else 10 if small_images else 1000)
+    given, about = (None, {}) if asked.weights is None else _read_weights(asked.weights, name, preset)
     torch.manual_seed(config.seed)
     model = build(name, num_classes, options)
     if given is not None:
@@ -112,8 +115,20 @@ def _dense_network(config: PruneConfig, target: Target | None) -> _Dense:
             raise Refusal(f"{error} (built: {built}; {hint})") from error
     unstructured = target is None and get_method(config.prune.method).unstructured(_options(config))
     groups = [] if unstructured else channel_groups(name, model.eval(), trace_input(name, options))
-    notes = () if given is None else given.notes
-    return _Dense(name, options, num_classes, model, groups, example_input(name, options), notes)
+    return _Dense(name, options, num_classes, model, groups, example_input(name, options), about)
+
+
+def _read_weights(weights: Path | str, arch: str, preset: Preset | None) -> tuple[GivenWeights, dict[str, object]]:
+    """The tensors of a file or of published weights, which are fetched, and what there is to say of them."""
+    named: dict[str, object] = {}
+    if isinstance(weights, Path):
+        file, given = weights, read_given_weights(weights)
+    else:
+        assert preset is not None
+        file, named = published_file(weights, arch, fetch=True), {"name": preset.name}
+        given = GivenWeights(read_published(weights, arch, file), ())
+    given = without_training_only(given, arch)
+    return given, {**named, "sha256": file_digest(file), "notes": list(given.notes)}
 
 
 def _only_projection_biases(model: nn.Module, weights: Mapping[str, Tensor]) -> str | None:
@@ -217,7 +232,7 @@ def _summary(config: PruneConfig, target: Target | None, dense: _Dense, pruned: 
         "num_classes": dense.num_classes,
         **removed,
         "seed": config.seed,
-        **({"weights": {"sha256": file_digest(asked.weights), "notes": list(dense.notes)}} if asked.weights else {}),
+        **({"weights": dense.weights} if dense.weights else {}),
         "params": params,
         "macs": macs,
         "dense_params": dense_params,

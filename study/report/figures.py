@@ -16,7 +16,6 @@ from study.report.statistics.summary import Summary, is_number
 from study.report.topic import Topic
 
 _BAR_HEIGHT = 34
-_LEGEND_ENTRIES, _LEGEND_LINE = 8, 14  # those that fit below a figure of the usual height; pixels
 _SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "star", "pentagon", "hexagon")
 # Stage colours stay apart from the routes' colours: cool for classification, warm for detection.
 _STAGE_COLOURS = {
@@ -101,14 +100,11 @@ def _add_routes(
 ) -> None:
     """Every pipeline in its colour; a line joins its grid points that differ in no field but `along`."""
     rests: dict[str, str] = {}
-    height = figure.layout.height
     for name, rest, here in series_along(placed, along):
         symbol = rests.setdefault(rest, _SYMBOLS[len(rests) % len(_SYMBOLS)])  # the same for all pipelines
         label = f"{name}, {rest}" if rest else name
         marker = {"color": material.colours[name], "symbol": symbol}
         _add_series(figure, label, marker, here, material.topic, bars)
-    more = len(figure.data) // 2 - _LEGEND_ENTRIES
-    figure.update_layout(height=height + _LEGEND_LINE * max(0, more))
 
 
 def series_along(
@@ -210,7 +206,7 @@ def training_compute(routes: Sequence[RouteResults]) -> Exhibit:
             ],
             hoverinfo="text",
         )
-    figure.update_layout(barmode="stack", bargap=0.35, legend={"y": -60 / (_BAR_HEIGHT * len(routes) + 62)})
+    figure.update_layout(barmode="stack", bargap=0.35)
     figure.update_yaxes(autorange="reversed", ticksuffix="  ", showgrid=False)
     caption = (
         "Mean over seeds; classification first, then detection. Hatched: the run is shared with another "

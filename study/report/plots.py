@@ -10,6 +10,7 @@ from html import escape
 import plotly.graph_objects as go
 
 MAX_CURVE_POINTS = 160
+_LEGEND_ENTRIES, _LEGEND_LINE = 4, 19  # those that a height is chosen for; pixels
 Value = str | int | float | None  # of a table: a count is an int, None is missing
 
 
@@ -51,8 +52,9 @@ def base_figure(x_title: str, y_title: str, height: int = 400) -> go.Figure:
         hovermode="closest",
         legend={
             "orientation": "h",
-            "y": -0.2,
-            "yanchor": "top",
+            "yref": "container",  # its own strip at the bottom, however many lines it has
+            "y": 0,
+            "yanchor": "bottom",
             "x": 0,
             "font": {"size": 12},
             "traceorder": "normal",
@@ -62,6 +64,13 @@ def base_figure(x_title: str, y_title: str, height: int = 400) -> go.Figure:
     figure.update_xaxes(**axis, title_text=x_title)
     figure.update_yaxes(**axis, title_text=y_title)
     return figure
+
+
+def give_legend_room(figure: go.Figure) -> go.Figure:
+    """The figure, higher by the lines that its legend has beyond those that its height was chosen for."""
+    entries = sum(trace.showlegend is not False and trace.name is not None for trace in figure.data)
+    more = _LEGEND_LINE * max(0, entries - _LEGEND_ENTRIES)
+    return go.Figure(figure).update_layout(height=figure.layout.height + more)
 
 
 def thin(x: Sequence[float], y: Sequence[float]) -> tuple[list[float], list[float]]:

@@ -17,6 +17,7 @@ from study.report import units
 from study.report.claims.table import claims_of
 from study.report.content import Content, content_of
 from study.report.paper.write import write_paper
+from study.report.plots import give_legend_room
 from study.report.routes import describe_point
 from study.report.rows import COMPARISON, Comparison
 from study.report.tables import claims_csv, comparison_csv
@@ -86,7 +87,7 @@ def _environment(finalize: Callable[[object], object] | None = None) -> jinja2.E
 
 def figure_json(figure: go.Figure) -> Markup:
     """A figure as JSON that cannot leave its <script> element, whatever its labels contain."""
-    text = figure.to_json()
+    text = give_legend_room(figure).to_json()
     for character in "<>&\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")
     return Markup(text)

@@ -10,7 +10,7 @@ from torch import nn
 from torchvision.models.resnet import BasicBlock, ResNet
 from torchvision.models.vision_transformer import VisionTransformer
 
-from detect.backbone import ClassifierBackbone
+from detect.backbone import ClassifierBackbone, stage_after
 
 
 def tiny():
@@ -213,3 +213,38 @@ class Branching(nn.Module):
 def test_what_cannot_be_a_backbone_is_refused(model, arguments, message):
     with pytest.raises(ValueError, match=message):
         ClassifierBackbone(model(), **arguments)
+
+
+class SideBySide(nn.Module):
+    """Resolutions side by side, as HRNet's: 4, 8 and 16 run on from the stem and are joined one after the other."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.fine = nn.Conv2d(3, 4, 4, 4), nn.Conv2d(4, 5, 3, 1, 1)
+        self.to8, self.to16 = nn.Conv2d(4, 6, 2, 2), nn.Conv2d(4, 7, 4, 4)
+        self.join8, self.join16 = nn.Conv2d(5, 6, 2, 2), nn.Conv2d(6, 7, 2, 2)
+        self.s32, self.fc = nn.Conv2d(7, 8, 2, 2), nn.Linear(8, 2)
+
+    def branches(self, x):
+        x = self.stem(x)
+        half, quarter, fine = self.to8(x), self.to16(x), self.fine(x)
+        half = half + self.join8(fine)
+        return fine, half, quarter + self.join16(half)
+
+    def forward(self, x):
+        return self.fc(self.s32(self.branches(x)[2]).mean((2, 3)))
+
+
+def test_where_resolutions_go_side_by_side_a_feature_is_what_all_finer_ones_pass():
+    torch.manual_seed(0)
+    model = SideBySide().eval()
+    backbone = ClassifierBackbone(model, norm="BN").eval()
+    assert [shape.channels for shape in backbone.output_shape().values()] == [5, 6, 7, 8]
+    image = torch.randn(1, 3, 64, 96)
+    found = backbone(image)
+    torch.testing.assert_close((found["s4"], found["s8"], found["s16"]), model.branches(image))
+    assert not [name for name, p in ClassifierBackbone(model, freeze_at=1).named_parameters() if not p.requires_grad]
+    with pytest.raises(ValueError, match=r"freeze_at=2: the stages of SideBySide are computed side by side"):
+        ClassifierBackbone(model, freeze_at=2)
+    with pytest.raises(ValueError, match=r"no feature map of stride 8; it has strides 1, 4, 16, 32"):
+        stage_after(model, 8)

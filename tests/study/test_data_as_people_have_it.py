@@ -38,7 +38,8 @@ def like_roboflow(folder):
         ]
         coco = {"info": {}, "licenses": [], "images": images, "annotations": boxes, "categories": categories}
         (folder / split / "_annotations.coco.json").write_text(json.dumps(coco))
-    return {"coco": {key: {"annotations": f"{folder}/{key}/_annotations.coco.json"} for key in ("train", "test")}}
+    places = {"train": "train", "val": "valid", "test": "test"}
+    return {"coco": {key: {"annotations": f"{folder}/{place}/_annotations.coco.json"} for key, place in places.items()}}
 
 
 def like_yolo(folder):

@@ -108,6 +108,12 @@ def test_ratios_by_layer_are_words_too():
     assert found.prune.layers == {"layer2.*": 0.3, "x": 0.0, "y": 0.5}
 
 
+def test_weights_are_a_file_or_a_name():
+    words = "--out o --arch resnet18 --method l1_filter --ratio 0.5 --weights"
+    assert config(f"{words} mine.pth").classifier.weights == Path("mine.pth")
+    assert config(f"{words} torchvision:DEFAULT").classifier.weights == "torchvision:DEFAULT"
+
+
 def test_values_of_pairs_are_yaml():
     assert read_pairs("--option", ["a=1", "b=no", "c={macs: 0.5}", "d=x=y"]) == {
         "a": 1,

@@ -1,7 +1,7 @@
 """A data set of the user's own in COCO's format."""
 
 from pathlib import Path
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 from detect.data.coco import CocoDataset
 from detect.data.sets.dataset import DataSet
@@ -28,6 +28,8 @@ class CocoData(Section):
 
     train: CocoFiles
     """Training images."""
+    val: CocoFiles | None = None
+    """Validation images, nothing is trained on them; null: none, or a share of training's (`validation`)."""
     test: CocoFiles
     """Test images."""
 
@@ -45,10 +47,14 @@ class _Files(TypedDict):
 class _Identity(TypedDict):
     train: _Files
     test: _Files
+    val: NotRequired[_Files]
 
 
 def _identity(data: CocoData) -> _Identity:
-    return {"train": _files(data.train, "train"), "test": _files(data.test, "test")}
+    identity: _Identity = {"train": _files(data.train, "train"), "test": _files(data.test, "test")}
+    if data.val is not None:
+        identity["val"] = _files(data.val, "val")
+    return identity
 
 
 def _files(part: CocoFiles, split: str) -> _Files:
@@ -79,6 +85,7 @@ COCO = DataSet(
     meaning="A data set of your own in COCO's format.",
     title=lambda data: str(data.test.annotations),
     identity=_identity,
+    has_val=lambda data: data.val is not None,
     open=_open,
     files=lambda paths: (Path(paths["annotations"]),),
     outlines=True,

@@ -50,5 +50,6 @@ DIGITS = DataSet(
     meaning="Generated scenes of handwritten digits, which need no download.",
     title=lambda _: "digits",
     identity=lambda scenes: scenes.model_dump(mode="json"),
+    has_val=lambda scenes: True,
     open=_open,
 )

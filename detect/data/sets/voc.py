@@ -64,6 +64,8 @@ class VocData(VocPart):
     draws both from all images.
     """
 
+    val: str | None = None
+    """Validation images, named as by `train`, on which nothing is trained; null: none, or a share (`validation`)."""
     test: str = "test"
     """Test images, named as by `train`."""
     split: VocSplit | None = None
@@ -75,7 +77,8 @@ class VocData(VocPart):
 
     @model_validator(mode="after")
     def _drawn(self) -> "VocData":
-        named = [key for key, usual in (("train", "trainval"), ("test", "test")) if getattr(self, key) != usual]
+        usual = (("train", "trainval"), ("val", None), ("test", "test"))
+        named = [key for key, value in usual if getattr(self, key) != value]
         if self.split is not None and named:
             given = " and ".join(f"{key}: {getattr(self, key)}" for key in named)
             raise Refusal(f"split draws training and test images; leave out {given} (split.of names what to draw from)")
@@ -123,6 +126,7 @@ class _Identity(TypedDict):
     year: int
     train: _Files
     test: _Files
+    val: NotRequired[_Files]
     also: NotRequired[list[_Files]]
     paths: NotRequired[_Declared]
 
@@ -135,9 +139,11 @@ def _identity(voc: VocData) -> _Identity:
     if voc.split is not None:
         share, seed, of = voc.split.test, voc.split.seed, voc.split.of
         train, test = (replace(test, image_set=of, draw=Draw(share, seed, side)) for side in ("train", "test"))
+    val = None if voc.val is None else replace(test, image_set=voc.val)
     also = [VocSet(part.folder(), part.train, part.annotations, part.images) for part in voc.also]
-    everything = tuple(file for place in (train, test, *also) for file in place.find().needs())
-    classes = voc.classes or _once_a_content(files_digest(everything), voc_classes, (train, test, *also))
+    places = tuple(place for place in (train, val, test, *also) if place is not None)
+    everything = tuple(file for place in places for file in place.find().needs())
+    classes = voc.classes or _once_a_content(files_digest(everything), voc_classes, places)
     identity: _Identity = {
         "classes": list(classes),
         "year": voc.year,
@@ -145,7 +151,9 @@ def _identity(voc: VocData) -> _Identity:
         "test": _files(test),
         "paths": {"declared": voc.classes is not None},
     }
-    if also:  # results without it keep their hashes
+    if val is not None:  # results without it keep their hashes, as those without `also`
+        identity["val"] = _files(val)
+    if also:
         identity["also"] = [_files(place) for place in also]
     return identity
 
@@ -213,6 +221,7 @@ VOC = DataSet(
     meaning="Pascal VOC, or a data set of your own in its layout.",
     title=lambda voc: f"{voc.folder()}, {voc.test}",
     identity=_identity,
+    has_val=lambda voc: voc.val is not None,
     open=_open,
     files=lambda paths: _set(paths).find().needs(),
 )

@@ -1,7 +1,7 @@
 """A data set of the user's own in YOLO's format: text files of labels, and a YAML that names classes and folders."""
 
 from pathlib import Path
-from typing import Annotated, TypedDict
+from typing import Annotated, NotRequired, TypedDict
 
 from pydantic import Field, model_validator
 
@@ -22,6 +22,8 @@ class YoloData(Section):
     """Folder of the data set, relative to the working directory; null: where the YAML says, or its own."""
     train: str | None = None
     """Training images, a folder or a list of files (.txt) in `root`; null: the YAML's `train`."""
+    val: str | None = None
+    """Validation images, a folder or a list in `root`; null: the YAML's `val`, unless that is for testing."""
     test: str | None = None
     """Test images, a folder or a list in `root`; null: the YAML's `test`, or its `val` if it has none."""
     names: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
@@ -59,24 +61,36 @@ class _Identity(TypedDict):
     names: dict[str, str]
     train: _Files
     test: _Files
+    val: NotRequired[_Files]
 
 
 def _identity(yolo: YoloData) -> _Identity:
     found = yolo.described()
-    usual = found.places.get("test") or found.places.get("val")
-    return {
+    places = _places(yolo, found)
+    identity: _Identity = {
         "names": {str(number): name for number, name in found.names.items()},
-        "train": _files(found.root, yolo.train, found.places.get("train"), "train"),
-        "test": _files(found.root, yolo.test, usual, "test"),
+        "train": _files(found.root, places["train"], "train"),
+        "test": _files(found.root, places["test"], "test"),
     }
+    if "val" in places:
+        identity["val"] = _files(found.root, places["val"], "val")
+    return identity
 
 
-def _files(root: Path, given: str | None, usual: tuple[str, ...] | None, split: str) -> _Files:
-    places = usual if given is None else (given,)
+def _files(root: Path, places: tuple[str, ...] | None, split: str) -> _Files:
     if not places:
         raise Refusal(f"yolo.{split}: the YAML has no {split} images; name their folder")
-    sum_of_all = files_digest(YoloSet(root, places).needs())
-    return {"sha256": sum_of_all, "paths": {"root": str(root), "places": list(places)}}
+    return {"sha256": files_digest(YoloSet(root, places).needs()), "paths": {"root": str(root), "places": list(places)}}
+
+
+def _places(yolo: YoloData, found: Described) -> dict[str, tuple[str, ...] | None]:
+    """Where the images of each split are; `val` only where there is one beside the test images."""
+    given = {split: (place,) for split in ("train", "val", "test") if (place := getattr(yolo, split)) is not None}
+    val = found.places.get("val")
+    places = {"train": found.places.get("train"), "test": found.places.get("test") or val, **given}
+    if "val" not in given and val is not None and val != places["test"]:
+        places["val"] = val
+    return places
 
 
 def _set(paths: _Paths) -> YoloSet:
@@ -93,6 +107,7 @@ YOLO = DataSet(
     meaning="A data set of your own in YOLO's format: text files of labels and a YAML.",
     title=lambda yolo: str(yolo.yaml or yolo.root),
     identity=_identity,
+    has_val=lambda yolo: "val" in _places(yolo, yolo.described()),
     open=_open,
     files=lambda paths: _set(paths).needs(),
 )

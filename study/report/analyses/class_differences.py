@@ -110,7 +110,6 @@ def _figure(classes: Sequence[str], gains: Sequence[_Gain], colours: Mapping[str
     names = [f"{plain(name)}  " for name in classes]
     figure.update_yaxes(range=[len(classes) - 0.5, -0.5], tickvals=list(range(len(classes))), ticktext=names)
     figure.update_xaxes(range=[-_REACH * largest, _REACH * largest] if largest else None, zeroline=True)
-    figure.update_layout(legend={"y": -62 / (height - 68)})
     return figure
 
 

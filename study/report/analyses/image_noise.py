@@ -138,6 +138,6 @@ def _figure(rows: list[tuple[Value, ...]]) -> go.Figure:
     for column, (name, colour) in enumerate(_PARTS, 3):
         values = [row[column] for row in rows]
         figure.add_bar(orientation="h", y=names, x=values, name=name, marker={"color": colour})
-    figure.update_layout(barmode="group", bargap=0.3, legend={"y": -70 / (46 * len(rows) + 60)})
+    figure.update_layout(barmode="group", bargap=0.3)
     figure.update_yaxes(autorange="reversed", ticksuffix="  ", showgrid=False)
     return figure

@@ -75,8 +75,7 @@ def _grid(names: Sequence[str]) -> go.Figure:
     height = -(-len(names) // _COLUMNS)
     figure = make_subplots(height, _COLUMNS, subplot_titles=[plain(name) for name in names], vertical_spacing=0.18)
     figure.update_layout(base_figure("", "", height=110 + 220 * height).layout)
-    plot = 220 * height + 2  # pixels between the margins: above the names, below the legend
-    return figure.update_layout(margin={"t": 52}, legend={"y": -36 / plot})
+    return figure.update_layout(margin={"t": 52})  # above the names
 
 
 def _read(material: Material) -> tuple[Curve, dict[str, list[dict[str, Curve]]]]:

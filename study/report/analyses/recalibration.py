@@ -34,7 +34,7 @@ def analyse(material: Material) -> Exhibit | None:
             name=name,
             marker={"color": colour},
         )
-    figure.update_layout(barmode="group", bargap=0.3, legend={"y": -70 / (60 * len(places) + 60)})
+    figure.update_layout(barmode="group", bargap=0.3)
     figure.update_yaxes(autorange="reversed", ticksuffix="  ", showgrid=False)
     caption = (
         "Mean over seeds of the test accuracy before any training after pruning. The table's difference is what "

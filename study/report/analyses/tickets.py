@@ -33,7 +33,7 @@ def analyse(material: Material) -> Exhibit | None:
     room = 0.1 * (max(values) - min(values)) or 1.0
     figure.update_xaxes(range=[min(values) - room, max(values) + room])
     figure.update_yaxes(autorange="reversed", ticksuffix="  ")
-    figure.update_layout(scattermode="group", legend={"y": -70 / (60 * len(pairs) + 80)})
+    figure.update_layout(scattermode="group")
     rows = tuple(
         (place, a.mean(measure.key), b.mean(measure.key), *difference_values(a.minus(b, measure.key)))
         for place, a, b in pairs

@@ -100,7 +100,6 @@ def _figure(found: Mapping[str, _Weights], colours: Mapping[str, str]) -> go.Fig
     figure.update_annotations(font_size=13)
     figure.update_xaxes(title_text="weight", zeroline=False, row=len(found), col=1)
     figure.update_yaxes(title_text="density", zeroline=False)
-    figure.update_layout(legend={"y": 1.02, "yanchor": "bottom"}, margin={"t": 70})
     return figure
 
 

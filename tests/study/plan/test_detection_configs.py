@@ -49,7 +49,8 @@ def routes_of(path):
 def test_a_detection_study_has_the_routes_of_its_question(path, somewhere):
     expected = {"unpruned", "prune_then_transfer", "transfer_then_prune"}
     if path.stem.startswith("pretrained_"):  # without classification data
-        expected = {"unpruned", "prune_then_detect", "transfer_then_prune", "detect_from_scratch"}
+        expected = {"unpruned", "prune_then_detect", "detect_from_scratch"}
+        expected |= set() if path.stem.endswith("_length") else {"transfer_then_prune"}
     elif not path.stem.endswith("_prune_at"):  # which asks about one of them, and needs what it is held against
         expected |= {"scratch_e", "scratch_b", "detect_from_scratch"}
     assert {route.pipeline for route in routes_of(path)} == expected
@@ -67,6 +68,15 @@ def test_a_file_says_where_it_comes_from_and_how_it_is_run(path):
         assert word in heading
     assert "@" not in heading
     assert read_yaml(path)["name"] == path.stem
+
+
+def test_the_config_in_the_recipe_is_one(somewhere):
+    page = (CONFIGS.parent / "docs" / "prune-your-detector.md").read_text(encoding="utf-8")
+    (text,) = (block.partition("```")[0] for block in page.split("```yaml\n")[1:])
+    (somewhere / "configs").symlink_to(CONFIGS)
+    (somewhere / "data" / "bccd").rename(somewhere / "data" / "mine")
+    (somewhere / "mine.yaml").write_text(text)
+    assert {route.pipeline for route in routes_of(somewhere / "mine.yaml")} == {"unpruned", "prune_then_detect"}
 
 
 @pytest.mark.slow

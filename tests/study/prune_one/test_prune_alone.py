@@ -1,6 +1,7 @@
 """Pruning one network from a command: its files, its numbers, its weights, its errors."""
 
 import json
+from hashlib import sha256
 
 import numpy as np
 import pytest
@@ -80,6 +81,36 @@ def test_the_folder_is_a_network_with_the_normalisation_of_its_weights(tmp_path)
     kept = read_kept(tmp_path / "out")
     assert {"mean": list(kept.mean), "std": list(kept.std)} == said and not kept.absent
     assert torch.equal(kept.model.fc.bias, state["fc.bias"])
+
+
+def test_published_weights_are_taken_by_name_with_their_classes_and_normalisation(tmp_path, monkeypatch):
+    """From torch.hub's cache, so no network is asked."""
+    monkeypatch.setattr(torch.hub, "_hub_dir", str(tmp_path / "hub"))
+    file = tmp_path / "hub" / "checkpoints" / "squeezenet1_1-b8a52dc0.pth"
+    file.parent.mkdir(parents=True)
+    torch.manual_seed(5)
+    state = build("squeezenet1_1", 1000).state_dict()
+    torch.save(state, file)
+    found = alone(tmp_path / "out", HALF, {"arch": "squeezenet1_1", "weights": "torchvision:DEFAULT"})
+    assert found["num_classes"] == 1000 and found["params"] < found["dense_params"]
+    sum_of_file = sha256(file.read_bytes()).hexdigest()
+    assert found["weights"] == {"name": "torchvision:IMAGENET1K_V1", "sha256": sum_of_file, "notes": []}
+    kept = read_kept(tmp_path / "out")
+    assert kept.mean == (0.485, 0.456, 0.406) and torch.equal(kept.model.classifier[1].bias, state["classifier.1.bias"])
+
+
+@pytest.mark.parametrize(
+    ("arch", "weights", "message"),
+    [
+        ("resnet18", "torchvision:NOSUCH", "NOSUCH"),
+        ("resnet20", "torchvision:DEFAULT", "resnet20"),
+        ("resnet18", "package:nosuch", "nosuch"),
+    ],
+)
+def test_published_weights_that_there_are_not_are_refused(tmp_path, arch, weights, message):
+    with pytest.raises(ValueError, match=message) as error:
+        alone(tmp_path / "out", HALF, {"arch": arch, "weights": weights})
+    assert "\n" not in str(error.value) and not (tmp_path / "out").exists()
 
 
 def test_seed_draws_the_weights(tmp_path):
