@@ -4,14 +4,15 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from detect.budgets import BUDGETS, DEFAULT
-from detect.settings import DetectorData, DetectorSettings, TrainSettings
+from detect.budgets import BUDGETS, DEFAULT, remaining
+from detect.settings import DetectorData, DetectorSettings, Distillation, TrainSettings
 from pruning.errors import Refusal
 from pruning.methods import get_method
 from training.options import Section, changed
 from training.type_words import OneOf
 
 PRUNABLE_PYRAMIDS = ("fpn", "cascade")
+_NOT_DISTILLED = {"c4": ("features", "no FPN"), "retinanet": ("logits", "no box head on regions")}
 _PYRAMID_NORMS = ("", "BN", "SyncBN")  # others mix channels, or hold their scale as a constant
 
 
@@ -44,6 +45,9 @@ class Detector(Section):
     """What pruning inside the detector prunes: the backbone, as in the paper, or its FPN as well."""
     fine_tune: dict[str, Any] = {}
     """Keys of `detector.train` that training after pruning inside the detector changes."""
+    # of detectors whose backbone was pruned and keeps its weights, before the transfer or inside the detector
+    distill: Distillation | None = None
+    """How pruned detectors learn from the unpruned one of the same seed as well; null: from the labels alone."""
     prune_at: Annotated[float, Field(ge=0, le=1)] = 0.7
     """Fraction of the iterations before pruning inside the detector; 0: it is pruned right after the transfer."""
     after_pruning: Literal["rest", "full"] = "rest"
@@ -77,6 +81,21 @@ class Detector(Section):
             why = "has no FPN" if head == "c4" else "has levels on its FPN that read the backbone"
             raise Refusal(
                 f"prune_scope: {self.prune_scope} needs model.head: {' or '.join(PRUNABLE_PYRAMIDS)}; {head} {why}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _has_what_is_distilled(self) -> "Detector":
+        if self.distill is None:
+            return self
+        head = self.model.resolved().head
+        key, lack = _NOT_DISTILLED.get(head, ("", ""))
+        if key and getattr(self.distill, key):
+            raise Refusal(f"distill.{key}: a detector with model.head: {head} has {lack}; set it to 0")
+        if BUDGETS[self.budget] is remaining:
+            raise Refusal(
+                f"distill: budget {self.budget} counts all stages, and to train the teacher costs all of it; choose"
+                " another budget or set distill: null"
             )
         return self
 

@@ -59,7 +59,7 @@ KINDS: dict[str, Kind] = {
     "take_weights": Kind(1, "study.stages.take_weights:run_take_weights", TakeWeights),
     "prune": Kind(3, "study.stages.prune:run_prune", Prune),
     "train_detector": Kind(3, "study.stages.detector:run_train_detector", TrainDetector),
-    "prune_detector": Kind(3, "study.stages.detector:run_prune_detector", PruneDetector),
+    "prune_detector": Kind(3, "study.stages.prune_detector:run_prune_detector", PruneDetector),
     "evaluate": Kind(2, "study.stages.evaluate:run_evaluate", Evaluate),
 }
 
