@@ -63,17 +63,7 @@ def run_train_detector(context: Context) -> dict[str, object]:
     macs = training_macs(detector, cfg, image_size=size, masks=network.masks)
     teacher = _teacher(context, len(class_names(dataset)))
     taught = 0 if teacher is None else teacher_macs(teacher.detector, cfg, teacher.settings, image_size=size)
-    iterations = detector_iterations(
-        stage,
-        Costs(
-            macs=lambda: macs + taught,
-            dense_macs=lambda: _dense_training_macs(context, network, dataset),
-            before=lambda: sum(s.run(context.runs).read_result()["train_macs"] for s in stage.with_ancestors()[:-1]),
-            dense_classification=lambda: _dense_classification(context, network),
-            spare=lambda: _spare(context, network),
-            teacher=lambda: _others_teacher_macs(context, network, dataset),
-        ),
-    )
+    iterations = _iterations(context, network, dataset, macs=macs + taught)
     train_settings = scaled_to_processes(settings.train.model_copy(update={"iterations": iterations}), cfg)
     run = TrainRun(
         seed=stage.seed,
@@ -110,6 +100,20 @@ def run_train_detector(context: Context) -> dict[str, object]:
         **({"teacher_macs": taught * outcome.images_seen} if teacher else {}),
         "train_seconds": outcome.seconds,
     }
+
+
+def _iterations(context: Context, network: Network, dataset: DetectionDataset, *, macs: int) -> int:
+    """How long the training is; `macs`: of one image in it."""
+    before = context.stage.with_ancestors()[:-1]
+    costs = Costs(
+        macs=lambda: macs,
+        dense_macs=lambda: _dense_training_macs(context, network, dataset),
+        before=lambda: sum(s.run(context.runs).read_result()["train_macs"] for s in before),
+        dense_classification=lambda: _dense_classification(context, network),
+        spare=lambda: _spare(context, network),
+        teacher=lambda: _others_teacher_macs(context, network, dataset),
+    )
+    return detector_iterations(context.stage, costs)
 
 
 def _teacher(context: Context, num_classes: int) -> Teacher | None:

@@ -66,7 +66,11 @@ KINDS: dict[str, Kind] = {
 
 @dataclass(frozen=True)
 class Stage:
-    """`settings` is everything that defines the result besides `parents` and `seed`; plain JSON, typed by `read`."""
+    """`settings` is everything that defines the result besides `parents` and `seed`; plain JSON, typed by `read`.
+
+    The first of `parents` holds the network that a stage goes on from; of a distilled training the second is the
+    teacher.
+    """
 
     kind: str
     settings: Mapping[str, Any]
@@ -104,9 +108,9 @@ class Stage:
         return RunDir(runs / self.id)
 
     def with_ancestors(self) -> list["Stage"]:
-        """This stage and all it depends on, parents first, each once."""
+        """This stage and all it depends on, parents first, each once; a teacher before the route's own stages."""
         found: dict[str, Stage] = {}
-        for parent in self.parents:
+        for parent in self.parents[::-1] if self.settings.get("distill") else self.parents:
             found |= {s.id: s for s in parent.with_ancestors()}
         return [*found.values(), self]
 

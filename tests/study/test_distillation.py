@@ -40,6 +40,10 @@ def test_networks_that_keep_their_weights_have_the_unpruned_one_as_teacher():
     assert steps["prune_then_transfer"]["fine_tune"].parents == (steps["prune_then_transfer"]["prune"], dense)
     assert steps["prune_then_transfer"]["detect"].parents[1] is detector
     assert steps["transfer_then_prune"]["fine_tune_detector"].parents[1] is detector
+    order = found["prune_then_transfer"].stages  # the teacher first: what is last of a kind is the route's own
+    assert [stage.kind for stage in order if stage in (detector, *steps["prune_then_transfer"].values())] == [
+        *("train_classifier", "train_detector", "prune", "train_classifier", "train_detector", "evaluate")
+    ]
     # what has no teacher is what it was; a route that spends as much as another asks what that spends
     changed = {name for name in found if found[name].evaluation.id != plain[name].evaluation.id}
     assert changed == {*TAUGHT, "scratch_b_fair"}
