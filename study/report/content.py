@@ -87,7 +87,7 @@ def content_of(comparison: Comparison, runs: Path, out: Path) -> Content:
         seed_warning=seed_warning(differences, topic),
         warnings=[
             *warnings(comparison),
-            *distilled(comparison),
+            *distilled(routes, comparison.stages),
             *slower(routes),
             *still_improving(material),
             *differences.notes(references_of(routes, topic)),
