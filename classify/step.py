@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from classify.data.augment import normalize
+from classify.distillation import Teacher
 from classify.optimizers import make_optimizer
 from classify.settings import TrainRun, TrainSettings
 from pruning.methods import Effect
@@ -17,13 +18,17 @@ from training.seeding import seed_generators
 
 @dataclass
 class TrainingStep:
-    """Trains `model`, in place, by one batch after the other; `dtype` is autocast's, None for float32."""
+    """Trains `model`, in place, by one batch after the other; `dtype` is autocast's, None for float32.
+
+    `teacher`: the network that the model learns from beside the labels; each process has it whole.
+    """
 
     model: nn.Module
     settings: TrainSettings
     run: TrainRun
     dtype: torch.dtype | None = None
     effects: Sequence[Effect] = ()
+    teacher: Teacher | None = None
     optimizer: torch.optim.Optimizer = field(init=False)
     scaler: torch.amp.GradScaler = field(init=False)
 
@@ -60,11 +65,15 @@ class TrainingStep:
 
     def _backward(self, images: Tensor, labels: Tensor, n_images: int) -> Tensor:
         """Add to the gradients those of this part; its loss is a sum over `n_images`, so that parts may differ."""
-        inputs = normalize(images.to(self._device, non_blocking=True), self.run.mean, self.run.std)
-        with torch.autocast(self._device, dtype=self.dtype, enabled=self.dtype is not None):
-            logits = self._network(inputs.to(memory_format=torch.channels_last)).float()
+        pixels = images.to(self._device, non_blocking=True)
+        inputs = normalize(pixels, self.run.mean, self.run.std).to(memory_format=torch.channels_last)
         targets, smoothing = labels.to(self._device, non_blocking=True), self.settings.label_smoothing
-        loss = F.cross_entropy(logits, targets, reduction="sum", label_smoothing=smoothing) / n_images
+        with torch.autocast(self._device, dtype=self.dtype, enabled=self.dtype is not None):
+            logits = self._network(inputs).float()
+            loss = F.cross_entropy(logits, targets, reduction="sum", label_smoothing=smoothing)
+            if self.teacher is not None:
+                loss = self.teacher.soften(loss, logits, inputs)
+        loss = loss / n_images
         # the processes' gradients are averaged, and should be added up
         self.scaler.scale(loss * world_size()).backward()
         return loss.detach()

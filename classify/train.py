@@ -5,6 +5,7 @@ batch, gradients and BatchNorm statistics are over all of them, effects act alik
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from torch import nn
 
 from classify.batch_norms import check_smallest_batch
 from classify.data.images import Batch, Images, stream
+from classify.distillation import Teacher
 from classify.evaluate import evaluate_classifier
 from classify.settings import TrainRun, TrainSettings
 from classify.step import TrainingStep
@@ -50,10 +52,12 @@ def train_classifier(
     validation: Images | None = None,
     report: Report | None = None,
     effects: Sequence[Effect] = (),
+    teacher: Teacher | None = None,
 ) -> TrainOutcome:
     """Train `model` in place, from `checkpoint` if that exists, and leave it there when done.
 
     `snapshot`: the file for the network after `run.snapshot_at` steps (0: as it came, before any effect).
+    `teacher`: what `model` is distilled from; it is frozen and in no checkpoint.
     `report(step, total, metrics)` is called every few steps, and with the validation accuracy (percent) after each
     epoch, in the main process.
     Raises ValueError on settings that do not fit, FloatingPointError with the step of a loss that is not finite,
@@ -69,8 +73,9 @@ def train_classifier(
     schedule = lr_schedule(
         settings.schedule, milestones=settings.milestones, gamma=settings.gamma, warmup=settings.warmup
     )
-    with channels_last(model, dtype=precision.dtype), synchronised_norms(model), between_steps():
-        training = TrainingStep(model, settings, run, precision.dtype, effects)
+    fast_teacher = nullcontext() if teacher is None else channels_last(teacher.network, dtype=precision.dtype)
+    with channels_last(model, dtype=precision.dtype), fast_teacher, synchronised_norms(model), between_steps():
+        training = TrainingStep(model, settings, run, precision.dtype, effects, teacher)
         state = TrainingState(model, training.optimizer, training.scaler, effects, checkpoint, identity, precision.name)
         step = state.restore(saved, device)
         del saved  # as large as the network and its optimiser

@@ -21,6 +21,7 @@ class Costs:
 
     `macs`, `dense_macs`: of one image, with the detector's own network and with the dense one. `before`: of all stages
     before. `dense_classification`: of the dense classifier. `spare`: what the classifier before cost less than it may.
+    `teacher`: of one image that the teacher of another route's detector looks at; 0 where that is not distilled.
     """
 
     macs: Callable[[], int]
@@ -28,6 +29,7 @@ class Costs:
     before: Callable[[], int]
     dense_classification: Callable[[], int]
     spare: Callable[[], int]
+    teacher: Callable[[], int]
 
 
 def stretched(length: Length, costs: Costs) -> int:
@@ -49,9 +51,15 @@ def remaining(length: Length, costs: Costs) -> int:
 
 
 def with_spare(rule: Callable[[Length, Costs], int] | None, length: Length, costs: Costs) -> int:
-    """The iterations of a rule, and those that `costs.spare` pays for; a rule that hands out all MACs has done so."""
+    """The iterations of a rule, and those that `costs.spare` pays for; a rule that hands out all MACs has done so.
+
+    Without a rule the teacher of the other route comes on top of its iterations; a rule has counted it in.
+    """
     iterations = length.iterations if rule is None else rule(length, costs)
-    return iterations if rule is remaining else iterations + max(costs.spare(), 0) // (costs.macs() * length.batch_size)
+    if rule is remaining:
+        return iterations
+    taught = length.iterations * length.batch_size * costs.teacher() if rule is None else 0
+    return iterations + max(costs.spare() + taught, 0) // (costs.macs() * length.batch_size)
 
 
 DEFAULT = "same_iterations"

@@ -12,6 +12,7 @@ from detectron2.modeling import GeneralizedRCNN, RetinaNet
 from detectron2.modeling.roi_heads import CascadeROIHeads, Res5ROIHeads, ROIHeads
 from torch import Tensor, nn
 
+from detect.settings import Distillation
 from detect.single_level import masked_parts
 from pruning.cost import TRAINING_FACTOR, count_activations, count_macs, count_macs_of_parts, count_params, map_areas
 
@@ -116,6 +117,18 @@ def training_macs(
     objects = int(regions * cfg.MODEL.ROI_HEADS.POSITIVE_FRACTION)
     found = detector_macs(detector, image_size=image_size, proposals=regions, objects=objects, masks=masks)
     return TRAINING_FACTOR * found.total
+
+
+def teacher_macs(
+    detector: GeneralizedRCNN | RetinaNet, cfg: CfgNode, distill: Distillation, *, image_size: tuple[int, int]
+) -> int:
+    """MACs of one image that `detector` looks at as a teacher: forward only, without its RPN.
+
+    Its box head runs on the sampled regions where logits are distilled.
+    """
+    regions = cfg.MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE
+    macs = detector_macs(detector, image_size=image_size, proposals=regions)
+    return macs.backbone + macs.fpn + (macs.roi_heads if distill.logits else 0)
 
 
 def _removed(part: nn.Module, masks: Mapping[str, Tensor]) -> dict[str, int]:

@@ -217,6 +217,23 @@ class TrainSettings(settings.Optimisation):
         return self
 
 
+class Distillation(Section):
+    """How the training of a pruned detector is distilled from the unpruned one."""
+
+    features: Annotated[float, Field(ge=0)] = 1.0
+    """Weight of the squared difference of the FPN's features; 0: they are not distilled."""
+    logits: Annotated[float, Field(ge=0)] = 1.0
+    """Weight of the divergence of the box head's class logits; 0: they are not distilled."""
+    temperature: Annotated[float, Field(gt=0)] = 1.0
+    """Number that class logits are divided by before they are compared."""
+
+    @model_validator(mode="after")
+    def _distils_something(self) -> "Distillation":
+        if not self.features and not self.logits:
+            raise Refusal("features and logits are both 0, so nothing is distilled; set distill: null")
+        return self
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainRun(settings.Run):
     """What one run adds. `num_workers`: processes that load images; 0: the training process does."""

@@ -6,9 +6,10 @@ main one writes.
 """
 
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from detectron2.config import CfgNode
@@ -20,9 +21,11 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from classify.optimizers import fused_sgd
+from detect.build import Detector
 from detect.data import DetectionDataset, class_names
 from detect.data.loader import train_loader
 from detect.data.records import Record
+from detect.distillation import Teacher
 from detect.evaluate import evaluate_detector
 from detect.hooks import Checkpointer, EffectHook, Report, Reporter, Schedule, Stop, saved_training
 from detect.settings import TrainRun, TrainSettings
@@ -79,7 +82,7 @@ class TrainOutcome:
 
 
 def train_detector(
-    detector: nn.Module,
+    detector: Detector,
     cfg: CfgNode,
     *,
     dataset: DetectionDataset,
@@ -89,12 +92,14 @@ def train_detector(
     validation: DetectionDataset | None = None,
     report: Report | None = None,
     effects: Sequence[Effect] = (),
+    teacher: Teacher | None = None,
 ) -> TrainOutcome:
     """Train a detector in place, from `checkpoint` if that exists, and leave it there when done.
 
     `validation`: what `settings.validate_every` measures AP on. `report(step, total, metrics)` is called now and then
     with the losses, the learning rate and that AP, in the main process.
-    `effects`: what a pruning method adds to the training, already bound to the network it acts on.
+    `effects`: what a pruning method adds to the training, already bound to the network it acts on. `teacher`: what the
+    detector is distilled from; it is frozen and in no checkpoint.
     Raises ValueError on settings that do not fit, FloatingPointError with the step of a loss that is not finite,
     Stopped after a step and a checkpoint when a signal asks for it (`training.stopping`).
     """
@@ -104,11 +109,12 @@ def train_detector(
     schedule, total = schedule_of(settings), settings.iterations
     saved = saved_training(checkpoint, _identity(settings, run), device)
     precision = settle_together(run.precision, device).of_checkpoint(saved, checkpoint)
-    with channels_last(detector, dtype=precision.dtype):
+    fast_teacher = nullcontext() if teacher is None else channels_last(teacher.detector, dtype=precision.dtype)
+    with channels_last(detector, dtype=precision.dtype), fast_teacher:
         optimizer = _optimizer(detector, settings)
         # PyTorch's SyncBatchNorm needs GPUs; here it works on the CPU too
         with synchronised_norms(detector, nn.SyncBatchNorm):
-            trainer = DetectorTrainer(detector, optimizer, settings, run, precision.dtype)
+            trainer = DetectorTrainer(detector, optimizer, settings, run, precision.dtype, teacher)
             validator = _validation(detector, cfg, settings, run, validation)
             keeper = Checkpointer(
                 detector,
@@ -179,11 +185,12 @@ class DetectorTrainer(SimpleTrainer):
 
     def __init__(
         self,
-        detector: nn.Module,
+        detector: Detector,
         optimizer: torch.optim.Optimizer,
         settings: TrainSettings,
         run: TrainRun,
         dtype: torch.dtype | None,
+        teacher: Teacher | None = None,
     ):
         device = next(detector.parameters()).device.type
         self.detector = detector
@@ -191,6 +198,7 @@ class DetectorTrainer(SimpleTrainer):
         self.settings = settings
         self.run = run
         self.dtype = dtype
+        self.teacher = teacher
         self.device = device
         self.scaler = torch.amp.GradScaler(device, enabled=dtype == torch.float16)
         self.losses: dict[str, torch.Tensor] = {}
@@ -205,7 +213,7 @@ class DetectorTrainer(SimpleTrainer):
         self.optimizer.zero_grad(set_to_none=True)
         try:
             with torch.autocast(self.device, dtype=self.dtype, enabled=self.dtype is not None):
-                self.losses = self.model(data)
+                self.losses = self._losses(data)
         except FloatingPointError as error:  # from the RPN, whose message has no step
             raise Diverged(f"step {self.iter}: {error}") from error
         loss = torch.stack(list(self.losses.values())).sum()
@@ -217,6 +225,11 @@ class DetectorTrainer(SimpleTrainer):
             nn.utils.clip_grad_norm_(self.detector.parameters(), self.settings.clip_norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
+
+    def _losses(self, data: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        if self.teacher is None:
+            return self.model(data)
+        return self.teacher.teach(self.detector, lambda: self.model(data))
 
     def _watch(self, loss: torch.Tensor) -> None:
         """Look for a loss that is not finite: at once on the CPU, now and then where looking stalls the device."""

@@ -4,10 +4,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from detect.budgets import BUDGETS, DEFAULT
+from detect.budgets import BUDGETS, DEFAULT, remaining
 from detect.data.sets import DATASETS
 from detect.heads import HEADS, heads_that
-from detect.settings import DetectorData, DetectorSettings, TrainSettings
+from detect.settings import DetectorData, DetectorSettings, Distillation, TrainSettings
 from pruning.errors import Refusal
 from pruning.methods import get_method
 from training.options import Section, changed
@@ -45,6 +45,9 @@ class Detector(Section):
     """What pruning inside the detector prunes: the backbone, as in the paper, or its FPN as well."""
     fine_tune: dict[str, object] = {}
     """Keys of `detector.train` that training after pruning inside the detector changes."""
+    # of detectors whose backbone was pruned and keeps its weights, before the transfer or inside the detector
+    distill: Distillation | None = None
+    """How pruned detectors learn from the unpruned one of the same seed as well; null: from the labels alone."""
     prune_at: Annotated[float, Field(ge=0, le=1)] = 0.7
     """Fraction of the iterations before pruning inside the detector; 0: it is pruned right after the transfer."""
     after_pruning: Literal["rest", "full"] = "rest"
@@ -85,6 +88,22 @@ class Detector(Section):
             there = ", ".join(f"`{name}`" for name, kind in DATASETS.items() if kind.outlines)
             raise Refusal(
                 f"model.head: {head} learns masks from outlines of objects: they are read of {there}, not of `{data}`"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _has_what_is_distilled(self) -> "Detector":
+        if self.distill is None:
+            return self
+        head = self.model.resolved().head
+        if self.distill.features and not HEADS[head].pyramid:
+            raise Refusal(f"distill.features: a detector with model.head: {head} has no FPN; set it to 0")
+        if self.distill.logits and not HEADS[head].roi_heads:
+            raise Refusal(f"distill.logits: a detector with model.head: {head} has no box head on regions; set it to 0")
+        if BUDGETS[self.budget] is remaining:
+            raise Refusal(
+                f"distill: budget {self.budget} counts all stages, and to train the teacher costs all of it; choose"
+                " another budget or set distill: null"
             )
         return self
 

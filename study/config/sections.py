@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from classify.data import DATASETS, dataset_options, read_dataset_options
+from classify.distillation import Distillation
 from classify.models import get_model
 from classify.published import is_published, published_preset
 from classify.settings import TrainSettings
@@ -82,6 +83,9 @@ class Classifier(Section):
     """How the unpruned network is trained on `dataset`; null where there is none."""
     fine_tune: dict[str, object] = {}
     """Keys of `classifier.train` that fine-tuning after pruning changes, such as {epochs: 20, lr: 0.001}."""
+    # of networks that keep their weights: after `fine_tune` in every route, not after the scratch regimes
+    distill: Distillation | None = None
+    """How fine-tuning learns from the unpruned network of the same seed as well; null: from the labels alone."""
     scratch: dict[str, object] = {}
     """Keys of `classifier.train` that training from scratch changes; all but `epochs`, which the budget sets."""
     scratch_b_cap: Annotated[float, Field(gt=1)] | None = None
@@ -130,7 +134,7 @@ class Classifier(Section):
             raise Refusal(f"{absent} missing: without `weights` the classifier is trained, which needs both")
         if self.dataset is not None:
             raise Refusal("train: missing; a classifier with a `dataset` is trained or fine-tuned on it")
-        idle = ("train", "fine_tune", "scratch", "scratch_b_cap", "replace_head", "rewind")
+        idle = ("train", "fine_tune", "scratch", "scratch_b_cap", "distill", "replace_head", "rewind")
         set_idly = next((name for name in idle if getattr(self, name)), None)
         if set_idly is not None:
             raise Refusal(f"{set_idly}: nothing is trained without `dataset`; give one or leave this out")

@@ -44,6 +44,8 @@ def print_plan(
     console.print(
         f"training MACs: {costs.total:.4g}, of which {costs.left:.4g} are left; {costs.each:.4g} if nothing were shared"
     )
+    if costs.taught:
+        console.print(f"forward passes of teachers: {costs.taught:.4g} of these")
     if any(stage.kind == "take_weights" for stage in all_stages(routes)):
         console.print(f"pretraining of the weights that are taken: {NOT_COUNTED}")
     hours, speed = 2 * costs.left / (GPU_FLOPS * 3600), f"{GPU_FLOPS / 1e12:g} TFLOP/s sustained"
@@ -55,12 +57,13 @@ def print_plan(
 
 @dataclass(frozen=True)
 class _Costs:
-    """Training MACs of so many stages: all, those not done, and all if routes shared none."""
+    """Training MACs of so many stages: all, those not done, all if routes shared none, and of all the teachers'."""
 
     stages: int = 0
     total: int = 0
     left: int = 0
     each: int = 0
+    taught: int = 0
 
     def __add__(self, other: "_Costs") -> "_Costs":
         return _Costs(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
@@ -79,7 +82,7 @@ def _print_stages(title: str, routes: Sequence[Route], estimator: Estimator, con
         cost = estimator.estimate(stage)
         done = stage.run(estimator.runs).done
         macs = cost.train_macs
-        costs += _Costs(1, macs, 0 if done else macs, macs * users[stage.id])
+        costs += _Costs(1, macs, 0 if done else macs, macs * users[stage.id], cost.teacher_macs)
         limit = "<= " if cost.at_most else ""
         cells = [f"{limit if value else ''}{value:,}" for value in (cost.params, cost.macs, macs)]
         if stage.kind == "take_weights":
@@ -94,5 +97,6 @@ def _at_best(plan: StudyPlan, decision: Decision, estimator: Estimator) -> _Cost
     """What a route may train anew at its best: the stages of the recipe that some candidate does not share."""
     own, *others = (all_stages(plan.at(decision.tuning, c)) for c in decision.tuning.candidates)
     kept = set.intersection(*({stage.id for stage in stages} for stages in others))
-    macs = [estimator.estimate(stage).train_macs for stage in own if stage.id not in kept]
-    return _Costs(len(macs), sum(macs), sum(macs), sum(macs))
+    found = [estimator.estimate(stage) for stage in own if stage.id not in kept]
+    macs = sum(cost.train_macs for cost in found)
+    return _Costs(len(found), macs, macs, macs, sum(cost.teacher_macs for cost in found))

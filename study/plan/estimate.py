@@ -10,7 +10,6 @@ from torch import nn
 from classify.data import DataInfo
 from classify.models.blank import rebuild_blank
 from detect.budgets import Costs
-from detect.data.open import open_detection
 from pruning.cost import TRAINING_FACTOR, count_macs, count_params, masked_costs
 from pruning.cut import make_plan
 from pruning.errors import Refusal
@@ -22,6 +21,7 @@ from pruning.select_weights import conv_weights
 from pruning.surgery import apply
 from pruning.targets import choose_for_target
 from study.config.sections import Machine
+from study.plan.detector_costs import DetectorCosts
 from study.stages.data import classification_info, dataset_of
 from study.stages.given_weights import NOT_COUNTED, check_given
 from study.stages.length import classifier_epochs, detector_iterations, pretraining_macs
@@ -41,6 +41,7 @@ class Estimate:
     `params`, `macs`: of the classifier, or of the whole detector. `length`: epochs or iterations. `at_most`: the
     network is known only when a stage before has run; the numbers are those of the larger network it comes from, whose
     training with the same budget costs at least as much; or the training may end before its last iteration.
+    `teacher_macs`: of `train_macs`, the forward passes of a teacher.
     """
 
     params: int
@@ -48,6 +49,7 @@ class Estimate:
     train_macs: int
     length: str = ""
     at_most: bool = False
+    teacher_macs: int = 0
 
 
 def _may_end_early(stage: Stage) -> bool:
@@ -63,7 +65,7 @@ class Estimator:
         self._last: tuple[tuple[object, ...], nn.Module, Sequence[Group]] | None = None
         self._networks: dict[str, Network | None] = {}
         self._classifiers: dict[tuple[str, int, int], tuple[int, int]] = {}
-        self._detectors: dict[tuple[str, str, str], tuple[int, int, int]] = {}
+        self._detectors = DetectorCosts(runs)
 
     def estimate(self, stage: Stage) -> Estimate:
         """The estimate of one stage; ValueError for what cannot be pruned or built as asked."""
@@ -77,13 +79,13 @@ class Estimator:
         """ValueError for what `estimate` cannot work out; not for a budget that depends on a network not known yet."""
         network = self.network(stage)
         if network is None and stage.settings.get("budget"):
-            self._detector_costs(stage, self._larger(stage))
+            self._detectors.of(stage, self._larger(stage))
         else:
             self.estimate(stage)
 
     def build(self, stage: Stage) -> "tuple[Detector, Config, DetectionDataset]":
         """The detector of a training stage without trained weights, its Detectron2 config and its training data."""
-        return self._built(stage, self.network(stage) or self._larger(stage))
+        return self._detectors.build(stage, self.network(stage) or self._larger(stage))
 
     def arch(self, stage: Stage) -> list[object]:
         """Name and options of the network that a stage leaves behind, whatever was pruned of it."""
@@ -181,10 +183,12 @@ class Estimator:
         params, macs = self._cost(network)
         if stage.kind in ("prune", "take_weights"):
             return Estimate(params, macs, 0, NOT_COUNTED if stage.kind == "take_weights" else "")
-        epochs = classifier_epochs(stage, dense_macs=self._cost(network.dense())[1], pruned_macs=macs)
-        counted = epochs + stage.read(TrainClassifier).counted_epochs
-        train_macs = TRAINING_FACTOR * macs * counted * self._data(stage).n_train
-        return Estimate(params, macs, train_macs, f"{epochs} epochs")
+        dense_macs = self._cost(network.dense())[1]
+        epochs = classifier_epochs(stage, dense_macs=dense_macs, pruned_macs=macs)
+        settings, n_train = stage.read(TrainClassifier), self._data(stage).n_train
+        taught = 0 if settings.distill is None else dense_macs * epochs * n_train
+        train_macs = TRAINING_FACTOR * macs * (epochs + settings.counted_epochs) * n_train + taught
+        return Estimate(params, macs, train_macs, f"{epochs} epochs", teacher_macs=taught)
 
     def _cost(self, network: Network) -> tuple[int, int]:
         """Params and multiply-adds of a classifier, as `Network.costs` counts them."""
@@ -209,11 +213,12 @@ class Estimator:
         return detector_iterations(
             stage,
             Costs(
-                macs=lambda: self._per_image(stage, network),
+                macs=lambda: self._per_image(stage, network) + self._teacher(stage, network),
                 dense_macs=lambda: self._per_image(stage, network.dense()),
                 before=lambda: sum(self._spent(before) for before in stage.with_ancestors()[:-1]),
                 dense_classification=lambda: self._dense_classification(stage, network),
                 spare=lambda: self._spare(stage, network),
+                teacher=lambda: self._others_teacher(stage, network),
             ),
         )
 
@@ -245,40 +250,27 @@ class Estimator:
 
     def _per_image(self, stage: Stage, network: Network) -> int:
         """Training MACs of one image in the detector around `network`."""
-        return self._detector_costs(stage, network)[2]
+        return self._detectors.of(stage, network)[2]
 
-    def _detector_costs(self, stage: Stage, network: Network) -> tuple[int, int, int]:
-        """Params, MACs of one image, training MACs of one image."""
-        from detect.cost import detector_params, evaluation_macs, training_macs
-        from detect.data.loader import mean_image_size
+    def _teacher(self, stage: Stage, network: Network) -> int:
+        """MACs of one image that the teacher of a detector looks at; 0 without."""
+        return self._detectors.teacher(stage, network, stage.read(TrainDetector).distill)
 
-        # a pruning and an evaluation have the detector of the training before them
-        trained = next(s for s in reversed(stage.with_ancestors()) if s.kind == "train_detector")
-        kept = {name: int(mask.sum()) for name, mask in (network.masks or {}).items()}
-        key = (str(trained.settings["model"]), network.plan.to_json(), str(kept))
-        if key not in self._detectors:
-            detector, cfg, dataset = self._built(trained, network)
-            size = mean_image_size(dataset, cfg)
-            macs = evaluation_macs(detector, cfg, image_size=size, masks=network.masks).total
-            per_image = training_macs(detector, cfg, image_size=size, masks=network.masks)
-            self._detectors[key] = (detector_params(detector, network.masks)[1], macs, per_image)
-        return self._detectors[key]
-
-    def _built(self, stage: Stage, network: Network) -> "tuple[Detector, Config, DetectionDataset]":
-        from detect.data import class_names
-        from study.stages.detector import build
-
-        dataset = open_detection(stage.settings["data"], "train", self.runs / "data")
-        classifier = rebuild_blank(network.backbone().plan, network.num_classes)
-        return *build(stage, network, classifier, len(class_names(dataset)), device="cpu"), dataset
+    def _others_teacher(self, stage: Stage, network: Network) -> int:
+        """As `_teacher`, of the route that this one spends as much as."""
+        pretraining = stage.read(TrainDetector).pretraining
+        return 0 if pretraining is None else self._detectors.teacher(stage, network, pretraining.distill)
 
     def _detector(self, stage: Stage, network: Network) -> Estimate:
-        params, macs, per_image = self._detector_costs(stage, network)
+        # a pruning and an evaluation have the detector of the training before them
+        trained = next(s for s in reversed(stage.with_ancestors()) if s.kind == "train_detector")
+        params, macs, per_image = self._detectors.of(trained, network)
         if stage.kind != "train_detector":
             return Estimate(params, macs, 0)
         iterations = self.iterations(stage)
         images = iterations * stage.read(TrainDetector).train.batch_size
-        return Estimate(params, macs, per_image * images, f"{iterations} iterations")
+        taught = self._teacher(stage, network) * images
+        return Estimate(params, macs, per_image * images + taught, f"{iterations} iterations", teacher_macs=taught)
 
 
 def _shape_key(network: Network) -> tuple[str, int, int]:
@@ -289,7 +281,8 @@ def _shape_key(network: Network) -> tuple[str, int, int]:
 def _inside(stage: Stage, network: Network, classifier: nn.Module) -> tuple[nn.Module, Sequence[Group]]:
     """What a stage that prunes inside a detector prunes, and its groups; `classifier` is that detector's."""
     from detect.pyramid import join  # Detectron2, which classification works without
-    from study.stages.detector import build, prunable_groups
+    from study.stages.detector import build
+    from study.stages.prune_detector import prunable_groups
 
     if stage.read(PruneDetector).scope == "backbone":
         return classifier, prunable_groups(stage, network, classifier, None)

@@ -1,10 +1,12 @@
-"""What a step refuses of the stage before it."""
+"""What a step asks and refuses of the stage before it."""
 
 from typing import overload
 
 from classify.models import in_channels
+from classify.regimes import get_regime
 from pruning.errors import Refusal
 from pruning.methods import get_method
+from study.stages.settings import TrainClassifier
 from study.stages.stage import Stage
 
 # kinds that leave behind the weights of a classifier, as a detector starts from
@@ -26,6 +28,13 @@ def expect(stage: Stage | None, *kinds: str | None) -> Stage | None:
         wanted = " or ".join(kind or "nothing" for kind in kinds)
         raise Refusal(f"comes after {wanted}, here it comes after {found or 'nothing'}")
     return stage
+
+
+def keeps_pruned_weights(stage: Stage) -> bool:
+    """Is this a network that was pruned and has not begun anew since?"""
+    if stage.kind != "train_classifier":
+        return stage.kind in ("prune", "prune_detector")
+    return get_regime(stage.read(TrainClassifier).regime).init == "inherited"
 
 
 def check_without_data(method: str, before: Stage | None) -> None:

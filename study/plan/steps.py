@@ -10,7 +10,7 @@ from detect.budgets import BUDGETS
 from pruning.errors import Refusal
 from pruning.methods import get_method
 from study.config.detector import Detector, check_pyramid
-from study.plan.order import WITH_WEIGHTS, check_colour, check_without_data, expect
+from study.plan.order import WITH_WEIGHTS, check_colour, check_without_data, expect, keeps_pruned_weights
 from study.plan.sections import GuidingSections, Sections
 from study.stages.contents import Contents
 from study.stages.given_weights import given_settings, made_for, normalization
@@ -37,7 +37,7 @@ class StageBuilder:
     """Makes stages of one seed from the sections of a config; asking twice for a stage gives the same object.
 
     A section that no asked stage needs may be absent. `validating`: the stages' results are of the validation split,
-    and the test split is not looked at.
+    and the test split is not looked at. `alone`: one stage is run and no other, a teacher neither.
     """
 
     config: Sections
@@ -45,6 +45,7 @@ class StageBuilder:
     known: dict[tuple[str, int], Stage] = field(default_factory=dict)
     contents: Contents = field(default_factory=Contents)
     validating: bool = False
+    alone: bool = False
 
     def stage(self, kind: str, settings: Mapping[str, object], *parents: Stage) -> Stage:
         if self.validating and kind in ("train_classifier", "prune"):
@@ -127,7 +128,11 @@ class StageBuilder:
         settings = self._classifier(regime, changes)
         if wanted.plus_fine_tuning:
             settings["fine_tune_epochs"] = self.config.classifier.training("fine_tune").epochs
-        return self.stage("train_classifier", settings, stage)
+        distill = self.config.classifier.distill
+        if distill is None or wanted.init != "inherited":
+            return self.stage("train_classifier", settings, stage)
+        settings["distill"] = distill.model_dump(mode="json")
+        return self.stage("train_classifier", settings, stage, self._teacher())
 
     def detect(self, parent: Stage | None, changes: dict[str, object], phase: str = "train", *kinds: str) -> Stage:
         stage, detector = expect(parent, *(kinds or WITH_WEIGHTS)), self._detector()
@@ -162,7 +167,16 @@ class StageBuilder:
                     " and patience do not go with it in transfer_then_prune"
                 )
             settings["effect"] = {**self._effect(), **detector.scope_settings()}
-        return self.stage("train_detector", settings, stage)
+        if detector.distill is None or scratch or not keeps_pruned_weights(stage):
+            return self.stage("train_detector", settings, stage)
+        settings["distill"] = detector.distill.model_dump(mode="json")
+        return self.stage("train_detector", settings, stage, self.detect(self._teacher(), {}))
+
+    def _teacher(self) -> Stage:
+        """The classifier of the route "unpruned", which no pruning method has acted on."""
+        if self.alone:
+            raise Refusal("distill: a training alone has no teacher; run it in a study, or set distill: null")
+        return self.classify(None, {})
 
     def detect_fair(self, parent: Stage | None, changes: dict[str, object]) -> Stage:
         """A detector that also spends what its classifier cost less than one that is pruned and fine-tuned."""
@@ -170,7 +184,11 @@ class StageBuilder:
         dense = self.classify_for_pruning(None, {}).read(TrainClassifier)
         epochs = dense.train.epochs + dense.counted_epochs
         fine_tuning = self.config.classifier.training("fine_tune").epochs
-        pretraining = {"epochs": epochs, "fine_tune_epochs": fine_tuning}
+        pretraining: dict[str, object] = {"epochs": epochs, "fine_tune_epochs": fine_tuning}
+        if self.config.classifier.distill is not None:
+            pretraining["distilled"] = True
+        if (distill := self._detector().distill) is not None:
+            pretraining["distill"] = distill.model_dump(mode="json")
         return self.stage("train_detector", {**stage.settings, "pretraining": pretraining}, *stage.parents)
 
     def prune_detector(self, parent: Stage | None, changes: dict[str, object]) -> Stage:

@@ -22,7 +22,7 @@ from study.report.material import Material
 from study.report.plots import Exhibit
 from study.report.provenance import Provenance, precision_of, provenance, warnings
 from study.report.rates import RatesTable, rates_table
-from study.report.remarks import slower
+from study.report.remarks import distilled, slower
 from study.report.routes import RouteResults, point_fields
 from study.report.rows import Comparison
 from study.report.tables import DIFFERENCE_NOTE, MainTable, main_table, per_class, references_of
@@ -87,6 +87,7 @@ def content_of(comparison: Comparison, runs: Path, out: Path) -> Content:
         seed_warning=seed_warning(differences, topic),
         warnings=[
             *warnings(comparison),
+            *distilled(routes, comparison.stages),
             *slower(routes),
             *still_improving(material),
             *differences.notes(references_of(routes, topic)),

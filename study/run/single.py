@@ -99,6 +99,7 @@ def train_classifier_alone(
         _Sections(classifier=config.classifier, machine=config.machine),
         config.seed,
         contents=Contents(runs, fetch=True),
+        alone=True,
     )
     if (config.regime == BASE) != (pruned is None):
         need = (
@@ -201,7 +202,7 @@ def _detector_stages(path: Path, overrides: list[str], backbone: Path, runs: Pat
     """The config, its training stage and its evaluation."""
     config = load_config(DetectConfig, path, overrides)
     sections = _Sections(detector=config.detector, evaluate=config.evaluate, machine=config.machine)
-    builder = StageBuilder(sections, config.seed, contents=Contents(runs, fetch=True))
+    builder = StageBuilder(sections, config.seed, contents=Contents(runs, fetch=True), alone=True)
     parent = _parent(backbone, runs)
     if config.init == "inherited" and parent.kind == "prune" and not parent.parents:
         raise Refusal(f"{backbone}: this network was never trained; use init: random")

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from classify.data import Splits
+from classify.distillation import Teacher
 from classify.evaluate import evaluate_classifier
 from classify.models import get_model
 from classify.regimes import get_regime
@@ -27,6 +28,7 @@ from study.stages.network import (
     Network,
     dense_groups,
     dense_network,
+    load_model,
     read_weights,
     save_weights,
 )
@@ -151,6 +153,7 @@ def run_train_classifier(context: Context) -> dict[str, object]:
         digest = settings.weights.sha256
         given = {"given_weights": {"sha256": digest, "trained_from": settings.trains, "notes": said}}
     images = outcome.images_seen + settings.counted_epochs * len(data.train)
+    taught = {} if settings.distill is None else {"teacher_macs": dense_costs["macs"] * outcome.images_seen}
     if not is_main():  # of several processes that trained together one writes
         return {}
     network.save(context.run)
@@ -169,7 +172,8 @@ def run_train_classifier(context: Context) -> dict[str, object]:
         "epochs": epochs,
         "images_seen": images,
         "precision": None if outcome.precision is None else outcome.precision.as_result(),
-        "train_macs": TRAINING_FACTOR * costs["macs"] * images,
+        "train_macs": TRAINING_FACTOR * costs["macs"] * images + sum(taught.values()),
+        **taught,
         "train_seconds": outcome.seconds,
     }
 
@@ -202,7 +206,16 @@ def _train(context: Context, model: nn.Module, data: Splits, network: Network, e
         report=context.report,
         effects=_effects(context.stage, network, model),
         snapshot=context.run.snapshot,
+        teacher=_teacher(context),
     )
+
+
+def _teacher(context: Context) -> Teacher | None:
+    """The unpruned network that this training is distilled from, if it is."""
+    distill = context.stage.read(TrainClassifier).distill
+    if distill is None:
+        return None
+    return Teacher(load_model(context.stage.parents[1].run(context.runs)).to(context.device), distill)
 
 
 def _effects(stage: Stage, network: Network, model: nn.Module) -> list[Effect]:

@@ -1,4 +1,4 @@
-"""The stages of the detection half: train, prune and evaluate a detector."""
+"""The stage that trains a detector, and how others load it."""
 
 from collections.abc import Sequence
 from itertools import islice
@@ -6,17 +6,17 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from classify.models import stages_of
 from detect.budgets import Costs
 from detect.build import Config, Detector, build_detector
-from detect.cost import training_macs
+from detect.cost import teacher_macs, training_macs
 from detect.data import DetectionDataset, class_names
-from detect.data.loader import backbone_inputs, mean_image_size, train_loader
+from detect.data.loader import backbone_inputs, mean_image_size
 from detect.data.open import open_detection
 from detect.detector_config import make_config
-from detect.prune import backbone_groups, detection_loss, prune_detector
+from detect.distillation import Teacher
+from detect.prune import backbone_groups
 from detect.pyramid import join, narrow_pyramid, pyramid_groups
 from detect.settings import TrainRun
 from detect.single_level import masked_parts
@@ -29,7 +29,6 @@ from pruning.masked_training import HoldMasks
 from pruning.masks import Masks
 from pruning.methods import Effect, get_method
 from pruning.recalibrate import recalibrate
-from study.config.detector import check_pyramid
 from study.stages.classifier import random_start
 from study.stages.data import classification_info, dataset_of
 from study.stages.length import detector_iterations, pretraining_macs
@@ -39,8 +38,8 @@ from study.stages.network import (
     read_weights,
     save_weights,
 )
-from study.stages.prune import RECALIBRATION_BATCHES, pruning_facts
-from study.stages.settings import PruneDetector, Scope, TrainDetector
+from study.stages.prune import RECALIBRATION_BATCHES
+from study.stages.settings import Scope, TrainDetector
 from study.stages.stage import Context, Stage, load_stage
 from training.distributed import is_main
 
@@ -60,17 +59,11 @@ def run_train_detector(context: Context) -> dict[str, object]:
     detector, cfg = build(stage, network, classifier, len(class_names(dataset)), device=context.device)
     if stage.parents[0].kind == "prune_detector":
         detector.load_state_dict(read_weights(context.parent.weights))
-    macs = training_macs(detector, cfg, image_size=mean_image_size(dataset, cfg), masks=network.masks)
-    iterations = detector_iterations(
-        stage,
-        Costs(
-            macs=lambda: macs,
-            dense_macs=lambda: _dense_training_macs(context, network, dataset),
-            before=lambda: sum(s.run(context.runs).read_result()["train_macs"] for s in stage.with_ancestors()[:-1]),
-            dense_classification=lambda: _dense_classification(context, network),
-            spare=lambda: _spare(context, network),
-        ),
-    )
+    size = mean_image_size(dataset, cfg)
+    macs = training_macs(detector, cfg, image_size=size, masks=network.masks)
+    teacher = _teacher(context, len(class_names(dataset)))
+    taught = 0 if teacher is None else teacher_macs(teacher.detector, cfg, teacher.settings, image_size=size)
+    iterations = _iterations(context, network, dataset, macs=macs + taught)
     train_settings = scaled_to_processes(settings.train.model_copy(update={"iterations": iterations}), cfg)
     run = TrainRun(
         seed=stage.seed,
@@ -88,6 +81,7 @@ def run_train_detector(context: Context) -> dict[str, object]:
         validation=open_detection(settings.data, "val", context.data) if settings.train.validate_every else None,
         report=context.report,
         effects=_effects(stage, network, detector),
+        teacher=teacher,
     )
     if not is_main():  # of several processes that trained together one writes
         return {}
@@ -102,9 +96,33 @@ def run_train_detector(context: Context) -> dict[str, object]:
         **({} if outcome.kept is None else {"planned_iterations": train_settings.iterations}),
         "images_seen": outcome.images_seen,
         "precision": outcome.precision.as_result(),
-        "train_macs": macs * outcome.images_seen,
+        "train_macs": (macs + taught) * outcome.images_seen,
+        **({"teacher_macs": taught * outcome.images_seen} if teacher else {}),
         "train_seconds": outcome.seconds,
     }
+
+
+def _iterations(context: Context, network: Network, dataset: DetectionDataset, *, macs: int) -> int:
+    """How long the training is; `macs`: of one image in it."""
+    before = context.stage.with_ancestors()[:-1]
+    costs = Costs(
+        macs=lambda: macs,
+        dense_macs=lambda: _dense_training_macs(context, network, dataset),
+        before=lambda: sum(s.run(context.runs).read_result()["train_macs"] for s in before),
+        dense_classification=lambda: _dense_classification(context, network),
+        spare=lambda: _spare(context, network),
+        teacher=lambda: _others_teacher_macs(context, network, dataset),
+    )
+    return detector_iterations(context.stage, costs)
+
+
+def _teacher(context: Context, num_classes: int) -> Teacher | None:
+    """The unpruned detector that this training is distilled from, if it is."""
+    distill = context.stage.read(TrainDetector).distill
+    if distill is None:
+        return None
+    _, detector, _ = load_detector(context.stage.parents[1], context.runs, num_classes, device=context.device)
+    return Teacher(detector, distill)
 
 
 def _validated(kept: Kept | None) -> dict[str, float]:
@@ -119,12 +137,26 @@ def _recalibrate(classifier: nn.Module, network: Network, dataset: DetectionData
     recalibrate(classifier, (batch.to(device) for batch in islice(images, RECALIBRATION_BATCHES)))
 
 
+def _dense_detector(context: Context, network: Network, dataset: DetectionDataset) -> tuple[Detector, Config]:
+    """The detector around the unpruned network, with weights that mean nothing."""
+    dense = network.dense()
+    with torch.random.fork_rng():
+        return build(context.stage, dense, dense.build(), len(class_names(dataset)), device="cpu")
+
+
 def _dense_training_macs(context: Context, network: Network, dataset: DetectionDataset) -> int:
     """Training MACs of one image in the detector around the unpruned network."""
-    dense = network.dense()
-    with torch.random.fork_rng():  # its weights are drawn and thrown away
-        detector, cfg = build(context.stage, dense, dense.build(), len(class_names(dataset)), device="cpu")
+    detector, cfg = _dense_detector(context, network, dataset)
     return training_macs(detector, cfg, image_size=mean_image_size(dataset, cfg))
+
+
+def _others_teacher_macs(context: Context, network: Network, dataset: DetectionDataset) -> int:
+    """MACs of one image that the unpruned detector looks at where the route that this one is fair to is distilled."""
+    pretraining = context.stage.read(TrainDetector).pretraining
+    if pretraining is None or pretraining.distill is None:
+        return 0
+    detector, cfg = _dense_detector(context, network, dataset)
+    return teacher_macs(detector, cfg, pretraining.distill, image_size=mean_image_size(dataset, cfg))
 
 
 def _dense_classification(context: Context, network: Network) -> int:
@@ -152,74 +184,14 @@ def _classification_images(context: Context) -> int:
     return classification_info(dataset, context.machine).n_train
 
 
-def run_prune_detector(context: Context) -> dict[str, object]:
-    """Prune the backbone of the parent's detector, or also its FPN; artifacts: plan.json, weights.safetensors."""
-    stage, settings = context.stage, context.stage.read(PruneDetector)
-    parent = stage.parents[0]
-    trained = parent.read(TrainDetector)
-    if settings.structural is not None:
-        raise Refusal(f"target {settings.target!r} is a shape of a classifier; prune it before the transfer")
-    dataset = open_detection(trained.data, "train", context.data)
-    network, detector, cfg = load_detector(parent, context.runs, len(class_names(dataset)), device=context.device)
-    if settings.scope != "backbone":
-        check_pyramid(settings.method, cfg.MODEL.FPN.NORM)
-    groups = prunable_groups(stage, network, network.build(), detector.backbone)
-    loader = train_loader(dataset, cfg, batch_size=trained.train.batch_size, seed=stage.seed)
-    looks = get_method(settings.method).needs != "nothing"
-    batches = list(islice(loader, settings.calibration.batches if looks else 1))
-    pruned = prune_detector(
-        detector,
-        network.arch,
-        groups,
-        settings.method,
-        settings.selection,
-        batch=detector.preprocess_image(batches[0]).tensor,
-        seed=stage.seed,
-        options=settings.method_options(),
-        loss=detection_loss(batches) if looks else None,
-        scope=settings.scope,
-        allow_partial=settings.allow_partial,
-    )
-    small = network.then(pruned.plan, pruned.masks)
-    small.save(context.run)
-    save_weights(context.run.weights, pruned.detector)
-    return {
-        "metrics": {},
-        "network": small.as_result() | small.costs(),
-        "dense": network.dense().costs(),
-        **pruning_facts(pruned, network.costs(), small.costs()),
-        "train_macs": 0,
-    }
-
-
-def prunable_groups(stage: Stage, network: Network, classifier: nn.Module, fpn: nn.Module | None) -> list[Group]:
-    """What a pruning stage may narrow of the detector before it: of its backbone, or of that and `fpn`.
-
-    ValueError where the stage's method cannot prune a backbone with the detector's normalisation.
-    """
-    settings, before = stage.read(PruneDetector), stage.parents[0].read(TrainDetector).model
-    if any(isinstance(layer, _BatchNorm) for layer in classifier.modules()):
-        _check_norm(settings, before.norm)
-    return _groups_inside(before.strides, settings.scope, network, classifier, fpn)
-
-
-def _groups_inside(
+def groups_inside(
     strides: Sequence[int], scope: Scope, network: Network, classifier: nn.Module, fpn: nn.Module | None
 ) -> list[Group]:
+    """What may be narrowed of a detector's backbone with these levels, or of that and `fpn`."""
     stages = stages_of(network.plan.arch)
     if scope == "backbone":
         return backbone_groups(classifier, network.example(), strides=strides, stages=stages)
     return pyramid_groups(fpn, classifier, network.example(), strides=strides, stages=stages)
-
-
-def _check_norm(settings: PruneDetector, norm: str) -> None:
-    """ValueError where the settings' method cannot prune a network whose BatchNorm has become `norm`."""
-    name, method = settings.method, get_method(settings.method)
-    ways = "set detector.model.norm to BN or SyncBN, or leave out pruning inside the detector"
-    if norm == "FrozenBN" and method.by_norms:
-        raise Refusal(f"detector.model.norm: FrozenBN: {name} needs scales of BatchNorm that training moves; {ways}")
-    if norm == "GN" and not method.unstructured(settings.method_options()):
-        raise Refusal(f"detector.model.norm: GN: GroupNorm mixes the channels that {name} removes; {ways}")
 
 
 def _effects(stage: Stage, network: Network, detector: Detector) -> list[Effect]:
@@ -239,7 +211,7 @@ def _effects(stage: Stage, network: Network, detector: Detector) -> list[Effect]
         groups: list[Group] = []
         if method.effect_reads:
             strides = settings.model.strides
-            groups = _groups_inside(strides, wanted.scope, network, network.build(), detector.backbone)
+            groups = groups_inside(strides, wanted.scope, network, network.build(), detector.backbone)
         effects.append(method.training_effect(trained, wanted.request(groups, stage.seed)))
     return effects
 

@@ -25,7 +25,8 @@ def pretraining_macs(stage: Stage, *, dense_macs: int, pruned_macs: int, images:
     """
     pretraining = stage.read(TrainDetector).pretraining
     assert pretraining is not None  # it asks for this
-    return TRAINING_FACTOR * images * (pretraining.epochs * dense_macs + pretraining.fine_tune_epochs * pruned_macs)
+    fine_tuning = TRAINING_FACTOR * pruned_macs + (dense_macs if pretraining.distilled else 0)
+    return images * (TRAINING_FACTOR * pretraining.epochs * dense_macs + pretraining.fine_tune_epochs * fine_tuning)
 
 
 def classifier_epochs(stage: Stage, *, dense_macs: int, pruned_macs: int) -> int:

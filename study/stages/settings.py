@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
+import classify.distillation
 import classify.settings
 import detect.settings
 from pruning.graph.members import Group
@@ -121,7 +122,8 @@ class Cut(Asked):
 class TrainClassifier(OwnNetwork):
     """`cap`: of the epochs of Scratch-B. `snapshot_at`: the iteration whose weights are kept for rewinding.
 
-    `untested`: rates are chosen by the result, so the test split is not looked at.
+    `untested`: rates are chosen by the result, so the test split is not looked at. `distill`: the second stage before
+    is the teacher.
     """
 
     regime: str
@@ -132,6 +134,7 @@ class TrainClassifier(OwnNetwork):
     effect: Effect | None = None
     weights: GivenWeights | None = None
     untested: bool = False
+    distill: classify.distillation.Distillation | None = None
 
     @property
     def trains(self) -> bool:
@@ -175,10 +178,15 @@ class DetectorBudget(Section):
 
 
 class Pretraining(Section):
-    """The classifier of a route that prunes a trained one: epochs of the dense network, and of the pruned one after."""
+    """What a route that prunes a trained classifier spends: epochs of the dense network, and of the pruned one after.
+
+    `distilled`: is the pruned one distilled? `distill`: how its detector is.
+    """
 
     epochs: int
     fine_tune_epochs: int
+    distilled: bool = False
+    distill: detect.settings.Distillation | None = None
 
 
 class DetectorTraining(detect.settings.TrainSettings):
@@ -191,7 +199,8 @@ class TrainDetector(Section):
     """`init`: start the backbone from the weights of the stage before, or from random ones.
 
     `recalibrate`: estimate BatchNorm's statistics anew on the training images before the first iteration.
-    `pretraining`: what a classifier may cost; where the one before cost less, the detector trains longer for it.
+    `pretraining`: what another route may spend; where the stages before cost less, the detector trains longer for it.
+    `distill`: the second stage before is the teacher.
     """
 
     data: Data
@@ -202,6 +211,7 @@ class TrainDetector(Section):
     budget: DetectorBudget | None = None
     pretraining: Pretraining | None = None
     effect: Effect | None = None
+    distill: detect.settings.Distillation | None = None
 
 
 class PruneDetector(Cut):

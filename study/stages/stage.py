@@ -59,14 +59,18 @@ KINDS: dict[str, Kind] = {
     "take_weights": Kind(1, "study.stages.take_weights:run_take_weights", TakeWeights),
     "prune": Kind(3, "study.stages.prune:run_prune", Prune),
     "train_detector": Kind(3, "study.stages.detector:run_train_detector", TrainDetector),
-    "prune_detector": Kind(3, "study.stages.detector:run_prune_detector", PruneDetector),
+    "prune_detector": Kind(3, "study.stages.prune_detector:run_prune_detector", PruneDetector),
     "evaluate": Kind(2, "study.stages.evaluate:run_evaluate", Evaluate),
 }
 
 
 @dataclass(frozen=True)
 class Stage:
-    """`settings` is everything that defines the result besides `parents` and `seed`; plain JSON, typed by `read`."""
+    """`settings` is everything that defines the result besides `parents` and `seed`; plain JSON, typed by `read`.
+
+    The first of `parents` holds the network that a stage goes on from; of a distilled training the second is the
+    teacher.
+    """
 
     kind: str
     settings: Mapping[str, Any]
@@ -105,9 +109,9 @@ class Stage:
         return RunDir(runs / self.id)
 
     def with_ancestors(self) -> list["Stage"]:
-        """This stage and all it depends on, parents first, each once."""
+        """This stage and all it depends on, parents first, each once; a teacher before the route's own stages."""
         found: dict[str, Stage] = {}
-        for parent in self.parents:
+        for parent in self.parents[::-1] if self.settings.get("distill") else self.parents:
             found |= {s.id: s for s in parent.with_ancestors()}
         return [*found.values(), self]
 

@@ -7,6 +7,7 @@ from support import small_training
 from support.processes_training import Killed, images, network
 from support.told import told
 
+from classify.distillation import Distillation, Teacher
 from classify.train import train_classifier
 from pruning.masked_training import HoldMasks
 from pruning.masks import Masks
@@ -35,10 +36,19 @@ CASES = {
     "masked": (SETTINGS, hold_masks),
     "slimming": (SETTINGS, lambda model: SlimmingEffect(model, SlimmingOptions(s=0.01))),
     "soft filter": (SETTINGS, lambda model: soft_filters(model, 0.3)),
+    "distilled": (SETTINGS, None, True),
+    "distilled, masked, in parts": ({**SETTINGS, "accumulate": 2}, hold_masks, True),
 }
 
 
-def trained(path, settings, make_effect, kill_at=None, snapshot=None):
+def teacher():
+    """The network with other answers than the one that is trained."""
+    unpruned = network()
+    unpruned[9].bias.data += 1 + torch.arange(3)
+    return Teacher(unpruned, Distillation())
+
+
+def trained(path, settings, make_effect, taught=False, kill_at=None, snapshot=None):
     """The model after training, or after being killed when step `kill_at` is reported."""
 
     def report(step, total, metrics):
@@ -48,6 +58,7 @@ def trained(path, settings, make_effect, kill_at=None, snapshot=None):
     model = network()
     effects = [] if make_effect is None else [make_effect(model)]
     arguments = {**told(settings), "checkpoint": path, "report": report, "effects": effects, "snapshot": snapshot}
+    arguments["teacher"] = teacher() if taught else None
     if kill_at is None:
         train_classifier(model, images(), **arguments)
     else:

@@ -17,6 +17,7 @@ from support.detector_processes import (
     KILLED_AT,
     NORMS,
     Killed,
+    distilled,
     losses_of,
     train_together,
 )
@@ -36,6 +37,7 @@ def runs(tmp_path_factory):
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     single = {norm: losses_of(dataset, one, norm) for norm in NORMS}
+    single["distilled"] = distilled(dataset, one)
     with pytest.raises(Killed):  # what one process began, two go on with
         losses_of(dataset, two, "SyncBN", kill_at=KILLED_AT)
     torch.set_num_threads(threads)
@@ -110,6 +112,19 @@ def test_validation_ends_both_after_the_same_step_with_the_same_weights(runs):
     assert [found["early"] for found in runs[1]] == [{"trained": 3, "kept": {"iteration": 2, "AP": 30.0}}] * 2
     main, other = (load_file(two / f"early_rank{r}.safetensors") for r in (0, 1))
     assert all(torch.equal(main[key], other[key]) for key in main)
+
+
+def test_two_processes_learn_from_a_teacher_as_one_does(runs):
+    """Each has all of it, and shows it its own images."""
+    single, (main, _), one, two = runs
+    assert {"loss_distill_features", "loss_distill_logits"} <= single["distilled"][0].keys()
+    for found, wanted in zip(main["distilled"], single["distilled"], strict=True):
+        assert found == pytest.approx(wanted, rel=1e-3)
+    expected = load_file(one / "distilled_rank0.safetensors")
+    found = [load_file(two / f"distilled_rank{r}.safetensors") for r in (0, 1)]
+    for key, value in expected.items():
+        torch.testing.assert_close(found[0][key], value, rtol=2e-3, atol=1e-4)
+        assert torch.equal(found[0][key], found[1][key]), key
 
 
 def test_a_signal_to_one_process_stops_both_after_the_same_step(runs):

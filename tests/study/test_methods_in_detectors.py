@@ -13,8 +13,9 @@ from pruning.methods import METHODS
 from pruning.plan import PruningPlan
 from pruning.surgery import mask
 from study.run.study import run_study
-from study.stages.detector import build, load_detector, prunable_groups
+from study.stages.detector import build, load_detector
 from study.stages.network import Network, read_weights
+from study.stages.prune_detector import prunable_groups
 from study.stages.stage import Stage
 
 pytestmark = pytest.mark.slow  # a study of some 150 stages: three minutes

@@ -5,7 +5,9 @@ import os
 import signal
 from unittest import mock
 
+from detect.distillation import Teacher
 from detect.evaluate import evaluate_detector
+from detect.settings import Distillation
 from detect.train import train_detector
 from pruning.methods import Effect
 from support.tiny_detector import make_detector, settings
@@ -30,7 +32,9 @@ def first_ones(labels, num_samples, positive_fraction, bg_label):
     return positive, (labels == bg_label).nonzero()[:, 0][: num_samples - len(positive)]
 
 
-def train(dataset, folder, name, *, norm="FrozenBN", report=None, effects=None, validation=None, **changes):
+def train(
+    dataset, folder, name, *, norm="FrozenBN", report=None, effects=None, validation=None, teacher=None, **changes
+):
     """Train `name` without chance in the samples; returns the detector, its config and the outcome."""
     detector, cfg = make_detector(norm=norm, **EVERYTHING)
     changes = {
@@ -51,6 +55,7 @@ def train(dataset, folder, name, *, norm="FrozenBN", report=None, effects=None, 
             validation=validation,
             report=report,
             effects=effects(detector) if effects else (),
+            teacher=teacher,
         )
     return detector, cfg, outcome
 
@@ -111,6 +116,23 @@ def early_end(dataset, folder):
     return {"trained": outcome.iterations, "kept": vars(outcome.kept)}
 
 
+def distilled(dataset, folder):
+    """The losses after each step of a training with a teacher that knows other features and classes."""
+    dense, _ = make_detector(norm="FrozenBN", **EVERYTHING)
+    dense.backbone.fpn_output2.bias.data += 0.5
+    dense.roi_heads.box_predictor.cls_score.bias.data[0] += 2
+    losses = []
+    detector, *_ = train(
+        dataset,
+        folder,
+        "distilled",
+        teacher=Teacher(dense, Distillation()),
+        report=lambda step, total, metrics: losses.append(metrics),
+    )
+    save_snapshot(folder / f"distilled_rank{rank()}.safetensors", detector)
+    return losses
+
+
 def ends(dataset, folder):
     """How trainings end that go on in one process only as they do in the other."""
     found = {}
@@ -136,5 +158,6 @@ def train_together(number, port, dataset, folder):
     with process_group("cpu"):
         found = {norm: losses_of(dataset, folder, norm) for norm in NORMS}
         found["early"] = early_end(dataset, folder)
+        found["distilled"] = distilled(dataset, folder)
         found["ends"] = ends(dataset, folder)
     (folder / f"rank{number}.json").write_text(json.dumps(found))

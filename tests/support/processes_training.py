@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from classify.data.images import ImageSet
+from classify.distillation import Distillation, Teacher
 from classify.train import train_classifier
 from pruning.masked_training import HoldMasks
 from pruning.masks import Masks
@@ -37,6 +38,7 @@ CHANGES = {
     "parts": {"accumulate": 3},
     "adam": {"optimizer": "adam", "lr": 0.01, "norm_weight_decay": False, "snapshot_at": 2},
     "effects": {},
+    "distilled": {"accumulate": 2},
 }
 
 
@@ -74,6 +76,14 @@ def effects_of(model, name):
     ]
 
 
+def teacher_of(name):
+    if name != "distilled":
+        return None
+    unpruned = network()
+    unpruned[9].bias.data += torch.arange(3)
+    return Teacher(unpruned, Distillation())
+
+
 def losses_of(name, folder, kill_at=None):
     """Train case `name`; returns the loss after each reported step and leaves the weights in `folder`."""
     losses = []
@@ -93,6 +103,7 @@ def losses_of(name, folder, kill_at=None):
         validation=images(5),
         report=report,
         effects=effects_of(model, name),
+        teacher=teacher_of(name),
     )
     save_snapshot(folder / f"{name}_rank{rank()}.safetensors", model)
     return losses

@@ -18,10 +18,14 @@ def test_the_arithmetic():
     assert with_spare(remaining, half, costs(macs=30, before=whole - 600)) == 10
     with pytest.raises(ValueError, match="leaves no iteration for the detector"):
         remaining(half, costs(macs=30, before=whole - 10))
+    # 100 iterations of 2 images that another route's teacher looks at for 10 each are 2000, and 99 are spare
+    assert with_spare(None, half, costs(macs=20, teacher=10)) == 100 + 52
+    assert with_spare(stretched, half, costs(macs=20, teacher=10)) == 150 + 2  # the rule has counted it
 
 
-def costs(macs, before=0):
+def costs(macs, before=0, teacher=0):
     known = {"macs": macs, "dense_macs": 30, "before": before, "dense_classification": 400, "spare": 99}
+    known["teacher"] = teacher
     return Costs(**{name: lambda value=value: value for name, value in known.items()})
 
 

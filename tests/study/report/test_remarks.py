@@ -5,8 +5,9 @@ from dataclasses import replace
 from support.fabricated_study import a_row, a_step
 
 from study.report.differences import Differences
-from study.report.remarks import slower
+from study.report.remarks import distilled, slower
 from study.report.routes import group_routes
+from study.report.rows import StageResult
 from study.report.tables import Cell, main_table
 from study.report.topic import DETECTION
 
@@ -43,3 +44,22 @@ def test_the_table_has_the_spread_over_seeds_and_no_column_of_what_is_not_known(
     cells = dict(zip(table.columns, table.lines[0].cells, strict=True))
     assert cells["latency (median; quartiles)"] == Cell("2.6 ms", ("2.2 to 2.8 (n = 40)",))
     assert not [name for name in table.columns if "activations" in name]
+
+
+def said_of_teachers(*variants):
+    """Of one route in two variants with a fine-tuning of 1000 MACs, 100 of them a teacher's in the variants named."""
+    rows, stages = [], {}
+    for variant in ("plain", "taught"):
+        step = replace(a_step("train_classifier", variant), step="fine_tune", train_macs=1000)
+        rows.append(a_row("prune_then_transfer", 0, [step], point={"variant": variant}, AP=1.0))
+        result = {"teacher_macs": 100} if variant in variants else {}
+        stages[step.run] = StageResult("train_classifier", "fine_tune", result)
+    return list(distilled(group_routes(rows), stages))
+
+
+def test_who_had_a_teacher_is_said_with_its_share_of_the_cost():
+    assert said_of_teachers() == []
+    (some,), (all_of_them,) = said_of_teachers("taught"), said_of_teachers("plain", "taught")
+    begins = "Distilled from the unpruned network of the same seed: fine_tune of prune_then_transfer"
+    assert some.startswith(f"{begins} (variant = taught). The teacher's forward passes are 10.0 % of these routes'")
+    assert all_of_them.startswith(f"{begins}. The teacher's forward passes are 10.0 % of these routes'")
