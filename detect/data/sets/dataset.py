@@ -16,19 +16,19 @@ class DataSet:
     `options`: its section below `detector.dataset`, whose meaning for a user is `meaning`. `title(options)`: what a
     report calls it. `identity(options)`: JSON of what defines its images and boxes, ValueError where its files are not
     there; files are {"sha256": ..., "paths": ...}, as a path is where a file is, not what it is.
-    `has_val(options)`: are there validation images beside those for training and testing? ValueError as by `identity`.
     `open(identity, split, root)`: the `train` or `test` split, and `val` where there is one; what is generated is
     written below `root`. `files(paths)`: the files of which `sha256` is the sum; None where all follows from the
-    options, which are then the identity.
+    options, which are then the identity. `has_val(options)`: are there validation images beside those for training and
+    testing? ValueError as by `identity`.
     """
 
     options: type[Section]
     meaning: str
     title: Callable[[Any], str]
     identity: Callable[[Any], dict[str, Any]]
-    has_val: Callable[[Any], bool]
     open: Callable[[Mapping[str, Any], str, Path], DetectionDataset]
     files: Callable[[Mapping[str, Any]], tuple[Path, ...]] | None = None
+    has_val: Callable[[Any], bool] = lambda options: False
 
     @property
     def generated(self) -> bool:
