@@ -120,7 +120,8 @@ class Detector(Section):
         if asking is not None and not self.dataset.has_validation:
             raise Refusal(
                 f"{asking}.validate_every: AP is measured on a validation split, and the detector's data has none; set"
-                " detector.dataset.validation, such as 0.1, to keep a share of the training images for it"
+                " detector.dataset.validation, such as 0.1, to keep a share of the training images for it,"
+                " or name its own by `val`"
             )
         return self
 

@@ -42,7 +42,8 @@ def check_tuned(
     if tune and detector is not None and not detector.dataset.has_validation:
         raise Refusal(
             "tune: rates are chosen on a validation split, and the detector's data has none; set"
-            " detector.dataset.validation, such as 0.1, to keep a share of the training images for it"
+            " detector.dataset.validation, such as 0.1, to keep a share of the training images for it,"
+            " or name its own by `val`"
         )
 
 
