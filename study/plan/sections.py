@@ -1,7 +1,7 @@
 """The sections of a config that stages are made from: a study's, and those of the networks that guide a design."""
 
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, TypedDict
 
 from study.config.detector import Detector
 from study.config.schema import Guide
@@ -45,3 +45,15 @@ class GuidingSections:
 
     def guided_classifier(self) -> Classifier:
         return self.classifier
+
+
+class PruningSettings(TypedDict, total=False):
+    """The settings of a pruning; `files`: options that name files, by what is in these."""
+
+    method: str
+    options: dict[str, object]
+    files: dict[str, list[dict[str, object]]]
+    target: str | None
+    selection: dict[str, object]
+    calibration: dict[str, int]
+    allow_partial: bool

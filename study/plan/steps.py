@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal, TypedDict
+from typing import Literal
 
 from classify.regimes import BASE, REGIMES, get_regime
 from detect.budgets import BUDGETS
@@ -11,25 +11,13 @@ from pruning.errors import Refusal
 from pruning.methods import get_method
 from study.config.detector import Detector, check_pyramid
 from study.plan.order import WITH_WEIGHTS, check_colour, check_without_data, expect, keeps_pruned_weights
-from study.plan.sections import GuidingSections, Sections
+from study.plan.sections import GuidingSections, PruningSettings, Sections
 from study.stages.contents import Contents
 from study.stages.given_weights import given_settings, made_for, normalization
 from study.stages.network import starts_dense
 from study.stages.settings import TrainClassifier, TrainDetector, is_structural
 from study.stages.stage import Stage
 from training.options import Section, changed, file_options, validated
-
-
-class PruningSettings(TypedDict, total=False):
-    """The settings of a pruning; `files`: options that name files, by what is in these."""
-
-    method: str
-    options: dict[str, object]
-    files: dict[str, list[dict[str, object]]]
-    target: str | None
-    selection: dict[str, object]
-    calibration: dict[str, int]
-    allow_partial: bool
 
 
 @dataclass

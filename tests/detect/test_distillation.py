@@ -14,7 +14,7 @@ from detect.build import build_detector
 from detect.cost import detector_macs, teacher_macs
 from detect.data.loader import train_loader
 from detect.distillation import Teacher
-from detect.heads import IDLE
+from detect.heads import HEADS
 from detect.settings import Distillation
 from detect.train import train_detector
 from training.seeding import seed_generators
@@ -23,9 +23,9 @@ FROZEN = {"norm": "FrozenBN"}  # a student that computes as its teacher, which i
 HEADS = {
     "fpn": ({}, {}),
     "cascade": ({"head": "cascade"}, {}),
-    "c4": ({"head": "c4", "strides": (16,), "anchor_sizes": None, **dict.fromkeys(IDLE["c4"])}, {"features": 0}),
+    "c4": ({"head": "c4", "strides": (16,), "anchor_sizes": None, **dict.fromkeys(HEADS["c4"].idle)}, {"features": 0}),
     "retinanet": (
-        {"head": "retinanet", "anchor_sizes": (16, 32, 64, 128, 256), **dict.fromkeys(IDLE["retinanet"])},
+        {"head": "retinanet", "anchor_sizes": (16, 32, 64, 128, 256), **dict.fromkeys(HEADS["retinanet"].idle)},
         {"logits": 0},
     ),
 }

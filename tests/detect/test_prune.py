@@ -104,7 +104,7 @@ def calibration_batches():
     ]
 
 
-MASKING = ("magnitude", "uniform_weights", "lottery")
+MASKING = ("magnitude", "uniform_weights", "lottery", "lamp")
 
 
 @pytest.fixture

@@ -104,7 +104,7 @@ def test_smallest_weights_are_the_other_control():
     assert flat(masks) == flat(masks_by("magnitude", ThreeConvs(), Selection(0.5), MagnitudeOptions("layer")))
 
 
-@pytest.mark.parametrize("method", ["magnitude", "uniform_weights", "lottery"])
+@pytest.mark.parametrize("method", ["magnitude", "uniform_weights", "lottery", "lamp"])
 @pytest.mark.parametrize(
     ("selection", "message"),
     [

@@ -9,7 +9,7 @@ from detect.data import class_names
 from detect.data.loader import mean_image_size
 from detect.data.open import open_detection
 from study.plan.dry_run import print_plan
-from study.plan.estimate import Budget
+from study.plan.estimate import Estimator
 from study.plan.pipelines import all_stages
 from study.run.single import train_classifier_alone, train_detector_alone
 from study.run.study import load_study, run_study
@@ -71,7 +71,7 @@ def finished(tmp_path_factory):
     config, routes = routes_of(*BOTH)
     console = Console(record=True, width=300)
     print_plan(config, list(routes.values()), runs, console)
-    budget = Budget(runs, config.machine)
+    budget = Estimator(runs, config.machine)
     planned = {stage.id: budget.estimate(stage) for stage in all_stages(list(routes.values()))}
     out, outcome = run_study(config, DIGITS, list(routes.values()), runs)
     assert outcome.complete, outcome
@@ -150,7 +150,7 @@ def test_equal_budgets_count_the_teacher(rule, tmp_path):
     config, found = routes_of(
         *BOTH, f"detector.budget={rule}", "detector.train.iterations=200", routes="prune_then_transfer, scratch_b_fair"
     )
-    budget = Budget(tmp_path, config.machine)
+    budget = Estimator(tmp_path, config.machine)
     (one, _), (other, iteration) = (spent(budget, found[name]) for name in ("prune_then_transfer", "scratch_b_fair"))
     assert abs(one - other) < 2 * iteration
     if rule == "same_compute":

@@ -1,10 +1,10 @@
 """A data set of the user's own in COCO's format."""
 
 from pathlib import Path
-from typing import NotRequired, TypedDict
+from typing import TypedDict
 
 from detect.data.coco import CocoDataset
-from detect.data.sets.dataset import DataSet
+from detect.data.sets.dataset import DataSet, Parts, files_of
 from pruning.errors import Refusal
 from training.files import files_digest
 from training.options import Section
@@ -44,14 +44,8 @@ class _Files(TypedDict):
     paths: _Paths
 
 
-class _Identity(TypedDict):
-    train: _Files
-    test: _Files
-    val: NotRequired[_Files]
-
-
-def _identity(data: CocoData) -> _Identity:
-    identity: _Identity = {"train": _files(data.train, "train"), "test": _files(data.test, "test")}
+def _identity(data: CocoData) -> Parts[_Files]:
+    identity: Parts[_Files] = {"train": _files(data.train, "train"), "test": _files(data.test, "test")}
     if data.val is not None:
         identity["val"] = _files(data.val, "val")
     return identity
@@ -75,8 +69,8 @@ def _check(part: CocoFiles, key: str) -> None:
             )
 
 
-def _open(identity: _Identity, split: str, root: Path) -> CocoDataset:
-    paths = (identity["test"] if split == "test" else identity["train"])["paths"]
+def _open(identity: Parts[_Files], split: str, root: Path) -> CocoDataset:
+    paths = files_of(identity, split)["paths"]
     return CocoDataset(Path(paths["annotations"]), Path(paths["images"]))
 
 

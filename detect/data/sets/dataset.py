@@ -3,13 +3,35 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NotRequired, TypedDict, TypeVar
 
 from detect.data.records import DetectionDataset
 from training.options import Section
 
 OptionsT = TypeVar("OptionsT", bound=Section)
 IdentityT = TypeVar("IdentityT", bound=Mapping[str, object])
+
+
+FilesT = TypeVar("FilesT")
+
+
+class Parts(TypedDict, Generic[FilesT]):
+    """What a data set of files says of each split in its identity."""
+
+    train: FilesT
+    test: FilesT
+    val: NotRequired[FilesT]
+
+
+def files_of(identity: Parts[FilesT], split: str) -> FilesT:
+    """What it says of one split; KeyError for one that it does not have."""
+    if split == "train":
+        return identity["train"]
+    if split == "test":
+        return identity["test"]
+    if split == "val":
+        return identity["val"]
+    raise KeyError(split)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Annotated, Literal, NotRequired, TypedDict
 from pydantic import Field, field_validator, model_validator
 
 from detect.data.records import DetectionDataset
-from detect.data.sets.dataset import DataSet
+from detect.data.sets.dataset import DataSet, Parts, files_of
 from detect.data.voc import JoinedDataset, VocDataset, voc_classes
 from detect.data.voc_layout import Draw, VocSet
 from pruning.errors import Refusal
@@ -119,14 +119,11 @@ class _Declared(TypedDict):
     declared: bool
 
 
-class _Identity(TypedDict):
+class _Identity(Parts[_Files]):
     """`also`, and whether the classes were declared, are of newer runs."""
 
     classes: list[str]
     year: int
-    train: _Files
-    test: _Files
-    val: NotRequired[_Files]
     also: NotRequired[list[_Files]]
     paths: NotRequired[_Declared]
 
@@ -188,8 +185,7 @@ def _check(part: VocPart, key: str) -> None:
 
 def _open(identity: _Identity, split: str, root: Path) -> DetectionDataset:
     also = identity.get("also", ()) if split == "train" else ()
-    files = identity["test"] if split == "test" else identity["train"]
-    parts = tuple(_dataset(part["paths"], identity) for part in (files, *also))
+    parts = tuple(_dataset(part["paths"], identity) for part in (files_of(identity, split), *also))
     return JoinedDataset(parts) if len(parts) > 1 else parts[0]
 
 

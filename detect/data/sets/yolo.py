@@ -1,11 +1,11 @@
 """A data set of the user's own in YOLO's format: text files of labels, and a YAML that names classes and folders."""
 
 from pathlib import Path
-from typing import Annotated, NotRequired, TypedDict
+from typing import Annotated, TypedDict
 
 from pydantic import Field, model_validator
 
-from detect.data.sets.dataset import DataSet
+from detect.data.sets.dataset import DataSet, Parts, files_of
 from detect.data.yolo import YoloDataset
 from detect.data.yolo_layout import Described, YoloSet, find_yaml, read_description, read_names
 from pruning.errors import Refusal
@@ -57,11 +57,8 @@ class _Files(TypedDict):
     paths: _Paths
 
 
-class _Identity(TypedDict):
+class _Identity(Parts[_Files]):
     names: dict[str, str]
-    train: _Files
-    test: _Files
-    val: NotRequired[_Files]
 
 
 def _identity(yolo: YoloData) -> _Identity:
@@ -98,7 +95,7 @@ def _set(paths: _Paths) -> YoloSet:
 
 
 def _open(identity: _Identity, split: str, root: Path) -> YoloDataset:
-    files = _set((identity["test"] if split == "test" else identity["train"])["paths"])
+    files = _set(files_of(identity, split)["paths"])
     return YoloDataset(files.root, files.places, {int(number): name for number, name in identity["names"].items()})
 
 
