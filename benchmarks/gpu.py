@@ -112,8 +112,8 @@ def pruned_on_gpu(method: str) -> str:
         images, labels = torch.randn(16, 3, 32, 32), torch.arange(16) % 10
         model, images, labels = model.to(device), images.to(device), labels.to(device)
 
-        def loss(network: nn.Module, images: Tensor = images, labels: Tensor = labels) -> Tensor:
-            return F.cross_entropy(network(images), labels)
+        def loss(network: nn.Module, images: Tensor = images, labels: Tensor = labels) -> Iterator[Tensor]:
+            yield F.cross_entropy(network(images), labels)
 
         groups = find_groups(model, images[:1], stages=("layer1", "layer2", "layer3"))
         chosen[device] = prune(

@@ -9,7 +9,7 @@ Run: python benchmarks/pruning_methods.py [--rounds 3] [--threads 2] [--skip-res
 import argparse
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -141,12 +141,12 @@ def prune_resnet50() -> None:
     for method in ONE_SHOT:
         calibrating = 0.0
 
-        def calibration(candidate: nn.Module) -> Tensor:
+        def calibration(candidate: nn.Module) -> Iterator[Tensor]:
             nonlocal calibrating
             start = time.perf_counter()
             loss = candidate(images).logsumexp(1).mean()
             calibrating += time.perf_counter() - start
-            return loss
+            yield loss
 
         start = time.perf_counter()
         groups = channel_groups("resnet50", model)

@@ -1,6 +1,6 @@
 """Images by which a pruning method sees activations or gradients: a data set by name, or a folder of images."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,23 +32,16 @@ class CalibrationImages:
         """Images as a network reads them, (N, 3, H, W)."""
         return normalize(self.images.images[first:last], self.mean, self.std)
 
-    def loss(self, batch_size: int = 32) -> Calibration:
-        """The mean cross-entropy over all images, in evaluation mode."""
-        n = len(self.images)
+    def losses(self, batch_size: int = 32) -> Calibration:
+        """The mean cross-entropy of each batch, in evaluation mode."""
 
-        def mean_loss(model: nn.Module) -> Tensor:
+        def of_batches(model: nn.Module) -> Iterator[Tensor]:
             with evaluation_mode(model):
-                sums = [
-                    F.cross_entropy(
-                        model(self.inputs(i, i + batch_size)),
-                        self.images.labels[i : i + batch_size],
-                        reduction="sum",
-                    )
-                    for i in range(0, n, batch_size)
-                ]
-                return torch.stack(sums).sum() / n
+                for i in range(0, len(self.images), batch_size):
+                    logits = model(self.inputs(i, i + batch_size))
+                    yield F.cross_entropy(logits, self.images.labels[i : i + batch_size])
 
-        return mean_loss
+        return of_batches
 
 
 @dataclass(frozen=True)

@@ -62,23 +62,23 @@ def prune_detector(
     selection: Selection,
     *,
     batch: Tensor,
-    loss: Callable[[GeneralizedRCNN], Tensor] | None = None,
+    losses: Callable[[GeneralizedRCNN], Iterator[Tensor]] | None = None,
     scope: Scope = "backbone",
     **terms: Unpack[Terms],
 ) -> PrunedDetector:
     """Prune `scope` of `detector`, which is not changed.
 
     `groups` come from `backbone_groups`, or from `pyramid_groups` for a scope with the FPN; `batch` (N, 3, H, W) is a
-    normalised input on which masked and smaller features must agree; `loss(detector)` runs calibration batches
-    through a detector and returns its mean loss. `terms`: as of any pruning. ValueError for a detector without an FPN
-    in a scope with one.
+    normalised input on which masked and smaller features must agree; `losses(detector)` runs calibration batches
+    through a detector and yields the loss of each. `terms`: as of any pruning. ValueError for a detector without an
+    FPN in a scope with one.
     """
     network = _prunable(detector, scope)
 
-    def calibration(candidate: nn.Module) -> Tensor:
-        assert loss is not None
+    def calibration(candidate: nn.Module) -> Iterator[Tensor]:
+        assert losses is not None
         with _looking_through(candidate, detector, scope):
-            return loss(detector)
+            yield from losses(detector)
 
     pruned = prune(
         network,
@@ -87,7 +87,7 @@ def prune_detector(
         method,
         selection,
         batch=batch,
-        calibration=calibration if loss is not None else None,
+        calibration=calibration if losses is not None else None,
         **terms,
     )
     small = copy.deepcopy(detector)
@@ -127,21 +127,22 @@ def _install(network: nn.Module, detector: GeneralizedRCNN, scope: Scope, batch:
         bottom_up._out_feature_channels = {name: int(found.shape[1]) for name, found in bottom_up(batch).items()}
 
 
-def detection_loss(batches: Sequence[list[Record]]) -> Callable[[GeneralizedRCNN], Tensor]:
-    """The mean training loss of a detector over fixed batches; gradients flow if they are enabled.
+def detection_losses(batches: Sequence[list[Record]]) -> Callable[[GeneralizedRCNN], Iterator[Tensor]]:
+    """The training loss of a detector on each of fixed batches; gradients flow if they are enabled.
 
     Normalisation and dropout are as in evaluation: running statistics neither move nor give way to a batch's own.
     Modes, buffers (RetinaNet's losses move one) and the random generators are as before afterwards.
     """
 
-    def loss(detector: GeneralizedRCNN) -> Tensor:
+    def losses(detector: GeneralizedRCNN) -> Iterator[Tensor]:
         # Detectron2's heads write to the storage that a trainer of its own would have opened
         gpus = [detector.device] if detector.device.type == "cuda" else []
         with _losses_asked_for(detector), EventStorage(), torch.random.fork_rng(devices=gpus):
             torch.manual_seed(0)  # the sampling of anchors and regions
-            return torch.stack([sum(detector(batch).values()) for batch in batches]).mean()  # type: ignore[arg-type]
+            for batch in batches:
+                yield torch.stack(list(detector(batch).values())).sum()
 
-    return loss
+    return losses
 
 
 @contextmanager

@@ -20,10 +20,12 @@ Half of the filters of a network of your own, chosen by their L1 norms:
     small = pruning.apply(dense, plan, pruning.find_groups(dense, image))
     small.load_state_dict(torch.load("weights.pt", weights_only=True))
 
-`METHODS` names the methods. One that looks at activations or gradients takes the training loss as a function too:
+`METHODS` names the methods. One that looks at activations or gradients takes a function that yields each batch's loss,
+too:
 
     def calibration(network):
-        return torch.nn.functional.cross_entropy(network(images), labels)
+        for images, labels in batches:
+            yield torch.nn.functional.cross_entropy(network(images), labels)
 
     pruned = pruning.prune(model, groups, "thinet", pruning.Selection(0.5), batch=image, calibration=calibration)
 

@@ -27,7 +27,7 @@ def prune(
 
     `groups` are what `find_groups` found in it. On `batch` (N, C, H, W) the smaller network must compute what the
     dense one computes whose removed channels are zero. `calibration`: for a method that looks at activations or
-    gradients, a function that runs training data through the network that it is given and returns the loss.
+    gradients, a function that runs training data through the network that it is given and yields each batch's loss.
     `arch`: the name and options that the plan records, the name of the model's class if None. `terms`: options=, an
     instance of `METHODS[method].options`, seed= and allow_partial=, see `pruning.cut.Terms`.
     Raises ValueError for what cannot be done and RuntimeError when the two networks differ.

@@ -1,7 +1,7 @@
 """Filter pruning via geometric median: He et al., CVPR 2019 (arXiv 1811.00250), section 3.
 
 Not the small filters go but those that the others can replace: near the geometric median of their layer. The score of
-a filter is the sum of its Euclidean distances to all filters of its layer (equation 8); the lowest go. Channels that a
+a filter is the sum of its Euclidean distances to all filters of its layer; the lowest go. Channels that a
 shortcut adds up are scored by the sum over the layers that produce them; by default they are not pruned.
 
 The paper prunes while training, as soft filter pruning does, and mixes in the L2 norm in some experiments. This is its

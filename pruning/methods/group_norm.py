@@ -2,12 +2,12 @@
 (arXiv 2301.12900), section 3.3.
 
 A channel goes through layers that compute, normalise and read it; its importance is I_k = sum of w^2 over all their
-weights that belong to it (equation 3), over the mean of its group, so that groups compare. The lowest go. Before that,
+weights that belong to it, over the mean of its group, so that groups compare. The lowest go. Before that,
 training makes whole channels small: the gradient of each of these weights gains strength * gamma_k * w with
 
     gamma_k = 2 ^ (alpha * (max I - I_k) / (max I - min I))
 
-so that small channels are pressed 2 ^ alpha times as hard as large ones (equations 4 and 5; the factor 2 of the
+so that small channels are pressed 2 ^ alpha times as hard as large ones (the factor 2 of the
 derivative is part of `strength`, as in the released code). gamma is no part of the derivative. It is of the weights of
 each step; the released code renews it each epoch. Fine-tuning leaves the effect out.
 

@@ -1,8 +1,8 @@
 """Layer-adaptive magnitude pruning: Lee et al., Layer-adaptive Sparsity for the Magnitude-based Pruning, ICLR 2021
 (arXiv 2010.07611), section 2.
 
-The score of a weight is its square over the sum of the squares of the weights of its layer that are not smaller
-(equation 3); the lowest scores of the whole network go. So the layers' shares follow from the weights. The largest
+The score of a weight is its square over the sum of the squares of the weights of its layer that are not smaller;
+the lowest scores of the whole network go. So the layers' shares follow from the weights. The largest
 weight of a layer has score 1 and stays, and within a layer the order is that of |w|.
 
 The paper prunes all weights but biases; linear layers stay dense here unless the option `linear` says otherwise, as in

@@ -1,6 +1,6 @@
 """What a pruning method is: the one interface that all of them share."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, Literal, Protocol, TypeVar
 
@@ -10,10 +10,11 @@ from pruning.errors import Refusal
 from pruning.graph.members import Group
 from pruning.select import Selection, counts, eligible, select
 
-Calibration = Callable[[nn.Module], Tensor]
-"""Runs a model over calibration batches and returns its mean loss, so that no method knows the task.
+Calibration = Callable[[nn.Module], Iterable[Tensor]]
+"""Runs a model over calibration batches and yields the mean loss of each, so that no method knows the task.
 
-It calls the model itself, `model(...)`, in the mode that it finds it in, on the same batches each time.
+It calls the model itself, `model(...)`, in the mode that it finds it in, on the same batches each time. A generator
+keeps the graph of one batch at a time.
 """
 
 
@@ -143,7 +144,7 @@ def needed_calibration(name: str, request: Request[MethodOptions]) -> Calibratio
     """The calibration of a request to the method `name`, which cannot do without; ValueError if there is none."""
     if request.calibration is None:
         raise Refusal(
-            f"{name} needs calibration data: a callable that runs batches through the model and returns the mean loss"
+            f"{name} needs calibration data: a callable that runs batches through the model and yields the loss of each"
         )
     return request.calibration
 

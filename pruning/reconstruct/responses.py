@@ -4,7 +4,7 @@ Activations are never kept: each batch is sampled in forward hooks and handed on
 Which images are seen is the calibration's business: it knows the task (a classifier's takes as many of each class).
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -16,7 +16,7 @@ from pruning.errors import Refusal
 from pruning.graph.layers import SelectInputs
 from pruning.modes import evaluation_mode
 
-Calibration = Callable[[nn.Module], Tensor]  # as in methods.method, which imports this module
+Calibration = Callable[[nn.Module], Iterable[Tensor]]  # as in methods.method, which imports this module
 Hook = Callable[[nn.Module, Tensor, Tensor], None]
 """Called with a layer, its input and its output, for every forward pass."""
 
@@ -74,6 +74,14 @@ def response(layer: nn.Module, x: Tensor, places: Places) -> Tensor:
     return read.flatten(1) @ weight.flatten(1).T
 
 
+def batch_losses(calibration: Calibration, model: nn.Module) -> Iterator[Tensor]:
+    """The loss of each batch; ValueError for a calibration that answers with one number."""
+    losses = calibration(model)
+    if isinstance(losses, Tensor):
+        raise Refusal("the calibration must yield the loss of each batch, and this one returns a tensor")
+    yield from losses
+
+
 def observe(model: nn.Module, calibration: Calibration, hooks: Mapping[str, Hook]) -> None:
     """Run the calibration in evaluation mode, calling `hooks[layer]` at every pass through that layer.
 
@@ -83,7 +91,8 @@ def observe(model: nn.Module, calibration: Calibration, hooks: Mapping[str, Hook
     """
     with hooked(model, hooks) as seen, torch.no_grad():
         try:
-            calibration(model)
+            for _ in batch_losses(calibration, model):
+                pass
         except torch.OutOfMemoryError:
             raise  # a RuntimeError too, but not one of data that does not fit
         except RuntimeError as error:

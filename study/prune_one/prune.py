@@ -193,7 +193,7 @@ def _calibration(config: PruneConfig, dense: _Dense) -> Calibration | None:
     data = source.open(image_size=dense.example.shape[-1], seed=config.seed)
     check_fit(dense.model, dense.example, dense.num_classes, data)
     wanted = _normalization(config, dense)
-    return (data if wanted is None else replace(data, mean=wanted["mean"], std=wanted["std"])).loss()
+    return (data if wanted is None else replace(data, mean=wanted["mean"], std=wanted["std"])).losses()
 
 
 def _header(config: PruneConfig, dense: _Dense) -> dict[str, str] | None:

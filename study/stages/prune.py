@@ -1,6 +1,6 @@
 """The stage that prunes a classifier: a trained one, or an untrained one where only the shape is wanted."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -194,9 +194,9 @@ def _calibration(before: _Before, n_images: int) -> Calibration:
     chosen = balanced_indices(before.data.train.labels, n_images)
     images, labels = before.inputs(chosen), before.data.train.labels[chosen]
 
-    def loss(model: nn.Module) -> Tensor:
+    def losses(model: nn.Module) -> Iterator[Tensor]:
         with evaluation_mode(model):
-            parts = zip(images.split(64), labels.split(64), strict=True)
-            return torch.stack([F.cross_entropy(model(x), y, reduction="sum") for x, y in parts]).sum() / len(labels)
+            for x, y in zip(images.split(64), labels.split(64), strict=True):
+                yield F.cross_entropy(model(x), y)
 
-    return loss
+    return losses

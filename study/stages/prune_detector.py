@@ -8,7 +8,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from detect.data import class_names
 from detect.data.loader import train_loader
 from detect.data.open import open_detection
-from detect.prune import detection_loss, prune_detector
+from detect.prune import detection_losses, prune_detector
 from pruning.errors import Refusal
 from pruning.graph.members import Group
 from pruning.methods import get_method
@@ -44,7 +44,7 @@ def run_prune_detector(context: Context) -> dict[str, object]:
         batch=detector.preprocess_image(batches[0]).tensor,
         seed=stage.seed,
         options=settings.method_options(),
-        loss=detection_loss(batches) if looks else None,
+        losses=detection_losses(batches) if looks else None,
         scope=settings.scope,
         allow_partial=settings.allow_partial,
     )

@@ -12,7 +12,7 @@ from classify.models import arch, build, rebuild
 from detect.build import build_detector
 from detect.cost import detector_params
 from detect.heads import HEADS
-from detect.prune import detection_loss, prune_detector
+from detect.prune import detection_losses, prune_detector
 from detect.pyramid import join, narrow_pyramid, put_back, pyramid_groups
 from detect.settings import DetectorSettings
 from pruning.cost import count_params
@@ -210,8 +210,8 @@ def test_retinanets_levels_on_top_follow_the_trunk_they_read(dense):
 @pytest.mark.parametrize("method", ["l1_filter", "soft_filter", "slimming", "thinet", "magnitude"])
 def test_retinanets_pyramid_is_pruned_and_its_plan_rebuilds_it(dense, method, options_of):
     normalizer = dense.detector.loss_normalizer.clone()
-    loss = calibration() if get_method(method).needs != "nothing" else None
-    pruned = dense.prune(Selection(0.5, scope="all"), method, loss=loss, options=options_of.get(method))
+    losses = calibration() if get_method(method).needs != "nothing" else None
+    pruned = dense.prune(Selection(0.5, scope="all"), method, losses=losses, options=options_of.get(method))
     assert pruned.difference < 1e-4
     assert torch.equal(dense.detector.loss_normalizer, normalizer)  # which losses of a training move
     if method in MASKING:
@@ -234,15 +234,15 @@ def calibration():
     instances = Instances((64, 64))
     instances.gt_boxes, instances.gt_classes = Boxes(torch.tensor([[8.0, 8, 40, 40]])), torch.tensor([1])
     image = torch.randint(256, (3, 64, 64), generator=torch.Generator().manual_seed(0)).float()
-    return detection_loss([[{"image": image, "instances": instances}]])
+    return detection_losses([[{"image": image, "instances": instances}]])
 
 
 @pytest.mark.parametrize("scope", [pytest.param("inner", marks=pytest.mark.slow), "all"])
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_prunes_both_and_the_plan_rebuilds_it(normed, method, scope, options_of):
     """In scope `all` stage outputs narrow too; what is rebuilt loads strictly and detects the same."""
-    loss = calibration() if get_method(method).needs != "nothing" else None
-    pruned = normed.prune(Selection(0.5, scope=scope), method, loss=loss, options=options_of.get(method))
+    losses = calibration() if get_method(method).needs != "nothing" else None
+    pruned = normed.prune(Selection(0.5, scope=scope), method, losses=losses, options=options_of.get(method))
     assert pruned.difference < 1e-4
     if method in MASKING:
         assert not pruned.plan.changes_shape

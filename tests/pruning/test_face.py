@@ -19,7 +19,7 @@ def test_shown_lines_prune_save_and_rebuild_a_network(tmp_path, monkeypatch, cap
     monkeypatch.chdir(tmp_path)
     torch.manual_seed(0)
     code = shown_code(pruning, {"resnet50": "resnet18", 'weights="DEFAULT"': "", "224": "64"})
-    names = {"images": torch.randn(4, 3, 64, 64), "labels": torch.arange(4)}
+    names = {"batches": [(torch.randn(4, 3, 64, 64), torch.arange(4))]}
     exec(compile(code, "docstring of pruning", "exec"), names)
     dense_macs, macs = map(int, capsys.readouterr().out.split())
     assert 0.4 * dense_macs < macs < 0.7 * dense_macs

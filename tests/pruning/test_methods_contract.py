@@ -42,9 +42,9 @@ class Case:
     labels: torch.Tensor
 
     def calibration(self, model):
-        """Mean loss over two batches."""
-        losses = [F.cross_entropy(model(x), y) for x, y in zip(self.x.chunk(2), self.labels.chunk(2), strict=True)]
-        return torch.stack(losses).mean()
+        """The losses of two batches."""
+        for x, y in zip(self.x.chunk(2), self.labels.chunk(2), strict=True):
+            yield F.cross_entropy(model(x), y)
 
 
 @cache

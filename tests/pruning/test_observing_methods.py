@@ -26,10 +26,10 @@ def test_beats_random_channels_before_any_fine_tuning(resnet, method):
         )
         assert set(pruned.plan.kept_counts().values()) == {4, 8, 16}
         with torch.no_grad():
-            return float(calibration(pruned.model.eval()))
+            return float(next(calibration(pruned.model.eval())))
 
     with torch.no_grad():
-        dense = float(calibration(resnet))
+        dense = float(next(calibration(resnet)))
     lost = [loss(method, seed) - dense for seed in range(3)]
     lost_at_random = [loss("random", seed) - dense for seed in range(5)]
     assert max(lost) < 0.6 * sum(lost_at_random) / 5
@@ -63,7 +63,7 @@ def test_fine_tunes_between_layers_without_reviving_removed_channels(resnet, met
         optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, weight_decay=1e-3)
         for _ in range(3):
             optimizer.zero_grad()
-            calibration(model).backward()
+            next(calibration(model)).backward()
             optimizer.step()
 
     asked = request(resnet, METHODS[method].options(), finetune=finetune)
@@ -82,9 +82,10 @@ def test_refusals(resnet, method):
     with pytest.raises(ValueError, match=f"{method} takes each layer's share from the user"):
         METHODS[method].prune(resnet, request(resnet, options, level="global"))
     with pytest.raises(ValueError, match=r"the calibration data does not fit ResNet: .*3 channels"):
-        METHODS[method].prune(resnet, request(resnet, options, calibration=lambda m: m(torch.zeros(2, 1, 8, 8)).sum()))
+        grey = request(resnet, options, calibration=lambda m: [m(torch.zeros(2, 1, 8, 8)).sum()])
+        METHODS[method].prune(resnet, grey)
     with pytest.raises(ValueError, match="not finite"):
-        broken = request(resnet, options, calibration=lambda m: m(torch.full((2, 3, 8, 8), torch.nan)).sum())
+        broken = request(resnet, options, calibration=lambda m: [m(torch.full((2, 3, 8, 8), torch.nan)).sum()])
         METHODS[method].prune(resnet, broken)
     with pytest.raises(ValueError, match=r"positions_per_image=0"):
         METHODS[method].options(positions_per_image=0)

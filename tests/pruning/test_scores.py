@@ -9,7 +9,7 @@ from torch import nn
 
 from pruning.cut import Arch, prune
 from pruning.graph.groups import find_groups
-from pruning.methods import fpgm, group_norm, lamp
+from pruning.methods import fpgm, group_norm, lamp, taylor
 from pruning.methods.group_norm import GroupNormEffect, GroupNormOptions, pressure
 from pruning.methods.method import Request
 from pruning.plan import PruningPlan
@@ -143,3 +143,105 @@ def test_sparse_training_makes_the_removed_half_small():
         effect.after_backward()
         optimiser.step()
     assert group_norm.score(model, group).sort().values[: group.width // 2].sum() < 0.1 * kept_before
+
+
+class Smooth(nn.Module):
+    """Two convolutions, the first with a BatchNorm, and a mean; nothing has a kink."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.norm, self.second = nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6), nn.Conv2d(6, 2, 3)
+
+    def forward(self, x):
+        return self.second(torch.tanh(self.norm(self.first(x)))).mean((2, 3))
+
+
+def smooth_case():
+    torch.manual_seed(0)
+    x = torch.randn(8, 3, 8, 8, dtype=torch.float64)
+    model = randomise(Smooth(), x.float()).double().eval()
+    (group,) = find_groups(model.float(), x[:1].float())
+    labels = torch.arange(8) % 2
+
+    def calibration(network):
+        for part, label in zip(x.chunk(2), labels.chunk(2), strict=True):
+            yield nn.functional.cross_entropy(network(part), label)
+
+    return model.double(), group, calibration
+
+
+def test_a_gates_influence_is_what_the_loss_falls_by_when_its_channel_is_scaled():
+    """By finite differences, batch by batch: the channel's gamma and beta times 1 + h and 1 - h."""
+    model, group, calibration = smooth_case()
+    h, found = 1e-5, []
+    for c in range(group.width):
+        losses = []
+        for scale in (1 + h, 1 - h):
+            scaled = copy.deepcopy(model)
+            with torch.no_grad():
+                scaled.norm.weight[c] *= scale
+                scaled.norm.bias[c] *= scale
+                losses.append(torch.stack(list(calibration(scaled))))
+        found.append(float(((losses[0] - losses[1]) / (2 * h)).square().mean()))
+    scores = taylor.influences(model, [group], calibration)[group.name]
+    torch.testing.assert_close(scores, torch.tensor(found, dtype=torch.float64), rtol=1e-5, atol=1e-14)
+
+
+def test_a_small_channels_influence_is_the_loss_of_removing_it():
+    """First order is all there is where the channel is small: gamma and beta of a thousandth."""
+    model, group, calibration = smooth_case()
+    with torch.no_grad():
+        model.norm.weight.mul_(1e-3)
+        model.norm.bias.mul_(1e-3)
+        whole = torch.stack(list(calibration(model)))
+        removed = []
+        for c in range(group.width):
+            without = copy.deepcopy(model)
+            without.norm.weight[c] = without.norm.bias[c] = 0
+            removed.append(float((torch.stack(list(calibration(without))) - whole).square().mean()))
+    scores = taylor.influences(model, [group], calibration)[group.name]
+    torch.testing.assert_close(scores, torch.tensor(removed, dtype=torch.float64), rtol=2e-2, atol=0)
+
+
+def test_the_influence_of_weights_is_each_ones_own():
+    model, group, calibration = smooth_case()
+    expected = torch.zeros(group.width, dtype=torch.float64)
+    for loss in calibration(model):
+        (gradient,) = torch.autograd.grad(loss, model.first.weight)
+        expected += (gradient * model.first.weight).square().sum((1, 2, 3)).detach() / 2
+    torch.testing.assert_close(taylor.influences(model, [group], calibration, of="weights")[group.name], expected)
+
+
+def test_channels_that_a_shortcut_adds_up_share_a_gate():
+    """Both scaled at once, by the normalisations that end the branches."""
+    model, groups, x = case("residual")
+    model, x = model.double().eval(), x.double()
+    (group,) = [g for g in groups if g.name == "layer2.0.conv2" or "layer2.0.conv2" in g.producers]
+    norms = [norm for norm, producer in group.norms]
+    assert len(group.producers) == len(norms) > 1
+
+    def calibration(network):
+        yield nn.functional.cross_entropy(network(x), torch.arange(4))
+
+    h, losses = 1e-5, []
+    for scale in (1 + h, 1 - h):
+        scaled = copy.deepcopy(model)
+        with torch.no_grad():
+            for norm in norms:
+                scaled.get_submodule(norm).weight[3] *= scale
+                scaled.get_submodule(norm).bias[3] *= scale
+            losses.append(float(next(calibration(scaled))))
+    found = taylor.influences(model, [group], calibration)[group.name][3]
+    assert float(found) == pytest.approx(((losses[0] - losses[1]) / (2 * h)) ** 2, rel=1e-5)
+
+
+def test_what_taylor_cannot_do_is_refused():
+    model, group, calibration = smooth_case()
+    with pytest.raises(ValueError, match="the calibration ran no batch"):
+        taylor.influences(model, [group], lambda network: [])
+    with pytest.raises(ValueError, match="loss does not depend on first"):
+        taylor.influences(model, [group], lambda network: [network.second.weight.sum().requires_grad_()])
+    with pytest.raises(ValueError, match="must yield the loss of each batch"):
+        taylor.influences(model, [group], lambda network: next(calibration(network)))
+    with pytest.raises(ValueError, match="choices: gates, weights"):
+        taylor.TaylorOptions(of="filters")

@@ -49,7 +49,7 @@ def test_rescaling_makes_up_for_what_depends_on_the_kept():
     """Removed: 0.5 b and a. Output (2a + a, 2b + 0.5 b), so the kept channels need factors 1.5 and 1.25."""
     model = a_chain()
     images = torch.rand(8, 2, 4, 4)
-    asked = Request(find_groups(model, images[:1]), Selection(0.5), Options(), 0, lambda m: m(images).mean())
+    asked = Request(find_groups(model, images[:1]), Selection(0.5), Options(), 0, lambda m: [m(images).mean()])
     choice = prune(model, asked)
     assert choice.keep == {"0": (0, 1)}
     weight = choice.weights["2.weight"][..., 0, 0]

@@ -108,7 +108,7 @@ def test_observing_leaves_modes_and_statistics_alone():
     def calibration(candidate):
         around.train()  # as a detector's loss does
         assert not candidate.training
-        return candidate(torch.randn(2, 3, 8, 8)).mean()
+        yield candidate(torch.randn(2, 3, 8, 8)).mean()
 
     observe(model, calibration, {"3": lambda layer, x, output: seen.append(tuple(x.shape))})
     assert seen == [(2, 4, 6, 6)]
@@ -122,13 +122,13 @@ def test_observing_leaves_modes_and_statistics_alone():
 def test_calibration_data_of_the_wrong_shape_is_one_sentence():
     model = small_network()
     with pytest.raises(ValueError, match=r"the calibration data does not fit Sequential: .*channels"):
-        observe(model, lambda m: m(torch.randn(2, 1, 8, 8)).mean(), {"3": lambda layer, x, output: None})
+        observe(model, lambda m: [m(torch.randn(2, 1, 8, 8)).mean()], {"3": lambda layer, x, output: None})
     assert not model[3]._forward_hooks and model.training
 
 
 def test_calibration_that_reaches_no_layer_is_refused():
     with pytest.raises(ValueError, match="ran no batch through 3 of Sequential"):
-        observe(small_network(), lambda m: torch.tensor(0.0), {"3": lambda layer, x, output: None})
+        observe(small_network(), lambda m: [torch.tensor(0.0)], {"3": lambda layer, x, output: None})
 
 
 def test_training_does_not_revive_held_zeros():
