@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import gzip
 import json
 import re
 from collections.abc import Callable, Iterable
@@ -61,8 +63,13 @@ def render_html(content: Content) -> str:
         describe_point=describe_point,
         style=Markup((_HERE / "report.css").read_text(encoding="utf-8")),
         script=Markup((_HERE / "report.js").read_text(encoding="utf-8")),
-        plotly_js=Markup(get_plotlyjs()),
+        plotly_js=_packed(get_plotlyjs()),
     )
+
+
+def _packed(script: str) -> str:
+    """A script as base64 of its gzip: two fifths of its size. The page's own script unpacks it."""
+    return base64.b64encode(gzip.compress(script.encode(), mtime=0)).decode("ascii")
 
 
 def render_markdown(content: Content) -> str:

@@ -12,7 +12,7 @@ from support.fabricated_study import fabricate, with_grid
 from study.report.analyses import kept_channels
 from study.report.curves import learning_curves
 from study.report.differences import Differences
-from study.report.figures import _dodged, against_field
+from study.report.figures import against_field
 from study.report.gallery import galleries
 from study.report.material import Material
 from study.report.plots import MAX_CURVE_POINTS, thin
@@ -242,10 +242,6 @@ def test_thinning_keeps_the_mean_and_the_ends_of_a_ragged_curve():
     assert x == y
     assert (x[0], x[-1]) == (1.0, 399.5)  # windows of 3: (0 + 1 + 2) / 3, and the last of 2: (399 + 400) / 2
     assert thin([1, 2], [3.0, 4.0]) == ([1, 2], [3.0, 4.0])
-
-
-def test_equal_costs_are_set_side_by_side_around_the_true_one():
-    assert _dodged([50.0, 100.0, 50.0]) == pytest.approx([48.9, 100.0, 51.1])
 
 
 def test_markdown_has_a_blank_line_between_blocks_and_whole_tables(tmp_path, small_plotly):
