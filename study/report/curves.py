@@ -64,7 +64,7 @@ def _figure(
             x=x,
             y=y,
             **marked_line(looks[route.name], dash=dash),
-            meta=route.name,
+            meta=plain(route.name),
             opacity=1.0 if seed == first_seed else 0.4,
             name=f"{plain(step.step)}: {names[0]}{f' + {len(names) - 1} more' if names[1:] else ''}",
             legendgroup=plain(f"{step.step} {route.label}"),

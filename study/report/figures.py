@@ -121,7 +121,7 @@ def _add_series(
 ) -> None:
     """A dot per seed, a marker with its deviation per grid point, a line joining those."""
     key = topic.primary.key
-    common = {"legendgroup": plain(name), "hoverinfo": "text", "meta": pipeline}
+    common = {"legendgroup": plain(name), "hoverinfo": "text", "meta": plain(pipeline)}
     summaries = [(x, route, s) for x, route in placed if (s := route.summary(key)) is not None]
     figure.add_scatter(
         x=[x for x, _, _ in summaries],

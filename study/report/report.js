@@ -48,8 +48,7 @@
   for (const button of document.querySelectorAll(".enlarge")) {
     button.addEventListener("click", () => {
       const picture = button.querySelector("img");
-      dialog.querySelector("img").src = picture.src;
-      dialog.querySelector("img").alt = picture.alt;
+      dialog.querySelector("div").replaceChildren(picture.cloneNode());
       dialog.querySelector("p").textContent = picture.alt;
       dialog.showModal();
     });

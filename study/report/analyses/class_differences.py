@@ -99,7 +99,7 @@ def _figure(classes: Sequence[str], gains: Sequence[_Gain], looks: Mapping[str, 
                 "width": 0,
             },
             mode="markers",
-            meta=gain.route.name,
+            meta=plain(gain.route.name),
             marker={"color": look.colour, "symbol": look.marker, "size": 7},
             name=label,
             hovertext=[

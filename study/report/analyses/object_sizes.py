@@ -30,7 +30,7 @@ def analyse(material: Material) -> Exhibit | None:
                 "thickness": 1.5,
                 "width": 4,
             },
-            meta=route.name,
+            meta=plain(route.name),
             marker=hatched(material.looks[route.name]),
             name=plain(route.label),
             hovertext=[f"{plain(route.label)}<br>AP {units.mean_std(s)}" for s in summaries],

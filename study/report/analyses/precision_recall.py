@@ -145,7 +145,7 @@ def _traces(route: RouteResults, recall: Curve, spread: Spread, look: Look, dash
         line={"width": 0},
         hoverinfo="skip",
         legendgroup=label,
-        meta=route.name,
+        meta=plain(route.name),
         showlegend=False,
     )
     mean = go.Scatter(
@@ -154,7 +154,7 @@ def _traces(route: RouteResults, recall: Curve, spread: Spread, look: Look, dash
         **marked_line(look, dash=dash),
         name=label,
         legendgroup=label,
-        meta=route.name,
+        meta=plain(route.name),
         hovertext=[f"{label}<br>recall {r:.2f}: {_words(s)}" for r, s in zip(recall, spread, strict=True)],
         hoverinfo="text",
         showlegend=True,

@@ -91,7 +91,7 @@ def _figure(found: Mapping[str, _Weights], looks: Mapping[str, Look]) -> go.Figu
                 x=centres,
                 y=density,
                 **marked_line(looks[route.name], shape="hvh"),
-                meta=route.name,
+                meta=plain(route.name),
                 name=plain(route.name),
                 legendgroup=plain(route.name),
                 showlegend=route.name not in seen,

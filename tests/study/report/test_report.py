@@ -101,7 +101,10 @@ def test_the_answer_is_in_every_form(tmp_path, small_plotly):
 
 def test_links_lead_to_the_run_directories(tmp_path, small_plotly):
     page = report_of(fabricate(tmp_path), tmp_path)
-    links = [a["href"] for a in page.tags("a")]
+    within, links = [], []
+    for a in page.tags("a"):
+        (within if a["href"].startswith("#") else links).append(a["href"])
+    assert {link[1:] for link in within} <= {s["id"] for s in page.tags("section") if "id" in s}
     assert "../train_detector-aaaaaaaaaaaa/seed1" in links
     assert all((tmp_path / "digits" / link).is_dir() for link in links)
 
