@@ -74,8 +74,9 @@ def at_target(
         return request, None
     check_target(method, request.options)
     quantity, asked = selection.cost_target
-    # what data would choose costs as much as any other choice of the same counts
-    choose = chosen.sketch if chosen.fixes_widths(selection) else chosen.prune
+    # What data would choose costs as much as any other choice of the same counts; a plan has no data to look at.
+    looks = request.calibration is not None and not chosen.fixes_widths(selection)
+    choose = chosen.prune if looks else chosen.sketch
     known: dict[object, float] = {}
 
     def left_at(ratio: float) -> float:

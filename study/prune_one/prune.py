@@ -181,8 +181,8 @@ def _selection(config: PruneConfig) -> Selection:
         return selection
     if not prune.layers and get_method(prune.method).sets_amount(_options(config)) == "selection":
         raise Refusal(
-            f"method {prune.method!r} needs --ratio, the fraction to remove, --layer, ratios by layer, or --target-macs"
-            " or --target-params, the share to leave"
+            f"method {prune.method!r} needs --ratio, the fraction to remove, or --layer, ratios by layer, or"
+            " --target-macs or --target-params, the share to leave"
         )
     return replace(selection, ratio=0.0)
 
