@@ -10,7 +10,6 @@ from torch import nn
 from classify.data import DataInfo
 from classify.models.blank import rebuild_blank
 from detect.budgets import Costs
-from pruning.by_target import at_target
 from pruning.cost import TRAINING_FACTOR, count_macs, count_params, masked_costs
 from pruning.cut import make_plan
 from pruning.errors import Refusal
@@ -23,7 +22,7 @@ from pruning.surgery import apply
 from pruning.targets import choose_for_target
 from study.config.sections import Machine
 from study.plan.detector_costs import DetectorCosts
-from study.stages.cost_left import cost_left
+from study.stages.cost_left import at_share
 from study.stages.data import classification_info, dataset_of
 from study.stages.given_weights import NOT_COUNTED, check_given
 from study.stages.length import classifier_epochs, detector_iterations, pretraining_macs
@@ -155,7 +154,7 @@ class Estimator:
         if not method.fixes_widths(selection):
             return None
         request = Request(groups, selection, settings.method_options(), stage.seed, example=before.example())
-        request, _ = at_target(model, settings.method, request, cost_left(before, groups))
+        request, _ = at_share(model, settings.method, request, before)
         return self._smaller(before, groups, method.sketch(model, request))
 
     def _prunable(self, network: Network, stage: Stage | None = None) -> tuple[nn.Module, Sequence[Group]]:

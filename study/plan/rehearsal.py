@@ -15,13 +15,12 @@ from classify.batch_norms import check_smallest_batch
 from classify.models.blank import rebuild_blank
 from classify.regimes import get_regime
 from pruning.achieved import achieved
-from pruning.by_target import at_target
 from pruning.cut import make_plan
 from pruning.errors import Refusal
 from pruning.graph.members import Group
 from pruning.methods import Choice, Request, get_method
 from study.plan.estimate import Estimator
-from study.stages.cost_left import cost_left, effect_request
+from study.stages.cost_left import at_share, effect_request
 from study.stages.network import (
     Network,
     starts_dense,
@@ -98,7 +97,7 @@ class Rehearsal:
             request = Request(groups, settings.selection, options, stage.seed, example=before.example())
             if settings.selection.cost_target is not None:
                 model = _drawn(model, before)
-            request, reached = at_target(model, settings.method, request, cost_left(before, groups))
+            request, reached = at_share(model, settings.method, request, before)
             # where it must look at data or trained weights, any choice of the asked counts will do
             amount = get_method(settings.method).sets_amount(options)
             choice = Choice() if amount == "training" else get_method(settings.method).sketch(model, request)

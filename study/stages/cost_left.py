@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from classify.models.blank import rebuild_blank
-from pruning.by_target import CostLeft, at_target
+from pruning.by_target import CostLeft, Reached, at_target
 from pruning.cut import make_plan
 from pruning.graph.groups import Group
 from pruning.methods import Choice, MethodOptions, Request
@@ -43,6 +43,13 @@ def effect_request(
 ) -> Request[MethodOptions]:
     """What the training effect of a method is asked for `model`, at the ratio of its target where it has one."""
     request = replace(wanted.request(groups, seed), example=network.example())
+    return at_share(model, wanted.method, request, network)[0]
+
+
+def at_share(
+    model: nn.Module, method: str, request: Request[MethodOptions], network: Network
+) -> tuple[Request[MethodOptions], Reached | None]:
+    """As `at_target`, of `network`, which nothing is built of where there is no target."""
     if request.selection.cost_target is None:
-        return request
-    return at_target(model, wanted.method, request, cost_left(network, groups))[0]
+        return request, None
+    return at_target(model, method, request, cost_left(network, request.groups))
