@@ -33,13 +33,14 @@ class CalibrationImages:
         return normalize(self.images.images[first:last], self.mean, self.std)
 
     def losses(self, batch_size: int = 32) -> Calibration:
-        """The mean cross-entropy of each batch, in evaluation mode."""
+        """The mean cross-entropy of each batch, in evaluation mode, where the network is."""
 
         def of_batches(model: nn.Module) -> Iterator[Tensor]:
+            device = next(model.parameters()).device
             with evaluation_mode(model):
                 for i in range(0, len(self.images), batch_size):
-                    logits = model(self.inputs(i, i + batch_size))
-                    yield F.cross_entropy(logits, self.images.labels[i : i + batch_size])
+                    logits = model(self.inputs(i, i + batch_size).to(device))
+                    yield F.cross_entropy(logits, self.images.labels[i : i + batch_size].to(device))
 
         return of_batches
 

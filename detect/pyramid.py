@@ -54,6 +54,7 @@ def pyramid_groups(
     """
     # with the classifier's own normalisation: a frozen one has the same names but cannot be traced
     body = ClassifierBackbone(classifier, strides=tuple(strides), norm="BN", freeze_at=0).body
+    fpn = copy.deepcopy(fpn).to(example.device)  # the detector may be on a GPU
     # as in the classifier, after whose first producer a plan names a group
     order = {name: i for i, (name, _) in enumerate(classifier.named_modules())}
     groups = []

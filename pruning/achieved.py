@@ -11,6 +11,7 @@ from typing import Literal
 
 from torch import nn
 
+from pruning.by_target import Reached
 from pruning.design.widths_and_masks import selected_counts
 from pruning.errors import Refusal
 from pruning.graph.blocks import residual_blocks
@@ -42,9 +43,9 @@ class Achieved:
     """What was asked and what was done, counted in `unit`s.
 
     The network has `total`; the selection names `named` of them; of these `eligible` can go, `asked` were to go, and
-    `removed` went. `asked` None: a budget, or what training brought to zero, decides. Channels are those that
-    convolutions and linear layers compute inside the network, or that a BatchNorm hands to layers which select from it;
-    depthwise ones go with those they carry.
+    `removed` went. `asked` None: a budget, a target (`reached`), or what training brought to zero, decides. Channels
+    are those that convolutions and linear layers compute inside the network, or that a BatchNorm hands to layers which
+    select from it; depthwise ones go with those they carry.
     """
 
     unit: Literal["channels", "weights", "blocks"]
@@ -54,6 +55,7 @@ class Achieved:
     named: int
     total: int
     beyond: tuple[Beyond, ...] = ()
+    reached: Reached | None = None
 
     @property
     def far_below(self) -> bool:
@@ -62,10 +64,15 @@ class Achieved:
 
     def as_result(self) -> dict[str, object]:
         """Plain data for a result."""
-        return {**asdict(self), "beyond": [{**asdict(b), "layers": list(b.layers)} for b in self.beyond]}
+        found = {**asdict(self), "beyond": [{**asdict(b), "layers": list(b.layers)} for b in self.beyond]}
+        if self.reached is None:
+            del found["reached"]
+        return found
 
     def check(self, method: str, scope: str) -> None:
-        """ValueError where far less was removed than asked."""
+        """ValueError where far less was removed than asked, or the cost is far from its target."""
+        if self.reached is not None:
+            self.reached.check(method)
         if not self.far_below:
             return
         parts = [

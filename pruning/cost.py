@@ -205,13 +205,36 @@ def map_areas(model: nn.Module, example: Tensor) -> dict[str, int]:
     return areas
 
 
+class LayerCosts:
+    """Params and multiply-adds of what pruning leaves of a network, from one count of the network itself.
+
+    Every weight of a convolution or linear layer multiplies as often whatever is left beside it: at each pixel of a
+    map, each token of a sequence, in each call. Products that belong to no such layer count in full. `example`: one
+    input (1, C, H, W).
+    """
+
+    def __init__(self, model: nn.Module, example: Tensor):
+        layers = {f"{name}.weight": name for name, m in model.named_modules() if isinstance(m, nn.Conv2d | nn.Linear)}
+        weights = {name: weight.numel() for name, weight in model.named_parameters() if name in layers}
+        counted = count_macs_of_parts(model, example, ["", *layers.values()])
+        self._times = {name: counted[layers[name]] // size for name, size in weights.items()}
+        self._others = counted[""] - sum(self._times[name] * size for name, size in weights.items())
+
+    def macs(self, small: nn.Module, masks: Mapping[str, Tensor]) -> int:
+        """Multiply-adds of `small`, cut from the network that was counted, of the weights that `masks` leave."""
+        weights = {name: weight.numel() for name, weight in small.named_parameters() if name in self._times}
+        left = {name: int(masks[name].sum()) if name in masks else size for name, size in weights.items()}
+        return self._others + sum(self._times[name] * n for name, n in left.items())
+
+
+def masked_params(model: nn.Module, masks: Mapping[str, Tensor]) -> int:
+    """Number of parameters that those of `masks` which are of this model leave."""
+    return sum(int(masks[name].sum()) if name in masks else p.numel() for name, p in model.named_parameters())
+
+
 def masked_costs(model: nn.Module, masks: Masks, example: Tensor) -> tuple[int, int]:
     """Params and multiply-adds of the weights that `masks` leave, for one input `example` (1, C, H, W).
 
     Hardware does not save what is counted here; equal-compute budgets of the literature count so.
     """
-    layers = {name.removesuffix(".weight"): mask for name, mask in masks.items()}
-    macs = count_macs_of_parts(model, example, ["", *layers])
-    # every weight of a layer multiplies as often: at each pixel of a map, each token of a sequence, in each call
-    saved = sum(macs[layer] // mask.numel() * int((~mask).sum()) for layer, mask in layers.items())
-    return count_params(model) - sum(int((~mask).sum()) for mask in masks.values()), macs[""] - saved
+    return masked_params(model, masks), LayerCosts(model, example).macs(model, masks)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pruning.achieved import Achieved, achieved
+from pruning.by_target import CostLeft, at_target
 from pruning.errors import Refusal
 from pruning.graph.members import Group
 from pruning.methods import Calibration, Choice, MethodOptions, Request, get_method
@@ -43,17 +44,23 @@ class Pruned:
     masks: Mapping[str, Tensor] = field(default_factory=dict)
     achieved: Achieved | None = None
 
+    def cpu(self) -> "Pruned":
+        """With its network, moved in place, and its masks on the CPU."""
+        return replace(self, model=self.model.cpu(), masks={name: mask.cpu() for name, mask in self.masks.items()})
+
 
 class Terms(TypedDict, total=False):
     """What `prune` has a default for and those who call it for others hand on.
 
     `options`: an instance of `METHODS[method].options`, the default one if None. `seed`: of the method's random
-    choices. `allow_partial`: go on where far less can be removed than was asked (see `Achieved.check`).
+    choices. `allow_partial`: go on where far less can be removed than was asked (see `Achieved.check`). `cost_left`:
+    what a selection by target is measured by, the given model's own cost if None.
     """
 
     seed: int
     options: MethodOptions | None
     allow_partial: bool
+    cost_left: CostLeft | None
 
 
 def prune(
@@ -69,20 +76,25 @@ def prune(
     calibration: Calibration | None = None,
     finetune: Callable[[nn.Module], None] | None = None,
     allow_partial: bool = False,
+    cost_left: CostLeft | None = None,
 ) -> Pruned:
     """Prune `model` by the named method; `model` itself is not changed.
 
     `batch` (N, C, H, W) is the input on which the masked dense network and the smaller one must agree; a method
-    that rewrites weights is compared with its own rewritten dense network. `finetune`: see `Request`; `seed`, `options`
-    and `allow_partial`: see `Terms`. Raises ValueError for what cannot be done and, unless `allow_partial`, where far
-    less can be removed than was asked; RuntimeError when the two networks differ.
+    that rewrites weights is compared with its own rewritten dense network. `finetune`: see `Request`; the others: see
+    `Terms`. Raises ValueError for what cannot be done and, unless `allow_partial`, where far less can be removed than
+    was asked; RuntimeError when the two networks differ.
     """
     chosen = get_method(method)
     settings = chosen.options() if options is None else options
     # one image as the example: costs are those of one image, whatever the size of the batch
     request = Request(groups, selection, settings, seed, calibration, batch[:1], finetune)
+    if cost_left is None:
+        cost_left = CostLeft(model, batch[:1], lambda choice: apply(model, make_plan(arch, groups, choice), groups))
+    request, reached = at_target(model, method, request, cost_left)
     choice = chosen.prune(model, request)
-    found = achieved(model, request, choice, by_ratio=chosen.sets_amount(settings) == "selection")
+    by_ratio = reached is None and chosen.sets_amount(settings) == "selection"
+    found = replace(achieved(model, request, choice, by_ratio=by_ratio), reached=reached)
     if not allow_partial:
         found.check(method, selection.scope)
     return replace(prune_by_choice(model, arch, groups, choice, batch=batch), achieved=found)

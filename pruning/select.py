@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Annotated, Literal
 
@@ -18,6 +18,8 @@ _TOLERANCE = 1e-9
 
 
 Ratio = Annotated[float, Field(ge=0, lt=1)]
+Share = Annotated[float, Field(gt=0, lt=1)]
+Quantity = Literal["macs", "params"]
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,8 @@ class Selection:
     """How many channels to remove, and where. The bounds and meanings are those of a config's keys, too.
 
     `scope`: groups of channels that one layer computes are `inner`, as in the literature on residual networks.
-    `layers`: ratios by name or pattern, which win over `ratio`.
+    `layers`: ratios by name or pattern, which win over `ratio`. With a `target_` the ratio is searched
+    (`pruning.by_target`), and `ratio` is not read.
     """
 
     ratio: Annotated[
@@ -56,10 +59,21 @@ class Selection:
             " kernels.",
         ),
     ] = 1
+    target_macs: Annotated[
+        Share | None,
+        Field(
+            description="Share of the dense network's multiply-adds to leave, by the `ratio` that comes nearest, which"
+            " is searched; null: `ratio` says how much goes."
+        ),
+    ] = None
+    target_params: Annotated[
+        Share | None,
+        Field(description="As `target_macs`, of the parameters; a removed weight counts in neither."),
+    ] = None
 
     def __post_init__(self) -> None:
-        ratios = [*self.stage_ratios(), *(self.layers or {}).values()]
-        for ratio in ratios:
+        self._check_target()
+        for ratio in [*self.given_ratios(), *(self.layers or {}).values()]:
             if not 0 <= ratio < 1:
                 raise Refusal(f"ratio {ratio} is outside 0 <= ratio < 1 (it is the fraction removed)")
         if self.round_to < 1:
@@ -67,9 +81,33 @@ class Selection:
         if self.level == "global" and (not isinstance(self.ratio, float | int) or self.layers or self.round_to > 1):
             raise Refusal("level 'global' takes one ratio; `layers`, ratios by stage and `round_to` need level 'layer'")
 
-    def stage_ratios(self) -> tuple[float, ...]:
-        """The ratios by stage; one where all stages share it."""
+    def _check_target(self) -> None:
+        for name, share in (("target_macs", self.target_macs), ("target_params", self.target_params)):
+            if share is not None and not 0 < share < 1:
+                raise Refusal(f"{name}={share} is outside 0 < {name} < 1 (it is the share of the network that is left)")
+        if self.target_macs is not None and self.target_params is not None:
+            raise Refusal("target_macs and target_params: one ratio cannot meet both; choose one")
+
+    @property
+    def cost_target(self) -> tuple[Quantity, float] | None:
+        """What is to be left of the dense network, and the share of it; None where ratios say how much goes."""
+        if self.target_macs is not None:
+            return "macs", self.target_macs
+        return None if self.target_params is None else ("params", self.target_params)
+
+    def at(self, ratio: float) -> "Selection":
+        """With this ratio in the place of the target."""
+        return replace(self, ratio=ratio, target_macs=None, target_params=None)
+
+    def given_ratios(self) -> tuple[float, ...]:
+        """The ratios by stage as they were given, which are not those that hold where there is a target."""
         return tuple(self.ratio) if isinstance(self.ratio, Sequence) else (float(self.ratio),)
+
+    def stage_ratios(self) -> tuple[float, ...]:
+        """The ratios by stage; one where all stages share it. RuntimeError where a target's is not known yet."""
+        if self.cost_target is not None:
+            raise RuntimeError("the ratio of a selection by target is not known before it was searched")
+        return self.given_ratios()
 
     def skips(self, name: str) -> bool:
         """Is the layer, group or block of this name left whole?"""

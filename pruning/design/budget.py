@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeVar, get_args
+from typing import TypeVar, get_args
 
 from torch import Tensor, nn
 
@@ -11,9 +11,9 @@ from pruning.errors import Refusal
 from pruning.graph.members import Group
 from pruning.graph.norm_channels import NormChannels, keep_and_select
 from pruning.plan import PruningPlan
+from pruning.select import Quantity
 from pruning.surgery import apply
 
-Quantity = Literal["macs", "params"]
 Widths = Mapping[str, int]
 """Kept channels by the name of the group, or of the BatchNorm behind which inputs are selected."""
 

@@ -2,8 +2,9 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Generic, Literal, Protocol, TypeVar
+from typing import Generic, Literal, Protocol, TypeVar, cast
 
+import torch
 from torch import Tensor, nn
 
 from pruning.errors import Refusal
@@ -25,6 +26,7 @@ class MethodOptions:
 
 OptionsT = TypeVar("OptionsT", bound=MethodOptions)
 OptionsT_co = TypeVar("OptionsT_co", bound=MethodOptions, covariant=True)
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,13 @@ class Request(Generic[OptionsT_co]):
     calibration: Calibration | None = None
     example: Tensor | None = None  # one input of the model (1, C, H, W), for methods that aim at a number of MACs
     finetune: Callable[[nn.Module], None] | None = None
+    _known: dict[str, object] = field(default_factory=dict, repr=False, compare=False)
+
+    def once(self, name: str, find: Callable[[], Found]) -> Found:
+        """What `find` gives, found once for all ratios that a search by target tries: scores do not depend on them."""
+        if name not in self._known:
+            self._known[name] = find()
+        return cast(Found, self._known[name])
 
 
 @dataclass(frozen=True)
@@ -111,7 +120,8 @@ class Method(Generic[OptionsT]):
     (`Request.groups` may be empty)? `linear(options)`: those of linear layers too? `sets_amount(options)`: what says
     how much is removed, the selection, the options (a budget), or what training brought to zero; only the first asks by
     its ratio. `follows_patterns`: does it design a network after the files in its option `patterns`? `continues_masks`:
-    can it prune what single weights were removed from, given their masks as its option `masks`?
+    can it prune what single weights were removed from, given their masks as its option `masks`? `outline`: the choice
+    of a method that looks at data, made without: as many channels, whichever; `any_as_many` by default.
     """
 
     prune: Callable[[nn.Module, Request[OptionsT]], Choice]
@@ -127,6 +137,23 @@ class Method(Generic[OptionsT]):
     follows_patterns: bool = False
     continues_masks: bool = False
     own_level: Callable[[OptionsT], Literal["layer", "global"] | None] = lambda options: None
+    outline: Callable[[nn.Module, Request[OptionsT]], Choice] | None = None
+
+    def fixes_widths(self, selection: Selection) -> bool:
+        """Do the widths follow from the selection alone, whatever the weights and the data?"""
+        return self.predefined and selection.level == "layer"
+
+    def sketch(self, model: nn.Module, request: Request[OptionsT]) -> Choice:
+        """The method's choice, or one of as many channels that needs no data."""
+        if self.needs == "nothing":
+            return self.prune(model, request)
+        return any_as_many(model, request) if self.outline is None else self.outline(model, request)
+
+
+def any_as_many(model: nn.Module, request: Request[MethodOptions]) -> Choice:
+    """As many channels as scores of all groups would leave, where all are alike."""
+    chosen = eligible(request.groups, request.selection)
+    return Choice(select({group.name: torch.zeros(group.width) for group in chosen}, chosen, request.selection))
 
 
 def by_score(score: Score) -> Callable[[nn.Module, Request[MethodOptions]], Choice]:
@@ -134,7 +161,9 @@ def by_score(score: Score) -> Callable[[nn.Module, Request[MethodOptions]], Choi
 
     def prune(model: nn.Module, request: Request[MethodOptions]) -> Choice:
         chosen = eligible(request.groups, request.selection)
-        scores = {g.name: score(model, g, options=request.options, seed=request.seed) for g in chosen}
+        scores = request.once(
+            "scores", lambda: {g.name: score(model, g, options=request.options, seed=request.seed) for g in chosen}
+        )
         return Choice(select(scores, chosen, request.selection))
 
     return prune
@@ -147,6 +176,16 @@ def needed_calibration(name: str, request: Request[MethodOptions]) -> Calibratio
             f"{name} needs calibration data: a callable that runs batches through the model and yields the loss of each"
         )
     return request.calibration
+
+
+def outline_of_shares(name: str) -> Callable[[nn.Module, Request[MethodOptions]], Choice]:
+    """The `outline` of the method `name`, which leaves each group its own share (see `fixed_counts`)."""
+
+    def outline(model: nn.Module, request: Request[MethodOptions]) -> Choice:
+        wanted = fixed_counts(name, eligible(request.groups, request.selection), request.selection)
+        return Choice({group: tuple(range(n)) for group, n in wanted.items()})
+
+    return outline
 
 
 def fixed_counts(name: str, groups: Sequence[Group], selection: Selection) -> dict[str, int]:

@@ -151,4 +151,12 @@ def _input_tasks(model: nn.Module, request: Request[Options], narrowed: set[str]
     return tasks
 
 
-METHOD = Method(prune, Options, needs="activations")
+def outline(model: nn.Module, request: Request[Options]) -> Choice:
+    """As many channels and inputs as `prune` leaves, the first ones."""
+    kept: dict[str, dict[str, tuple[int, ...]]] = {"keep": {}, "select": {}}
+    for task in _tasks(model, request):
+        kept["select" if task.selects else "keep"][task.name] = tuple(range(task.n_keep))
+    return Choice(kept["keep"], kept["select"])
+
+
+METHOD = Method(prune, Options, needs="activations", outline=outline)

@@ -213,5 +213,5 @@ METHOD = Method(
     prune=prune,
     options=SoftFilterOptions,
     training_effect=training_effect,
-    effect_reads=("ratio", "level", "skip", "layers", "round_to"),
+    effect_reads=("ratio", "level", "skip", "layers", "round_to", "target_macs", "target_params"),
 )

@@ -46,7 +46,7 @@ def prune(model: nn.Module, request: Request[TaylorOptions]) -> Choice:
     """Keep the channels with the greatest influence; ValueError without calibration data, or where it has no effect."""
     chosen = eligible(request.groups, request.selection)
     calibration = needed_calibration("taylor", request)
-    scores = influences(model, chosen, calibration, of=request.options.of)
+    scores = request.once("influences", lambda: influences(model, chosen, calibration, of=request.options.of))
     return Choice(select(scores, chosen, request.selection))
 
 

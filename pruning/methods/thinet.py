@@ -20,7 +20,15 @@ from torch import Tensor, nn
 
 from pruning.errors import Refusal
 from pruning.graph.members import Group
-from pruning.methods.method import Choice, Method, MethodOptions, Request, fixed_counts, needed_calibration
+from pruning.methods.method import (
+    Choice,
+    Method,
+    MethodOptions,
+    Request,
+    fixed_counts,
+    needed_calibration,
+    outline_of_shares,
+)
 from pruning.reconstruct.kernels import Consumer, consumers_of, kernel_slices, rewritten, write_slices, zeros_held
 from pruning.reconstruct.least_squares import Sums, channel_factors, make_sums
 from pruning.reconstruct.responses import Calibration, Hook, draw_places, observe, patches
@@ -123,4 +131,4 @@ def _others(keep: tuple[int, ...], width: int) -> list[int]:
     return sorted(set(range(width)) - set(keep))
 
 
-METHOD = Method(prune, Options, needs="activations")
+METHOD = Method(prune, Options, needs="activations", outline=outline_of_shares("thinet"))

@@ -228,6 +228,8 @@ class PruneConfig(Section):
     """The network to prune."""
     prune: Pruning = Pruning()
     """What is removed; `ratio` has no default here."""
+    device: str = "auto"
+    """Device to compute on: auto (a GPU if there is one), cpu, or cuda."""
 
 
 class ClassifyConfig(Section):

@@ -3,6 +3,7 @@
 `Machine` holds what does not change results beyond floating point: it stays out of the content hash of a run.
 """
 
+from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Literal
@@ -14,12 +15,13 @@ from classify.distillation import Distillation
 from classify.models import get_model
 from classify.published import is_published, published_preset
 from classify.settings import TrainSettings
+from pruning.by_target import check_target
 from pruning.errors import Refusal
 from pruning.methods import DEFAULT, METHODS
 from pruning.select import Ratio, Selection
 from pruning.targets import TARGETS
 from training.device import jobs_that_fit
-from training.options import Positive, Section, changed, check_level, read_method_options
+from training.options import Positive, Section, changed, check_level, read_method_options, validated
 from training.settings import Run
 from training.type_words import InWords, OneOf, known
 
@@ -166,6 +168,9 @@ class CalibrationData(Section):
     """Training batches that such a method looks at in a detector, of `detector.train.batch_size` images."""
 
 
+_AMOUNTS = {"ratio", "target_macs", "target_params"}
+
+
 class Pruning(Section, Selection):
     """What is removed: a published `target`, or a `method` and how far it goes by the keys of a `Selection`."""
 
@@ -174,13 +179,21 @@ class Pruning(Section, Selection):
     options: dict[str, object] = {}
     """Options of the method; a wrong name lists those there are."""
     target: Annotated[str, OneOf(TARGETS, "target")] | None = None
-    """Published pruned shape to cut to, instead of `ratio`, `level`, `scope`, `skip`, `layers` and `round_to`."""
+    """Published pruned shape to cut to, instead of `ratio` and all else that says how much of which layers goes."""
     layers: dict[str, Ratio] = {}  # a config says nothing by an empty mapping, not by null
     """Fraction removed of single layers, by name or pattern; it wins over `ratio`."""
     calibration: CalibrationData = CalibrationData()
     """How much data is seen by a method that looks at activations or gradients."""
     allow_partial: bool = False
     """Take a result where far less than asked can be removed; otherwise that is an error."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _null_is_no_ratio(cls, data: object) -> object:
+        """So that `ratio: null` takes back the ratio of a `_base_`, which a target of costs does not go with."""
+        if not isinstance(data, dict) or data.get("ratio", 0) is not None:
+            return data
+        return {key: value for key, value in data.items() if key != "ratio"}
 
     @model_validator(mode="after")
     def _consistent(self) -> "Pruning":
@@ -190,8 +203,22 @@ class Pruning(Section, Selection):
         fixed = self.model_fields_set & {field.name for field in fields(Selection)}
         if self.target is not None and fixed:
             raise Refusal(f"target {self.target!r} already says what is removed; drop {', '.join(sorted(fixed))}")
-        self.selection()
+        wanted = self.selection().cost_target
+        if wanted is not None:
+            check_target(self.method, options)
+            if "ratio" in self.model_fields_set:
+                key = f"target_{wanted[0]}"
+                raise Refusal(f"{key}: the ratio of it is searched, so `ratio` does not go with it; set ratio: null")
         return self
+
+    def changed(self, changes: Mapping[str, object]) -> "Pruning":
+        """With what a step of a route changes, validated as one: a changed method must take the options that stay.
+
+        An amount among the changes takes the place of the file's, whichever key that has.
+        """
+        gone = _AMOUNTS - changes.keys() if _AMOUNTS & changes.keys() else set()
+        data = {**self.model_dump(mode="json", exclude_unset=True), **changes}
+        return validated(type(self), {key: value for key, value in data.items() if key not in gone}, "prune")
 
     def selection(self) -> Selection:
         """The selection that these keys ask for."""

@@ -16,12 +16,13 @@ from pruning.errors import Refusal
 from pruning.graph.members import Group
 from pruning.methods import Choice, Request, get_method
 from pruning.plan import PruningPlan
-from pruning.select import counts, eligible
+from pruning.select import eligible
 from pruning.select_weights import conv_weights
 from pruning.surgery import apply
 from pruning.targets import choose_for_target
 from study.config.sections import Machine
 from study.plan.detector_costs import DetectorCosts
+from study.stages.cost_left import at_share
 from study.stages.data import classification_info, dataset_of
 from study.stages.given_weights import NOT_COUNTED, check_given
 from study.stages.length import classifier_epochs, detector_iterations, pretraining_macs
@@ -143,19 +144,18 @@ class Estimator:
             options = settings.method_options()
             if stage.kind == "prune" and method.unstructured(options):
                 # the channels of the network need not be known; names that match no layer are refused
-                conv_weights(self._blank(before), selection, linear=method.linear(options))
+                anything = selection if selection.cost_target is None else selection.at(0.0)
+                conv_weights(self._blank(before), anything, linear=method.linear(options))
                 return None
         model, groups = self._prunable(before, stage if stage.kind == "prune_detector" else None)
         if settings.structural is not None:
             return self._smaller(before, groups, choose_for_target(settings.structural, model, groups))
-        chosen = eligible(groups, selection)
-        if not method.predefined or selection.level != "layer":
+        eligible(groups, selection)  # names that match no layer are refused
+        if not method.fixes_widths(selection):
             return None
-        if method.needs == "nothing":
-            request = Request(groups, selection, settings.method_options(), stage.seed, example=before.example())
-            return self._smaller(before, groups, method.prune(model, request))
-        keep = {name: tuple(range(n)) for name, n in counts(chosen, selection).items()}
-        return self._smaller(before, groups, Choice(keep))
+        request = Request(groups, selection, settings.method_options(), stage.seed, example=before.example())
+        request, _ = at_share(model, settings.method, request, before)
+        return self._smaller(before, groups, method.sketch(model, request))
 
     def _prunable(self, network: Network, stage: Stage | None = None) -> tuple[nn.Module, Sequence[Group]]:
         """The network without its weights, and what can be pruned of it, inside a detector by `stage`.

@@ -2,11 +2,13 @@
 training: chains that do not fit, options and layers that do not exist, shares that cannot be reached.
 """
 
+import copy
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import torch
 from torch import nn
 
 from classify.batch_norms import check_smallest_batch
@@ -16,9 +18,9 @@ from pruning.achieved import achieved
 from pruning.cut import make_plan
 from pruning.errors import Refusal
 from pruning.graph.members import Group
-from pruning.methods import Choice, MethodOptions, Request, get_method
-from pruning.select import counts, eligible
+from pruning.methods import Choice, Request, get_method
 from study.plan.estimate import Estimator
+from study.stages.cost_left import at_share, effect_request
 from study.stages.network import (
     Network,
     starts_dense,
@@ -61,7 +63,7 @@ class Rehearsal:
             model, groups = self.estimator._prunable(network)
             effect = get_method(settings.effect.method).training_effect
             assert effect is not None
-            effect(model, settings.effect.request(groups, stage.seed))
+            effect(model, effect_request(settings.effect, model, network, groups, stage.seed))
         info, train = self.estimator._data(stage), settings.train
         if train.batch_size > info.n_train:
             key = get_regime(settings.regime).section
@@ -93,22 +95,26 @@ class Rehearsal:
                 write_pattern(parents, pattern)
                 options = replace(options, patterns=(str(pattern),))
             request = Request(groups, settings.selection, options, stage.seed, example=before.example())
-            choice = _choice(settings.method, model, request)
+            if settings.selection.cost_target is not None:
+                model = _drawn(model, before)
+            request, reached = at_share(model, settings.method, request, before)
+            # where it must look at data or trained weights, any choice of the asked counts will do
+            amount = get_method(settings.method).sets_amount(options)
+            choice = Choice() if amount == "training" else get_method(settings.method).sketch(model, request)
         # a published shape says itself what goes, and may well be far from any ratio
         if settings.target is None and not settings.allow_partial:
-            by_ratio = get_method(settings.method).sets_amount(options) == "selection"
-            achieved(model, request, choice, by_ratio=by_ratio).check(settings.method, request.selection.scope)
+            by_ratio = reached is None and amount == "selection"
+            found = replace(achieved(model, request, choice, by_ratio=by_ratio), reached=reached)
+            found.check(settings.method, request.selection.scope)
         return before.then(make_plan(before.arch, groups, choice), choice.masks)
 
 
-def _choice(name: str, model: nn.Module, request: Request[MethodOptions]) -> Choice:
-    """What the method chooses, or where it must look at data or trained weights, any choice of the asked counts."""
-    method = get_method(name)
-    if method.sets_amount(request.options) == "training":
-        return Choice()
-    if method.needs == "nothing":
-        return method.prune(model, request)
-    if request.selection.level != "layer":
-        raise Refusal(f"{name} takes each layer's share from the user: level 'layer', not 'global'")
-    wanted = counts(eligible(request.groups, request.selection), request.selection)
-    return Choice({group: tuple(range(n)) for group, n in wanted.items()})
+def _drawn(model: nn.Module, network: Network) -> nn.Module:
+    """A copy with random weights: among equal scores a search by target finds steps of whole layers."""
+    drawn, generator = copy.deepcopy(model), torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in drawn.parameters():
+            parameter.copy_(torch.rand(parameter.shape, generator=generator))
+    if network.masks is not None:
+        network.masks.apply(drawn)
+    return drawn

@@ -17,7 +17,7 @@ from study.stages.given_weights import given_settings, made_for, normalization
 from study.stages.network import starts_dense
 from study.stages.settings import TrainClassifier, TrainDetector, is_structural
 from study.stages.stage import Stage
-from training.options import Section, changed, file_options, validated
+from training.options import Section, changed, file_options
 
 
 @dataclass
@@ -79,7 +79,7 @@ class StageBuilder:
         if self.config.guide is not None and get_method(prune.method).follows_patterns:
             return self.guided(None, changes)
         # widths that follow from the selection alone are those of untrained weights as well: nothing is trained
-        predefined = get_method(prune.method).predefined and prune.selection().level == "layer"
+        predefined = get_method(prune.method).fixes_widths(prune.selection())
         if predefined or is_structural(prune.target):
             return self.prune(None, changes)
         return self.prune(self.classify_for_pruning(None, {}), changes)
@@ -237,9 +237,7 @@ class StageBuilder:
 
     def _pruning(self, changes: dict[str, object], unit: Literal["images", "batches"] = "images") -> PruningSettings:
         """The settings of a pruning; `unit`: of what the method looks at, if it does."""
-        # what the file said and what a step changes, validated as one: a changed method must take the options that stay
-        data = {**self.config.prune.model_dump(mode="json", exclude_unset=True), **changes}
-        complete = validated(type(self.config.prune), data, "prune")
+        complete = self.config.prune.changed(changes)
         selection = complete.selection()
         looks = get_method(complete.method).needs != "nothing"
         # A file counts by its content: its name leaves the options, and its sum stands for it in the stage's hash.
@@ -253,7 +251,7 @@ class StageBuilder:
         if given:
             found["files"] = given
         found["target"] = complete.target
-        found["selection"] = {**selection.__dict__, "ratio": list(selection.stage_ratios())}
+        found["selection"] = {**selection.__dict__, "ratio": list(selection.given_ratios())}
         if looks:
             found["calibration"] = {unit: getattr(complete.calibration, unit)}
         if complete.allow_partial:

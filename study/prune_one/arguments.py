@@ -29,7 +29,10 @@ _KEYS = {
     "num_classes": "classifier.num_classes",
     "weights": "classifier.weights",
     "seed": "seed",
+    "device": "device",
     "target": "prune.target",
+    "target_macs": "prune.target_macs",
+    "target_params": "prune.target_params",
     "method": "prune.method",
     "skip": "prune.skip",
     "scope": "prune.scope",
@@ -61,7 +64,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("what is removed").add_argument
     add("--target", help="a published shape, channels chosen by L1 norms; or:")
     add("--method", help="a pruning method, and")
-    add("--ratio", type=float, nargs="+", help="the fraction removed, one for all or one per stage")
+    add("--ratio", type=float, nargs="+", help="the fraction removed, one for all or one per stage; or:")
+    add("--target-macs", type=float, metavar="SHARE", help="of the multiply-adds to leave, by the ratio that does; or:")
+    add("--target-params", type=float, metavar="SHARE", help="of the parameters to leave, by the ratio that does")
     add(
         "--layer",
         nargs="+",
@@ -79,6 +84,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--data", metavar="NAME|FOLDER", help="a data set of this project, or a folder or zip of class/image")
     add("--data-options", help="options of the data set", **_PAIRS)
     add("--data-images", type=int, metavar="N", help="images to look at (default: 512)")
+    add("--device", help="device to compute on (default: auto, a GPU if there is one)")
     add = parser.add_argument_group("training budget").add_argument
     add("--base-epochs", type=int, metavar="N", help="of the dense network (default: the target's own, else 160)")
     add("--cap", type=float, metavar="X", help="Scratch-B trains at most X base schedules; 2 on ImageNet")

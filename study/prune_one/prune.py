@@ -1,5 +1,6 @@
 """Prune one network, without a study: what `tools/prune.py` calls."""
 
+import copy
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -25,10 +26,12 @@ from pruning.methods import Calibration, MethodOptions, get_method
 from pruning.select import Selection
 from pruning.targets import Target, get_target, prune_to_shape, scratch_b_epochs
 from study.config.schema import PruneConfig
+from study.config.sections import Machine
 from study.prune_one.chart import draw_channels, panels
 from study.stages.given_weights import SaidNormalization, normalization_of, without_training_only
 from study.stages.network import save_weights
 from study.stages.prune import pruning_facts
+from study.stages.stage import device_of
 from study.stages.store import RunDir
 from training.files import check_output_folder, file_digest, whole_folder, write_bytes, write_text
 from training.options import read_method_options
@@ -84,7 +87,7 @@ def _target(config: PruneConfig) -> Target | None:
     """The published shape that is asked for, of the architecture that is; ValueError unless it, or a method, is."""
     prune, arch = config.prune, config.classifier.arch
     if (prune.target is None) == ("method" not in prune.model_fields_set):
-        raise Refusal("give either --target, or --method with --ratio (--list names both)")
+        raise Refusal("give either --target, or --method with --ratio, --target-macs or --target-params (see --list)")
     if prune.target is None:
         return None
     target = get_target(prune.target)
@@ -147,11 +150,13 @@ def _prune(config: PruneConfig, target: Target | None, dense: _Dense) -> Pruned:
     name = arch(dense.arch, dense.options)
     generator = torch.Generator().manual_seed(config.seed)
     # masked and small network are compared on it; of full size, because budgets of MACs are counted on it, too
-    batch = torch.randn(2, *dense.example.shape[1:], generator=generator)
+    device = device_of(Machine(device=config.device))
+    batch = torch.randn(2, *dense.example.shape[1:], generator=generator).to(device)
+    model = copy.deepcopy(dense.model).to(device)
     if target is not None:
-        return prune_to_shape(dense.model, name, dense.groups, target, batch=batch)
+        return prune_to_shape(model, name, dense.groups, target, batch=batch).cpu()
     return prune(
-        dense.model,
+        model,
         name,
         dense.groups,
         config.prune.method,
@@ -161,7 +166,7 @@ def _prune(config: PruneConfig, target: Target | None, dense: _Dense) -> Pruned:
         options=_options(config),
         calibration=_calibration(config, dense),
         allow_partial=config.prune.allow_partial,
-    )
+    ).cpu()
 
 
 def _options(config: PruneConfig) -> MethodOptions:
@@ -169,13 +174,17 @@ def _options(config: PruneConfig) -> MethodOptions:
 
 
 def _selection(config: PruneConfig) -> Selection:
-    """The selection asked for; without --ratio nothing goes but what --layer names or the method's options ask."""
+    """The selection asked for; without an amount nothing goes but what --layer names or the method's options ask."""
     prune = config.prune
-    if "ratio" in prune.model_fields_set:
-        return prune.selection()
+    selection = prune.selection()
+    if "ratio" in prune.model_fields_set or selection.cost_target is not None:
+        return selection
     if not prune.layers and get_method(prune.method).sets_amount(_options(config)) == "selection":
-        raise Refusal(f"method {prune.method!r} needs --ratio, the fraction to remove, or --layer, ratios by layer")
-    return replace(prune.selection(), ratio=0.0)
+        raise Refusal(
+            f"method {prune.method!r} needs --ratio, the fraction to remove, or --layer, ratios by layer, or"
+            " --target-macs or --target-params, the share to leave"
+        )
+    return replace(selection, ratio=0.0)
 
 
 def _calibration(config: PruneConfig, dense: _Dense) -> Calibration | None:
@@ -214,9 +223,7 @@ def _normalization(config: PruneConfig, dense: _Dense) -> SaidNormalization | No
 def _summary(config: PruneConfig, target: Target | None, dense: _Dense, pruned: Pruned) -> dict[str, object]:
     """Names, sizes and the epochs of equal compute."""
     prune, asked = config.prune, config.classifier
-    removed: dict[str, object] = (
-        {"target": prune.target} if target else {"method": prune.method, "ratio": _selection(config).ratio}
-    )
+    removed: dict[str, object] = {"target": prune.target} if target else {"method": prune.method, **_amount(config)}
     if prune.layers:
         removed["layers"] = dict(prune.layers)
     params, macs = count_params(pruned.model), count_macs(pruned.model, dense.example)
@@ -244,6 +251,15 @@ def _summary(config: PruneConfig, target: Target | None, dense: _Dense, pruned: 
         **({"normalization": wanted} if (wanted := _normalization(config, dense)) else {}),
         **pruning_facts(pruned, {"params": dense_now[0], "macs": dense_now[1]}, {"params": params, "macs": macs}),
     }
+
+
+def _amount(config: PruneConfig) -> dict[str, object]:
+    """How much is removed, by the word that says it: the ratio that a target came to is among what was achieved."""
+    selection = _selection(config)
+    if selection.cost_target is None:
+        return {"ratio": selection.ratio}
+    quantity, share = selection.cost_target
+    return {f"target_{quantity}": share}
 
 
 def _budget(target: Target | None, dense: _Dense) -> tuple[int, int]:
@@ -280,5 +296,5 @@ def _title(config: PruneConfig, dense: _Dense) -> str:
     prune = config.prune
     if prune.target is not None:
         return f"{prune.target}, from {dense.arch}"
-    ratio = f", ratio {prune.ratio}" if "ratio" in prune.model_fields_set else ""
-    return f"{dense.arch}, {prune.method}{ratio}"
+    amount = [f", {name} {value}" for name, value in _amount(config).items() if name in prune.model_fields_set]
+    return f"{dense.arch}, {prune.method}{''.join(amount)}"

@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 from study.report import units
 from study.report.material import Material
 from study.report.plots import Exhibit, base_figure, plain
-from study.report.routes import RATIO, RouteResults, distinct_names, is_numeric_field, short_place
+from study.report.routes import RouteResults, amount_field, distinct_names, is_numeric_field, short_place
 from study.report.rows import Row
 from study.report.statistics.summary import Summary, is_number
 from study.report.topic import Topic
@@ -31,7 +31,7 @@ def against_cost(material: Material, key: str) -> go.Figure | None:
     if not placed:
         return None
     figure = base_figure(title, material.topic.primary.name, height=430)
-    _add_routes(figure, placed, material, RATIO)
+    _add_routes(figure, placed, material, amount_field(material.routes))
     figure.update_xaxes(range=[0, max(place for place, _ in placed) * 1.08])
     return figure
 

@@ -13,6 +13,7 @@ from training.device import Precision
 
 _AND = " and "
 _SHOWN_REASONS, _SHOWN_LAYERS = 3, 3
+_OFF = 0.01  # of the dense network's cost
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,7 @@ def warnings(comparison: Comparison) -> list[str]:
         notes = (note for stage in stages for note in stage.part(key).get("notes") or ())
         messages += [f"{name}: {note}" for note in dict.fromkeys(notes)]
     messages += _out_of_reach(stages)
+    messages += _off_target(stages)
     messages += rates_warnings(comparison.tuning)
     messages += kept_iterations(comparison)
     messages += comparison.gaps
@@ -140,6 +142,19 @@ def _out_of_reach(stages: Iterable[StageResult]) -> list[str]:
                 reasons.append(f"{len(beyond) - _SHOWN_REASONS} more reasons are in the result")
             removed = f"{method} removed {achieved['removed']:,}{of_asked} {unit}"
             found.append(f"{removed}; out of its reach: {'; '.join(reasons)}.")
+    return _distinct(found)
+
+
+def _off_target(stages: Iterable[StageResult]) -> list[str]:
+    """A sentence for each pruning that whole channels kept from the cost that was asked for, whatever the seed."""
+    words = {"macs": "multiply-adds", "params": "parameters"}
+    found = []
+    for stage in stages:
+        reached = stage.part("achieved").get("reached")
+        if reached and abs(reached["left"] - reached["asked"]) > _OFF:
+            asked, left = (f"{100 * reached[key]:.1f} %" for key in ("asked", "left"))
+            method = stage.part("settings").get("method")
+            found.append(f"{method} was to leave {asked} of the {words[reached['quantity']]} and leaves {left}.")
     return _distinct(found)
 
 

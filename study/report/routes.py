@@ -11,7 +11,12 @@ from study.report.rows import Comparison, Point, Row
 from study.report.statistics.families import Difference, against
 from study.report.statistics.summary import Summary, is_number, summarize
 
-RATIO = "prune.ratio"  # the field of the grid that moves a network along its costs
+RATIO = "prune.ratio"
+AMOUNTS = {  # fields of the grid that move a network along its costs, and what they say
+    RATIO: "the fraction removed",
+    "prune.target_macs": "the share of the multiply-adds left",
+    "prune.target_params": "the share of the parameters left",
+}
 # The quartiles of the times that a network's median is of, in ms, and how many there are.
 LATENCY_FROM, LATENCY_TO, LATENCY_ROUNDS = "latency_first_quartile_ms", "latency_third_quartile_ms", "latency_rounds"
 _PRUNING_KINDS = frozenset({"prune", "prune_detector"})
@@ -99,6 +104,12 @@ def find_route(routes: Iterable[RouteResults], name: str, point: Point) -> Route
 def point_key(point: Point) -> str:
     """A grid point as text that is equal for equal points; its values may be lists."""
     return json.dumps(point, sort_keys=True)
+
+
+def amount_field(routes: Iterable[RouteResults]) -> str:
+    """The field of the grid that says how much is removed; the ratio where none does."""
+    varied = {field for route in routes for field in route.point}
+    return next((field for field in AMOUNTS if field in varied), RATIO)
 
 
 def describe_point(point: Point) -> str:

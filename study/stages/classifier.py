@@ -20,6 +20,7 @@ from pruning.errors import Refusal
 from pruning.masked_training import HoldMasks, reinitialise_surviving, widen_surviving
 from pruning.methods import Effect, get_method
 from pruning.surgery import apply
+from study.stages.cost_left import effect_request
 from study.stages.data import open_classification
 from study.stages.given_weights import header, load_given
 from study.stages.length import classifier_epochs
@@ -226,5 +227,5 @@ def _effects(stage: Stage, network: Network, model: nn.Module) -> list[Effect]:
         method = get_method(wanted.method)
         assert method.training_effect is not None
         groups = dense_groups(network, network.build()) if method.effect_reads else []
-        effects.append(method.training_effect(model, wanted.request(groups, stage.seed)))
+        effects.append(method.training_effect(model, effect_request(wanted, model, network, groups, stage.seed)))
     return effects

@@ -30,6 +30,7 @@ from pruning.masks import Masks
 from pruning.methods import Effect, get_method
 from pruning.recalibrate import recalibrate
 from study.stages.classifier import random_start
+from study.stages.cost_left import effect_request
 from study.stages.data import classification_info, dataset_of
 from study.stages.length import detector_iterations, pretraining_macs
 from study.stages.network import (
@@ -212,7 +213,7 @@ def _effects(stage: Stage, network: Network, detector: Detector) -> list[Effect]
         if method.effect_reads:
             strides = settings.model.strides
             groups = groups_inside(strides, wanted.scope, network, network.build(), detector.backbone)
-        effects.append(method.training_effect(trained, wanted.request(groups, stage.seed)))
+        effects.append(method.training_effect(trained, effect_request(wanted, trained, network, groups, stage.seed)))
     return effects
 
 

@@ -24,6 +24,7 @@ from pruning.modes import evaluation_mode
 from pruning.recalibrate import recalibrate
 from pruning.targets import prune_to_shape
 from study.stages.classifier import accuracy, measured_splits
+from study.stages.cost_left import cost_left
 from study.stages.data import dataset_of, open_classification
 from study.stages.network import (
     Network,
@@ -67,7 +68,7 @@ def run_prune(context: Context) -> dict[str, object]:
     settings, run = context.stage.read(Prune), context.run
     before = _before(context)
     options = _options(context, before)
-    pruned = _prune(before, settings, options, seed=context.stage.seed)
+    pruned = _prune(before, settings, options, seed=context.stage.seed, device=context.device)
     small = before.network.then(pruned.plan, pruned.masks)
     small.save(run)
     save_weights(run.weights, pruned.model)
@@ -145,8 +146,9 @@ def write_pattern(guides: Sequence[Network], file: Path) -> None:
     write_text(file, average(patterns).to_json())
 
 
-def _prune(before: _Before, settings: Prune, options: MethodOptions, *, seed: int) -> Pruned:
-    network, model = before.network, before.model
+def _prune(before: _Before, settings: Prune, options: MethodOptions, *, seed: int, device: str) -> Pruned:
+    """Where the network runs; what comes back is on the CPU."""
+    network = before.network
     if before.data is None:
         generator = torch.Generator().manual_seed(seed)
         batch = torch.randn(_CHECKED_IMAGES, *network.example().shape[1:], generator=generator)
@@ -154,9 +156,10 @@ def _prune(before: _Before, settings: Prune, options: MethodOptions, *, seed: in
         batch = before.inputs(torch.arange(min(_CHECKED_IMAGES, len(before.data.train))))
     shape = settings.structural
     unstructured = shape is None and get_method(settings.method).unstructured(options)
-    groups = [] if unstructured else dense_groups(network, model)
+    groups = [] if unstructured else dense_groups(network, before.model)
+    model, batch = before.model.to(device), batch.to(device)
     if shape is not None:
-        return prune_to_shape(model, network.arch, groups, shape, batch=batch)
+        return prune_to_shape(model, network.arch, groups, shape, batch=batch).cpu()
     looks = get_method(settings.method).needs != "nothing"
     return prune(
         model,
@@ -169,7 +172,8 @@ def _prune(before: _Before, settings: Prune, options: MethodOptions, *, seed: in
         options=options,
         calibration=_calibration(before, settings.calibration.images) if looks else None,
         allow_partial=settings.allow_partial,
-    )
+        cost_left=cost_left(network, groups) if settings.selection.cost_target else None,
+    ).cpu()
 
 
 def _metrics(model: nn.Module, before: _Before, settings: Prune, run: RunDir) -> dict[str, float]:
@@ -195,8 +199,9 @@ def _calibration(before: _Before, n_images: int) -> Calibration:
     images, labels = before.inputs(chosen), before.data.train.labels[chosen]
 
     def losses(model: nn.Module) -> Iterator[Tensor]:
+        device = next(model.parameters()).device
         with evaluation_mode(model):
             for x, y in zip(images.split(64), labels.split(64), strict=True):
-                yield F.cross_entropy(model(x), y)
+                yield F.cross_entropy(model(x.to(device)), y.to(device))
 
     return losses

@@ -13,6 +13,7 @@ from pruning.errors import Refusal
 from pruning.graph.members import Group
 from pruning.methods import get_method
 from study.config.detector import check_pyramid
+from study.stages.cost_left import cost_left
 from study.stages.detector import groups_inside, load_detector
 from study.stages.network import Network, save_weights
 from study.stages.prune import pruning_facts
@@ -47,8 +48,9 @@ def run_prune_detector(context: Context) -> dict[str, object]:
         losses=detection_losses(batches) if looks else None,
         scope=settings.scope,
         allow_partial=settings.allow_partial,
+        cost_left=cost_left(network, groups) if settings.selection.cost_target else None,
     )
-    small = network.then(pruned.plan, pruned.masks)
+    small = network.then(pruned.plan, {name: mask.cpu() for name, mask in pruned.masks.items()})
     small.save(context.run)
     save_weights(context.run.weights, pruned.detector)
     return {

@@ -8,7 +8,7 @@ SMALL = {"arch": "cifar_resnet", "options": {"depth": 8, "width": 0.5}}
 HALF = {"method": "l1_filter", "ratio": 0.5}
 
 
-def alone(out, prune, classifier=None, *, seed=0, force=False):
+def alone(out, prune, classifier=None, *, seed=0, force=False, device="auto"):
     """Prune into `out` by the sections of a config."""
-    sections = {"seed": seed, "classifier": classifier or {}, "prune": prune}
+    sections = {"seed": seed, "classifier": classifier or {}, "prune": prune, "device": device}
     return prune_alone(validate(PruneConfig, sections, source="config"), out, force=force)

@@ -60,6 +60,8 @@ def test_last_line_is_json(tmp_path, capsys):
         (["--out", "x", "--target", "resnet56-A", "--layer", "layer1.*=0.3"], "drop layers"),
         (["--out", "x", "--target", "resnet56-A", "--option", "a=1"], "leave out --option"),
         (["--out", "x", "--ratio", "2"], "error: --ratio 2.0: prune.ratio: 2.0 does not fit; expected: fraction"),
+        (["--out", "x", "--target-macs", "2"], "error: --target-macs 2.0: prune.target_macs: 2.0 does not fit"),
+        (["--out", "x", "--target-macs", "0.5", "--ratio", "0.5"], "`ratio` does not go with it"),
         (["--out", "x", "prune.ratoi=2"], "override 'prune.ratoi=2': prune.ratoi: unknown key; did you mean 'ratio'?"),
         (["--out", "x", "--layer", "layer1.*"], "--layer 'layer1.*' is not of the form layer=ratio"),
         (["--out", "x", "--layer", "a=half"], "--layer 'a=half' is not of the form layer=ratio"),
@@ -93,6 +95,13 @@ def test_words_are_short_forms_of_keys():
     assert found == config(keys)
     assert found.prune.skip == ("x", "y.*") and found.prune.options == {"zero_norm": False}
     assert found.classifier.dataset.options == {"image_size": 64}
+
+
+def test_shares_to_leave_and_the_device_are_short_forms_too():
+    words = "--out o --arch resnet20 --method random --target-params 0.3 --device cpu"
+    keys = "--out o classifier.arch=resnet20 prune.method=random prune.target_params=0.3 device=cpu"
+    assert config(words) == config(keys)
+    assert config(words.replace("params", "macs")).prune.target_macs == 0.3
 
 
 def test_keys_stand_between_words_and_win_over_a_file(tmp_path):

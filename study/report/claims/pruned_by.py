@@ -54,7 +54,11 @@ def _pruned_by(route: RouteResults, stages: Mapping[str, StageResult], runs: Pat
     facts |= {f"prune.{key}": value for key, value in {**last, **selection}.items() if key not in _NETWORK}
     facts.pop("prune.selection", None)
     ratios = tuple(selection.get("ratio") or ())
-    facts["prune.ratio"] = ratios[0] if len(ratios) == 1 else ratios
+    if selection.get("target_macs") or selection.get("target_params"):  # the ratio stands for nothing then
+        ratios = ()
+        del facts["prune.ratio"]
+    else:
+        facts["prune.ratio"] = ratios[0] if len(ratios) == 1 else ratios
     if method in METHODS and METHODS[method].follows_patterns:
         facts["guide"] = _guide([settings[step.run] for step in chain if step.kind not in _PRUNING])
     kind = _kind(method, selection, masks=RunDir(runs / pruning[-1]).masks.is_file())

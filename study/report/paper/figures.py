@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from study.report.content import Content
 from study.report.figures import placed_by_cost, placed_by_field, series_along
 from study.report.material import Material
-from study.report.routes import RATIO, RouteResults
+from study.report.routes import RouteResults, amount_field
 from study.report.trends import Trend, levels
 
 Placed = Sequence[tuple[float, RouteResults]]  # place along the axis, route
@@ -158,7 +158,8 @@ def _against(material: Material, key: str) -> PrintFigure | None:
     if not placed:
         return None
     panel = _Panel(material, title)
-    for name, _, here in series_along(placed, RATIO):  # all points of a pipeline share its entry in the legend
+    # all points of a pipeline share its entry in the legend
+    for name, _, here in series_along(placed, amount_field(material.routes)):
         panel.add(here, name)
     panel.axes.set_xlim(0, max(place for place, _ in placed) * 1.08)
     caption = (

@@ -194,6 +194,16 @@ def test_replacing_masks_by_channels_removes_the_masks(tmp_path):
     assert not (tmp_path / "out" / "masks.safetensors").exists()
 
 
+@pytest.mark.parametrize(("method", "macs"), [("l1_filter", "macs"), ("lamp", "effective_macs")])
+def test_a_share_of_the_multiply_adds_is_left_and_told(tmp_path, method, macs):
+    wide = {"arch": "cifar_resnet", "options": {"depth": 8, "width": 4.0}}
+    found = alone(tmp_path / "out", {"method": method, "target_macs": 0.6}, wide)
+    assert found["target_macs"] == 0.6 and "ratio" not in found
+    reached = found["achieved"]["reached"]
+    assert (reached["quantity"], reached["asked"]) == ("macs", 0.6)
+    assert reached["left"] == pytest.approx(found[macs] / found["dense_macs"]) == pytest.approx(0.6, abs=0.01)
+
+
 @pytest.mark.parametrize("method", ["thinet", "reconstruction"])
 def test_methods_that_need_images_see_them(tmp_path, method):
     found = alone(

@@ -26,6 +26,7 @@ from study.report.analyses import (
 from study.report.analyses.alone import list_analyses, run_analysis
 from study.report.analyses.weights import conv_weights
 from study.report.artifacts import RunFiles
+from study.report.figures import against_cost
 from study.report.material import Material
 from study.report.rows import Comparison
 
@@ -64,6 +65,16 @@ def test_the_drop_below_the_unpruned_network_grows_with_the_ratio(study):
     half, more = (found["fine_tune", "variant = l1", ratio]["difference to unpruned"] for ratio in (0.5, 0.75))
     assert more - half == pytest.approx(-1.5)
     assert ("unpruned", "", 0.5) not in found
+
+
+def test_shares_left_are_told_as_ratios_are(tmp_path):
+    grid = {"prune.target_macs": [0.5, 0.25]}
+    comparison = Comparison.from_json(fabricate_classification(tmp_path, variants=("l1",), grid=grid, files=False))
+    exhibit = ratios.analyse(Material.of(comparison, tmp_path))
+    assert "by prune.target_macs, the share of the multiply-adds left." in exhibit.caption
+    assert {row["prune.target_macs"] for row in rows_of(exhibit)} == {0.5, 0.25}
+    drawn = against_cost(Material.of(comparison, tmp_path), "macs").data
+    assert [len(line.x) for line in drawn if line.mode == "lines+markers"] == [2] * 4  # each route along the targets
 
 
 def test_one_ratio_shows_no_sensitivity(tmp_path):

@@ -35,6 +35,19 @@ def test_each_pruning_says_once_what_it_could_not_remove_and_why():
     ]
 
 
+def test_a_cost_that_whole_channels_cannot_meet_is_told_beside_the_one_that_was_asked_for():
+    def pruned(asked, left, quantity="macs"):
+        reached = {"quantity": quantity, "asked": asked, "left": left, "ratio": 0.5}
+        achieved = {"unit": "channels", "asked": None, "removed": 4, "beyond": [], "reached": reached}
+        return StageResult("prune", "prune", {"settings": {"method": "l1_filter"}, "achieved": achieved})
+
+    stages = {"near": pruned(0.5, 0.509), "off": pruned(0.5, 0.4751), "again": pruned(0.5, 0.4751)}
+    assert warnings(a_comparison(stages={**stages, "params": pruned(0.3, 0.34, "params")})) == [
+        "l1_filter was to leave 50.0 % of the multiply-adds and leaves 47.5 %.",
+        "l1_filter was to leave 30.0 % of the parameters and leaves 34.0 %.",
+    ]
+
+
 def test_further_reasons_are_counted():
     many = [out_of_reach(f"reason {i}", 1, "a") for i in range(5)]
     (note,) = warnings(a_comparison(stages={"s": stage(1, 9, many)}))

@@ -95,6 +95,15 @@ def test_the_kind_of_pruning_comes_from_settings_and_masks(tmp_path):
     assert pruned_by(routes, comparison.stages, tmp_path)["fine_tune (variant = l1)"].kind == AUTOMATIC
 
 
+def test_a_pruning_by_target_has_no_ratio_to_be_judged_by(tmp_path):
+    comparison = fabricated(tmp_path, seeds=(0,), variants=("l1",))
+    for stage in comparison.stages.values():
+        if stage.kind == "prune":
+            stage.result["settings"]["selection"] |= {"target_macs": 0.25, "target_params": None}
+    found = pruned_by(group_routes(comparison.rows), comparison.stages, tmp_path)["fine_tune (variant = l1)"]
+    assert found.facts["prune.target_macs"] == 0.25 and "prune.ratio" not in found.facts and found.ratios == ()
+
+
 def test_each_kind_of_pruning_has_its_own_statements(tmp_path):
     found = verdicts(fabricated(tmp_path), tmp_path)
     assert found["variant = l1", "scratch_b ≥ fine_tune"] == "supported"  # +0.5 in each seed

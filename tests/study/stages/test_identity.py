@@ -48,7 +48,7 @@ SECTIONS = {
     detect.settings.TrainSettings: "993be8986376",
     DetectorSettings: "c5b286ea1425",
     Scenes: "d1e33c1f43e7",
-    Selection: "7c03370cccd6",
+    Selection: "2ca736234c02",
     CalibrationData: "9c7f489a4a52",
 }
 

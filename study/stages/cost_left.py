@@ -1,0 +1,55 @@
+"""What a pruning by target is measured by in a study: the share of the unpruned classifier that is left.
+
+So the same target means the same network in a classifier and inside a detector, and after an earlier pruning the share
+is still that of the network that nothing was removed from. It is the cost that results record as `network` beside
+`dense`: at the classifier's input size, with its head; what is removed of a detector's FPN does not count.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import nn
+
+from classify.models.blank import rebuild_blank
+from pruning.by_target import CostLeft, Reached, at_target
+from pruning.cut import make_plan
+from pruning.graph.groups import Group
+from pruning.methods import Choice, MethodOptions, Request
+from pruning.surgery import apply
+from study.stages.network import Network, dense_groups
+from study.stages.settings import Effect
+
+
+def cost_left(network: Network, groups: Sequence[Group]) -> CostLeft:
+    """For a choice among `groups` of `network`, which may have been pruned before."""
+    unpruned = network.dense()
+    with torch.random.fork_rng(devices=[]):  # others' constructors draw
+        dense = rebuild_blank(unpruned.plan, unpruned.num_classes)
+    all_groups: list[Group] = []  # found when something is cut: single weights go of networks that cannot be followed
+
+    def cut(choice: Choice) -> nn.Module:
+        with torch.random.fork_rng(devices=[]):
+            plan = network.then(make_plan(network.arch, groups, choice), {}).backbone().plan
+        if plan.changes_shape and not all_groups:
+            all_groups.extend(dense_groups(unpruned, dense))
+        return apply(dense, plan, all_groups)
+
+    return CostLeft(dense, network.example(), cut)
+
+
+def effect_request(
+    wanted: Effect, model: nn.Module, network: Network, groups: Sequence[Group], seed: int
+) -> Request[MethodOptions]:
+    """What the training effect of a method is asked for `model`, at the ratio of its target where it has one."""
+    request = replace(wanted.request(groups, seed), example=network.example())
+    return at_share(model, wanted.method, request, network)[0]
+
+
+def at_share(
+    model: nn.Module, method: str, request: Request[MethodOptions], network: Network
+) -> tuple[Request[MethodOptions], Reached | None]:
+    """As `at_target`, of `network`, which nothing is built of where there is no target."""
+    if request.selection.cost_target is None:
+        return request, None
+    return at_target(model, method, request, cost_left(network, request.groups))
