@@ -32,6 +32,7 @@ class Request(Generic[OptionsT_co]):
     """What a method is asked: the groups it may narrow, how far, and what it may look at.
 
     `finetune` trains the network it is given a little, in place; methods that prune layer by layer call it in between.
+    `blank`: the network's weights mean nothing and it is not to be run; any choice of the asked counts will do.
     """
 
     groups: Sequence[Group]
@@ -39,8 +40,9 @@ class Request(Generic[OptionsT_co]):
     options: OptionsT_co
     seed: int
     calibration: Calibration | None = None
-    example: Tensor | None = None  # one input of the model (1, C, H, W), for methods that aim at a number of MACs
+    example: Tensor | None = None  # one input of the model (1, C, H, W), for methods that count MACs or run it
     finetune: Callable[[nn.Module], None] | None = None
+    blank: bool = False
 
 
 @dataclass(frozen=True)

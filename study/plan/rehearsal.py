@@ -92,7 +92,7 @@ class Rehearsal:
                 pattern = Path(folder) / "pattern.json"
                 write_pattern(parents, pattern)
                 options = replace(options, patterns=(str(pattern),))
-            request = Request(groups, settings.selection, options, stage.seed, example=before.example())
+            request = Request(groups, settings.selection, options, stage.seed, example=before.example(), blank=True)
             choice = _choice(settings.method, model, request)
         # a published shape says itself what goes, and may well be far from any ratio
         if settings.target is None and not settings.allow_partial:
@@ -106,7 +106,7 @@ def _choice(name: str, model: nn.Module, request: Request[MethodOptions]) -> Cho
     method = get_method(name)
     if method.sets_amount(request.options) == "training":
         return Choice()
-    if method.needs == "nothing":
+    if method.needs == "nothing" or method.unstructured(request.options):
         return method.prune(model, request)
     if request.selection.level != "layer":
         raise Refusal(f"{name} takes each layer's share from the user: level 'layer', not 'global'")
