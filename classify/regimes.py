@@ -13,13 +13,14 @@ from pruning.targets import scratch_b_epochs
 @dataclass(frozen=True)
 class Regime:
     """`init`: `inherited` weights of the parent, `random` ones, or the `original` ones of the dense network: at its
-    start, or at the iteration it was asked to remember (winning tickets). `section`: whose settings it trains by, those
-    of the dense network (`train`) or changes to them. `same_compute`: as many epochs as cost what the dense network's
-    training cost (B), not those of its settings (E). `plus_fine_tuning`: with the fine-tuning epochs on top, which a
-    pruned network that inherits its weights has had as well.
+    start, or at the iteration it was asked to remember (winning tickets); `initial` ones are the parent's, which was
+    pruned before any training. `section`: whose settings it trains by, those of the dense network (`train`) or changes
+    to them. `same_compute`: as many epochs as cost what the dense network's training cost (B), not those of its
+    settings (E). `plus_fine_tuning`: with the fine-tuning epochs on top, which a pruned network that inherits its
+    weights has had as well.
     """
 
-    init: Literal["inherited", "random", "original"]
+    init: Literal["inherited", "random", "original", "initial"]
     section: Literal["train", "fine_tune", "scratch"] = "scratch"
     same_compute: bool = False
     plus_fine_tuning: bool = False
@@ -33,6 +34,7 @@ REGIMES: dict[str, Regime] = {
     "scratch_b": Regime("random", same_compute=True),
     "scratch_b_fair": Regime("random", same_compute=True, plus_fine_tuning=True),
     "ticket": Regime("original"),
+    "from_init": Regime("initial"),
 }
 
 

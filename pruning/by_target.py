@@ -74,9 +74,9 @@ def at_target(
         return request, None
     check_target(method, request.options)
     quantity, asked = selection.cost_target
-    # What data would choose costs as much as any other choice of the same counts; a plan has no data to look at.
-    looks = request.calibration is not None and not chosen.fixes_widths(selection)
-    choose = chosen.prune if looks else chosen.sketch
+    # What is chosen costs as much as any other choice of the same counts; a plan has nothing to look at.
+    sketched = request.blank or chosen.fixes_widths(selection)
+    choose = chosen.sketch if sketched else chosen.prune
     known: dict[object, float] = {}
 
     def left_at(ratio: float) -> float:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from pruning.errors import Refusal
 from pruning.masks import Masks
+from pruning.seeds import random_stream
 from pruning.select import Selection, count_to_keep
 
 
@@ -70,6 +71,21 @@ def keep_per_layer(scores: Mapping[str, Tensor], selection: Selection) -> Masks:
             raise Refusal(f"ratio {ratio_of(name, selection)} leaves none of the {score.numel()} weights of {name}")
         masks |= keep_largest({name: score}, n_keep)
     return Masks(masks)
+
+
+def shuffled(masks: Masks, seed: int) -> Masks:
+    """As many weights of each parameter, drawn at random: the control that tells a layer's share from its choice.
+
+    Su et al., Sanity-Checking Pruning Methods: Random Tickets can Win the Jackpot, NeurIPS 2020 (arXiv 2009.11094),
+    section 3 (layerwise rearrange). Each parameter draws from the seed and its own name.
+    """
+    drawn = {}
+    for name, mask in masks.items():
+        order = torch.randperm(mask.numel(), generator=random_stream(seed, name)).to(mask.device)
+        kept = torch.zeros_like(mask.flatten())
+        kept[order[: int(mask.sum())]] = True
+        drawn[name] = kept.view(mask.shape)
+    return Masks(drawn)
 
 
 def ratio_of(parameter: str, selection: Selection) -> float:

@@ -17,14 +17,15 @@ from torch import Tensor, nn
 from pruning.errors import Refusal
 from pruning.methods.method import Choice, Method, MethodOptions, Request
 from pruning.select import count_left
-from pruning.select_weights import conv_weights, keep_largest
+from pruning.select_weights import conv_weights, keep_largest, shuffled
 
 
 @dataclass(frozen=True)
 class LampOptions(MethodOptions):
-    """`linear`: linear layers lose weights too."""
+    """`linear`: linear layers lose weights too. `shuffle`: of each layer as many random weights stay instead."""
 
     linear: bool = False
+    shuffle: bool = False
 
 
 def score(weight: Tensor) -> Tensor:
@@ -44,7 +45,8 @@ def prune(model: nn.Module, request: Request[LampOptions]) -> Choice:
     weights = conv_weights(model, request.selection, linear=request.options.linear)
     scores = {name: score(weight) for name, weight in weights.items()}
     total = sum(each.numel() for each in scores.values())
-    return Choice(masks=keep_largest(scores, count_left(total, request.selection.stage_ratios()[0])))
+    masks = keep_largest(scores, count_left(total, request.selection.stage_ratios()[0]))
+    return Choice(masks=shuffled(masks, request.seed) if request.options.shuffle else masks)
 
 
 METHOD = Method(

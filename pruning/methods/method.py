@@ -34,6 +34,7 @@ class Request(Generic[OptionsT_co]):
     """What a method is asked: the groups it may narrow, how far, and what it may look at.
 
     `finetune` trains the network it is given a little, in place; methods that prune layer by layer call it in between.
+    `blank`: the network's weights mean nothing and it is not to be run; any choice of the asked counts will do.
     """
 
     groups: Sequence[Group]
@@ -41,8 +42,9 @@ class Request(Generic[OptionsT_co]):
     options: OptionsT_co
     seed: int
     calibration: Calibration | None = None
-    example: Tensor | None = None  # one input of the model (1, C, H, W), for methods that aim at a number of MACs
+    example: Tensor | None = None  # one input of the model (1, C, H, W), for methods that count MACs or run it
     finetune: Callable[[nn.Module], None] | None = None
+    blank: bool = False
     _known: dict[str, object] = field(default_factory=dict, repr=False, compare=False)
 
     def once(self, name: str, find: Callable[[], Found]) -> Found:
@@ -144,10 +146,10 @@ class Method(Generic[OptionsT]):
         return self.predefined and selection.level == "layer"
 
     def sketch(self, model: nn.Module, request: Request[OptionsT]) -> Choice:
-        """The method's choice, or one of as many channels that needs no data."""
-        if self.needs == "nothing":
-            return self.prune(model, request)
-        return any_as_many(model, request) if self.outline is None else self.outline(model, request)
+        """A choice of as much as the method's, which needs no data and does not run the network."""
+        if self.outline is not None:
+            return self.outline(model, request)
+        return self.prune(model, request) if self.needs == "nothing" else any_as_many(model, request)
 
 
 def any_as_many(model: nn.Module, request: Request[MethodOptions]) -> Choice:

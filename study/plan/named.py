@@ -30,6 +30,7 @@ _LAVENDER = Look("#8985ef", "pentagon", "\u2b1f", "+")
 _PINK = Look("#dd4ab9", "star", "\u2605", "-")
 _SKY = Look("#3d9cd0", "cross", "\u271a", "|")
 _GOLD = Look("#af8a44", "hexagon", "\u2b22", "/")
+_MAGENTA = Look("#9c18fc", "triangle-left", "\u25c0", "-")
 OTHER_LOOKS = (  # of pipelines that a user made; repeated when they run out
     Look("#c22e0e", "x", "\u2716", "\\"),
     Look("#996142", "bowtie", "\u29d3", "."),
@@ -119,6 +120,13 @@ PIPELINES: dict[str, Pipeline] = {
         "pruned architecture trained on detection alone, no pretraining",
         _PINK,
     ),
+    "prune_at_init": Pipeline(
+        ("prune_at_init", "from_init", "detect"),
+        "pruned at initialisation",
+        "Pruned at init",
+        "untrained classifier pruned, trained from what is left of its random start, same epochs, then transferred",
+        _MAGENTA,
+    ),
 }
 
 # The same for a study without a detector, which compares classifiers. A ticket starts from the dense network's own
@@ -168,6 +176,13 @@ CLASSIFIER_PIPELINES: dict[str, Pipeline] = {
         "Winning ticket",
         "pruned network rewound to its own early weights, then trained for the dense epochs",
         _ORANGE,
+    ),
+    "prune_at_init": Pipeline(
+        ("prune_at_init", "from_init"),
+        "pruned at initialisation",
+        "Pruned at init",
+        "untrained classifier pruned, trained from what is left of its random start, same epochs",
+        _MAGENTA,
     ),
 }
 

@@ -3,9 +3,12 @@
 from typing import overload
 
 from classify.models import in_channels
-from classify.regimes import get_regime
+from classify.regimes import Regime, get_regime
+from detect.settings import TrainSettings
 from pruning.errors import Refusal
-from pruning.methods import get_method
+from pruning.methods import METHODS, get_method
+from study.plan.sections import Sections
+from study.stages.network import starts_dense
 from study.stages.settings import TrainClassifier
 from study.stages.stage import Stage
 
@@ -35,6 +38,46 @@ def keeps_pruned_weights(stage: Stage) -> bool:
     if stage.kind != "train_classifier":
         return stage.kind in ("prune", "prune_detector")
     return get_regime(stage.read(TrainClassifier).regime).init == "inherited"
+
+
+def check_start(regime: Regime, pruned: Stage) -> None:
+    """ValueError where the weights that a regime starts from are not those behind this pruning."""
+    untrained = starts_dense(pruned)
+    if regime.init == "initial" and not untrained:
+        raise Refusal("comes after a network that was pruned before any training (prune_at_init), this one was trained")
+    if regime.init in ("inherited", "original") and untrained:
+        raise Refusal("comes after a network that was trained and pruned, here its shape alone is known")
+
+
+def check_untrained(method: str) -> None:
+    """ValueError where a method cannot prune a network that was never trained."""
+    if get_method(method).training_effect is not None:
+        able = ", ".join(name for name, entry in METHODS.items() if entry.training_effect is None)
+        raise Refusal(
+            f"prune.method {method!r} acts on the training before it prunes, and here is none; choose one of {able}"
+        )
+
+
+def check_design(config: Sections) -> None:
+    """ValueError where trained weights would be cut by the design of a guide: that is for networks from scratch."""
+    prune = config.prune
+    follows = config.guide is not None and get_method(prune.method).follows_patterns
+    if follows and not prune.options.get("patterns"):
+        raise Refusal(
+            "a design after the networks of `guide` is for networks from scratch (scratch_e, scratch_b,"
+            " scratch_b_fair); to cut trained weights by a design, name its file in prune.options.patterns"
+        )
+
+
+def check_acted_on(training: TrainSettings, method: str) -> None:
+    """ValueError where the training of a detector, before it is pruned, leaves the method nothing to act on."""
+    if not training.iterations:
+        raise Refusal(f"detector.prune_at: 0 leaves no training for {method} to act on before it prunes")
+    if training.keep == "best" or training.patience is not None:
+        raise Refusal(
+            f"detector.train: {method} acts on the training to its last step, so keep: best and patience do not go with"
+            " it in transfer_then_prune"
+        )
 
 
 def check_without_data(method: str, before: Stage | None) -> None:

@@ -94,7 +94,7 @@ class Rehearsal:
                 pattern = Path(folder) / "pattern.json"
                 write_pattern(parents, pattern)
                 options = replace(options, patterns=(str(pattern),))
-            request = Request(groups, settings.selection, options, stage.seed, example=before.example())
+            request = Request(groups, settings.selection, options, stage.seed, example=before.example(), blank=True)
             if settings.selection.cost_target is not None:
                 model = _drawn(model, before)
             request, reached = at_share(model, settings.method, request, before)

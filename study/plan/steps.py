@@ -10,7 +10,17 @@ from detect.budgets import BUDGETS
 from pruning.errors import Refusal
 from pruning.methods import get_method
 from study.config.detector import Detector, check_pyramid
-from study.plan.order import WITH_WEIGHTS, check_colour, check_without_data, expect, keeps_pruned_weights
+from study.plan.order import (
+    WITH_WEIGHTS,
+    check_acted_on,
+    check_colour,
+    check_design,
+    check_start,
+    check_untrained,
+    check_without_data,
+    expect,
+    keeps_pruned_weights,
+)
 from study.plan.sections import GuidingSections, PruningSettings, Sections
 from study.stages.contents import Contents
 from study.stages.given_weights import given_settings, made_for, normalization
@@ -97,18 +107,25 @@ class StageBuilder:
     def prune(self, parent: Stage | None, changes: dict[str, object]) -> Stage:
         if parent is not None:
             expect(parent, "train_classifier", "take_weights")
-            self._check_design()
+            check_design(self.config)
         # without a parent the stage makes the network itself, and so must say which
         pruning = self._pruning(changes)
         check_without_data(pruning["method"], parent)
         settings = {**pruning, **({} if parent else self._network())}
         return self.stage("prune", settings, *([parent] if parent else []))
 
+    def prune_at_init(self, parent: Stage | None, changes: dict[str, object]) -> Stage:
+        """The network pruned as it is before its training, which then goes on from what is left (`from_init`)."""
+        expect(parent, None)
+        check_design(self.config)
+        stage = self.prune(None, changes)
+        check_untrained(stage.settings["method"])
+        return stage
+
     def train_pruned(self, regime: str, parent: Stage | None, changes: dict[str, object]) -> Stage:
         stage = expect(parent, "prune")
         wanted = get_regime(regime)
-        if wanted.init != "random" and starts_dense(stage):
-            raise Refusal("comes after a network that was trained and pruned, here its shape alone is known")
+        check_start(wanted, stage)
         # weights may be given here or where the pruned network came from, in a study or in a run of its own
         given = self.config.classifier.weights or any("weights" in s.settings for s in stage.with_ancestors())
         if wanted.init == "original" and given:
@@ -145,15 +162,7 @@ class StageBuilder:
             settings["budget"] = {**whole, "classifier_epochs": self.config.classifier.epochs}
         method = get_method(self.config.prune.method)
         if phase == "before_pruning" and method.training_effect is not None:
-            if not training.iterations:
-                raise Refusal(
-                    f"detector.prune_at: 0 leaves no training for {self.config.prune.method} to act on before it prunes"
-                )
-            if training.keep == "best" or training.patience is not None:
-                raise Refusal(
-                    f"detector.train: {self.config.prune.method} acts on the training to its last step, so keep: best"
-                    " and patience do not go with it in transfer_then_prune"
-                )
+            check_acted_on(training, self.config.prune.method)
             settings["effect"] = {**self._effect(), **detector.scope_settings()}
         if detector.distill is None or scratch or not keeps_pruned_weights(stage):
             return self.stage("train_detector", settings, stage)
@@ -218,16 +227,6 @@ class StageBuilder:
             "cap": self.config.classifier.scratch_b_cap,
         }
 
-    def _check_design(self) -> None:
-        """ValueError where trained weights would be cut by the design of a guide: that is for networks from scratch."""
-        prune = self.config.prune
-        follows = self.config.guide is not None and get_method(prune.method).follows_patterns
-        if follows and not prune.options.get("patterns"):
-            raise Refusal(
-                "a design after the networks of `guide` is for networks from scratch (scratch_e, scratch_b,"
-                " scratch_b_fair); to cut trained weights by a design, name its file in prune.options.patterns"
-            )
-
     def _effect(self) -> dict[str, object]:
         """What pruning asks of the training before it; trainings that differ in nothing that it reads are one."""
         pruning = self._pruning({})
@@ -287,6 +286,7 @@ STEPS: dict[str, Step] = {
     "classify_for_pruning": StageBuilder.classify_for_pruning,
     "shape": StageBuilder.shape,
     "prune": StageBuilder.prune,
+    "prune_at_init": StageBuilder.prune_at_init,
     **{regime: _training_by(regime) for regime in REGIMES if regime != BASE},
     "detect": StageBuilder.detect,
     "detect_fair": StageBuilder.detect_fair,

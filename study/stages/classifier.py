@@ -78,7 +78,7 @@ def starting_model(stage: Stage, network: Network, runs: Path) -> nn.Module:
     torch.manual_seed(stage.seed)
     model = network.build()
     init = get_regime(stage.read(TrainClassifier).regime).init
-    if init == "inherited":
+    if init in ("inherited", "initial"):
         model.load_state_dict(read_weights(stage.parents[0].run(runs).weights))
     elif init == "original":
         model = _ticket(stage, network, runs)

@@ -104,7 +104,7 @@ def calibration_batches():
     ]
 
 
-MASKING = ("magnitude", "uniform_weights", "lottery", "lamp")
+MASKING = ("magnitude", "uniform_weights", "lottery", "lamp", "snip", "synflow")
 
 
 @pytest.fixture
@@ -151,7 +151,7 @@ def test_calibration_leaves_the_detector_and_the_generators_as_they_were(dense):
 def test_masks_are_those_of_the_backbones_convolutions(dense, method):
     """They lie on the body's own parameters, zero them there and nowhere else, and remove half of the weights."""
     body = dense[2].backbone.bottom_up.body
-    pruned = prune(dense, Selection(0.5), method)
+    pruned = prune(dense, Selection(0.5), method, losses=detection_losses(calibration_batches()))
     small = pruned.detector.backbone.bottom_up.body
     weights = {f"{name}.weight" for name, layer in body.named_modules() if isinstance(layer, nn.Conv2d)}
     assert pruned.masks.keys() == weights

@@ -6,7 +6,7 @@ in `options_of`.
 
 import copy
 from dataclasses import dataclass, fields, replace
-from functools import cache
+from functools import cache, partial
 
 import pytest
 import torch
@@ -147,8 +147,8 @@ def asked_of_places(case, pruned):
     return kept_by_layer(pruned)
 
 
-def asked_of_weights(case, pruned):
-    weights = {f"{n}.weight": m.weight for n, m in case.model.named_modules() if isinstance(m, nn.Conv2d)}
+def asked_of_weights(case, pruned, kinds=nn.Conv2d):
+    weights = {f"{n}.weight": m.weight for n, m in case.model.named_modules() if isinstance(m, kinds)}
     assert pruned.masks.keys() == weights.keys()
     kept = sum(int(mask.sum()) for mask in pruned.masks.values())
     assert kept == count_left(sum(w.numel() for w in weights.values()), RATIO)
@@ -201,6 +201,8 @@ ASKED = {
     "magnitude": asked_of_weights,
     "lottery": asked_of_weights,
     "lamp": asked_of_weights,
+    "snip": partial(asked_of_weights, kinds=nn.Conv2d | nn.Linear),
+    "synflow": partial(asked_of_weights, kinds=nn.Conv2d | nn.Linear),
     "uniform_weights": asked_of_each_layers_weights,
     "slimming": asked_of_scales,
     "structure_selection": asked_of_blocks_or_scales,

@@ -18,7 +18,7 @@ CHAINS = {
     "scratch": ["shape", "scratch_e", "prune", "fine_tune"],
 }
 # of a method that takes single weights once
-ONCE = ("magnitude", "uniform_weights", "lamp")
+ONCE = ("magnitude", "uniform_weights", "lamp", "snip", "synflow")
 
 
 def changes_for(method, folder, chain, **prune):

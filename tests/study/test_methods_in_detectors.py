@@ -20,7 +20,7 @@ from study.stages.stage import Stage
 
 pytestmark = pytest.mark.slow  # a study of some 150 stages: three minutes
 
-UNSTRUCTURED = ("magnitude", "uniform_weights", "lottery", "lamp")
+UNSTRUCTURED = ("magnitude", "uniform_weights", "lottery", "lamp", "snip", "synflow")
 PRUNED = [name for name in ALL if name != "unpruned"]
 # of ResNet-10 with 8, 16, 32 and 64 channels; the last stage is no part of a detector with strides up to 16
 HALF = {"layer1.0.conv1": 4, "layer2.0.conv1": 8, "layer3.0.conv1": 16}

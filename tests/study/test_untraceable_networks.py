@@ -17,9 +17,11 @@ def untraceable(monkeypatch):
     monkeypatch.setattr(tp.DependencyGraph, "build_dependency", refuse)
 
 
-@pytest.mark.parametrize("method", ["magnitude", "uniform_weights", "lottery", "lamp"])
+@pytest.mark.parametrize("method", ["magnitude", "uniform_weights", "lottery", "lamp", "snip", "synflow"])
 def test_single_weights_need_no_groups(tmp_path, method):
-    found = alone(tmp_path / "out", {"method": method, "ratio": 0.5}, SMALL)
+    images = {"dataset": {"name": "digits", "options": {"image_size": 32}}}
+    prune = {"method": method, "ratio": 0.5, "calibration": {"images": 20}}
+    found = alone(tmp_path / "out", prune, {**SMALL, **images})
     assert found["density"] == pytest.approx(0.5, abs=0.01)
     assert Masks.load(tmp_path / "out" / MASKS).density() == pytest.approx(0.5, abs=0.01)
 

@@ -22,6 +22,7 @@ CLASSIFIERS = {
         "masked": {"prune": {"method": "magnitude", "ratio": 0.6}},
         "slimming": {"prune": {"method": "slimming", "ratio": 0.25, "level": "global"}},
         "soft": {"prune": {"method": "soft_filter", "ratio": 0.25}},
+        "at_init": {"prune": {"method": "snip", "ratio": 0.6}, "pipelines": ["prune_at_init"]},
     },
 }
 

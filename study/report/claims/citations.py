@@ -113,6 +113,18 @@ BY_METHOD: Final = {
   booktitle = {International Conference on Learning Representations (ICLR)},
   year = {2021},
 }""",
+    "snip": """@inproceedings{lee2019snip,
+  title = {{SNIP}: Single-shot Network Pruning based on Connection Sensitivity},
+  author = {Lee, Namhoon and Ajanthan, Thalaiyasingam and Torr, Philip H. S.},
+  booktitle = {International Conference on Learning Representations (ICLR)},
+  year = {2019},
+}""",
+    "synflow": """@inproceedings{tanaka2020pruning,
+  title = {Pruning neural networks without any data by iteratively conserving synaptic flow},
+  author = {Tanaka, Hidenori and Kunin, Daniel and Yamins, Daniel L. K. and Ganguli, Surya},
+  booktitle = {Advances in Neural Information Processing Systems},
+  year = {2020},
+}""",
     "group_norm": DEPENDENCIES,
 }
 # by the name of the report's topic

@@ -17,7 +17,7 @@ from study.stages.network import Network, load_model
 pytestmark = pytest.mark.slow  # a study of some seventy stages
 
 REGIMES = ("fine_tune", "scratch_e", "scratch_b", "ticket")
-UNSTRUCTURED = ("magnitude", "uniform_weights", "lottery", "lamp")
+UNSTRUCTURED = ("magnitude", "uniform_weights", "lottery", "lamp", "snip", "synflow")
 # of ResNet-10 with 8, 16, 32 and 64 channels; the inner convolution of each of its four blocks can be narrowed
 HALF = {"layer1.0.conv1": 4, "layer2.0.conv1": 8, "layer3.0.conv1": 16, "layer4.0.conv1": 32}
 
