@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from time import perf_counter
 from typing import TypedDict
 
 import torch
@@ -34,7 +35,8 @@ class Pruned:
 
     `difference` None: the check is void, the network's outputs are constant (see `check_masked_equals_small`).
     `masks`: 0/1 tensors by parameter name of a method that removes single weights; `model` has them applied.
-    `achieved`: what was removed of what was asked; None where a plan was only carried out.
+    `achieved`: what was removed of what was asked, `seconds`: what choosing took; None where a plan was only carried
+    out.
     """
 
     model: nn.Module
@@ -42,6 +44,7 @@ class Pruned:
     difference: float | None
     masks: Mapping[str, Tensor] = field(default_factory=dict)
     achieved: Achieved | None = None
+    seconds: float | None = None
 
 
 class Terms(TypedDict, total=False):
@@ -81,11 +84,13 @@ def prune(
     settings = chosen.options() if options is None else options
     # one image as the example: costs are those of one image, whatever the size of the batch
     request = Request(groups, selection, settings, seed, calibration, batch[:1], finetune)
+    start = perf_counter()
     choice = chosen.prune(model, request)
+    seconds = perf_counter() - start
     found = achieved(model, request, choice, by_ratio=chosen.sets_amount(settings) == "selection")
     if not allow_partial:
         found.check(method, selection.scope)
-    return replace(prune_by_choice(model, arch, groups, choice, batch=batch), achieved=found)
+    return replace(prune_by_choice(model, arch, groups, choice, batch=batch), achieved=found, seconds=seconds)
 
 
 def prune_by_choice(model: nn.Module, arch: Arch, groups: Sequence[Group], choice: Choice, *, batch: Tensor) -> Pruned:

@@ -255,7 +255,9 @@ class StageBuilder:
         found["target"] = complete.target
         found["selection"] = {**selection.__dict__, "ratio": list(selection.stage_ratios())}
         if looks:
-            found["calibration"] = {unit: getattr(complete.calibration, unit)}
+            data_seen = complete.calibration
+            amount = "per_class" if unit == "images" and data_seen.per_class is not None else unit
+            found["calibration"] = {amount: getattr(data_seen, amount)}
         if complete.allow_partial:
             found["allow_partial"] = True
         return found
