@@ -177,6 +177,12 @@ class CalibrationData(Section):
             )
         return self
 
+    def counted_by(self, unit: Literal["images", "batches"]) -> dict[str, int]:
+        """The one key of it that a pruning reads which looks at images, or at batches, and its value."""
+        if unit == "batches":
+            return {"batches": self.batches}
+        return {"images": self.images} if self.per_class is None else {"per_class": self.per_class}
+
     def n_images(self, labels: Tensor) -> int:
         """Of images with these class indices (N,), how many are looked at, the classes taking turns."""
         if self.per_class is None:

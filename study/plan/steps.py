@@ -255,9 +255,7 @@ class StageBuilder:
         found["target"] = complete.target
         found["selection"] = {**selection.__dict__, "ratio": list(selection.stage_ratios())}
         if looks:
-            data_seen = complete.calibration
-            amount = "per_class" if unit == "images" and data_seen.per_class is not None else unit
-            found["calibration"] = {amount: getattr(data_seen, amount)}
+            found["calibration"] = complete.calibration.counted_by(unit)
         if complete.allow_partial:
             found["allow_partial"] = True
         return found
