@@ -14,7 +14,7 @@ from classify.data import DATASETS, dataset_options, open_splits
 from classify.data.augment import normalize
 from classify.data.folder import load_folder
 from classify.data.imagenet import IMAGENET_MEAN, IMAGENET_STD
-from classify.data.images import ImageSet, balanced_indices
+from classify.data.images import Images, at_most_of_each, balanced_indices
 from pruning.errors import Refusal
 from pruning.methods import Calibration
 from pruning.modes import evaluation_mode
@@ -22,15 +22,15 @@ from pruning.modes import evaluation_mode
 
 @dataclass(frozen=True)
 class CalibrationImages:
-    """Images and their normalisation (RGB, in 0..1)."""
+    """Images, which may be read as they are needed, and their normalisation (RGB, in 0..1)."""
 
-    images: ImageSet
+    images: Images
     mean: Sequence[float]
     std: Sequence[float]
 
     def inputs(self, first: int, last: int) -> Tensor:
         """Images as a network reads them, (N, 3, H, W)."""
-        return normalize(self.images.images[first:last], self.mean, self.std)
+        return normalize(self.images.take(torch.arange(first, min(last, len(self.images)))), self.mean, self.std)
 
     def losses(self, batch_size: int = 32) -> Calibration:
         """The mean cross-entropy of each batch, in evaluation mode, where the network is."""
@@ -49,13 +49,14 @@ class CalibrationImages:
 class ImageSource:
     """A data set of `DATASETS` with its options, or a folder or zip `class/image`; and how many images are wanted.
 
-    `seed`: of generated images.
+    `seed`: of generated images. `per_class`: instead of `n_images`, how many of each class.
     """
 
     name: str
     options: Mapping[str, object] = field(default_factory=dict)
     n_images: int = 256
     seed: int = 0
+    per_class: int | None = None
 
     def open(self, *, image_size: int, seed: int) -> CalibrationImages:
         """Read or make the images; a named data set has `image_size` unless its options say otherwise."""
@@ -69,26 +70,28 @@ class ImageSource:
             raise Refusal(f"--data {self.name}: neither a folder, nor a zip, nor a data set; data sets: {known}")
         if self.options:
             raise Refusal(f"--data {self.name}: a folder takes no options, not {', '.join(self.options)}")
-        images = load_folder(root, image_size=image_size, n_images=self.n_images, seed=seed)
+        images = load_folder(root, image_size=image_size, n_images=self.n_images, per_class=self.per_class, seed=seed)
         return CalibrationImages(images, IMAGENET_MEAN, IMAGENET_STD)
 
     def _open_dataset(self, image_size: int) -> CalibrationImages:
         # Only training images are used: of generated ones, no others are made than must be
-        wanted = {"image_size": image_size, "n_train": self.n_images, "n_val": 1, "n_test": 1}
+        wanted = {"image_size": image_size, "n_val": 1, "n_test": 1}
+        if self.per_class is None:
+            wanted["n_train"] = self.n_images
         known = dataset_options(self.name)
         options: dict[str, Any] = {key: value for key, value in wanted.items() if key in known} | dict(self.options)
         try:
             splits = open_splits(self.name, seed=self.seed, **options)
         except ValueError as error:
             raise Refusal(f"--data {self.name}: {error} (options are given by --data-options)") from error
-        chosen = balanced_indices(splits.train.labels, self.n_images)
-        used = ImageSet(splits.train.take(chosen), splits.train.labels[chosen], splits.train.classes)
-        return CalibrationImages(used, splits.mean, splits.std)
+        labels = splits.train.labels
+        n_images = self.n_images if self.per_class is None else at_most_of_each(labels, self.per_class)
+        return CalibrationImages(splits.train.subset(balanced_indices(labels, n_images)), splits.mean, splits.std)
 
 
 def check_fit(model: nn.Module, example: Tensor, num_classes: int, data: CalibrationImages) -> None:
     """ValueError unless the images are such as `model`, made for `example` (1, C, H, W), can read."""
-    shape, made_for = tuple(data.images.images.shape[1:]), tuple(example.shape[1:])
+    shape, made_for = data.images.shape, tuple(example.shape[1:])
     if shape[0] != made_for[0]:
         raise Refusal(f"the images have {shape[0]} channels, the network reads {made_for[0]}")
     if len(data.images.classes) > num_classes:

@@ -34,6 +34,7 @@ class PrunedDetector:
 
     `masks`: 0/1 tensors by parameter name of the bottom-up network's `body`, of a method that removes single weights;
     they are applied, and training must hold them. In scope "backbone+fpn" plan and masks also name layers of the FPN.
+    `seconds`: what choosing took.
     """
 
     detector: GeneralizedRCNN
@@ -41,6 +42,7 @@ class PrunedDetector:
     difference: float | None
     masks: Mapping[str, Tensor] = field(default_factory=dict)
     achieved: Achieved | None = None
+    seconds: float | None = None
 
 
 def backbone_groups(
@@ -92,7 +94,7 @@ def prune_detector(
     )
     small = copy.deepcopy(detector)
     _install(pruned.model, small, scope, batch)
-    return PrunedDetector(small, pruned.plan, pruned.difference, pruned.masks, pruned.achieved)
+    return PrunedDetector(small, pruned.plan, pruned.difference, pruned.masks, pruned.achieved, pruned.seconds)
 
 
 def _prunable(detector: GeneralizedRCNN, scope: Scope) -> nn.Module:

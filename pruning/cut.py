@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from time import perf_counter
 from typing import TypedDict
 
 import torch
@@ -35,7 +36,8 @@ class Pruned:
 
     `difference` None: the check is void, the network's outputs are constant (see `check_masked_equals_small`).
     `masks`: 0/1 tensors by parameter name of a method that removes single weights; `model` has them applied.
-    `achieved`: what was removed of what was asked; None where a plan was only carried out.
+    `achieved`: what was removed of what was asked, `seconds`: what choosing took; None where a plan was only carried
+    out.
     """
 
     model: nn.Module
@@ -43,6 +45,7 @@ class Pruned:
     difference: float | None
     masks: Mapping[str, Tensor] = field(default_factory=dict)
     achieved: Achieved | None = None
+    seconds: float | None = None
 
     def cpu(self) -> "Pruned":
         """With its network, moved in place, and its masks on the CPU."""
@@ -91,13 +94,15 @@ def prune(
     request = Request(groups, selection, settings, seed, calibration, batch[:1], finetune)
     if cost_left is None:
         cost_left = CostLeft(model, batch[:1], lambda choice: apply(model, make_plan(arch, groups, choice), groups))
+    start = perf_counter()
     request, reached = at_target(model, method, request, cost_left)
     choice = chosen.prune(model, request)
+    seconds = perf_counter() - start
     by_ratio = reached is None and chosen.sets_amount(settings) == "selection"
     found = replace(achieved(model, request, choice, by_ratio=by_ratio), reached=reached)
     if not allow_partial:
         found.check(method, selection.scope)
-    return replace(prune_by_choice(model, arch, groups, choice, batch=batch), achieved=found)
+    return replace(prune_by_choice(model, arch, groups, choice, batch=batch), achieved=found, seconds=seconds)
 
 
 def prune_by_choice(model: nn.Module, arch: Arch, groups: Sequence[Group], choice: Choice, *, batch: Tensor) -> Pruned:

@@ -13,7 +13,7 @@ from classify.data.check_files import Check, Opening, decode_all, open_layout, r
 from classify.data.content import Piece
 from classify.data.decode import Crop
 from classify.data.image_files import ImageFiles, open_files
-from classify.data.images import SPLITS, ImageSet, balanced_indices, channel_mean_std
+from classify.data.images import SPLITS, ImageSet, at_most_of_each, balanced_indices, channel_mean_std
 from classify.data.layout import Labelled, Layout, check_classes, read_layout
 from classify.data.splits import Location, Splits, held_out
 from pruning.errors import Refusal
@@ -73,10 +73,11 @@ def _files(options: FolderOptions, location: Location) -> ImageFiles:
     return open_files(location.root / options.path)
 
 
-def load_folder(root: Path, *, image_size: int, n_images: int, seed: int = 0) -> ImageSet:
+def load_folder(root: Path, *, image_size: int, n_images: int, per_class: int | None = None, seed: int = 0) -> ImageSet:
     """At most `n_images` training images of a folder or zip, as many of each class as there are, drawn by `seed`.
 
-    ValueError for a folder without classes, a class without images, or a file that is no image.
+    `per_class`: instead of `n_images`, at most so many of each class. ValueError for a folder without classes, a
+    class without images, or a file that is no image.
     """
     if n_images < 1:
         raise Refusal(f"n_images={n_images} must be at least 1")
@@ -86,7 +87,7 @@ def load_folder(root: Path, *, image_size: int, n_images: int, seed: int = 0) ->
     random = Random(seed)
     shuffled = [random.sample(of_class, len(of_class)) for of_class in _by_class(train)]
     in_turn = [index for index in chain.from_iterable(zip_longest(*shuffled)) if index is not None]
-    chosen = train.subset(in_turn[:n_images])
+    chosen = train.subset(in_turn[: n_images if per_class is None else at_most_of_each(train.labels, per_class)])
     images, broken = decode_all(files, chosen, layout.classes, Crop.of(image_size))
     report_broken(files, {chosen.files[i].name: reason for i, reason in broken.items()}, len(chosen), skip=False)
     return images

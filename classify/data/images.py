@@ -161,6 +161,11 @@ def balanced_indices(labels: Tensor, n_images: int) -> Tensor:
     return (turn * (int(labels.max()) + 1) + labels).argsort()[:n_images]
 
 
+def at_most_of_each(labels: Tensor, per_class: int) -> int:
+    """How many images are left of these class indices (N,) with no more than `per_class` of each class."""
+    return int(labels.bincount().clamp(max=per_class).sum())
+
+
 def _check_images(images: Tensor) -> None:
     if images.dtype != torch.uint8 or images.dim() != 4 or images.shape[1] not in (1, 3):
         raise Refusal(f"images must be uint8 (N, 1 or 3, H, W), got {images.dtype} {tuple(images.shape)}")

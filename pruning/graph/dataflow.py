@@ -55,7 +55,7 @@ def trace_flow(model: nn.Module) -> Flow:
     """The flow of `model`, by torch.fx; ValueError for a network whose forward pass depends on its values."""
     try:
         with remembers_nothing(model):
-            graph = _LeafTracer().trace(model)
+            graph = LayerTracer().trace(model)
     except (torch.fx.proxy.TraceError, TypeError, ValueError, RuntimeError, NotImplementedError) as error:
         raise Refusal(f"the layers of {type(model).__name__} cannot be followed by torch.fx: {error}") from error
     modules = dict(model.named_modules())
@@ -80,7 +80,7 @@ def trace_flow(model: nn.Module) -> Flow:
     )
 
 
-class _LeafTracer(Tracer):
+class LayerTracer(Tracer):
     """A module without children is one layer, and so is a normalisation, whatever it wraps."""
 
     # By itself torch.fx takes every module of torch.nn for a leaf, but for a Sequential, and looks into a layer of the

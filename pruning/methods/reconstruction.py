@@ -31,6 +31,7 @@ from pruning.methods.method import Choice, Method, MethodOptions, Request, fixed
 from pruning.reconstruct.kernels import Consumer, consumers_of, rewritten, write_slices, zeros_held
 from pruning.reconstruct.lars import lasso_support
 from pruning.reconstruct.paired import observe_pair
+from pruning.reconstruct.passes import Passes
 from pruning.seeds import random_stream
 from pruning.select import count_to_keep, eligible
 
@@ -73,16 +74,17 @@ def prune(model: nn.Module, request: Request[Options]) -> Choice:
     calibration = needed_calibration("reconstruction", request)
     tasks = _tasks(model, request)
     work = copy.deepcopy(model)
+    passes_of_original = Passes(model, calibration)
+    passes = Passes(work, calibration, beside=passes_of_original)
     kept: dict[str, dict[str, tuple[int, ...]]] = {"keep": {}, "select": {}}
     removed_inputs: dict[str, Tensor] = {}
     for task in tasks:
         keep = tuple(range(task.width))
         if task.n_keep < task.width:
             sums = observe_pair(
-                model,
-                work,
+                passes_of_original,
+                passes,
                 task.consumers,
-                calibration,
                 positions_per_image=request.options.positions_per_image,
                 generator=random_stream(request.seed, task.name),
             )
@@ -96,6 +98,7 @@ def prune(model: nn.Module, request: Request[Options]) -> Choice:
             if request.finetune is not None:
                 with zeros_held(work, removed_inputs):
                     request.finetune(work)
+                passes.forget()
         kept["select" if task.selects else "keep"][task.name] = keep
     return Choice(kept["keep"], kept["select"], weights=rewritten(model, work))
 

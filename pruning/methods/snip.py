@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from pruning.errors import Refusal
 from pruning.methods.method import Calibration, Choice, Method, MethodOptions, Request, needed_calibration
-from pruning.reconstruct.responses import batch_losses, hooked
+from pruning.reconstruct.responses import batch_losses, evaluating
 from pruning.select import count_left
 from pruning.select_weights import conv_weights, keep_largest, shuffled
 
@@ -65,7 +65,7 @@ def sensitivities(model: nn.Module, names: Collection[str], calibration: Calibra
     weights = {name: work.get_parameter(name).requires_grad_(True) for name in names}
     total = {name: torch.zeros_like(weight, dtype=torch.float64) for name, weight in weights.items()}
     reached = False
-    with hooked(work, {}), torch.enable_grad():
+    with evaluating(work), torch.enable_grad():
         for loss in batch_losses(calibration, work):
             if not loss.requires_grad:
                 continue

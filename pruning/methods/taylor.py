@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from pruning.errors import Refusal
 from pruning.graph.members import Group
 from pruning.methods.method import Choice, Method, MethodOptions, Request, needed_calibration
-from pruning.reconstruct.responses import Calibration, batch_losses, hooked
+from pruning.reconstruct.responses import Calibration, batch_losses, evaluating
 from pruning.select import eligible, select
 
 
@@ -58,7 +58,7 @@ def influences(
     total = {group.name: torch.zeros(group.width, dtype=torch.float64) for group in groups}
     asked = _gates(work, groups) if of == "gates" else _weights(work, groups)
     n_batches = 0
-    with asked as tensors, hooked(work, {}), torch.enable_grad():
+    with asked as tensors, evaluating(work), torch.enable_grad():
         for loss in batch_losses(calibration, work):
             gradients = torch.autograd.grad(loss, list(tensors.values()), allow_unused=True)
             for (group, producer), tensor, gradient in zip(tensors, tensors.values(), gradients, strict=True):

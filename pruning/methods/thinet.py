@@ -31,7 +31,8 @@ from pruning.methods.method import (
 )
 from pruning.reconstruct.kernels import Consumer, consumers_of, kernel_slices, rewritten, write_slices, zeros_held
 from pruning.reconstruct.least_squares import Sums, channel_factors, make_sums
-from pruning.reconstruct.responses import Calibration, Hook, draw_places, observe, patches
+from pruning.reconstruct.passes import Passes
+from pruning.reconstruct.responses import Hook, draw_places, patches
 from pruning.seeds import random_stream
 from pruning.select import eligible
 
@@ -55,6 +56,7 @@ def prune(model: nn.Module, request: Request[Options]) -> Choice:
     groups = eligible(request.groups, request.selection)
     n_keep = fixed_counts("thinet", groups, request.selection)
     work = copy.deepcopy(model)
+    passes = Passes(work, calibration)
     keep: dict[str, tuple[int, ...]] = {}
     removed_inputs: dict[str, Tensor] = {}
     for group in groups:
@@ -62,7 +64,7 @@ def prune(model: nn.Module, request: Request[Options]) -> Choice:
         if n_keep[group.name] == group.width:
             continue
         consumers = consumers_of(group)
-        sums = _watch(work, group, consumers, calibration, request)
+        sums = _watch(passes, group, consumers, request)
         # several readers: the removed set is one, so their errors add up; each is rescaled by its own factors
         grams = [own.contributions()[0] for own in sums]
         keep[group.name] = keep_greedily(torch.stack(grams).sum(0), n_keep[group.name])
@@ -74,6 +76,7 @@ def prune(model: nn.Module, request: Request[Options]) -> Choice:
         if request.finetune is not None:
             with zeros_held(work, removed_inputs):
                 request.finetune(work)
+            passes.forget()
     return Choice(keep, weights=rewritten(model, work))
 
 
@@ -99,12 +102,10 @@ def keep_greedily(gram: Tensor, n_keep: int) -> tuple[int, ...]:
     return tuple(alive.nonzero()[:, 0].tolist())
 
 
-def _watch(
-    work: nn.Module, group: Group, consumers: list[Consumer], calibration: Calibration, request: Request[Options]
-) -> list[Sums]:
+def _watch(passes: Passes, group: Group, consumers: list[Consumer], request: Request[Options]) -> list[Sums]:
     """Sums of the present responses of each layer that reads `group`."""
     generator = random_stream(request.seed, group.name)
-    sums = [make_sums(kernel_slices(work, c)) for c in consumers]
+    sums = [make_sums(kernel_slices(passes.model, c)) for c in consumers]
 
     def hook(consumer: Consumer, own: Sums) -> Hook:
         def add(layer: nn.Module, x: Tensor, output: Tensor) -> None:
@@ -113,7 +114,8 @@ def _watch(
 
         return add
 
-    observe(work, calibration, {c.layer: hook(c, own) for c, own in zip(consumers, sums, strict=True)})
+    for _ in passes.observe({c.layer: hook(c, own) for c, own in zip(consumers, sums, strict=True)}):
+        pass
     return sums
 
 

@@ -4,19 +4,18 @@ Both networks run on each batch and are sampled at the same positions, so that o
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from pruning.errors import Refusal
 from pruning.graph.blocks import branch_end, is_residual_block
 from pruning.reconstruct.kernels import Consumer, kernel_slices
 from pruning.reconstruct.least_squares import Sums, make_sums
-from pruning.reconstruct.responses import Calibration, Hook, Places, draw_places, hooked, observe, patches, response
+from pruning.reconstruct.passes import Passes
+from pruning.reconstruct.responses import Hook, Places, draw_places, patches, response
 
 _SMALLEST_SCALE = 1e-3  # of the largest: an output that BatchNorm all but silences cannot make up for the shortcut
 
@@ -52,10 +51,9 @@ class Pass:
 
 
 def observe_pair(
-    original: nn.Module,
-    work: nn.Module,
+    original: Passes,
+    work: Passes,
     consumers: Sequence[Consumer],
-    calibration: Calibration,
     *,
     positions_per_image: int,
     generator: torch.Generator,
@@ -69,15 +67,15 @@ def observe_pair(
     hooks_of_work: dict[str, Hook] = {}
     # Of each batch the original is asked first, where it draws the positions; the pruned network is compared there.
     for consumer in consumers:
-        branch = branch_of(original, consumer.layer)
+        branch = branch_of(original.model, consumer.layer)
         # What ends a branch is scaled before the sum: there an error of one output counts by that scale.
-        sums = make_sums(kernel_slices(work, consumer), None if branch is None else branch.scale.abs())
+        sums = make_sums(kernel_slices(work.model, consumer), None if branch is None else branch.scale.abs())
         ask, compare = _questions(consumer, branch, sums, positions_per_image, generator)
         hooks_of_original |= _hooks(consumer.layer, branch, ask)
         hooks_of_work |= _hooks(consumer.layer, branch, compare)
         all_sums.append(sums)
-    with hooked(original, hooks_of_original), _runs_first(original, work):
-        observe(work, calibration, hooks_of_work)
+    for _ in zip(original.observe(hooks_of_original), work.observe(hooks_of_work), strict=True):
+        pass
     return all_sums
 
 
@@ -119,8 +117,6 @@ def _questions(
         answers.append((places, *seen.answer(places)))
 
     def compare(seen: Pass) -> None:
-        if not answers:
-            raise Refusal("the calibration must call the network it is given, not a part of it")
         places, wanted, wanted_shortcut = answers.popleft()
         output, shortcut = seen.answer(places)
         # Wanted is branch * scale + shortcut as in the original. What the shortcut lost is asked of the branch, divided
@@ -154,17 +150,3 @@ def _hooks(name: str, branch: Branch | None, act: Callable[[Pass], None]) -> dic
 
     hooks: dict[str, Hook] = {name: at_layer, branch.block: at_block}
     return hooks if branch.shortcut is None else {**hooks, branch.shortcut: at_shortcut}
-
-
-@contextmanager
-def _runs_first(original: nn.Module, work: nn.Module) -> Iterator[None]:
-    """Whenever `work` is called, call `original` on the same batch before."""
-
-    def run(module: nn.Module, args: tuple[object, ...], kwargs: dict[str, object]) -> None:
-        original(*args, **kwargs)
-
-    handle = work.register_forward_pre_hook(run, with_kwargs=True)
-    try:
-        yield
-    finally:
-        handle.remove()

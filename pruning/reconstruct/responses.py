@@ -1,6 +1,6 @@
 """What a layer reads and answers on calibration data, at sampled output positions.
 
-Activations are never kept: each batch is sampled in forward hooks and handed on, to be summed up in `least_squares`.
+Each batch is sampled in forward hooks and handed on, to be summed up in `least_squares`; `passes` runs the network.
 Which images are seen is the calibration's business: it knows the task (a classifier's takes as many of each class).
 """
 
@@ -82,47 +82,31 @@ def batch_losses(calibration: Calibration, model: nn.Module) -> Iterator[Tensor]
     yield from losses
 
 
-def observe(model: nn.Module, calibration: Calibration, hooks: Mapping[str, Hook]) -> None:
-    """Run the calibration in evaluation mode, calling `hooks[layer]` at every pass through that layer.
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode, also where a calibration sets a network around the model to training mode.
 
-    The model stays in evaluation mode even where the calibration sets a network around it to training mode, as it
-    must to get a detector's loss: running statistics must not move.
-    Raises ValueError when the data does not fit the network, or does not reach one of the layers.
+    It must to get a detector's loss, and running statistics must not move.
     """
-    with hooked(model, hooks) as seen, torch.no_grad():
+    with evaluation_mode(model):
         try:
-            for _ in batch_losses(calibration, model):
-                pass
-        except torch.OutOfMemoryError:
-            raise  # a RuntimeError too, but not one of data that does not fit
-        except RuntimeError as error:
-            raise Refusal(f"the calibration data does not fit {type(model).__name__}: {error}") from error
-    missed = sorted(hooks.keys() - seen)
-    if missed:
-        raise Refusal(f"the calibration ran no batch through {', '.join(missed)} of {type(model).__name__}")
+            # an instance's attribute comes before the class's method: a network around calls it, and nothing happens
+            vars(model)["train"] = lambda mode=True: model
+            yield
+        finally:
+            vars(model).pop("train", None)
 
 
 @contextmanager
-def hooked(model: nn.Module, hooks: Mapping[str, Hook]) -> Iterator[set[str]]:
-    """Evaluation mode and a hook on each named layer; yields the set of those that were passed through so far."""
-    seen: set[str] = set()
-    handles = []
+def hooked(model: nn.Module, hooks: Mapping[str, Hook]) -> Iterator[None]:
+    """A hook on each named layer."""
 
-    def register(name: str, hook: Hook) -> None:
-        def call(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            seen.add(name)
-            hook(layer, inputs[0], output)
+    def adapted(hook: Hook) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
+        return lambda layer, inputs, output: hook(layer, inputs[0], output)
 
-        handles.append(model.get_submodule(name).register_forward_hook(call))
-
-    with evaluation_mode(model):
-        try:
-            for name, hook in hooks.items():
-                register(name, hook)
-            # an instance's attribute comes before the class's method: a network around calls it, and nothing happens
-            vars(model)["train"] = lambda mode=True: model
-            yield seen
-        finally:
-            vars(model).pop("train", None)
-            for handle in handles:
-                handle.remove()
+    handles = [model.get_submodule(name).register_forward_hook(adapted(hook)) for name, hook in hooks.items()]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
+from torch import Tensor
 
 from classify.data import DATASETS, dataset_options, read_dataset_options
+from classify.data.images import at_most_of_each
 from classify.distillation import Distillation
 from classify.models import get_model
 from classify.published import is_published, published_preset
@@ -160,12 +162,34 @@ class Classifier(Section):
 
 
 class CalibrationData(Section):
-    """How much of the training data a method sees that looks at activations or gradients; others read neither key."""
+    """How much of the training data a method sees that looks at activations or gradients; others read no key of it."""
 
     images: Positive = 512
     """Training images that such a method looks at in a classifier, as many of each class."""
+    per_class: Positive | None = None
+    """Instead of `images`, how many of each class; null: as `images` says."""
     batches: Positive = 16
     """Training batches that such a method looks at in a detector, of `detector.train.batch_size` images."""
+
+    @model_validator(mode="after")
+    def _one_number_of_images(self) -> "CalibrationData":
+        if self.per_class is not None and "images" in self.model_fields_set:
+            raise Refusal(
+                f"per_class {self.per_class} and images {self.images} both say how many images; leave out one"
+            )
+        return self
+
+    def counted_by(self, unit: Literal["images", "batches"]) -> dict[str, int]:
+        """The one key of it that a pruning reads which looks at images, or at batches, and its value."""
+        if unit == "batches":
+            return {"batches": self.batches}
+        return {"images": self.images} if self.per_class is None else {"per_class": self.per_class}
+
+    def n_images(self, labels: Tensor) -> int:
+        """Of images with these class indices (N,), how many are looked at, the classes taking turns."""
+        if self.per_class is None:
+            return self.images
+        return at_most_of_each(labels, self.per_class)
 
 
 _AMOUNTS = {"ratio", "target_macs", "target_params"}

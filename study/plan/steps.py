@@ -252,7 +252,7 @@ class StageBuilder:
         found["target"] = complete.target
         found["selection"] = {**selection.__dict__, "ratio": list(selection.given_ratios())}
         if looks:
-            found["calibration"] = {unit: getattr(complete.calibration, unit)}
+            found["calibration"] = complete.calibration.counted_by(unit)
         if complete.allow_partial:
             found["allow_partial"] = True
         return found

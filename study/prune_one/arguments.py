@@ -83,7 +83,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("images, for methods that look at activations or gradients").add_argument
     add("--data", metavar="NAME|FOLDER", help="a data set of this project, or a folder or zip of class/image")
     add("--data-options", help="options of the data set", **_PAIRS)
-    add("--data-images", type=int, metavar="N", help="images to look at (default: 512)")
+    of_each = "prune.calibration.per_class=N takes N of each class"
+    add("--data-images", type=int, metavar="N", help=f"images to look at (default: 512); {of_each}")
     add("--device", help="device to compute on (default: auto, a GPU if there is one)")
     add = parser.add_argument_group("training budget").add_argument
     add("--base-epochs", type=int, metavar="N", help="of the dense network (default: the target's own, else 160)")

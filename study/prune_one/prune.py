@@ -194,15 +194,15 @@ def _calibration(config: PruneConfig, dense: _Dense) -> Calibration | None:
         return None
     if dataset is None:
         raise Refusal(f"method {method!r} looks at {needs}, which needs --data, a data set or a folder")
-    n_images = config.prune.calibration.images
+    wanted = config.prune.calibration
     if isinstance(dataset, Path):
-        source = ImageSource(str(dataset), n_images=n_images)
+        source = ImageSource(str(dataset), n_images=wanted.images, per_class=wanted.per_class)
     else:
-        source = ImageSource(dataset.name, dataset.options, n_images, dataset.seed)
+        source = ImageSource(dataset.name, dataset.options, wanted.images, dataset.seed, wanted.per_class)
     data = source.open(image_size=dense.example.shape[-1], seed=config.seed)
     check_fit(dense.model, dense.example, dense.num_classes, data)
-    wanted = _normalization(config, dense)
-    return (data if wanted is None else replace(data, mean=wanted["mean"], std=wanted["std"])).losses()
+    said = _normalization(config, dense)
+    return (data if said is None else replace(data, mean=said["mean"], std=said["std"])).losses()
 
 
 def _header(config: PruneConfig, dense: _Dense) -> dict[str, str] | None:

@@ -1,6 +1,6 @@
 """Results on disk into the comparison: one row a route, all that a report is made from."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +19,7 @@ from study.report.readers import READERS, Reader, Results
 from study.report.routes import LATENCY_FROM, LATENCY_ROUNDS, LATENCY_TO
 from study.report.rows import Comparison, Missing, Numbers, Row, StageResult, Step
 from study.report.statistics.summary import summarize
-from study.report.topic import topic_of
+from study.report.topic import CHOOSING, topic_of
 from study.stages.stage import Stage, device_of
 from study.stages.store import WrittenResult
 from training.files import canonical, content_hash, read_json, write_json
@@ -126,11 +126,17 @@ def _row(
         pipeline=route.pipeline,
         point=dict(route.point),
         seed=route.seed,
-        measured=replace(read, costs={**read.costs, **others}),
+        measured=replace(read, costs={**read.costs, **others, **_choosing(results[step.run] for step in chain)}),
         latency_ms=latency,
         precision=precision_of(results[step.run] for step in chain),
         chain=chain,
     )
+
+
+def _choosing(stages: Iterable[StageResult]) -> dict[str, float]:
+    """Seconds in which the prunings of a chain chose; without a key where none says."""
+    found = [stage.result["prune_seconds"] for stage in stages if "prune_seconds" in stage.result]
+    return {CHOOSING.key: round(sum(found), 3)} if found else {}
 
 
 def _missing(route: Route, results: Results, why: Mapping[str, str]) -> Missing:

@@ -17,7 +17,7 @@ from study.report.routes import RouteResults, distinct_names, find_route, point_
 from study.report.rows import Comparison
 from study.report.statistics.families import POOLED, Difference
 from study.report.statistics.summary import summarize
-from study.report.topic import Cost, Measure, Topic, topic_of
+from study.report.topic import CHOOSING, Cost, Measure, Topic, topic_of
 
 _WORDS = ("precision", "pretraining")  # columns that are no numbers
 _FORMS = {"count": units.si, "seconds": units.seconds, "milliseconds": units.milliseconds, "bytes": units.memory}
@@ -70,6 +70,8 @@ def comparison_csv(comparison: Comparison) -> str:
     fields, columns = point_fields(comparison), topic_of(comparison).csv
     if any(row.pretraining for row in comparison.rows):
         columns = (*columns, "pretraining")
+    if any(row.number(CHOOSING.key) is not None for row in comparison.rows):
+        columns = (*columns, CHOOSING.key)
     rows = (
         (
             row.pipeline,

@@ -93,6 +93,7 @@ class Topic:
 
 _REMOVED = (Measure("removed_of_asked_percent", "last pruning removed, of what was asked (%)"),)
 _TRAINING = (Cost("train_macs", "training MACs"), Cost("seconds", "time", "seconds", relative=False))
+CHOOSING = Cost("prune_seconds", "choosing what to prune", "seconds", relative=False)  # runs of before have none
 _ONE_IMAGE = (
     Cost("activation_bytes", "activations of one image (bytes of all conv and linear outputs)", "bytes"),
     Cost("latency_ms", "latency (median; quartiles)", "milliseconds", relative=False),
@@ -118,6 +119,7 @@ DETECTION = Topic(
         Cost("detector_macs", "detector MACs"),
         *_ONE_IMAGE,
         *_TRAINING,
+        CHOOSING,
     ),
     after_pruning=_REMOVED,
     pipelines=PIPELINES,
@@ -160,6 +162,7 @@ CLASSIFICATION = Topic(
         *_ONE_IMAGE,
         Cost("epochs", "epochs", relative=False),
         *_TRAINING,
+        CHOOSING,
     ),
     pipelines=CLASSIFIER_PIPELINES,
     statements=CLASSIFICATION_STATEMENTS,

@@ -43,6 +43,7 @@ from study.stages.store import RunDir
 from training.files import write_text
 
 RECALIBRATION_BATCHES, _RECALIBRATION_BATCH_SIZE = 100, 128  # of the training images, as in the study
+_CALIBRATION_BATCH_SIZE = 64
 _CHECKED_IMAGES = 8  # on which the masked and the smaller network must agree
 
 
@@ -68,7 +69,8 @@ def run_prune(context: Context) -> dict[str, object]:
     settings, run = context.stage.read(Prune), context.run
     before = _before(context)
     options = _options(context, before)
-    pruned = _prune(before, settings, options, seed=context.stage.seed, device=context.device)
+    index = _looked_at(before, settings)
+    pruned = _prune(before, settings, options, index, seed=context.stage.seed, device=context.device)
     small = before.network.then(pruned.plan, pruned.masks)
     small.save(run)
     save_weights(run.weights, pruned.model)
@@ -78,6 +80,7 @@ def run_prune(context: Context) -> dict[str, object]:
         "network": small.as_result() | small.costs(),
         "dense": before.network.dense().costs(),
         **pruning_facts(pruned, before.network.costs(), small.costs()),
+        **choosing_facts(pruned, None if index is None else len(index)),
         "train_macs": 0,
     }
 
@@ -91,6 +94,9 @@ class _Facts(Protocol):
     @property
     def difference(self) -> float | None: ...
 
+    @property
+    def seconds(self) -> float | None: ...
+
 
 def pruning_facts(pruned: _Facts, before: Sizes, after: Sizes) -> dict[str, object]:
     """What a result says of a pruning: asked against achieved, what it saved, how far the check's networks differed.
@@ -101,6 +107,12 @@ def pruning_facts(pruned: _Facts, before: Sizes, after: Sizes) -> dict[str, obje
     saved = {"params": before["params"] - after["params"], "macs": before["macs"] - after["macs"]}
     void = {"check": VOID_CHECK} if pruned.difference is None else {}
     return {"achieved": pruned.achieved.as_result() | saved, "masked_equals_small": pruned.difference, **void}
+
+
+def choosing_facts(pruned: _Facts, n_images: int | None) -> dict[str, object]:
+    """What a result says of the cost of choosing: seconds, and the images looked at by a method that does so."""
+    seconds: dict[str, object] = {} if pruned.seconds is None else {"prune_seconds": round(pruned.seconds, 3)}
+    return seconds if n_images is None else {**seconds, "calibration_images": n_images}
 
 
 def _before(context: Context) -> _Before:
@@ -146,8 +158,10 @@ def write_pattern(guides: Sequence[Network], file: Path) -> None:
     write_text(file, average(patterns).to_json())
 
 
-def _prune(before: _Before, settings: Prune, options: MethodOptions, *, seed: int, device: str) -> Pruned:
-    """Where the network runs; what comes back is on the CPU."""
+def _prune(
+    before: _Before, settings: Prune, options: MethodOptions, index: Tensor | None, *, seed: int, device: str
+) -> Pruned:
+    """Where the network runs; what comes back is on the CPU. `index`: of the images that the method looks at."""
     network = before.network
     if before.data is None:
         generator = torch.Generator().manual_seed(seed)
@@ -160,7 +174,6 @@ def _prune(before: _Before, settings: Prune, options: MethodOptions, *, seed: in
     model, batch = before.model.to(device), batch.to(device)
     if shape is not None:
         return prune_to_shape(model, network.arch, groups, shape, batch=batch).cpu()
-    looks = get_method(settings.method).needs != "nothing"
     return prune(
         model,
         network.arch,
@@ -170,7 +183,7 @@ def _prune(before: _Before, settings: Prune, options: MethodOptions, *, seed: in
         batch=batch,
         seed=seed,
         options=options,
-        calibration=_calibration(before, settings.calibration.images) if looks else None,
+        calibration=None if index is None else _calibration(before, index),
         allow_partial=settings.allow_partial,
         cost_left=cost_left(network, groups) if settings.selection.cost_target else None,
     ).cpu()
@@ -192,16 +205,24 @@ def _metrics(model: nn.Module, before: _Before, settings: Prune, run: RunDir) ->
     return found | {"recalibrated_top1": accuracy(model, data, network, ("test",))["test_top1"]}
 
 
-def _calibration(before: _Before, n_images: int) -> Calibration:
-    """Cross-entropy over training images, as many of each class, by which activations or gradients are seen."""
+def _looked_at(before: _Before, settings: Prune) -> Tensor | None:
+    """The training images that the method looks at, (n,), the classes taking turns; None if it looks at none."""
+    if settings.structural is not None or get_method(settings.method).needs == "nothing":
+        return None
     assert before.data is not None  # methods that look at images are refused without
-    chosen = balanced_indices(before.data.train.labels, n_images)
-    images, labels = before.inputs(chosen), before.data.train.labels[chosen]
+    labels = before.data.train.labels
+    return balanced_indices(labels, settings.calibration.n_images(labels))
+
+
+def _calibration(before: _Before, index: Tensor) -> Calibration:
+    """Cross-entropy over training images, read as they are needed, by which activations or gradients are seen."""
+    assert before.data is not None
+    labels = before.data.train.labels
 
     def losses(model: nn.Module) -> Iterator[Tensor]:
         device = next(model.parameters()).device
         with evaluation_mode(model):
-            for x, y in zip(images.split(64), labels.split(64), strict=True):
-                yield F.cross_entropy(model(x.to(device)), y.to(device))
+            for batch in index.split(_CALIBRATION_BATCH_SIZE):
+                yield F.cross_entropy(model(before.inputs(batch).to(device)), labels[batch].to(device))
 
     return losses

@@ -16,7 +16,7 @@ from study.config.detector import check_pyramid
 from study.stages.cost_left import cost_left
 from study.stages.detector import groups_inside, load_detector
 from study.stages.network import Network, save_weights
-from study.stages.prune import pruning_facts
+from study.stages.prune import choosing_facts, pruning_facts
 from study.stages.settings import PruneDetector, TrainDetector
 from study.stages.stage import Context, Stage
 
@@ -58,6 +58,7 @@ def run_prune_detector(context: Context) -> dict[str, object]:
         "network": small.as_result() | small.costs(),
         "dense": network.dense().costs(),
         **pruning_facts(pruned, network.costs(), small.costs()),
+        **choosing_facts(pruned, sum(map(len, batches)) if looks else None),
         "train_macs": 0,
     }
 

@@ -58,6 +58,7 @@ class WrittenResult(TypedDict, total=False):
     planned_iterations: int
     train_macs: int
     seconds: float
+    prune_seconds: float
     artifacts: dict[str, str]
 
 

@@ -129,6 +129,21 @@ def test_every_method_prunes_inside_a_detector(dense, method, options_of):
     assert pruned.detector.backbone.output_shape().keys() == trainable.backbone.output_shape().keys()
 
 
+@pytest.mark.parametrize("method", ["thinet", "reconstruction"])
+def test_the_whole_detector_runs_once_a_batch_for_all_layers(dense, method):
+    classifier, groups, _ = dense
+    trainable, _ = build_detector(classifier, altered(SETTINGS, norm="BN"), num_classes=2)
+    of_batches, seen = detection_losses(calibration_batches()), []
+
+    def losses(detector):
+        for loss in of_batches(detector):
+            seen.append(float(loss))
+            yield loss
+
+    assert len(prune((classifier, groups, trainable), Selection(0.5), method, losses=losses).plan.keep) == 4
+    assert len(seen) == 2 and all(loss > 0 for loss in seen)
+
+
 def test_calibration_leaves_the_detector_and_the_generators_as_they_were(dense):
     """Also normalisation outside of the backbone: statistics stay, and are used, so that a batch of two is enough."""
     overrides = {"MODEL.FPN.NORM": "BN"}

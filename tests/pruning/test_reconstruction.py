@@ -17,6 +17,7 @@ from pruning.methods import Request
 from pruning.methods.reconstruction import Options, lasso_channels, prune
 from pruning.reconstruct.kernels import Consumer
 from pruning.reconstruct.paired import branch_of, observe_pair
+from pruning.reconstruct.passes import Passes
 from pruning.seeds import random_stream
 from pruning.select import Selection
 
@@ -68,6 +69,11 @@ def test_refit_restores_what_the_kept_channels_can_say():
     torch.testing.assert_close(pruned(images), model(images), rtol=1e-3, atol=1e-4)
 
 
+def observed_on(images, original, work, consumer):
+    passes = [Passes(model, lambda m: [m(images).mean()]) for model in (original, work)]
+    return observe_pair(*passes, [consumer], positions_per_image=9, generator=random_stream(0, "a"))
+
+
 def test_targets_come_from_the_original_and_inputs_from_the_pruned_network():
     """The work network's first layer gives half of the original's: twice the kernel makes up for it."""
     original = Chain([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0], [1.0, 3.0]], [[2.0, 0.0, 1.0, 0.0], [0.0, 2.0, 0.0, 1.0]])
@@ -75,9 +81,7 @@ def test_targets_come_from_the_original_and_inputs_from_the_pruned_network():
     work[0].weight.data.mul_(0.5)
     images = torch.rand(16, 2, 4, 4)
     consumer = Consumer("2", torch.arange(4)[:, None])
-    (sums,) = observe_pair(
-        original, work, [consumer], lambda m: [m(images).mean()], positions_per_image=9, generator=random_stream(0, "a")
-    )
+    (sums,) = observed_on(images, original, work, consumer)
     work[2].weight.data = sums.refit((0, 1, 2, 3), ridge=0.0)[..., None]
     torch.testing.assert_close(work(images), original(images), rtol=1e-3, atol=1e-4)
 
@@ -112,9 +116,7 @@ def test_the_end_of_a_branch_absorbs_the_shortcuts_loss():
     assert branch_of(original, "0.conv").scale.tolist() == [2.0, 0.5]
     assert branch_of(original, "0.downsample") is None
     consumer = Consumer("0.conv", torch.arange(2)[:, None])
-    (sums,) = observe_pair(
-        original, work, [consumer], lambda m: [m(images).mean()], positions_per_image=9, generator=random_stream(0, "a")
-    )
+    (sums,) = observed_on(images, original, work, consumer)
     refitted = sums.refit((0, 1), ridge=0.0)[..., 0]
     lost = original[0].downsample.weight[..., 0, 0] / torch.tensor([[2.0], [0.5]])
     torch.testing.assert_close(refitted, original[0].conv.weight[..., 0, 0] + lost, rtol=1e-3, atol=1e-4)

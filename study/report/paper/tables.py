@@ -10,6 +10,7 @@ from study.report.paper.latex import Column, comment, table
 from study.report.statistics.power import POWER
 from study.report.statistics.simulated import CONFIDENCE
 from study.report.tables import Cell, Line, csv_text, csv_value, difference_heading, references_of
+from study.report.topic import CHOOSING
 
 
 def main_latex(content: Content) -> str:
@@ -108,7 +109,8 @@ def means_csv(content: Content) -> str:
     """means.csv: one row per route and grid point, with all digits."""
     topic = content.topic
     measures = [measure.key for measure in (*topic.measures, *topic.after_pruning)]
-    costs = [cost.key for cost in topic.costs]
+    chosen = any(line.route.mean(CHOOSING.key) is not None for line in content.table.lines)
+    costs = [cost.key for cost in topic.costs if chosen or cost is not CHOOSING]
     published = ["pretraining"] if any(line.route.pretraining for line in content.table.lines) else []
     columns = ["route", "print_name", *content.table.grid]
     columns += [f"{key}_{part}" for key in measures for part in ("mean", "sd", "n")]

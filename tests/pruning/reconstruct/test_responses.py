@@ -6,7 +6,7 @@ from torch import nn
 
 from pruning.graph.layers import select_inputs
 from pruning.reconstruct.kernels import Consumer, kernel_slices, rewritten, write_slices, zeros_held
-from pruning.reconstruct.responses import Places, draw_places, observe, patches, response
+from pruning.reconstruct.responses import Places, draw_places, patches, response
 from pruning.seeds import random_stream
 
 
@@ -96,39 +96,6 @@ def test_streams_differ_by_seed_and_by_name():
 
 def small_network():
     return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 2, 3))
-
-
-def test_observing_leaves_modes_and_statistics_alone():
-    model = small_network().train()
-    model[1].eval()
-    around = nn.ModuleList([model])
-    statistics = model[1].running_mean.clone()
-    seen = []
-
-    def calibration(candidate):
-        around.train()  # as a detector's loss does
-        assert not candidate.training
-        yield candidate(torch.randn(2, 3, 8, 8)).mean()
-
-    observe(model, calibration, {"3": lambda layer, x, output: seen.append(tuple(x.shape))})
-    assert seen == [(2, 4, 6, 6)]
-    assert torch.equal(model[1].running_mean, statistics)
-    assert model.training and not model[1].training and model[3].training
-    assert not model[3]._forward_hooks
-    around.train()
-    assert model[1].training
-
-
-def test_calibration_data_of_the_wrong_shape_is_one_sentence():
-    model = small_network()
-    with pytest.raises(ValueError, match=r"the calibration data does not fit Sequential: .*channels"):
-        observe(model, lambda m: [m(torch.randn(2, 1, 8, 8)).mean()], {"3": lambda layer, x, output: None})
-    assert not model[3]._forward_hooks and model.training
-
-
-def test_calibration_that_reaches_no_layer_is_refused():
-    with pytest.raises(ValueError, match="ran no batch through 3 of Sequential"):
-        observe(small_network(), lambda m: [torch.tensor(0.0)], {"3": lambda layer, x, output: None})
 
 
 def test_training_does_not_revive_held_zeros():

@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from support import published
 from support.pruning_alone import HALF, SMALL, alone
 
+from classify.calibration import CalibrationImages
 from classify.kept_network import read_kept
 from classify.models import build, example_input, rebuild
 from pruning.cost import count_macs, count_params
@@ -222,6 +223,24 @@ def test_images_can_be_a_folder(tmp_path):
         Image.fromarray(noise).save(folder / f"{i}.png")
     found = alone(tmp_path / "out", {"method": "thinet", "ratio": 0.5}, {**SMALL, "dataset": tmp_path / "images"})
     assert found["masked_equals_small"] < 1e-4
+
+
+@pytest.mark.parametrize("source", ["digits", "folder"])
+def test_so_many_images_of_each_class(tmp_path, source, monkeypatch):
+    seen = []
+    losses = CalibrationImages.losses
+    monkeypatch.setattr(
+        CalibrationImages, "losses", lambda self: seen.extend(self.images.labels.tolist()) or losses(self)
+    )
+    for i in range(7):
+        folder = tmp_path / "images" / "aab"[i % 3]
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((40, 50, 3), 30 * i, np.uint8)).save(folder / f"{i}.png")
+    dataset = {"name": "digits"} if source == "digits" else tmp_path / "images"
+    asked = {"method": "thinet", "ratio": 0.5, "calibration": {"per_class": 2}}
+    alone(tmp_path / "out", asked, {**SMALL, "dataset": dataset})
+    classes = 10 if source == "digits" else 2
+    assert sorted(seen) == sorted([*range(classes)] * 2)
 
 
 def test_epochs_of_equal_compute_follow_base_and_cap(tmp_path):

@@ -26,7 +26,7 @@ from study.stages.network import read_weights
 from study.stages.stage import KINDS
 
 ROOT = Path(__file__).parents[3]
-NOT_TIMES = ("latency_ms", LATENCY_FROM, LATENCY_TO, "seconds")
+NOT_TIMES = ("latency_ms", LATENCY_FROM, LATENCY_TO, "seconds", "prune_seconds")
 
 
 @dataclass

@@ -18,7 +18,7 @@ from study.plan.pipelines import all_stages
 from study.report.routes import LATENCY_FROM, LATENCY_TO
 from study.run.housekeeping import verify_runs
 
-NOT_TIMES = ("latency_ms", LATENCY_FROM, LATENCY_TO, "seconds")
+NOT_TIMES = ("latency_ms", LATENCY_FROM, LATENCY_TO, "seconds", "prune_seconds")
 
 
 def table(out: Path) -> list[dict[str, str]]:

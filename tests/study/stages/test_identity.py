@@ -49,7 +49,7 @@ SECTIONS = {
     DetectorSettings: "c5b286ea1425",
     Scenes: "d1e33c1f43e7",
     Selection: "2ca736234c02",
-    CalibrationData: "9c7f489a4a52",
+    CalibrationData: "f04695c37f6a",
 }
 
 
@@ -115,6 +115,10 @@ def test_how_much_a_method_sees_counts_where_it_differs_from_the_default_and_is_
     assert pruned("prune") == pruned("prune", *default) == pruned("prune", "prune.calibration.batches=4")
     assert pruned("prune_detector") == pruned("prune_detector", *default) == pruned("prune_detector", fewer)
     assert not set(pruned("prune")) & set(pruned("prune", fewer))
+    of_each = "prune.calibration.per_class=10"
+    assert not {*pruned("prune"), *pruned("prune", fewer)} & set(pruned("prune", of_each))
+    assert pruned("prune_detector") == pruned("prune_detector", of_each)
     assert pruned("prune_detector") != pruned("prune_detector", "prune.calibration.batches=4")
-    blind = all_stages(load_study(DIGITS, [fewer, "prune.calibration.batches=4"])[1])
-    assert {stage.hash for stage in blind} == {stage.hash for stage in stages}
+    for number in (fewer, of_each):
+        blind = all_stages(load_study(DIGITS, [number, "prune.calibration.batches=4"])[1])
+        assert {stage.hash for stage in blind} == {stage.hash for stage in stages}
