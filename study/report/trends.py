@@ -17,6 +17,7 @@ from study.report.tables import DIFFERENCE_COLUMNS, difference_values
 from study.report.topic import Topic
 
 _FEWEST = 2  # values that make a trend
+_DASHES = ("dash", "dot", "dashdot", "longdash")
 
 
 @dataclass(frozen=True)
@@ -104,11 +105,17 @@ def _drawn(material: Material, field: str, lines: Sequence[Line], bars: Mapping[
     topic = material.topic
     figure = against_field(material, field, bars)
     assert figure is not None
-    for above, (mean, route) in enumerate(levels(material, field)):
-        label = f"{plain(route.label)} {units.score(mean, topic.decimals)}"
-        style = {"color": material.looks[route.name].colour, "width": 1.5, "dash": "dash"}
-        figure.add_hline(
-            y=mean, line=style, annotation_text=label, annotation_position="top right" if above else "bottom right"
+    ends = [find(line.routes) for find in (min, max) for line in lines]
+    dashes: dict[str, int] = {}  # of each pipeline, one for each of its levels
+    for mean, route in levels(material, field):
+        dash = dashes[route.name] = dashes.get(route.name, -1) + 1
+        figure.add_scatter(
+            x=[min(ends), max(ends)],
+            y=[mean, mean],
+            mode="lines",
+            line={"color": material.looks[route.name].colour, "width": 1.5, "dash": _DASHES[dash % len(_DASHES)]},
+            name=f"{plain(route.label)} {units.score(mean, topic.decimals)}",
+            meta=plain(route.name),
         )
     rows: list[tuple[Value, ...]] = []
     for line in lines:
@@ -120,7 +127,7 @@ def _drawn(material: Material, field: str, lines: Sequence[Line], bars: Mapping[
     caption = (
         f"Mean over seeds by {field}; small dots are seeds. Bars are half of the widest 95 % interval of a difference"
         " of two points of the line, so points whose bars do not touch are shown to differ (the intervals of a line"
-        " hold together). Dashed: routes that the field makes no difference to."
+        " hold together). Broken lines: routes that the field makes no difference to."
     )
     return Exhibit(f"{topic.primary.name} against {field}", caption, figure, (), columns, tuple(rows))
 

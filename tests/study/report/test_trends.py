@@ -55,9 +55,9 @@ def test_the_figure_has_bars_that_decide_and_levels_outside_the_grid(tmp_path):
     (bar,) = set(means.error_y.array)
     widest = max(row[6] - row[5] for row in trend.exhibit.rows[1:])
     assert widest / 4 <= bar < widest / 2  # of all pairs, and the table has those with the first
-    (level,) = trend.exhibit.figure.layout.shapes
-    assert level.y0 == pytest.approx(60.1333, abs=1e-3)
-    assert trend.exhibit.figure.layout.annotations[0].text == "unpruned 60.1"
+    (level,) = (trace for trace in trend.exhibit.figure.data if trace.line.dash)
+    assert list(level.x) == [0.0, 0.9] and list(level.y) == pytest.approx([60.1333] * 2, abs=1e-3)
+    assert level.name == "unpruned 60.1"
 
 
 @pytest.mark.parametrize("line", [{0: [50.0], 0.5: [49.0], 0.9: [40.0]}])
