@@ -145,6 +145,6 @@ def test_a_target_must_be_of_the_networks_architecture(tmp_path):
 
 def test_a_pipeline_of_both_tables_has_one_colour_and_no_other_of_its_table_has_it():
     for name in PIPELINES.keys() & CLASSIFIER_PIPELINES.keys():
-        assert PIPELINES[name].colour == CLASSIFIER_PIPELINES[name].colour
+        assert PIPELINES[name].look.colour == CLASSIFIER_PIPELINES[name].look.colour
     for table in (PIPELINES, CLASSIFIER_PIPELINES):
-        assert len({pipeline.colour for pipeline in table.values()}) == len(table)
+        assert len({pipeline.look.colour for pipeline in table.values()}) == len(table)
