@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 
 from classify.models import get_model
-from classify.regimes import BASE, REGIMES
+from classify.regimes import BASE, BY_STEP
 from pruning.errors import Refusal
 from pruning.methods import METHODS, get_method
 from pruning.targets import TARGETS
@@ -237,7 +237,7 @@ class ClassifyConfig(Section):
     """Seed of the weights, the order of images and the augmentation."""
     classifier: Classifier
     """The network and its training."""
-    regime: Annotated[str, OneOf(REGIMES, "regime")] = BASE
+    regime: Annotated[str, OneOf(BY_STEP, "regime")] = BASE
     """How it is trained: base from random weights; the others need a pruned network (--pruned)."""
     machine: Machine = Machine()
     """Where and how it runs."""

@@ -13,6 +13,7 @@ from classify.data import DATASETS, dataset_options, read_dataset_options
 from classify.distillation import Distillation
 from classify.models import get_model
 from classify.published import is_published, published_preset
+from classify.regimes import FINE_TUNE, RETRAINING
 from classify.settings import TrainSettings
 from pruning.errors import Refusal
 from pruning.methods import DEFAULT, METHODS
@@ -83,6 +84,9 @@ class Classifier(Section):
     """How the unpruned network is trained on `dataset`; null where there is none."""
     fine_tune: dict[str, object] = {}
     """Keys of `classifier.train` that fine-tuning after pruning changes, such as {epochs: 20, lr: 0.001}."""
+    # a regime of its own keeps what `fine_tune` says of all but the rates, its epochs too: equal budgets
+    retrain: Annotated[str, OneOf(RETRAINING, "regime of retraining")] = FINE_TUNE
+    """Regime of the step fine_tune: as `fine_tune` says, or for as many epochs at the rates of `train`."""
     # of networks that keep their weights: after `fine_tune` in every route, not after the scratch regimes
     distill: Distillation | None = None
     """How fine-tuning learns from the unpruned network of the same seed as well; null: from the labels alone."""
@@ -134,8 +138,9 @@ class Classifier(Section):
             raise Refusal(f"{absent} missing: without `weights` the classifier is trained, which needs both")
         if self.dataset is not None:
             raise Refusal("train: missing; a classifier with a `dataset` is trained or fine-tuned on it")
-        idle = ("train", "fine_tune", "scratch", "scratch_b_cap", "distill", "replace_head", "rewind")
-        set_idly = next((name for name in idle if getattr(self, name)), None)
+        idle = ("train", "fine_tune", "retrain", "scratch", "scratch_b_cap", "distill", "replace_head", "rewind")
+        fields = Classifier.model_fields
+        set_idly = next((name for name in idle if getattr(self, name) != fields[name].default), None)
         if set_idly is not None:
             raise Refusal(f"{set_idly}: nothing is trained without `dataset`; give one or leave this out")
         if self.normalization == "dataset":

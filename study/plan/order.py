@@ -3,7 +3,8 @@
 from typing import overload
 
 from classify.models import in_channels
-from classify.regimes import get_regime
+from classify.regimes import RETRAINING
+from detect.settings import TrainSettings
 from pruning.errors import Refusal
 from pruning.methods import get_method
 from study.stages.settings import TrainClassifier
@@ -34,7 +35,18 @@ def keeps_pruned_weights(stage: Stage) -> bool:
     """Is this a network that was pruned and has not begun anew since?"""
     if stage.kind != "train_classifier":
         return stage.kind in ("prune", "prune_detector")
-    return get_regime(stage.read(TrainClassifier).regime).init == "inherited"
+    return stage.read(TrainClassifier).regime in RETRAINING
+
+
+def check_acted_on(training: TrainSettings, method: str) -> None:
+    """ValueError where the training of a detector, before it is pruned, leaves the method nothing to act on."""
+    if not training.iterations:
+        raise Refusal(f"detector.prune_at: 0 leaves no training for {method} to act on before it prunes")
+    if training.keep == "best" or training.patience is not None:
+        raise Refusal(
+            f"detector.train: {method} acts on the training to its last step, so keep: best and patience do not go with"
+            " it in transfer_then_prune"
+        )
 
 
 def check_without_data(method: str, before: Stage | None) -> None:

@@ -122,8 +122,9 @@ class Cut(Asked):
 class TrainClassifier(OwnNetwork):
     """`cap`: of the epochs of Scratch-B. `snapshot_at`: the iteration whose weights are kept for rewinding.
 
-    `untested`: rates are chosen by the result, so the test split is not looked at. `distill`: the second stage before
-    is the teacher.
+    `snapshot_epochs`: after how many epochs weights are kept for retraining that goes back to them. `rewound_to`: the
+    epoch of the dense training from which its schedule is followed once more. `untested`: rates are chosen by the
+    result, so the test split is not looked at. `distill`: the second stage before is the teacher.
     """
 
     regime: str
@@ -131,6 +132,8 @@ class TrainClassifier(OwnNetwork):
     cap: float | None = None
     fine_tune_epochs: int = 0
     snapshot_at: int | None = None
+    snapshot_epochs: tuple[int, ...] = ()
+    rewound_to: int | None = None
     effect: Effect | None = None
     weights: GivenWeights | None = None
     untested: bool = False
@@ -200,7 +203,8 @@ class TrainDetector(Section):
 
     `recalibrate`: estimate BatchNorm's statistics anew on the training images before the first iteration.
     `pretraining`: what another route may spend; where the stages before cost less, the detector trains longer for it.
-    `distill`: the second stage before is the teacher.
+    `distill`: the second stage before is the teacher. `retrain`: the regime after pruning inside the detector, if it is
+    one of its own; `rewound_to`: the iteration of the training before from which its schedule is followed once more.
     """
 
     data: Data
@@ -212,6 +216,8 @@ class TrainDetector(Section):
     pretraining: Pretraining | None = None
     effect: Effect | None = None
     distill: detect.settings.Distillation | None = None
+    retrain: str | None = None
+    rewound_to: int | None = None
 
 
 class PruneDetector(Cut):

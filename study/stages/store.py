@@ -104,6 +104,10 @@ class RunDir:
         """The weights of an early iteration, for tickets that are rewound to it."""
         return self.path / "snapshot.safetensors"
 
+    def snapshot_of(self, epoch: int) -> Path:
+        """The weights after so many epochs, for retraining that goes back to them."""
+        return self.path / f"snapshot_epoch{epoch}.safetensors"
+
     @property
     def pattern(self) -> Path:
         """What a guided design follows."""
