@@ -151,4 +151,4 @@ def _input_tasks(model: nn.Module, request: Request[Options], narrowed: set[str]
     return tasks
 
 
-METHOD = Method(prune, Options, needs="activations")
+METHOD = Method(prune, Options, needs="activations", between_layers=True)

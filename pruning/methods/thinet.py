@@ -123,4 +123,4 @@ def _others(keep: tuple[int, ...], width: int) -> list[int]:
     return sorted(set(range(width)) - set(keep))
 
 
-METHOD = Method(prune, Options, needs="activations")
+METHOD = Method(prune, Options, needs="activations", between_layers=True)

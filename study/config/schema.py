@@ -229,6 +229,12 @@ class PruneConfig(Section):
     prune: Pruning = Pruning()
     """What is removed; `ratio` has no default here."""
 
+    @model_validator(mode="after")
+    def _trains_nothing(self) -> "PruneConfig":
+        if self.prune.between_layers is not None:
+            raise Refusal("prune.between_layers: nothing is trained here; prune in a study")
+        return self
+
 
 class ClassifyConfig(Section):
     """One classifier training alone: `tools/train_cls.py`."""

@@ -171,6 +171,15 @@ class CalibrationData(Section):
     """Training batches that such a method looks at in a detector, of `detector.train.batch_size` images."""
 
 
+class BetweenLayers(Section):
+    """How a method that prunes layer by layer fine-tunes the network after each; all else is as in fine_tune."""
+
+    epochs: Positive = 1
+    """Passes over the training images after each layer; ThiNet takes one or two."""
+    lr: Annotated[float, Field(gt=0)]
+    """Learning rate, constant; all else is as in `classifier.fine_tune`."""
+
+
 class Pruning(Section, Selection):
     """What is removed: a published `target`, or a `method` and how far it goes by the keys of a `Selection`."""
 
@@ -184,6 +193,9 @@ class Pruning(Section, Selection):
     """Fraction removed of single layers, by name or pattern; it wins over `ratio`."""
     calibration: CalibrationData = CalibrationData()
     """How much data is seen by a method that looks at activations or gradients."""
+    # in the shape of the network before, with what was removed held at zero: that is what it costs
+    between_layers: BetweenLayers | None = None
+    """Fine-tuning after each layer that thinet or reconstruction prunes in a classifier; null: none."""
     allow_partial: bool = False
     """Take a result where far less than asked can be removed; otherwise that is an error."""
 
@@ -196,7 +208,16 @@ class Pruning(Section, Selection):
         if self.target is not None and fixed:
             raise Refusal(f"target {self.target!r} already says what is removed; drop {', '.join(sorted(fixed))}")
         self.selection()
+        if self.between_layers is not None:
+            self._check_between_layers()
         return self
+
+    def _check_between_layers(self) -> None:
+        if not METHODS[self.method].between_layers:
+            able = ", ".join(name for name, method in METHODS.items() if method.between_layers)
+            raise Refusal(f"between_layers: {self.method} does not train after each layer; choose from {able}")
+        if self.target is not None and TARGETS[self.target].selection is None:
+            raise Refusal(f"between_layers: target {self.target!r} is cut to at once, not layer by layer")
 
     def selection(self) -> Selection:
         """The selection that these keys ask for."""

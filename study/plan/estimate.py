@@ -26,7 +26,7 @@ from study.stages.data import classification_info, dataset_of
 from study.stages.given_weights import NOT_COUNTED, check_given
 from study.stages.length import classifier_epochs, detector_iterations, pretraining_macs
 from study.stages.network import Network, check_channels, dense_groups, made_network, own_network, starts_dense
-from study.stages.settings import Cut, PruneDetector, TrainClassifier, TrainDetector
+from study.stages.settings import Cut, Prune, PruneDetector, TrainClassifier, TrainDetector
 from study.stages.stage import Stage
 
 if TYPE_CHECKING:  # they import Detectron2, and classification works without
@@ -181,6 +181,8 @@ class Estimator:
 
     def _classifier(self, stage: Stage, network: Network) -> Estimate:
         params, macs = self._cost(network)
+        if stage.settings.get("between_layers"):
+            return Estimate(params, macs, *self._between_layers(stage))
         if stage.kind in ("prune", "take_weights"):
             return Estimate(params, macs, 0, NOT_COUNTED if stage.kind == "take_weights" else "")
         dense_macs = self._cost(network.dense())[1]
@@ -189,6 +191,14 @@ class Estimator:
         taught = 0 if settings.distill is None else dense_macs * epochs * n_train
         train_macs = TRAINING_FACTOR * macs * (epochs + settings.counted_epochs) * n_train + taught
         return Estimate(params, macs, train_macs, f"{epochs} epochs", teacher_macs=taught)
+
+    def _between_layers(self, stage: Stage) -> tuple[int, str]:
+        """Training MACs and length of what a pruning trains after each group that it narrows."""
+        before, selection = self._larger(stage), stage.read(Prune).selection
+        groups, epochs = eligible(self._prunable(before)[1], selection), stage.settings["between_layers"]["epochs"]
+        rounds = sum(kept < group.width for group, kept in zip(groups, counts(groups, selection).values(), strict=True))
+        seen = rounds * epochs * self._data(stage.parents[0]).n_train
+        return TRAINING_FACTOR * self._cost(before)[1] * seen, f"{rounds} x {epochs} epochs"
 
     def _cost(self, network: Network) -> tuple[int, int]:
         """Params and multiply-adds of a classifier, as `Network.costs` counts them."""

@@ -62,6 +62,7 @@ class PruningSettings(TypedDict, total=False):
     selection: dict[str, object]
     calibration: dict[str, int]
     allow_partial: bool
+    between_layers: dict[str, object]
 
 
 def pruning_settings(
@@ -89,4 +90,6 @@ def pruning_settings(
         found["calibration"] = {unit: getattr(complete.calibration, unit)}
     if complete.allow_partial:
         found["allow_partial"] = True
+    if complete.between_layers is not None:
+        found["between_layers"] = complete.between_layers.model_dump()
     return found

@@ -115,6 +115,11 @@ class StageBuilder:
         # without a parent the stage makes the network itself, and so must say which
         pruning = self._pruning(changes)
         check_without_data(pruning["method"], parent)
+        between = pruning.pop("between_layers", None)
+        if between is not None and parent is not None:  # of a shape alone nothing is trained
+            tuning = self.config.classifier.training("fine_tune")
+            changed_to = changed(tuning, {**between, "schedule": "constant", "warmup": 0.0}, "prune.between_layers")
+            pruning["between_layers"] = changed_to.model_dump(mode="json")
         settings = {**pruning, **({} if parent else self._network())}
         return self.stage("prune", settings, *([parent] if parent else []))
 
@@ -197,6 +202,8 @@ class StageBuilder:
         pruning = self._pruning(changes, "batches")
         if is_structural(pruning["target"]):
             raise Refusal(f"target {pruning['target']!r} is a shape of a classifier; prune it before the transfer")
+        if "between_layers" in pruning:
+            raise Refusal("prune.between_layers: a detector is not trained after each layer; set it to null")
         scope = self._detector().scope_settings()
         if "scope" in scope:
             norm = str(stage.read(TrainDetector).model.detectron2().get("MODEL.FPN.NORM", ""))

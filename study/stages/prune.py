@@ -14,6 +14,7 @@ from classify.data import Splits
 from classify.data.augment import normalize
 from classify.data.images import balanced_indices
 from pruning.achieved import Achieved
+from pruning.cost import TRAINING_FACTOR
 from pruning.cut import VOID_CHECK, Pruned, prune
 from pruning.design.pattern import average
 from pruning.design.widths_and_masks import Dense, pattern_of
@@ -23,6 +24,7 @@ from pruning.methods import METHODS, Calibration, MethodOptions, get_method
 from pruning.modes import evaluation_mode
 from pruning.recalibrate import recalibrate
 from pruning.targets import prune_to_shape
+from study.stages.between_layers import FineTuning
 from study.stages.classifier import accuracy, measured_splits
 from study.stages.data import dataset_of, open_classification
 from study.stages.network import (
@@ -67,7 +69,11 @@ def run_prune(context: Context) -> dict[str, object]:
     settings, run = context.stage.read(Prune), context.run
     before = _before(context)
     options = _options(context, before)
-    pruned = _prune(before, settings, options, seed=context.stage.seed)
+    tuning = None
+    if settings.between_layers is not None:
+        assert before.data is not None  # it is trained on what the classifier was
+        tuning = FineTuning(context, before.network, before.data, settings.between_layers)
+    pruned = _prune(before, settings, options, seed=context.stage.seed, finetune=tuning)
     small = before.network.then(pruned.plan, pruned.masks)
     small.save(run)
     save_weights(run.weights, pruned.model)
@@ -77,7 +83,18 @@ def run_prune(context: Context) -> dict[str, object]:
         "network": small.as_result() | small.costs(),
         "dense": before.network.dense().costs(),
         **pruning_facts(pruned, before.network.costs(), small.costs()),
-        "train_macs": 0,
+        **({"train_macs": 0} if tuning is None else _spent(tuning)),
+    }
+
+
+def _spent(tuning: FineTuning) -> dict[str, object]:
+    """What the fine-tuning between layers cost, in a network whose removed channels are zero and still there."""
+    tuning.finish()
+    return {
+        "images_seen": tuning.images_seen,
+        "train_macs": TRAINING_FACTOR * tuning.network.costs()["macs"] * tuning.images_seen,
+        "train_seconds": tuning.seconds,
+        "precision": None if tuning.precision is None else tuning.precision.as_result(),
     }
 
 
@@ -145,7 +162,9 @@ def write_pattern(guides: Sequence[Network], file: Path) -> None:
     write_text(file, average(patterns).to_json())
 
 
-def _prune(before: _Before, settings: Prune, options: MethodOptions, *, seed: int) -> Pruned:
+def _prune(
+    before: _Before, settings: Prune, options: MethodOptions, *, seed: int, finetune: FineTuning | None
+) -> Pruned:
     network, model = before.network, before.model
     if before.data is None:
         generator = torch.Generator().manual_seed(seed)
@@ -168,6 +187,7 @@ def _prune(before: _Before, settings: Prune, options: MethodOptions, *, seed: in
         seed=seed,
         options=options,
         calibration=_calibration(before, settings.calibration.images) if looks else None,
+        finetune=finetune,
         allow_partial=settings.allow_partial,
     )
 

@@ -159,10 +159,11 @@ class TakeWeights(OwnNetwork):
 class Prune(Cut):
     """`network`: of a stage that makes its network itself, where only the shape is wanted.
 
-    `untested`: as of a training.
+    `between_layers`: of the fine-tuning after each layer. `untested`: as of a training.
     """
 
     network: OwnNetwork | None = None
+    between_layers: classify.settings.TrainSettings | None = None
     untested: bool = False
 
     @model_validator(mode="before")

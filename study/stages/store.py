@@ -87,6 +87,10 @@ class RunDir:
     def checkpoint(self) -> Path:
         return self.path / "checkpoint.pt"
 
+    def checkpoint_of(self, part: int) -> Path:
+        """Of a stage that trains in parts."""
+        return self.checkpoint.with_name(f"{self.checkpoint.stem}_{part}{self.checkpoint.suffix}")
+
     @property
     def plan(self) -> Path:
         return self.path / PLAN
