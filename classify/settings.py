@@ -3,12 +3,14 @@
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
+from fvcore.common.param_scheduler import ParamScheduler
 from pydantic import Field, model_validator
 
 from classify.data.augment import AUGMENTATIONS
 from pruning.errors import Refusal
 from training import settings
 from training.options import Fraction, Positive
+from training.schedule import lr_schedule
 from training.type_words import OneOf
 
 
@@ -44,6 +46,10 @@ class TrainSettings(settings.Optimisation):
             raise Refusal(f"accumulate: {self.accumulate} is outside 1..batch_size={self.batch_size}")
         return self
 
+    def lr_schedule(self) -> ParamScheduler:
+        """Multiplier of `lr` by progress."""
+        return lr_schedule(self.schedule, milestones=self.milestones, gamma=self.gamma, warmup=self.warmup)
+
     def steps_per_epoch(self, n_images: int) -> int:
         """Steps of one epoch, the last one with fewer images perhaps; ValueError for a batch that is too large."""
         if self.batch_size > n_images:
@@ -53,12 +59,7 @@ class TrainSettings(settings.Optimisation):
 
 @dataclass(frozen=True, kw_only=True)
 class TrainRun(settings.Run):
-    """What one run adds. `mean`, `std`: of the network's input, for each channel, of pixels in 0..1.
-
-    `snapshot_at`: after that many steps (0: before the first) all tensors of the network are written to a file, for
-    rewinding.
-    """
+    """What one run adds. `mean`, `std`: of the network's input, for each channel, of pixels in 0..1."""
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    snapshot_at: int | None = None

@@ -8,8 +8,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import torch
+from fvcore.common.param_scheduler import ParamScheduler
 from torch import nn
 
 from classify.batch_norms import check_smallest_batch
@@ -23,7 +25,6 @@ from pruning.methods import Effect
 from training.checkpoint import save_snapshot
 from training.device import Precision, channels_last, settle_together
 from training.distributed import any_process, is_main, own_images, world_size
-from training.schedule import lr_schedule
 from training.state import TrainingState, saved_training
 from training.stopping import between_steps, end_if, stop_asked
 from training.synchronised_norm import synchronised_norms
@@ -48,7 +49,8 @@ def train_classifier(
     settings: TrainSettings,
     run: TrainRun,
     checkpoint: Path,
-    snapshot: Path | None = None,
+    schedule: ParamScheduler | None = None,
+    snapshots: Mapping[Path, int] = MappingProxyType({}),
     validation: Images | None = None,
     report: Report | None = None,
     effects: Sequence[Effect] = (),
@@ -56,7 +58,8 @@ def train_classifier(
 ) -> TrainOutcome:
     """Train `model` in place, from `checkpoint` if that exists, and leave it there when done.
 
-    `snapshot`: the file for the network after `run.snapshot_at` steps (0: as it came, before any effect).
+    `schedule`: multiplier of `settings.lr` by progress, None for that of the settings. `snapshots`: files for all
+    tensors of the network, each after how many steps it is written (0: as the network came, before any effect).
     `teacher`: what `model` is distilled from; it is frozen and in no checkpoint.
     `report(step, total, metrics)` is called every few steps, and with the validation accuracy (percent) after each
     epoch, in the main process.
@@ -70,18 +73,16 @@ def train_classifier(
     identity = {"seed": run.seed, "total": total, "algorithm": settings.optimizer}  # the run's name covers the rest
     saved = saved_training(checkpoint, identity, device)
     precision = settle_together(run.precision, device).of_checkpoint(saved, checkpoint)
-    schedule = lr_schedule(
-        settings.schedule, milestones=settings.milestones, gamma=settings.gamma, warmup=settings.warmup
-    )
+    schedule = schedule or settings.lr_schedule()
     fast_teacher = nullcontext() if teacher is None else channels_last(teacher.network, dtype=precision.dtype)
     with channels_last(model, dtype=precision.dtype), fast_teacher, synchronised_norms(model), between_steps():
         training = TrainingStep(model, settings, run, precision.dtype, effects, teacher)
         state = TrainingState(model, training.optimizer, training.scaler, effects, checkpoint, identity, precision.name)
         step = state.restore(saved, device)
         del saved  # as large as the network and its optimiser
-        _check_snapshot(run, snapshot, step, total)
+        _check_snapshots(snapshots, step, total)
         if step == 0:
-            _begin(model, effects, run, snapshot)
+            _begin(model, effects, snapshots)
         while step < total:
             epoch, first = divmod(step, per_epoch)
             plan = _plan(len(train), settings.batch_size, run.seed, epoch=epoch, first=first)
@@ -100,7 +101,7 @@ def train_classifier(
                 metrics = _end_epoch(model, effects, validation, run) if ends else {}
                 if report is not None and is_main() and (reports or metrics):
                     report(step, total, {"loss": state.last_loss, "lr": lr, **metrics})
-                _take_snapshot(run, snapshot, model, step)
+                _take_snapshots(snapshots, model, step)
                 if saves:
                     state.save(step)
                 end_if(stops)
@@ -115,8 +116,8 @@ def _plan(n: int, batch_size: int, seed: int, *, epoch: int, first: int) -> Iter
             yield Batch(index, (seed, epoch, i), own_images())
 
 
-def _begin(model: nn.Module, effects: Sequence[Effect], run: TrainRun, snapshot: Path | None) -> None:
-    _take_snapshot(run, snapshot, model, 0)
+def _begin(model: nn.Module, effects: Sequence[Effect], snapshots: Mapping[Path, int]) -> None:
+    _take_snapshots(snapshots, model, 0)
     for effect in effects:
         effect.at_start()
 
@@ -133,21 +134,19 @@ def _end_epoch(
     return {"val_accuracy": scores.top1, "val_loss": scores.loss}
 
 
-def _check_snapshot(run: TrainRun, snapshot: Path | None, step: int, total: int) -> None:
-    """Refuse a training that would end without its snapshot; `step` is the one to go on with."""
-    if run.snapshot_at is None:
-        return
-    if not 0 <= run.snapshot_at <= total:
-        raise Refusal(f"snapshot_at={run.snapshot_at} is outside 0..{total}, the steps of the training")
-    if snapshot is None:
-        raise Refusal(f"snapshot_at={run.snapshot_at} needs a file to write the snapshot to")
-    if step > 0 and step >= run.snapshot_at and not snapshot.is_file():
-        raise Refusal(
-            f"{snapshot}: the snapshot of step {run.snapshot_at} is gone and the checkpoint is of step {step};"
-            " delete the checkpoint to train from the start"
-        )
+def _check_snapshots(snapshots: Mapping[Path, int], step: int, total: int) -> None:
+    """Refuse a training that would end without a snapshot; `step` is the one to go on with."""
+    for file, at in snapshots.items():
+        if not 0 <= at <= total:
+            raise Refusal(f"snapshot_at={at} is outside 0..{total}, the steps of the training")
+        if step > 0 and step >= at and not file.is_file():
+            raise Refusal(
+                f"{file}: the snapshot of step {at} is gone and the checkpoint is of step {step};"
+                " delete the checkpoint to train from the start"
+            )
 
 
-def _take_snapshot(run: TrainRun, snapshot: Path | None, model: nn.Module, step: int) -> None:
-    if snapshot is not None and step == run.snapshot_at and is_main():
-        save_snapshot(snapshot, model)
+def _take_snapshots(snapshots: Mapping[Path, int], model: nn.Module, step: int) -> None:
+    for file, at in snapshots.items():
+        if step == at and is_main():
+            save_snapshot(file, model)

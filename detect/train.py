@@ -89,6 +89,7 @@ def train_detector(
     settings: TrainSettings,
     run: TrainRun,
     checkpoint: Path,
+    schedule: ParamScheduler | None = None,
     validation: DetectionDataset | None = None,
     report: Report | None = None,
     effects: Sequence[Effect] = (),
@@ -96,6 +97,7 @@ def train_detector(
 ) -> TrainOutcome:
     """Train a detector in place, from `checkpoint` if that exists, and leave it there when done.
 
+    `schedule`: multiplier of `settings.lr` by progress, None for that of the settings.
     `validation`: what `settings.validate_every` measures AP on. `report(step, total, metrics)` is called now and then
     with the losses, the learning rate and that AP, in the main process.
     `effects`: what a pruning method adds to the training, already bound to the network it acts on. `teacher`: what the
@@ -106,7 +108,7 @@ def train_detector(
     _check_classes(dataset, cfg)
     check_divisible(settings.batch_size, world_size())
     device = next(detector.parameters()).device.type
-    schedule, total = schedule_of(settings), settings.iterations
+    schedule, total = schedule or schedule_of(settings), settings.iterations
     saved = saved_training(checkpoint, _identity(settings, run), device)
     precision = settle_together(run.precision, device).of_checkpoint(saved, checkpoint)
     fast_teacher = nullcontext() if teacher is None else channels_last(teacher.detector, dtype=precision.dtype)

@@ -1,6 +1,7 @@
 """Learning-rate schedules: pure functions of progress in [0, 1), so that a longer budget stretches them."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from fvcore.common.param_scheduler import (
     CompositeParamScheduler,
@@ -32,6 +33,35 @@ def lr_schedule(
         return main
     rise = LinearParamScheduler(warmup_factor * main(0.0), main(warmup))
     return CompositeParamScheduler([rise, main], lengths=[warmup, 1 - warmup], interval_scaling=["rescaled", "fixed"])
+
+
+@dataclass(frozen=True)
+class OneCycle(ParamScheduler):
+    """Up to the base rate in the fraction `rise` of the schedule and down again, along half a cosine each.
+
+    `first` and `last`: the multipliers it begins and ends with. The values are those of PyTorch's OneCycleLR, after
+    Smith & Topin, Super-Convergence (arXiv 1708.07120), whose momentum runs against the rate; here it stays as it is.
+    """
+
+    rise: float
+    first: float
+    last: float
+
+    def __call__(self, where: float) -> float:
+        if where < self.rise:
+            return CosineParamScheduler(self.first, 1)(where / self.rise)
+        return CosineParamScheduler(1, self.last)((where - self.rise) / (1 - self.rise))
+
+
+@dataclass(frozen=True)
+class LastPart(ParamScheduler):
+    """What `whole` says from progress `start` on, once more."""
+
+    whole: ParamScheduler
+    start: float
+
+    def __call__(self, where: float) -> float:
+        return self.whole(self.start + (1 - self.start) * where)
 
 
 def _main(name: str, milestones: Sequence[float], gamma: float) -> ParamScheduler:

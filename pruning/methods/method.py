@@ -122,8 +122,9 @@ class Method(Generic[OptionsT]):
     (`Request.groups` may be empty)? `linear(options)`: those of linear layers too? `sets_amount(options)`: what says
     how much is removed, the selection, the options (a budget), or what training brought to zero; only the first asks by
     its ratio. `follows_patterns`: does it design a network after the files in its option `patterns`? `continues_masks`:
-    can it prune what single weights were removed from, given their masks as its option `masks`? `outline`: the choice
-    of a method that looks at data, made without: as many channels, whichever; `any_as_many` by default.
+    can it prune what single weights were removed from, given their masks as its option `masks`? `between_layers`: does
+    it call `Request.finetune` after each layer? `outline`: the choice of a method that looks at data or takes long,
+    made without: as much, whichever; `any_as_many` by default where it looks at data.
     """
 
     prune: Callable[[nn.Module, Request[OptionsT]], Choice]
@@ -138,6 +139,7 @@ class Method(Generic[OptionsT]):
     sets_amount: Callable[[OptionsT], Amount] = lambda options: "selection"
     follows_patterns: bool = False
     continues_masks: bool = False
+    between_layers: bool = False
     own_level: Callable[[OptionsT], Literal["layer", "global"] | None] = lambda options: None
     outline: Callable[[nn.Module, Request[OptionsT]], Choice] | None = None
 

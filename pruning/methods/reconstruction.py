@@ -162,4 +162,4 @@ def outline(model: nn.Module, request: Request[Options]) -> Choice:
     return Choice(kept["keep"], kept["select"])
 
 
-METHOD = Method(prune, Options, needs="activations", outline=outline)
+METHOD = Method(prune, Options, needs="activations", outline=outline, between_layers=True)

@@ -133,4 +133,4 @@ def _others(keep: tuple[int, ...], width: int) -> list[int]:
     return sorted(set(range(width)) - set(keep))
 
 
-METHOD = Method(prune, Options, needs="activations", outline=outline_of_shares("thinet"))
+METHOD = Method(prune, Options, needs="activations", outline=outline_of_shares("thinet"), between_layers=True)

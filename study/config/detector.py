@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from classify.regimes import FINE_TUNE, REGIMES, RETRAINING
 from detect.budgets import BUDGETS, DEFAULT, remaining
 from detect.data.sets import DATASETS
 from detect.heads import HEADS, heads_that
@@ -13,6 +14,8 @@ from pruning.methods import get_method
 from training.options import Section, changed
 from training.type_words import OneOf
 
+# the weights that a detector had in the middle of its training are not kept
+_RETRAINING = tuple(name for name in RETRAINING if REGIMES[name].init == "inherited")
 _PYRAMID_NORMS = ("", "BN", "SyncBN")  # others mix channels, or hold their scale as a constant
 
 
@@ -45,6 +48,9 @@ class Detector(Section):
     """What pruning inside the detector prunes: the backbone, as in the paper, or its FPN as well."""
     fine_tune: dict[str, object] = {}
     """Keys of `detector.train` that training after pruning inside the detector changes."""
+    # a regime of its own keeps what `fine_tune` says of all but the rates
+    retrain: Annotated[str, OneOf(_RETRAINING, "regime of a detector's retraining")] = FINE_TUNE
+    """Regime after pruning inside the detector: as `fine_tune` says, or at the rates of the training before pruning."""
     # of detectors whose backbone was pruned and keeps its weights, before the transfer or inside the detector
     distill: Distillation | None = None
     """How pruned detectors learn from the unpruned one of the same seed as well; null: from the labels alone."""

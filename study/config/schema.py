@@ -6,13 +6,14 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 
 from classify.models import get_model
-from classify.regimes import BASE, REGIMES
+from classify.regimes import BASE, BY_STEP
 from pruning.errors import Refusal
 from pruning.methods import METHODS, get_method
 from pruning.targets import TARGETS
 from study.config.detector import Detector
 from study.config.load import merge
-from study.config.sections import Classifier, ClassifierData, Evaluation, Machine, Pruning, Weights
+from study.config.pruning import Pruning
+from study.config.sections import Classifier, ClassifierData, Evaluation, Machine, Weights
 from study.config.tune import check_tuned
 from training.options import Positive, Section, validated
 from training.type_words import InWords, OneOf
@@ -231,6 +232,12 @@ class PruneConfig(Section):
     device: str = "auto"
     """Device to compute on: auto (a GPU if there is one), cpu, or cuda."""
 
+    @model_validator(mode="after")
+    def _trains_nothing(self) -> "PruneConfig":
+        if self.prune.between_layers is not None:
+            raise Refusal("prune.between_layers: nothing is trained here; prune in a study")
+        return self
+
 
 class ClassifyConfig(Section):
     """One classifier training alone: `tools/train_cls.py`."""
@@ -239,7 +246,7 @@ class ClassifyConfig(Section):
     """Seed of the weights, the order of images and the augmentation."""
     classifier: Classifier
     """The network and its training."""
-    regime: Annotated[str, OneOf(REGIMES, "regime")] = BASE
+    regime: Annotated[str, OneOf(BY_STEP, "regime")] = BASE
     """How it is trained: base from random weights; the others need a pruned network (--pruned)."""
     machine: Machine = Machine()
     """Where and how it runs."""

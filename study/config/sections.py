@@ -3,27 +3,20 @@
 `Machine` holds what does not change results beyond floating point: it stays out of the content hash of a run.
 """
 
-from collections.abc import Mapping
-from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
-from torch import Tensor
 
 from classify.data import DATASETS, dataset_options, read_dataset_options
-from classify.data.images import at_most_of_each
 from classify.distillation import Distillation
 from classify.models import get_model
 from classify.published import is_published, published_preset
+from classify.regimes import FINE_TUNE, RETRAINING
 from classify.settings import TrainSettings
-from pruning.by_target import check_target
 from pruning.errors import Refusal
-from pruning.methods import DEFAULT, METHODS
-from pruning.select import Ratio, Selection
-from pruning.targets import TARGETS
 from training.device import jobs_that_fit
-from training.options import Positive, Section, changed, check_level, read_method_options, validated
+from training.options import Positive, Section, changed
 from training.settings import Run
 from training.type_words import InWords, OneOf, known
 
@@ -87,6 +80,9 @@ class Classifier(Section):
     """How the unpruned network is trained on `dataset`; null where there is none."""
     fine_tune: dict[str, object] = {}
     """Keys of `classifier.train` that fine-tuning after pruning changes, such as {epochs: 20, lr: 0.001}."""
+    # a regime of its own keeps what `fine_tune` says of all but the rates, its epochs too: equal budgets
+    retrain: Annotated[str, OneOf(RETRAINING, "regime of retraining")] = FINE_TUNE
+    """Regime of the step fine_tune: as `fine_tune` says, or for as many epochs at the rates of `train`."""
     # of networks that keep their weights: after `fine_tune` in every route, not after the scratch regimes
     distill: Distillation | None = None
     """How fine-tuning learns from the unpruned network of the same seed as well; null: from the labels alone."""
@@ -138,8 +134,9 @@ class Classifier(Section):
             raise Refusal(f"{absent} missing: without `weights` the classifier is trained, which needs both")
         if self.dataset is not None:
             raise Refusal("train: missing; a classifier with a `dataset` is trained or fine-tuned on it")
-        idle = ("train", "fine_tune", "scratch", "scratch_b_cap", "distill", "replace_head", "rewind")
-        set_idly = next((name for name in idle if getattr(self, name)), None)
+        idle = ("train", "fine_tune", "retrain", "scratch", "scratch_b_cap", "distill", "replace_head", "rewind")
+        fields = Classifier.model_fields
+        set_idly = next((name for name in idle if getattr(self, name) != fields[name].default), None)
         if set_idly is not None:
             raise Refusal(f"{set_idly}: nothing is trained without `dataset`; give one or leave this out")
         if self.normalization == "dataset":
@@ -159,97 +156,6 @@ class Classifier(Section):
             )
         changes = {} if regime == "train" else getattr(self, regime)
         return changed(self.train, changes, regime)
-
-
-class CalibrationData(Section):
-    """How much of the training data a method sees that looks at activations or gradients; others read no key of it."""
-
-    images: Positive = 512
-    """Training images that such a method looks at in a classifier, as many of each class."""
-    per_class: Positive | None = None
-    """Instead of `images`, how many of each class; null: as `images` says."""
-    batches: Positive = 16
-    """Training batches that such a method looks at in a detector, of `detector.train.batch_size` images."""
-
-    @model_validator(mode="after")
-    def _one_number_of_images(self) -> "CalibrationData":
-        if self.per_class is not None and "images" in self.model_fields_set:
-            raise Refusal(
-                f"per_class {self.per_class} and images {self.images} both say how many images; leave out one"
-            )
-        return self
-
-    def counted_by(self, unit: Literal["images", "batches"]) -> dict[str, int]:
-        """The one key of it that a pruning reads which looks at images, or at batches, and its value."""
-        if unit == "batches":
-            return {"batches": self.batches}
-        return {"images": self.images} if self.per_class is None else {"per_class": self.per_class}
-
-    def n_images(self, labels: Tensor) -> int:
-        """Of images with these class indices (N,), how many are looked at, the classes taking turns."""
-        if self.per_class is None:
-            return self.images
-        return at_most_of_each(labels, self.per_class)
-
-
-_AMOUNTS = {"ratio", "target_macs", "target_params"}
-
-
-class Pruning(Section, Selection):
-    """What is removed: a published `target`, or a `method` and how far it goes by the keys of a `Selection`."""
-
-    method: Annotated[str, OneOf(METHODS, "pruning method")] = DEFAULT
-    """Pruning method; `python tools/prune.py --list` prints each with its options."""
-    options: dict[str, object] = {}
-    """Options of the method; a wrong name lists those there are."""
-    target: Annotated[str, OneOf(TARGETS, "target")] | None = None
-    """Published pruned shape to cut to, instead of `ratio` and all else that says how much of which layers goes."""
-    layers: dict[str, Ratio] = {}  # a config says nothing by an empty mapping, not by null
-    """Fraction removed of single layers, by name or pattern; it wins over `ratio`."""
-    calibration: CalibrationData = CalibrationData()
-    """How much data is seen by a method that looks at activations or gradients."""
-    allow_partial: bool = False
-    """Take a result where far less than asked can be removed; otherwise that is an error."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _null_is_no_ratio(cls, data: object) -> object:
-        """So that `ratio: null` takes back the ratio of a `_base_`, which a target of costs does not go with."""
-        if not isinstance(data, dict) or data.get("ratio", 0) is not None:
-            return data
-        return {key: value for key, value in data.items() if key != "ratio"}
-
-    @model_validator(mode="after")
-    def _consistent(self) -> "Pruning":
-        options = read_method_options(self.method, self.options)
-        if "level" in self.model_fields_set:
-            check_level(self.method, options, self.level)
-        fixed = self.model_fields_set & {field.name for field in fields(Selection)}
-        if self.target is not None and fixed:
-            raise Refusal(f"target {self.target!r} already says what is removed; drop {', '.join(sorted(fixed))}")
-        wanted = self.selection().cost_target
-        if wanted is not None:
-            check_target(self.method, options)
-            if "ratio" in self.model_fields_set:
-                key = f"target_{wanted[0]}"
-                raise Refusal(f"{key}: the ratio of it is searched, so `ratio` does not go with it; set ratio: null")
-        return self
-
-    def changed(self, changes: Mapping[str, object]) -> "Pruning":
-        """With what a step of a route changes, validated as one: a changed method must take the options that stay.
-
-        An amount among the changes takes the place of the file's, whichever key that has.
-        """
-        gone = _AMOUNTS - changes.keys() if _AMOUNTS & changes.keys() else set()
-        data = {**self.model_dump(mode="json", exclude_unset=True), **changes}
-        return validated(type(self), {key: value for key, value in data.items() if key not in gone}, "prune")
-
-    def selection(self) -> Selection:
-        """The selection that these keys ask for."""
-        if self.target is not None:  # a target without one removes whole blocks or reads fewer inputs
-            return TARGETS[self.target].selection or Selection(ratio=0.0)
-        said = {field.name: getattr(self, field.name) for field in fields(Selection)}
-        return Selection(**{**said, "layers": self.layers or None})
 
 
 class Evaluation(Section):

@@ -162,8 +162,7 @@ class Estimator:
 
         The last one is kept for the next stage.
         """
-        # Tracing takes most of the time of a dry run. Stages come in the order of the study, so the network that the
-        # next one asks for is mostly the last one; more of them would hold the memory of as many dense networks.
+        # Tracing takes most of a dry run. The next stage mostly asks for the last network; more would fill the memory.
         inside = [] if stage is None else [stage.parents[0].settings["model"], stage.settings.get("scope")]
         key = (*_shape_key(network), str(inside))
         if self._last is None or self._last[0] != key:
@@ -181,6 +180,8 @@ class Estimator:
 
     def _classifier(self, stage: Stage, network: Network) -> Estimate:
         params, macs = self._cost(network)
+        if stage.settings.get("between_layers"):
+            return Estimate(params, macs, *self._between_layers(stage))
         if stage.kind in ("prune", "take_weights"):
             return Estimate(params, macs, 0, NOT_COUNTED if stage.kind == "take_weights" else "")
         dense_macs = self._cost(network.dense())[1]
@@ -189,6 +190,15 @@ class Estimator:
         taught = 0 if settings.distill is None else dense_macs * epochs * n_train
         train_macs = TRAINING_FACTOR * macs * (epochs + settings.counted_epochs) * n_train + taught
         return Estimate(params, macs, train_macs, f"{epochs} epochs", teacher_macs=taught)
+
+    def _between_layers(self, stage: Stage) -> tuple[int, str]:
+        """Training MACs and length of what a pruning trains after each group that it narrows."""
+        before, epochs = self._larger(stage), stage.settings["between_layers"]["epochs"]
+        plan = (self.network(stage) or before).plan
+        kept_before = plan.widths | before.plan.kept_counts()
+        rounds = sum(kept < kept_before[name] for name, kept in plan.kept_counts().items())
+        seen = rounds * epochs * self._data(stage.parents[0]).n_train
+        return TRAINING_FACTOR * self._cost(before)[1] * seen, f"{rounds} x {epochs} epochs"
 
     def _cost(self, network: Network) -> tuple[int, int]:
         """Params and multiply-adds of a classifier, as `Network.costs` counts them."""

@@ -3,7 +3,7 @@
 from typing import overload
 
 from classify.models import in_channels
-from classify.regimes import Regime, get_regime
+from classify.regimes import RETRAINING, Regime
 from detect.settings import TrainSettings
 from pruning.errors import Refusal
 from pruning.methods import METHODS, get_method
@@ -37,7 +37,18 @@ def keeps_pruned_weights(stage: Stage) -> bool:
     """Is this a network that was pruned and has not begun anew since?"""
     if stage.kind != "train_classifier":
         return stage.kind in ("prune", "prune_detector")
-    return get_regime(stage.read(TrainClassifier).regime).init == "inherited"
+    return stage.read(TrainClassifier).regime in RETRAINING
+
+
+def check_acted_on(training: TrainSettings, method: str) -> None:
+    """ValueError where the training of a detector, before it is pruned, leaves the method nothing to act on."""
+    if not training.iterations:
+        raise Refusal(f"detector.prune_at: 0 leaves no training for {method} to act on before it prunes")
+    if training.keep == "best" or training.patience is not None:
+        raise Refusal(
+            f"detector.train: {method} acts on the training to its last step, so keep: best and patience do not go with"
+            " it in transfer_then_prune"
+        )
 
 
 def check_start(regime: Regime, pruned: Stage) -> None:
@@ -45,7 +56,7 @@ def check_start(regime: Regime, pruned: Stage) -> None:
     untrained = starts_dense(pruned)
     if regime.init == "initial" and not untrained:
         raise Refusal("comes after a network that was pruned before any training (prune_at_init), this one was trained")
-    if regime.init in ("inherited", "original") and untrained:
+    if regime.init in ("inherited", "original", "rewound") and untrained:
         raise Refusal("comes after a network that was trained and pruned, here its shape alone is known")
 
 
@@ -66,17 +77,6 @@ def check_design(config: Sections) -> None:
         raise Refusal(
             "a design after the networks of `guide` is for networks from scratch (scratch_e, scratch_b,"
             " scratch_b_fair); to cut trained weights by a design, name its file in prune.options.patterns"
-        )
-
-
-def check_acted_on(training: TrainSettings, method: str) -> None:
-    """ValueError where the training of a detector, before it is pruned, leaves the method nothing to act on."""
-    if not training.iterations:
-        raise Refusal(f"detector.prune_at: 0 leaves no training for {method} to act on before it prunes")
-    if training.keep == "best" or training.patience is not None:
-        raise Refusal(
-            f"detector.train: {method} acts on the training to its last step, so keep: best and patience do not go with"
-            " it in transfer_then_prune"
         )
 
 

@@ -10,6 +10,7 @@ from study.config.load import merge, set_key, validate
 from study.config.schema import StudyConfig
 from study.plan.expected import check_expected
 from study.plan.named import CLASSIFIER_PIPELINES, PIPELINES
+from study.plan.retraining import Kept, kept_by
 from study.plan.steps import STEPS, StageBuilder
 from study.stages.contents import Contents
 from study.stages.stage import Stage
@@ -48,16 +49,23 @@ def expand(config: StudyConfig, *, source: str, contents: Contents | None = None
     # `known` holds the stages of all routes by hash and seed: two routes that ask for equal work get one object, and
     # the scheduler, which knows stages by their id, runs it once.
     check_expected(config, grid_fields(config))
+    contents = contents or Contents()
+    routes = _expand(config, {}, source, contents)
+    # what a dense training keeps for one point is known when all are, and then it is one training for all
+    kept = kept_by(all_stages(routes))
+    return _without_idle_fields(_expand(config, kept, source, contents) if kept else routes)
+
+
+def _expand(config: StudyConfig, kept: Kept, source: str, contents: Contents) -> list[Route]:
     routes: list[Route] = []
     known: dict[tuple[str, int], Stage] = {}
-    contents = contents or Contents()
     for point in points(config):
         here = at_point(config, point, f"{source}: {describe(point)}")
         for name, chain in chains(here).items():
             for seed in here.seeds:
-                builder = StageBuilder(here, seed, known, contents)  # what routes share is made once
+                builder = StageBuilder(here, seed, known, contents, kept=kept)  # what routes share is made once
                 routes.append(make_route(name, chain, builder, point))
-    return _without_idle_fields(routes)
+    return routes
 
 
 def grid_fields(config: StudyConfig) -> dict[str, list[object]]:

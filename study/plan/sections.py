@@ -1,11 +1,17 @@
 """The sections of a config that stages are made from: a study's, and those of the networks that guide a design."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol, TypedDict
+from pathlib import Path
+from typing import Literal, Protocol, TypedDict
 
+from pruning.methods import get_method
 from study.config.detector import Detector
+from study.config.pruning import Pruning
 from study.config.schema import Guide
-from study.config.sections import Classifier, Evaluation, Machine, Pruning
+from study.config.sections import Classifier, Evaluation, Machine
+from study.stages.contents import Contents
+from training.options import file_options
 
 
 class Sections(Protocol):
@@ -57,3 +63,32 @@ class PruningSettings(TypedDict, total=False):
     selection: dict[str, object]
     calibration: dict[str, int]
     allow_partial: bool
+    between_layers: dict[str, object]
+
+
+def pruning_settings(
+    prune: Pruning, changes: Mapping[str, object], unit: Literal["images", "batches"], contents: Contents
+) -> PruningSettings:
+    """The settings of a pruning; `unit`: of what the method looks at, if it does."""
+    complete = prune.changed(changes)
+    selection = complete.selection()
+    looks = get_method(complete.method).needs != "nothing"
+    # A file counts by its content: its name leaves the options, and its sum stands for it in the stage's hash.
+    given: dict[str, list[dict[str, object]]] = {}
+    for name in file_options(complete.method):
+        files = complete.options.get(name)
+        if files and isinstance(files, list | tuple):
+            given[name] = [contents.file(Path(file), f"prune.options.{name}") for file in files]
+    options = {name: value for name, value in complete.options.items() if name not in given}
+    found: PruningSettings = {"method": complete.method, "options": options}
+    if given:
+        found["files"] = given
+    found["target"] = complete.target
+    found["selection"] = {**selection.__dict__, "ratio": list(selection.given_ratios())}
+    if looks:
+        found["calibration"] = complete.calibration.counted_by(unit)
+    if complete.allow_partial:
+        found["allow_partial"] = True
+    if complete.between_layers is not None:
+        found["between_layers"] = complete.between_layers.model_dump()
+    return found

@@ -2,10 +2,9 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Literal
 
-from classify.regimes import BASE, REGIMES, get_regime
+from classify.regimes import BASE, BY_STEP, FINE_TUNE, RETRAINING, get_regime
 from detect.budgets import BUDGETS
 from pruning.errors import Refusal
 from pruning.methods import get_method
@@ -21,13 +20,14 @@ from study.plan.order import (
     expect,
     keeps_pruned_weights,
 )
-from study.plan.sections import GuidingSections, PruningSettings, Sections
+from study.plan.retraining import Kept, detector_before, detector_retraining, rates_of, remembering, where_rewound
+from study.plan.sections import GuidingSections, PruningSettings, Sections, pruning_settings
 from study.stages.contents import Contents
 from study.stages.given_weights import given_settings, made_for, normalization
-from study.stages.network import starts_dense
+from study.stages.network import dense_training, starts_dense
 from study.stages.settings import TrainClassifier, TrainDetector, is_structural
 from study.stages.stage import Stage
-from training.options import Section, changed, file_options
+from training.options import Section, changed
 
 
 @dataclass
@@ -35,7 +35,8 @@ class StageBuilder:
     """Makes stages of one seed from the sections of a config; asking twice for a stage gives the same object.
 
     A section that no asked stage needs may be absent. `validating`: the stages' results are of the validation split,
-    and the test split is not looked at. `alone`: one stage is run and no other, a teacher neither.
+    and the test split is not looked at. `alone`: one stage is run and no other, a teacher neither. `kept`: the epochs
+    that dense trainings keep for other points of the study.
     """
 
     config: Sections
@@ -44,11 +45,14 @@ class StageBuilder:
     contents: Contents = field(default_factory=Contents)
     validating: bool = False
     alone: bool = False
+    kept: Kept = field(default_factory=dict)
 
     def stage(self, kind: str, settings: Mapping[str, object], *parents: Stage) -> Stage:
         if self.validating and kind in ("train_classifier", "prune"):
             settings = {**settings, "untested": True}
-        stage = Stage(kind, settings, parents, self.seed)
+        return self._known(Stage(kind, settings, parents, self.seed))
+
+    def _known(self, stage: Stage) -> Stage:
         return self.known.setdefault((stage.hash, self.seed), stage)
 
     def classify(self, parent: Stage | None, changes: dict[str, object], *, effect: bool = False) -> Stage:
@@ -68,7 +72,10 @@ class StageBuilder:
         if weights is not None:  # they have not had the effect: the training goes on from them
             file = self.contents.weights(weights, self.config.classifier.arch)
             settings["weights"] = given_settings(self.config.classifier, file, effect=effect)
-        return self.stage("train_classifier", settings)
+        dense = self.stage("train_classifier", settings)
+        if not effect and method.training_effect is not None:
+            return dense  # nothing is pruned of it
+        return self._known(remembering(dense, self.config.classifier, self.kept))
 
     def _take_weights(self, changes: dict[str, object]) -> Stage:
         """The network of weights that no classification data comes with."""
@@ -111,6 +118,11 @@ class StageBuilder:
         # without a parent the stage makes the network itself, and so must say which
         pruning = self._pruning(changes)
         check_without_data(pruning["method"], parent)
+        between = pruning.pop("between_layers", None)
+        if between is not None and parent is not None:  # of a shape alone nothing is trained
+            tuning = self.config.classifier.training("fine_tune")
+            changed_to = changed(tuning, {**between, "schedule": "constant", "warmup": 0.0}, "prune.between_layers")
+            pruning["between_layers"] = changed_to.model_dump(mode="json")
         settings = {**pruning, **({} if parent else self._network())}
         return self.stage("prune", settings, *([parent] if parent else []))
 
@@ -124,17 +136,21 @@ class StageBuilder:
 
     def train_pruned(self, regime: str, parent: Stage | None, changes: dict[str, object]) -> Stage:
         stage = expect(parent, "prune")
+        regime = self.config.classifier.retrain if regime == FINE_TUNE else regime
         wanted = get_regime(regime)
         check_start(wanted, stage)
         # weights may be given here or where the pruned network came from, in a study or in a run of its own
         given = self.config.classifier.weights or any("weights" in s.settings for s in stage.with_ancestors())
-        if wanted.init == "original" and given:
+        if wanted.init in ("original", "rewound") and given:
             raise Refusal("weights that are given have no beginning to go back to; leave out classifier.weights")
-        settings = self._classifier(regime, changes)
+        rates = rates_of(dense_training(stage)) if wanted.at_dense_rates else {}
+        settings = self._classifier(regime, {**rates, **changes})
+        if wanted.last_part:
+            settings["rewound_to"] = where_rewound(stage, settings)
         if wanted.plus_fine_tuning:
             settings["fine_tune_epochs"] = self.config.classifier.training("fine_tune").epochs
         distill = self.config.classifier.distill
-        if distill is None or wanted.init != "inherited":
+        if distill is None or regime not in RETRAINING:
             return self.stage("train_classifier", settings, stage)
         settings["distill"] = distill.model_dump(mode="json")
         return self.stage("train_classifier", settings, stage, self._teacher())
@@ -147,12 +163,16 @@ class StageBuilder:
             raise Refusal("comes after a network that was trained and pruned, here its shape alone is known")
         model = detector.scratch_model() if scratch else detector.model
         training = detector.training("train" if scratch else phase)  # type: ignore[arg-type]
+        retrained = phase == "fine_tune" and detector.retrain != FINE_TUNE
+        rates = rates_of(detector_before(stage)) if retrained else {}
         settings: dict[str, object] = {
             "data": self._detection(),
             "model": model.as_json(),
-            "train": {**training.model_dump(mode="json"), **_checked(changes, training)},
+            "train": {**training.model_dump(mode="json"), **_checked({**rates, **changes}, training)},
             "init": "random" if scratch else "inherited",
         }
+        if retrained:
+            settings |= detector_retraining(detector.retrain, stage, training.iterations)
         if not scratch and stage.kind == "prune":  # weights were removed and nothing was trained since
             settings["recalibrate"] = True
         # The rule is recorded and not the iterations it comes to, which are known when the stages before have run. The
@@ -193,6 +213,8 @@ class StageBuilder:
         pruning = self._pruning(changes, "batches")
         if is_structural(pruning["target"]):
             raise Refusal(f"target {pruning['target']!r} is a shape of a classifier; prune it before the transfer")
+        if "between_layers" in pruning:
+            raise Refusal("prune.between_layers: a detector is not trained after each layer; set it to null")
         scope = self._detector().scope_settings()
         if "scope" in scope:
             norm = str(stage.read(TrainDetector).model.detectron2().get("MODEL.FPN.NORM", ""))
@@ -236,26 +258,7 @@ class StageBuilder:
 
     def _pruning(self, changes: dict[str, object], unit: Literal["images", "batches"] = "images") -> PruningSettings:
         """The settings of a pruning; `unit`: of what the method looks at, if it does."""
-        complete = self.config.prune.changed(changes)
-        selection = complete.selection()
-        looks = get_method(complete.method).needs != "nothing"
-        # A file counts by its content: its name leaves the options, and its sum stands for it in the stage's hash.
-        given: dict[str, list[dict[str, object]]] = {}
-        for name in file_options(complete.method):
-            files = complete.options.get(name)
-            if files and isinstance(files, list | tuple):
-                given[name] = [self.contents.file(Path(file), f"prune.options.{name}") for file in files]
-        options = {name: value for name, value in complete.options.items() if name not in given}
-        found: PruningSettings = {"method": complete.method, "options": options}
-        if given:
-            found["files"] = given
-        found["target"] = complete.target
-        found["selection"] = {**selection.__dict__, "ratio": list(selection.given_ratios())}
-        if looks:
-            found["calibration"] = complete.calibration.counted_by(unit)
-        if complete.allow_partial:
-            found["allow_partial"] = True
-        return found
+        return pruning_settings(self.config.prune, changes, unit, self.contents)
 
     def _detector(self) -> Detector:
         if self.config.detector is None:
@@ -287,7 +290,7 @@ STEPS: dict[str, Step] = {
     "shape": StageBuilder.shape,
     "prune": StageBuilder.prune,
     "prune_at_init": StageBuilder.prune_at_init,
-    **{regime: _training_by(regime) for regime in REGIMES if regime != BASE},
+    **{regime: _training_by(regime) for regime in BY_STEP if regime != BASE},
     "detect": StageBuilder.detect,
     "detect_fair": StageBuilder.detect_fair,
     "detect_before_pruning": lambda b, parent, changes: b.detect(parent, changes, "before_pruning"),

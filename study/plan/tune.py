@@ -14,6 +14,7 @@ from pathlib import Path
 from study.config.schema import StudyConfig
 from study.config.tune import own_rate
 from study.plan.pipelines import RATES, Route, all_stages, at_point, chains, describe, labels, make_route, points
+from study.plan.retraining import kept_by
 from study.plan.steps import StageBuilder
 from study.stages.contents import Contents
 from study.stages.stage import Stage
@@ -129,7 +130,8 @@ class StudyPlan:
     def at(self, tuning: Tuning, candidate: Candidate) -> list[Route]:
         """A route with the values of a candidate on the study's seeds."""
         config, name = candidate.config, tuning.pipeline
-        builders = (StageBuilder(config, seed, contents=self.contents) for seed in config.seeds)
+        kept = kept_by(all_stages(self.recipe))
+        builders = (StageBuilder(config, seed, contents=self.contents, kept=kept) for seed in config.seeds)
         return [make_route(name, chains(config)[name], b, {**tuning.point, RATES: TUNED}) for b in builders]
 
 
@@ -140,12 +142,14 @@ def plan_study(config: StudyConfig, recipe: Sequence[Route], *, source: str, con
     found: dict[tuple[str, str], Tuning] = {}
     ends = {(route.pipeline, route.evaluation.id): route.point for route in recipe}
     known: dict[tuple[str, int], Stage] = {}
+    kept = kept_by(all_stages(recipe))
     for point in points(config):
         options = list(_options(config, point, source))
         here = options[0][1]
         for name, chain in chains(here).items():
             # the point without the fields of the grid that make no difference to the route
-            own = ends[name, make_route(name, chain, StageBuilder(here, here.seeds[0], {}, contents), {}).evaluation.id]
+            builder = StageBuilder(here, here.seeds[0], {}, contents, kept=kept)
+            own = ends[name, make_route(name, chain, builder, {}).evaluation.id]
             if (key := _key(name, own)) not in found:
                 tried = (Candidate(values, at, _tried(name, at, own, known, contents)) for values, at in options)
                 found[key] = Tuning(name, own, _different(tried))

@@ -14,8 +14,9 @@ from classify.regimes import BASE, get_regime
 from pruning.errors import Refusal
 from study.config.detector import Detector
 from study.config.load import load_config
+from study.config.pruning import Pruning
 from study.config.schema import ClassifyConfig, DetectConfig
-from study.config.sections import Classifier, Evaluation, Machine, Pruning
+from study.config.sections import Classifier, Evaluation, Machine
 from study.plan.checks import check_detection_data, check_scored, check_writable
 from study.plan.estimate import Estimator
 from study.plan.foresee import foresee

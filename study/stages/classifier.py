@@ -16,7 +16,6 @@ from classify.regimes import get_regime
 from classify.settings import TrainRun
 from classify.train import TrainOutcome, train_classifier
 from pruning.cost import TRAINING_FACTOR
-from pruning.errors import Refusal
 from pruning.masked_training import HoldMasks, reinitialise_surviving, widen_surviving
 from pruning.methods import Effect, get_method
 from pruning.surgery import apply
@@ -29,6 +28,7 @@ from study.stages.network import (
     Network,
     dense_groups,
     dense_network,
+    dense_training,
     load_model,
     read_weights,
     save_weights,
@@ -80,7 +80,7 @@ def starting_model(stage: Stage, network: Network, runs: Path) -> nn.Module:
     init = get_regime(stage.read(TrainClassifier).regime).init
     if init in ("inherited", "initial"):
         model.load_state_dict(read_weights(stage.parents[0].run(runs).weights))
-    elif init == "original":
+    elif init in ("original", "rewound"):
         model = _ticket(stage, network, runs)
     elif network.masks is not None:
         model = random_start(network)  # other numbers than the dense training of this seed began with: no ticket
@@ -106,27 +106,22 @@ def random_start(network: Network) -> nn.Module:
 
 
 def _ticket(stage: Stage, network: Network, runs: Path) -> nn.Module:
-    """The pruned network with the weights that the dense one had at its start, or at the iteration it kept."""
+    """The pruned network with the weights that the dense one had at its start, or where it kept them."""
     first = dense_training(stage)
     dense = network.dense()
-    original = _original_weights(first, dense, runs)
+    original = _original_weights(stage, first, dense, runs)
     model = dense.build()
     groups = dense_groups(dense, model) if network.plan.changes_shape else []
     model.load_state_dict(original)
     return apply(model, network.plan, groups)
 
 
-def dense_training(stage: Stage) -> Stage:
-    """The training of the dense network that a pruned one comes from; ValueError if it comes from none."""
-    while stage.parents:
-        stage = stage.parents[0]
-    if stage.kind != "train_classifier":
-        raise Refusal(f"{stage.id} is no training, so there are no weights to rewind to")
-    return stage
-
-
-def _original_weights(first: Stage, dense: Network, runs: Path) -> Mapping[str, Tensor]:
-    """Kept on disk if iteration k was asked for; those of iteration 0 follow from the seed."""
+def _original_weights(stage: Stage, first: Stage, dense: Network, runs: Path) -> Mapping[str, Tensor]:
+    """Kept on disk if those of an epoch or of iteration k were asked for; those of iteration 0 follow from the seed."""
+    settings = stage.read(TrainClassifier)
+    if get_regime(settings.regime).init == "rewound":
+        assert settings.rewound_to is not None  # it starts there
+        return read_weights(first.run(runs).snapshot_of(settings.rewound_to))
     if first.read(TrainClassifier).snapshot_at:
         return read_weights(first.run(runs).snapshot)
     torch.manual_seed(first.seed)
@@ -136,7 +131,7 @@ def _original_weights(first: Stage, dense: Network, runs: Path) -> Mapping[str, 
 def run_train_classifier(context: Context) -> dict[str, object]:
     """Train, or take the weights that are given.
 
-    Artifacts: plan.json, weights.safetensors, correct.npy, and masks.safetensors or snapshot.safetensors if there are.
+    Artifacts: plan.json, weights.safetensors, correct.npy, and masks.safetensors or snapshots if there are.
     """
     stage, settings = context.stage, context.stage.read(TrainClassifier)
     data = open_classification(settings.dataset, context.machine)
@@ -195,18 +190,23 @@ def _train(context: Context, model: nn.Module, data: Splits, network: Network, e
         seed=context.stage.seed,
         precision=context.precision,
         checkpoint_every=context.machine.checkpoint_every,
-        snapshot_at=settings.snapshot_at,
     )
+    per_epoch = settings.train.steps_per_epoch(len(data.train))
+    snapshots = {context.run.snapshot_of(epoch): epoch * per_epoch for epoch in settings.snapshot_epochs}
+    if settings.snapshot_at is not None:
+        snapshots[context.run.snapshot] = settings.snapshot_at
+    own = settings.train.lr_schedule()
     return train_classifier(
         model,
         data.train,
         settings=settings.train.model_copy(update={"epochs": epochs}),
         run=run,
         checkpoint=context.run.checkpoint,
+        schedule=get_regime(settings.regime).schedule(own, settings.rewound_to or 0, epochs),
+        snapshots=snapshots,
         validation=data.val,
         report=context.report,
         effects=_effects(context.stage, network, model),
-        snapshot=context.run.snapshot,
         teacher=_teacher(context),
     )
 

@@ -5,9 +5,11 @@ from itertools import islice
 from pathlib import Path
 
 import torch
+from fvcore.common.param_scheduler import ParamScheduler
 from torch import nn
 
 from classify.models import stages_of
+from classify.regimes import get_regime
 from detect.budgets import Costs
 from detect.build import Config, Detector, build_detector
 from detect.cost import teacher_macs, training_macs
@@ -20,7 +22,7 @@ from detect.prune import backbone_groups
 from detect.pyramid import join, narrow_pyramid, pyramid_groups
 from detect.settings import TrainRun
 from detect.single_level import masked_parts
-from detect.train import scaled_to_processes, train_detector
+from detect.train import scaled_to_processes, schedule_of, train_detector
 from detect.validation import Kept
 from pruning.cost import TRAINING_FACTOR
 from pruning.errors import Refusal
@@ -79,6 +81,7 @@ def run_train_detector(context: Context) -> dict[str, object]:
         settings=train_settings,
         run=run,
         checkpoint=context.run.checkpoint,
+        schedule=_schedule(settings),
         validation=open_detection(settings.data, "val", context.data) if settings.train.validate_every else None,
         report=context.report,
         effects=_effects(stage, network, detector),
@@ -101,6 +104,15 @@ def run_train_detector(context: Context) -> dict[str, object]:
         **({"teacher_macs": taught * outcome.images_seen} if teacher else {}),
         "train_seconds": outcome.seconds,
     }
+
+
+def _schedule(settings: TrainDetector) -> ParamScheduler | None:
+    """The course of the rate in a regime of retraining; None for that of the settings."""
+    if settings.retrain is None:
+        return None
+    return get_regime(settings.retrain).schedule(
+        schedule_of(settings.train), settings.rewound_to or 0, settings.train.iterations
+    )
 
 
 def _iterations(context: Context, network: Network, dataset: DetectionDataset, *, macs: int) -> int:

@@ -206,6 +206,15 @@ def _check_normalization(own: OwnNetwork, channels: int, whose: str) -> None:
         )
 
 
+def dense_training(stage: Stage) -> Stage:
+    """The training of the dense network that a pruned one comes from; ValueError if it comes from none."""
+    while stage.parents:
+        stage = stage.parents[0]
+    if stage.kind != "train_classifier":
+        raise Refusal(f"{stage.id} is no training, so there is nothing to rewind to")
+    return stage
+
+
 def starts_dense(stage: Stage) -> bool:
     """Does this stage make its network from its own settings, rather than take over its parent's?"""
     return not stage.parents or (stage.kind == "prune" and "arch" in stage.settings)

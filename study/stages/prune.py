@@ -14,6 +14,7 @@ from classify.data import Splits
 from classify.data.augment import normalize
 from classify.data.images import balanced_indices
 from pruning.achieved import Achieved
+from pruning.cost import TRAINING_FACTOR
 from pruning.cut import VOID_CHECK, Pruned, prune
 from pruning.design.pattern import average
 from pruning.design.widths_and_masks import Dense, pattern_of
@@ -23,6 +24,7 @@ from pruning.methods import METHODS, Calibration, MethodOptions, get_method
 from pruning.modes import evaluation_mode
 from pruning.recalibrate import recalibrate
 from pruning.targets import prune_to_shape
+from study.stages.between_layers import FineTuning
 from study.stages.classifier import accuracy, measured_splits
 from study.stages.cost_left import cost_left
 from study.stages.data import dataset_of, open_classification
@@ -69,8 +71,11 @@ def run_prune(context: Context) -> dict[str, object]:
     settings, run = context.stage.read(Prune), context.run
     before = _before(context)
     options = _options(context, before)
-    index = _looked_at(before, settings)
-    pruned = _prune(before, settings, options, index, seed=context.stage.seed, device=context.device)
+    index, tuning = _looked_at(before, settings), None
+    if settings.between_layers is not None:
+        assert before.data is not None  # it is trained on what the classifier was
+        tuning = FineTuning(context, before.network, before.data, settings.between_layers)
+    pruned = _prune(context, before, options, index, finetune=tuning)
     small = before.network.then(pruned.plan, pruned.masks)
     small.save(run)
     save_weights(run.weights, pruned.model)
@@ -81,7 +86,18 @@ def run_prune(context: Context) -> dict[str, object]:
         "dense": before.network.dense().costs(),
         **pruning_facts(pruned, before.network.costs(), small.costs()),
         **choosing_facts(pruned, None if index is None else len(index)),
-        "train_macs": 0,
+        **({"train_macs": 0} if tuning is None else _spent(tuning)),
+    }
+
+
+def _spent(tuning: FineTuning) -> dict[str, object]:
+    """What the fine-tuning between layers cost, in a network whose removed channels are zero and still there."""
+    tuning.finish()
+    return {
+        "images_seen": tuning.images_seen,
+        "train_macs": TRAINING_FACTOR * tuning.network.costs()["macs"] * tuning.images_seen,
+        "train_seconds": tuning.seconds,
+        "precision": None if tuning.precision is None else tuning.precision.as_result(),
     }
 
 
@@ -159,9 +175,10 @@ def write_pattern(guides: Sequence[Network], file: Path) -> None:
 
 
 def _prune(
-    before: _Before, settings: Prune, options: MethodOptions, index: Tensor | None, *, seed: int, device: str
+    context: Context, before: _Before, options: MethodOptions, index: Tensor | None, *, finetune: FineTuning | None
 ) -> Pruned:
     """Where the network runs; what comes back is on the CPU. `index`: of the images that the method looks at."""
+    settings, seed, device = context.stage.read(Prune), context.stage.seed, context.device
     network = before.network
     if before.data is None:
         generator = torch.Generator().manual_seed(seed)
@@ -184,6 +201,7 @@ def _prune(
         seed=seed,
         options=options,
         calibration=None if index is None else _calibration(before, index),
+        finetune=finetune,
         allow_partial=settings.allow_partial,
         cost_left=cost_left(network, groups) if settings.selection.cost_target else None,
     ).cpu()

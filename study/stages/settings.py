@@ -13,7 +13,8 @@ from pruning.graph.members import Group
 from pruning.methods import MethodOptions, Request
 from pruning.select import Selection
 from pruning.targets import Target, get_target
-from study.config.sections import CalibrationData, Normalization
+from study.config.pruning import CalibrationData
+from study.config.sections import Normalization
 from training.options import Section, read_method_options
 
 Data = dict[str, Any]  # a data set as `study.stages.contents.Contents` gives it
@@ -122,8 +123,9 @@ class Cut(Asked):
 class TrainClassifier(OwnNetwork):
     """`cap`: of the epochs of Scratch-B. `snapshot_at`: the iteration whose weights are kept for rewinding.
 
-    `untested`: rates are chosen by the result, so the test split is not looked at. `distill`: the second stage before
-    is the teacher.
+    `snapshot_epochs`: after how many epochs weights are kept for retraining that goes back to them. `rewound_to`: the
+    epoch of the dense training from which its schedule is followed once more. `untested`: rates are chosen by the
+    result, so the test split is not looked at. `distill`: the second stage before is the teacher.
     """
 
     regime: str
@@ -131,6 +133,8 @@ class TrainClassifier(OwnNetwork):
     cap: float | None = None
     fine_tune_epochs: int = 0
     snapshot_at: int | None = None
+    snapshot_epochs: tuple[int, ...] = ()
+    rewound_to: int | None = None
     effect: Effect | None = None
     weights: GivenWeights | None = None
     untested: bool = False
@@ -156,10 +160,11 @@ class TakeWeights(OwnNetwork):
 class Prune(Cut):
     """`network`: of a stage that makes its network itself, where only the shape is wanted.
 
-    `untested`: as of a training.
+    `between_layers`: of the fine-tuning after each layer. `untested`: as of a training.
     """
 
     network: OwnNetwork | None = None
+    between_layers: classify.settings.TrainSettings | None = None
     untested: bool = False
 
     @model_validator(mode="before")
@@ -200,7 +205,8 @@ class TrainDetector(Section):
 
     `recalibrate`: estimate BatchNorm's statistics anew on the training images before the first iteration.
     `pretraining`: what another route may spend; where the stages before cost less, the detector trains longer for it.
-    `distill`: the second stage before is the teacher.
+    `distill`: the second stage before is the teacher. `retrain`: the regime after pruning inside the detector, if it is
+    one of its own; `rewound_to`: the iteration of the training before from which its schedule is followed once more.
     """
 
     data: Data
@@ -212,6 +218,8 @@ class TrainDetector(Section):
     pretraining: Pretraining | None = None
     effect: Effect | None = None
     distill: detect.settings.Distillation | None = None
+    retrain: str | None = None
+    rewound_to: int | None = None
 
 
 class PruneDetector(Cut):

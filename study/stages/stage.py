@@ -17,7 +17,8 @@ from detect.data.sets import DATASETS
 from detect.settings import DetectorSettings
 from pruning.errors import Refusal
 from pruning.select import Selection
-from study.config.sections import CalibrationData, ClassifierData, Machine
+from study.config.pruning import CalibrationData
+from study.config.sections import ClassifierData, Machine
 from study.stages.progress import Recorder
 from study.stages.settings import Evaluate, Prune, PruneDetector, TakeWeights, TrainClassifier, TrainDetector
 from study.stages.store import RunDir

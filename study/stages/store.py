@@ -88,6 +88,10 @@ class RunDir:
     def checkpoint(self) -> Path:
         return self.path / "checkpoint.pt"
 
+    def checkpoint_of(self, part: int) -> Path:
+        """Of a stage that trains in parts."""
+        return self.checkpoint.with_name(f"{self.checkpoint.stem}_{part}{self.checkpoint.suffix}")
+
     @property
     def plan(self) -> Path:
         return self.path / PLAN
@@ -104,6 +108,10 @@ class RunDir:
     def snapshot(self) -> Path:
         """The weights of an early iteration, for tickets that are rewound to it."""
         return self.path / "snapshot.safetensors"
+
+    def snapshot_of(self, epoch: int) -> Path:
+        """The weights after so many epochs, for retraining that goes back to them."""
+        return self.path / f"snapshot_epoch{epoch}.safetensors"
 
     @property
     def pattern(self) -> Path:

@@ -48,7 +48,7 @@ def teacher():
     return Teacher(unpruned, Distillation())
 
 
-def trained(path, settings, make_effect, taught=False, kill_at=None, snapshot=None):
+def trained(path, settings, make_effect, taught=False, kill_at=None, snapshots=()):
     """The model after training, or after being killed when step `kill_at` is reported."""
 
     def report(step, total, metrics):
@@ -57,7 +57,8 @@ def trained(path, settings, make_effect, taught=False, kill_at=None, snapshot=No
 
     model = network()
     effects = [] if make_effect is None else [make_effect(model)]
-    arguments = {**told(settings), "checkpoint": path, "report": report, "effects": effects, "snapshot": snapshot}
+    arguments = {**told(settings), "checkpoint": path, "report": report, "effects": effects}
+    arguments["snapshots"] = dict(snapshots)
     arguments["teacher"] = teacher() if taught else None
     if kill_at is None:
         train_classifier(model, images(), **arguments)
@@ -79,11 +80,11 @@ def test_killed_and_resumed_is_bit_equal(tmp_path, case, kill_at):
 
 @pytest.mark.parametrize(("at", "kill_at"), [(0, 2), (3, 3), (3, 7), (8, 7)])
 def test_a_resumed_training_has_its_snapshot(tmp_path, at, kill_at):
-    settings = {**SETTINGS, "snapshot_at": at}
-    whole, killed = tmp_path / "whole.safetensors", tmp_path / "killed.safetensors"
-    trained(tmp_path / "whole.pt", settings, None, snapshot=whole)
-    trained(tmp_path / "killed.pt", settings, None, kill_at=kill_at, snapshot=killed)
-    trained(tmp_path / "killed.pt", settings, None, snapshot=killed)
+    whole, killed, same = (tmp_path / f"{name}.safetensors" for name in ("whole", "killed", "same"))
+    trained(tmp_path / "whole.pt", SETTINGS, None, snapshots={whole: at, same: at})
+    trained(tmp_path / "killed.pt", SETTINGS, None, kill_at=kill_at, snapshots={killed: at})
+    trained(tmp_path / "killed.pt", SETTINGS, None, snapshots={killed: at})
+    assert whole.read_bytes() == same.read_bytes()
     assert whole.read_bytes() == killed.read_bytes()
     assert int(load_file(killed)["1.num_batches_tracked"]) == at
     if at == 0:
@@ -91,19 +92,16 @@ def test_a_resumed_training_has_its_snapshot(tmp_path, at, kill_at):
 
 
 def test_a_snapshot_that_is_gone_is_missed(tmp_path):
-    settings = {**SETTINGS, "snapshot_at": 3}
     path, snapshot = tmp_path / "c.pt", tmp_path / "snapshot.safetensors"
-    trained(path, settings, None, kill_at=7, snapshot=snapshot)
+    trained(path, SETTINGS, None, kill_at=7, snapshots={snapshot: 3})
     snapshot.unlink()
     with pytest.raises(ValueError, match="the snapshot of step 3 is gone and the checkpoint is of step 4"):
-        trained(path, settings, None, snapshot=snapshot)
+        trained(path, SETTINGS, None, snapshots={snapshot: 3})
 
 
-def test_a_snapshot_needs_a_file_and_a_step_of_the_training(tmp_path):
-    with pytest.raises(ValueError, match="snapshot_at=3 needs a file"):
-        trained(tmp_path / "c.pt", {**SETTINGS, "snapshot_at": 3}, None)
+def test_a_snapshot_is_of_a_step_of_the_training(tmp_path):
     with pytest.raises(ValueError, match=r"snapshot_at=16 is outside 0\.\.15"):
-        trained(tmp_path / "c.pt", {**SETTINGS, "snapshot_at": 16}, None, snapshot=tmp_path / "s")
+        trained(tmp_path / "c.pt", SETTINGS, None, snapshots={tmp_path / "s": 16})
 
 
 def test_checkpoints_of_other_trainings_are_refused(tmp_path):

@@ -36,7 +36,7 @@ SETTINGS = {
 CHANGES = {
     "plain": {},
     "parts": {"accumulate": 3},
-    "adam": {"optimizer": "adam", "lr": 0.01, "norm_weight_decay": False, "snapshot_at": 2},
+    "adam": {"optimizer": "adam", "lr": 0.01, "norm_weight_decay": False},
     "effects": {},
     "distilled": {"accumulate": 2},
 }
@@ -99,7 +99,7 @@ def losses_of(name, folder, kill_at=None):
         images(),
         **told(SETTINGS, **CHANGES[name]),
         checkpoint=folder / f"{name}.pt",
-        snapshot=folder / f"{name}_snapshot.safetensors",
+        snapshots={folder / f"{name}_snapshot.safetensors": 2},
         validation=images(5),
         report=report,
         effects=effects_of(model, name),

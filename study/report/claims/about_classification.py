@@ -21,8 +21,11 @@ _LE = "Le & Hua, ICLR 2021"
 RATIO, EPOCHS, RATE = "prune.ratio", "classifier.train.epochs", "classifier.train.lr"
 _FT, _FT_EPOCHS = "classifier.fine_tune.lr", "classifier.fine_tune.epochs"
 _SCHEDULE = ("classifier.fine_tune.schedule", "classifier.fine_tune.milestones", "classifier.fine_tune.warmup")
+_RENDA, _RETRAIN = "Renda et al., ICLR 2020", "classifier.retrain"
+_RETRAINED = (_RETRAIN, _FT, "classifier.fine_tune.gamma", *_SCHEDULE)
 _STRUCTURED = (PREDEFINED, AUTOMATIC)
 _HERE = ("claims_digits", "claims_cifar_subset", "claims_cifar10")
+_RETRAINING = ("digits_retraining",)
 _VGG = (Only("classifier.arch", values=("vgg",)),)
 _RESIDUAL = (Only("classifier.arch", values=("cifar_resnet", "resnet", "cifar_preresnet", "preresnet", "densenet")),)
 _MODERATE, _HIGH = (Only(RATIO, high=0.5),), (Only(RATIO, low=0.75),)
@@ -53,6 +56,15 @@ def _designs(design: Side, other: Side, cost: str, claim: str, *kinds: str, grou
 
 def _fine_tuned(*methods: str, only: tuple[Only, ...] = (), extreme: str = "") -> Side:
     return Side("fine_tune", methods=methods, only=only, extreme=extreme)  # type: ignore[arg-type]
+
+
+def _retrained(regime: str, *methods: str) -> Side:
+    return _fine_tuned(*methods, only=(Only(_RETRAIN, values=(regime,)),))
+
+
+def _by_regime(better: Side, relation: Relation, worse: Side, source: str, group: str = "retraining") -> Statement:
+    """A statement about regimes of retraining for equally many epochs, or about one of them and another route."""
+    return Statement(better, worse, relation, source, free=_RETRAINED, group=group, runs=_RETRAINING)
 
 
 def _scratch(*methods: str, only: tuple[Only, ...] = (), measure: str = "") -> Side:
@@ -134,6 +146,32 @@ _FINE_TUNING = (
         _fine_tuned("random", extreme="largest"), _fine_tuned("l1_filter", extreme="smallest"), NO_WORSE,
         f"{_LE}: random channels, fine-tuned at the large rate, against chosen ones at the small rate", field=_FT,
         free=_SCHEDULE, group="rate of fine-tuning", runs=_HERE,
+    ),
+    *(
+        _by_regime(_retrained(regime), ABOVE, _retrained("fine_tune"), f"{source}: retrain at the dense rates")
+        for regime, source in (
+            ("lr_rewind", f"{_RENDA}, and {_LE}"), ("weight_rewind", _RENDA), ("cyclic", _LE), ("one_cycle", _LE),
+        )
+    ),
+    _by_regime(
+        _retrained("lr_rewind"), NO_WORSE, _retrained("weight_rewind"),
+        f"{_RENDA}: rewinding the rate alone matches or outperforms rewinding the weights too",
+    ),
+    *(
+        _by_regime(
+            _retrained(regime, "random"), NO_WORSE, _retrained("fine_tune", "l1_filter"),
+            f"{_LE}: random channels, retrained at the large rate, against chosen ones at the small rate",
+        )
+        for regime in ("lr_rewind", "cyclic")
+    ),
+    *(
+        _by_regime(
+            _retrained(regime), NO_WORSE, Side("scratch_e"),
+            f"{_LE}, and Wang et al. 2023 (preprint). There at equal epochs of retraining, here retraining is the"
+            " shorter",
+            _VALUE,
+        )
+        for regime in ("lr_rewind", "cyclic")
     ),
     Statement(
         _fine_tuned("random", only=_MODERATE), _fine_tuned("l1_filter", only=_MODERATE), NO_WORSE,

@@ -127,6 +127,27 @@ BY_METHOD: Final = {
 }""",
     "group_norm": DEPENDENCIES,
 }
+_LE = """@inproceedings{le2021network,
+  title = {Network Pruning That Matters: A Case Study on Retraining Variants},
+  author = {Le, Duong H. and Hua, Binh-Son},
+  booktitle = {International Conference on Learning Representations (ICLR)},
+  year = {2021},
+}"""
+_RENDA = """@inproceedings{renda2020comparing,
+  title = {Comparing Rewinding and Fine-tuning in Neural Network Pruning},
+  author = {Renda, Alex and Frankle, Jonathan and Carbin, Michael},
+  booktitle = {International Conference on Learning Representations (ICLR)},
+  year = {2020},
+}"""
+_SMITH = """@misc{smith2017superconvergence,
+  title = {Super-Convergence: Very Fast Training of Neural Networks Using Large Learning Rates},
+  author = {Smith, Leslie N. and Topin, Nicholay},
+  eprint = {1708.07120},
+  archivePrefix = {arXiv},
+  year = {2017},
+}"""
+# of retraining; the other regimes are Liu et al.'s
+BY_REGIME: Final = {"lr_rewind": _RENDA, "weight_rewind": _RENDA, "cyclic": _LE, "one_cycle": _SMITH}
 # by the name of the report's topic
 BY_TOPIC: Final = {
     "detection": """@inproceedings{ren2015faster,

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from classify.regimes import RETRAINING
 from pruning.methods import METHODS
 from study.report.artifacts import steps
 from study.report.claims.statement import AUTOMATIC, PREDEFINED, UNSTRUCTURED
@@ -71,7 +72,10 @@ def _training_facts(trainings: list[Json]) -> dict[str, object]:
     for settings in reversed(trainings):
         for key in _NETWORK:
             facts.setdefault(f"classifier.{key}", settings.get(key))
-        section = "fine_tune" if settings.get("regime") == "fine_tune" else "train"
+        retrain = settings.get("regime") if settings.get("regime") in RETRAINING else None
+        section = "fine_tune" if retrain else "train"
+        if retrain:
+            facts.setdefault("classifier.retrain", retrain)
         for key, value in (settings.get("train") or {}).items():
             facts.setdefault(f"classifier.{section}.{key}", value)
     return {key: value for key, value in facts.items() if value is not None}

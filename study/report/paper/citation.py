@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib.metadata import version
 
-from study.report.claims.citations import BY_METHOD, BY_TOPIC, DEPENDENCIES, HOLM, LIU, PYTORCH, SMYTH
+from study.report.claims.citations import BY_METHOD, BY_REGIME, BY_TOPIC, DEPENDENCIES, HOLM, LIU, PYTORCH, SMYTH
 from study.report.content import Content
 from study.report.paper.latex import comment, escape
 from study.report.statistics.grid import MODERATED
@@ -15,10 +15,12 @@ def citation(content: Content) -> str:
     """The entries of what was used, and a reminder of the data set, whose source only the user knows."""
     stages = content.comparison.stages.values()
     methods = {stage.part("settings").get("method") for stage in stages}
+    regimes = {stage.part("settings").get(key) for stage in stages for key in ("regime", "retrain")}
     pruned = any(route.is_pruned for route in content.routes)
     entries = [_program(content), LIU, PYTORCH]
     entries += [DEPENDENCIES] if pruned else []
     entries += [entry for name, entry in BY_METHOD.items() if name in methods]
+    entries += dict.fromkeys(entry for name, entry in BY_REGIME.items() if name in regimes)
     entries += [BY_TOPIC[content.topic.name]] if content.topic.name in BY_TOPIC else []
     entries += [HOLM] if content.findings else []
     entries += [SMYTH] if _moderated(content) else []

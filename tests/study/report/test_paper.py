@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 from support.fabricated_study import fabricate, with_grid
 
+from classify.regimes import RETRAINING
 from pruning.methods import METHODS
 from study.plan.named import CLASSIFIER_PIPELINES, PIPELINES
-from study.report.claims.citations import BY_METHOD
+from study.report.claims.citations import BY_METHOD, BY_REGIME
 from study.report.content import content_of
 from study.report.paper.latex import Column, escape, table
 from study.report.rows import Comparison, load_comparison
@@ -216,6 +217,10 @@ def test_the_citation_names_what_was_used(tmp_path):
 
 def test_every_method_has_its_source():
     assert METHODS.keys() - BY_METHOD.keys() == CONTROLS
+
+
+def test_every_regime_at_the_dense_rates_has_its_source():
+    assert {"fine_tune", *BY_REGIME} == set(RETRAINING)
 
 
 @pytest.mark.parametrize("pipelines", [PIPELINES, CLASSIFIER_PIPELINES])

@@ -7,7 +7,7 @@ import torch
 from support.tiny_classification import run, tiny
 
 from classify.data.images import at_most_of_each
-from study.config.sections import CalibrationData
+from study.config.pruning import CalibrationData
 
 
 def test_as_many_of_each_class_as_there_are():

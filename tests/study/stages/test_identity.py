@@ -11,7 +11,8 @@ import detect.settings
 from detect.data.sets.digits import Scenes
 from detect.settings import DetectorSettings
 from pruning.select import Selection
-from study.config.sections import CalibrationData, ClassifierData
+from study.config.pruning import CalibrationData
+from study.config.sections import ClassifierData
 from study.plan.pipelines import all_stages
 from study.run.study import load_study
 from study.stages import stage as module
