@@ -113,6 +113,18 @@ BY_METHOD: Final = {
   booktitle = {International Conference on Learning Representations (ICLR)},
   year = {2021},
 }""",
+    "gradual_magnitude": """@article{zhu2017prune,
+  title = {To Prune, or Not to Prune: Exploring the Efficacy of Pruning for Model Compression},
+  author = {Zhu, Michael and Gupta, Suyog},
+  journal = {arXiv preprint arXiv:1710.01878},
+  year = {2017},
+}""",
+    "rigl": """@inproceedings{evci2020rigging,
+  title = {Rigging the Lottery: Making All Tickets Winners},
+  author = {Evci, Utku and Gale, Trevor and Menick, Jacob and Castro, Pablo Samuel and Elsen, Erich},
+  booktitle = {International Conference on Machine Learning (ICML)},
+  year = {2020},
+}""",
     "group_norm": DEPENDENCIES,
 }
 # by the name of the report's topic
