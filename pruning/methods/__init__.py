@@ -2,9 +2,11 @@
 
 from typing import Any
 
+from pruning.effect import Effect
 from pruning.errors import Refusal
 from pruning.methods import (
     fpgm,
+    gradual_magnitude,
     group_norm,
     guided,
     l1_filter,
@@ -13,6 +15,7 @@ from pruning.methods import (
     magnitude,
     random,
     reconstruction,
+    rigl,
     slimming,
     snip,
     soft_filter,
@@ -23,7 +26,7 @@ from pruning.methods import (
     uniform,
     uniform_weights,
 )
-from pruning.methods.method import Calibration, Choice, Effect, Method, MethodOptions, Request
+from pruning.methods.method import Calibration, Choice, Method, MethodOptions, Request
 
 METHODS: dict[str, Method[Any]] = {  # each with options of its own type
     "l1_filter": l1_filter.METHOD,
@@ -39,6 +42,8 @@ METHODS: dict[str, Method[Any]] = {  # each with options of its own type
     "synflow": synflow.METHOD,
     "uniform_weights": uniform_weights.METHOD,
     "lottery": lottery.METHOD,
+    "gradual_magnitude": gradual_magnitude.METHOD,
+    "rigl": rigl.METHOD,
     "guided": guided.METHOD,
     "slimming": slimming.METHOD,
     "structure_selection": structure_selection.METHOD,

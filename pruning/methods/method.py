@@ -7,6 +7,7 @@ from typing import Generic, Literal, Protocol, TypeVar, cast
 import torch
 from torch import Tensor, nn
 
+from pruning.effect import Effect
 from pruning.errors import Refusal
 from pruning.graph.members import Group
 from pruning.select import Selection, counts, eligible, select
@@ -60,7 +61,8 @@ class Choice:
 
     `keep`, `select`, `scatter`, `drop`: as in PruningPlan. `weights`: entries of the dense network's state that the
     method rewrote, in their dense shapes; they replace the old ones before the cut. `masks`: 0/1 tensors by
-    parameter name, for methods that remove single weights. `beyond`: groups that the method cannot judge, and why.
+    parameter name, for methods that remove single weights. `before`: likewise, the weights that the ratio is a share
+    of, where that is not all. `beyond`: groups that the method cannot judge, and why.
     `takes`: the layers whose channels it is about, where its own rule and not the selection's scope says so; `leaves`:
     groups in scope that its rule is not about, so that nothing is asked of them.
     """
@@ -71,32 +73,10 @@ class Choice:
     drop: tuple[str, ...] = ()
     weights: Mapping[str, Tensor] = field(default_factory=dict)
     masks: Mapping[str, Tensor] = field(default_factory=dict)
+    before: Mapping[str, Tensor] = field(default_factory=dict)
     beyond: Mapping[str, str] = field(default_factory=dict)
     takes: frozenset[str] | None = None
     leaves: frozenset[str] = frozenset()
-
-
-class Effect:
-    """What a method adds to training; a hook that is not overridden does nothing."""
-
-    def at_start(self) -> None:
-        """Before the first step of a run (not called again when a run resumes)."""
-
-    def after_backward(self) -> None:
-        """Gradients are complete, the optimiser has not stepped."""
-
-    def after_step(self, lr: float) -> None:
-        """The optimiser has stepped with learning rate `lr`."""
-
-    def after_epoch(self) -> None:
-        """An epoch ended; the last one included."""
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """Whatever an exact resume needs."""
-        return {}
-
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Inverse of `state_dict`."""
 
 
 Amount = Literal["selection", "options", "training"]
@@ -142,6 +122,11 @@ class Method(Generic[OptionsT]):
     between_layers: bool = False
     own_level: Callable[[OptionsT], Literal["layer", "global"] | None] = lambda options: None
     outline: Callable[[nn.Module, Request[OptionsT]], Choice] | None = None
+
+    @property
+    def removes_in_training(self) -> bool:
+        """Does its training effect remove weights, whose masks (`Effect.masks`) pruning takes over?"""
+        return self.continues_masks and self.training_effect is not None
 
     def fixes_widths(self, selection: Selection) -> bool:
         """Do the widths follow from the selection alone, whatever the weights and the data?"""

@@ -195,7 +195,7 @@ class Estimator:
         """Training MACs and length of what a pruning trains after each group that it narrows."""
         before, epochs = self._larger(stage), stage.settings["between_layers"]["epochs"]
         plan = (self.network(stage) or before).plan
-        kept_before = plan.widths | before.plan.kept_counts()
+        kept_before = {**plan.widths, **before.plan.kept_counts()}
         rounds = sum(kept < kept_before[name] for name, kept in plan.kept_counts().items())
         seen = rounds * epochs * self._data(stage.parents[0]).n_train
         return TRAINING_FACTOR * self._cost(before)[1] * seen, f"{rounds} x {epochs} epochs"

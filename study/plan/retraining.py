@@ -5,11 +5,13 @@ from dataclasses import replace
 from typing import Any
 
 from classify.regimes import FINE_TUNE, get_regime
+from classify.settings import TrainSettings
 from pruning.errors import Refusal
 from study.config.sections import Classifier
 from study.stages.network import dense_training
 from study.stages.settings import TrainClassifier
 from study.stages.stage import Stage
+from training.options import changed
 
 _RATES = ("lr", "gamma", "schedule", "milestones", "warmup")
 Kept = Mapping[str, Collection[int]]
@@ -76,3 +78,9 @@ def kept_by(stages: Iterable[Stage]) -> dict[str, set[int]]:
             rest = {key: value for key, value in stage.settings.items() if key != "snapshot_epochs"}
             found.setdefault(replace(stage, settings=rest).hash, set()).update(epochs)
     return found
+
+
+def between_layers(fine_tuning: TrainSettings, changes: dict[str, object]) -> dict[str, object]:
+    """The settings of the training after each layer: as fine-tuning, but for `changes` and at a constant rate."""
+    constant = {**changes, "schedule": "constant", "warmup": 0.0}
+    return changed(fine_tuning, constant, "prune.between_layers").model_dump(mode="json")

@@ -14,13 +14,21 @@ from study.plan.order import (
     check_acted_on,
     check_colour,
     check_design,
+    check_pruned,
     check_start,
     check_untrained,
-    check_without_data,
     expect,
     keeps_pruned_weights,
 )
-from study.plan.retraining import Kept, detector_before, detector_retraining, rates_of, remembering, where_rewound
+from study.plan.retraining import (
+    Kept,
+    between_layers,
+    detector_before,
+    detector_retraining,
+    rates_of,
+    remembering,
+    where_rewound,
+)
 from study.plan.sections import GuidingSections, PruningSettings, Sections, pruning_settings
 from study.stages.contents import Contents
 from study.stages.given_weights import given_settings, made_for, normalization
@@ -117,12 +125,10 @@ class StageBuilder:
             check_design(self.config)
         # without a parent the stage makes the network itself, and so must say which
         pruning = self._pruning(changes)
-        check_without_data(pruning["method"], parent)
+        check_pruned(pruning["method"], parent)
         between = pruning.pop("between_layers", None)
         if between is not None and parent is not None:  # of a shape alone nothing is trained
-            tuning = self.config.classifier.training("fine_tune")
-            changed_to = changed(tuning, {**between, "schedule": "constant", "warmup": 0.0}, "prune.between_layers")
-            pruning["between_layers"] = changed_to.model_dump(mode="json")
+            pruning["between_layers"] = between_layers(self.config.classifier.training("fine_tune"), between)
         settings = {**pruning, **({} if parent else self._network())}
         return self.stage("prune", settings, *([parent] if parent else []))
 
@@ -211,6 +217,7 @@ class StageBuilder:
     def prune_detector(self, parent: Stage | None, changes: dict[str, object]) -> Stage:
         stage = expect(parent, "train_detector")
         pruning = self._pruning(changes, "batches")
+        check_pruned(pruning["method"], stage)
         if is_structural(pruning["target"]):
             raise Refusal(f"target {pruning['target']!r} is a shape of a classifier; prune it before the transfer")
         if "between_layers" in pruning:

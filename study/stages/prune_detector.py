@@ -16,7 +16,7 @@ from study.config.detector import check_pyramid
 from study.stages.cost_left import cost_left
 from study.stages.detector import groups_inside, load_detector
 from study.stages.network import Network, save_weights
-from study.stages.prune import choosing_facts, pruning_facts
+from study.stages.prune import after_masks, choosing_facts, pruning_facts
 from study.stages.settings import PruneDetector, TrainDetector
 from study.stages.stage import Context, Stage
 
@@ -44,7 +44,7 @@ def run_prune_detector(context: Context) -> dict[str, object]:
         settings.selection,
         batch=detector.preprocess_image(batches[0]).tensor,
         seed=stage.seed,
-        options=settings.method_options(),
+        options=after_masks(settings.method, settings.method_options(), network.masks),
         losses=detection_losses(batches) if looks else None,
         scope=settings.scope,
         allow_partial=settings.allow_partial,

@@ -104,7 +104,7 @@ def calibration_batches():
     ]
 
 
-MASKING = ("magnitude", "uniform_weights", "lottery", "lamp", "snip", "synflow")
+MASKING = ("magnitude", "uniform_weights", "lottery", "lamp", "snip", "synflow", "gradual_magnitude", "rigl")
 
 
 @pytest.fixture

@@ -203,6 +203,8 @@ ASKED = {
     "lamp": asked_of_weights,
     "snip": partial(asked_of_weights, kinds=nn.Conv2d | nn.Linear),
     "synflow": partial(asked_of_weights, kinds=nn.Conv2d | nn.Linear),
+    "rigl": asked_of_weights,
+    "gradual_magnitude": asked_of_each_layers_weights,
     "uniform_weights": asked_of_each_layers_weights,
     "slimming": asked_of_scales,
     "structure_selection": asked_of_blocks_or_scales,

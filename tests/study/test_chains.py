@@ -19,6 +19,8 @@ CHAINS = {
 }
 # of a method that takes single weights once
 ONCE = ("magnitude", "uniform_weights", "lamp", "snip", "synflow")
+# of one that takes them while the network trains, and ends it in the pruning behind
+IN_TRAINING = ("gradual_magnitude", "rigl")
 
 
 def changes_for(method, folder, chain, **prune):
@@ -49,6 +51,13 @@ def test_methods_that_go_on_from_no_masks_are_refused_before_training(method, ch
     )
 
 
+@pytest.mark.parametrize("chain", CHAINS)
+@pytest.mark.parametrize("method", IN_TRAINING)
+def test_methods_that_remove_while_training_prune_only_what_they_trained(method, chain, tmp_path):
+    with pytest.raises(ValueError, match=rf"{method} removes weights while the network trains, so it prunes once"):
+        tiny(changes_for(method, tmp_path, chain))
+
+
 @pytest.mark.parametrize(
     ("method", "prune", "words"),
     [
@@ -73,7 +82,7 @@ def test_shares_out_of_reach_are_refused_before_training(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("chain", CHAINS)
-@pytest.mark.parametrize("method", [name for name in METHODS if name not in ONCE])
+@pytest.mark.parametrize("method", [name for name in METHODS if name not in (*ONCE, *IN_TRAINING)])
 def test_two_prunings_in_a_chain_run(method, chain, tmp_path):
     (route,) = run(tmp_path / "runs", changes_for(method, tmp_path, chain)).values()
     sizes = []

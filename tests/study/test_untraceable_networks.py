@@ -17,7 +17,9 @@ def untraceable(monkeypatch):
     monkeypatch.setattr(tp.DependencyGraph, "build_dependency", refuse)
 
 
-@pytest.mark.parametrize("method", ["magnitude", "uniform_weights", "lottery", "lamp", "snip", "synflow"])
+@pytest.mark.parametrize(
+    "method", ["magnitude", "uniform_weights", "lottery", "lamp", "snip", "synflow", "gradual_magnitude", "rigl"]
+)
 def test_single_weights_need_no_groups(tmp_path, method):
     images = {"dataset": {"name": "digits", "options": {"image_size": 32}}}
     prune = {"method": method, "ratio": 0.5, "calibration": {"images": 20}}
