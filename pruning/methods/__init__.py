@@ -5,6 +5,7 @@ from typing import Any
 from pruning.errors import Refusal
 from pruning.methods import (
     fpgm,
+    group_fisher,
     group_norm,
     guided,
     l1_filter,
@@ -28,6 +29,7 @@ METHODS: dict[str, Method[Any]] = {  # each with options of its own type
     "random": random.METHOD,
     "fpgm": fpgm.METHOD,
     "taylor": taylor.METHOD,
+    "group_fisher": group_fisher.METHOD,
     "thinet": thinet.METHOD,
     "reconstruction": reconstruction.METHOD,
     "uniform": uniform.METHOD,

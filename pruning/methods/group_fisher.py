@@ -1,0 +1,118 @@
+"""Group Fisher pruning: Liu et al., Group Fisher Pruning for Practical Network Compression, ICML 2021
+(arXiv 2108.00708), sections 3.2 to 3.4.
+
+The importance of a channel is the sum over images of (sum over x of dL_n/dm_x)^2, where m_x = 1 are the masks on its
+way into each layer x that reads it: what the loss would change by without it, by Fisher information. Coupled channels
+share their masks. Divided by the activations (`by: memory`), or by the MACs, that the channel takes with it, counted in
+the network as it is narrowed, the least goes.
+
+This is done while the network trains: importance is gathered over `every` steps, then channels go (in all layers that
+compute, normalise or read them they are zero and stay so), and it is gathered anew. Pruning cuts what went. Where
+training left more to remove, or none of it was done, `prune` measures importance on the calibration data, in evaluation
+mode, `rounds` times with the channels that went before at zero.
+
+Departures. The paper starts from a trained network, prunes it at a learning rate of its own until the budget is met and
+fine-tunes. Here the training before the pruning trains first and prunes from `start` to `until` of it, at its own
+rates; the fine-tuning behind the pruning is the paper's. The paper removes one channel at a time; a training too short
+for this loses as many at a time as it takes (`at_once` fixes the number). The budget is the selection's, in channels,
+not in MACs; level `global` is the paper's ranking. A layer keeps at least one channel. A detector's heads are not
+pruned. Its loss is that of a batch, as in the released code: an image's part of it is what reaches its features. In
+float16 the loss scale multiplies the gradients; passes in which they overflow are left out.
+"""
+
+import copy
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from pruning.errors import Refusal
+from pruning.gate_gradients import Gate, over_batches
+from pruning.graph.layers import is_depthwise
+from pruning.graph.members import Group
+from pruning.methods.method import Choice, Method, MethodOptions, Request, needed_calibration
+from pruning.narrowing import ChannelSlices, Narrowing, Price
+from pruning.reconstruct.responses import Calibration
+from pruning.select import eligible
+
+
+@dataclass(frozen=True)
+class GroupFisherOptions(MethodOptions):
+    """`by`: what importance is divided by. `rounds`: how often `prune` measures it. The rest is of the training:
+    `every`: steps between two removals (the released code: 10 for detectors, 25 for ImageNet). `start`, `until`: the
+    part of the training in which channels go. `at_once`: channels of a removal, the paper's is 1; None: as many as it
+    takes.
+    """
+
+    by: Price = "memory"
+    rounds: int = 1
+    every: int = 10
+    start: float = 0.5
+    until: float = 1.0
+    at_once: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.by not in ("memory", "macs", "none"):
+            raise Refusal(f"group_fisher: by {self.by!r} is unknown; choices: memory, macs, none")
+        for name, value in (("rounds", self.rounds), ("every", self.every), ("at_once", self.at_once)):
+            if value is not None and value < 1:
+                raise Refusal(f"group_fisher: {name}={value} must be at least 1")
+        if not 0 <= self.start < self.until <= 1:
+            raise Refusal(f"group_fisher: start={self.start} and until={self.until}: 0 <= start < until <= 1")
+
+
+def prune(model: nn.Module, request: Request[GroupFisherOptions]) -> Choice:
+    """Keep all but the least important channels; those that are zero go first.
+
+    ValueError where more have to go and there is no calibration data.
+    """
+    chosen = eligible(request.groups, request.selection)
+    work = copy.deepcopy(model).requires_grad_(False)
+    narrowing = narrow(work, chosen, request)
+    slices = {group.name: ChannelSlices.of(work, group) for group in chosen}
+    # channels that training removed; one that is zero for another reason is no loss either
+    narrowing.next({name: torch.where(own.zeros(), 0.0, torch.inf) for name, own in slices.items()}, narrowing.to_go)
+    for rounds_left in range(request.options.rounds, 0, -1):
+        if not narrowing.to_go:
+            break
+        calibration = needed_calibration("group_fisher", request)
+        importance = importances(work, chosen, calibration)
+        gone = narrowing.next(importance, math.ceil(narrowing.to_go / rounds_left))
+        for name, channels in gone.items():
+            slices[name].zero(torch.tensor(channels))
+    return Choice(narrowing.keep())
+
+
+def narrow(model: nn.Module, groups: Sequence[Group], request: Request[GroupFisherOptions]) -> Narrowing:
+    """The network before its first channel goes."""
+    assert request.example is not None  # everything that prunes or trains has one
+    return Narrowing(model, groups, request.selection, example=request.example, price=request.options.by)
+
+
+def importances(model: nn.Module, groups: Sequence[Group], calibration: Calibration) -> dict[str, Tensor]:
+    """The importance of each channel, (width,), by the group's name; the parameters of `model` must be frozen."""
+    gates = [gate for group in groups for gate in masks_of(model, group)]
+    return over_batches("group_fisher", model, gates, calibration, squares)[0]
+
+
+def squares(gradients: Tensor) -> Tensor:
+    """Sum over images of the squares of dL_n/dm (N, width), from the gradients of a loss that is their mean."""
+    return (len(gradients) * gradients).square().sum(0)
+
+
+def masks_of(model: nn.Module, group: Group) -> Iterator[Gate]:
+    """The masks of a group's channels on their way into each convolution or linear layer; ValueError without one."""
+    found = False
+    for member in group.members:
+        layer = dict(model.named_modules()).get(member.layer)
+        # a depthwise convolution reads the channels that it hands on
+        if isinstance(layer, nn.Conv2d | nn.Linear) and (member.side == "in" or is_depthwise(layer)):
+            found = True
+            yield Gate(group.name, member.layer, "in", member.positions, -1 if isinstance(layer, nn.Linear) else 1)
+    if not found:
+        raise Refusal(f"group_fisher: no convolution or linear layer reads the channels of {group.name}; skip it")
+
+
+METHOD = Method(prune=prune, options=GroupFisherOptions, needs="gradients")
