@@ -76,6 +76,8 @@ def train_classifier(
     fast_teacher = nullcontext() if teacher is None else channels_last(teacher.network, dtype=precision.dtype)
     with channels_last(model, dtype=precision.dtype), fast_teacher, synchronised_norms(model), between_steps():
         training = TrainingStep(model, settings, run, precision.dtype, effects, teacher)
+        for effect in effects:
+            effect.plan_for(total, training.optimizer)
         state = TrainingState(model, training.optimizer, training.scaler, effects, checkpoint, identity, precision.name)
         step = state.restore(saved, device)
         del saved  # as large as the network and its optimiser

@@ -112,6 +112,8 @@ def train_detector(
     fast_teacher = nullcontext() if teacher is None else channels_last(teacher.detector, dtype=precision.dtype)
     with channels_last(detector, dtype=precision.dtype), fast_teacher:
         optimizer = _optimizer(detector, settings)
+        for effect in effects:
+            effect.plan_for(total, optimizer)
         # PyTorch's SyncBatchNorm needs GPUs; here it works on the CPU too
         with synchronised_norms(detector, nn.SyncBatchNorm):
             trainer = DetectorTrainer(detector, optimizer, settings, run, precision.dtype, teacher)

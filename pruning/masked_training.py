@@ -1,14 +1,17 @@
-"""Train only the weights that a mask leaves."""
+"""Train only the weights that a mask leaves, the same ones throughout or others as the training goes on."""
 
 import math
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
+from pruning.effect import Effect
 from pruning.errors import Refusal
 from pruning.masks import Masks
-from pruning.methods.method import Effect
+
+_STEPS = ".steps"  # beside masks by parameter name, of which none begins so
 
 
 class HoldMasks(Effect):
@@ -46,6 +49,53 @@ class HoldMasks(Effect):
         masks = Masks(state)
         masks.check_fit(self._model)
         self._masks = _beside(self._model, masks)
+
+
+class ChangingMasks(HoldMasks):
+    """Masks that are held while they change: those who derive from it call `change`, in any hook.
+
+    They start as `masks`, which must name every parameter that may lose weights, in its shape: single weights or whole
+    channels. `steps_done` counts the optimiser's steps, also over a resume.
+    """
+
+    def __init__(self, model: nn.Module, masks: Masks):
+        super().__init__(model, masks)
+        self.steps_done = 0
+        self._optimizer: Optimizer | None = None
+
+    def plan_for(self, steps: int, optimizer: Optimizer | None = None) -> None:
+        self._optimizer = optimizer
+
+    def change(self, masks: Masks) -> None:
+        """Hold these from now on. What they remove is zero, and so is what the optimiser remembers of it.
+
+        So a weight that comes back later does so as zero, at rest.
+        """
+        if masks.keys() != self._masks.keys():
+            raise ValueError(f"masks over other parameters: {sorted(masks.keys() ^ self._masks.keys())}")
+        masks.check_fit(self._model)
+        self._masks = _beside(self._model, masks)
+        self._masks.apply(self._model)
+        if self._optimizer is None:
+            return
+        for name, mask in self._masks.items():
+            for remembered in self._optimizer.state.get(self._model.get_parameter(name), {}).values():
+                if isinstance(remembered, Tensor) and remembered.shape == mask.shape:
+                    remembered.masked_fill_(~mask, 0)
+
+    def masks(self) -> Masks:
+        return self._masks
+
+    def after_step(self, lr: float) -> None:
+        super().after_step(lr)
+        self.steps_done += 1
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return {**super().state_dict(), _STEPS: torch.tensor(self.steps_done)}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        super().load_state_dict({name: mask for name, mask in state.items() if name != _STEPS})
+        self.steps_done = int(state[_STEPS])
 
 
 def reinitialise_surviving(model: nn.Module, masks: Masks, *, generator: torch.Generator | None = None) -> None:

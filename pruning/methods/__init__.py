@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from pruning.effect import Effect
 from pruning.errors import Refusal
 from pruning.methods import (
     fpgm,
@@ -22,7 +23,7 @@ from pruning.methods import (
     uniform,
     uniform_weights,
 )
-from pruning.methods.method import Calibration, Choice, Effect, Method, MethodOptions, Request
+from pruning.methods.method import Calibration, Choice, Method, MethodOptions, Request
 
 METHODS: dict[str, Method[Any]] = {  # each with options of its own type
     "l1_filter": l1_filter.METHOD,

@@ -6,6 +6,7 @@ from typing import Generic, Literal, Protocol, TypeVar
 
 from torch import Tensor, nn
 
+from pruning.effect import Effect
 from pruning.errors import Refusal
 from pruning.graph.members import Group
 from pruning.select import Selection, counts, eligible, select
@@ -63,29 +64,6 @@ class Choice:
     beyond: Mapping[str, str] = field(default_factory=dict)
     takes: frozenset[str] | None = None
     leaves: frozenset[str] = frozenset()
-
-
-class Effect:
-    """What a method adds to training; a hook that is not overridden does nothing."""
-
-    def at_start(self) -> None:
-        """Before the first step of a run (not called again when a run resumes)."""
-
-    def after_backward(self) -> None:
-        """Gradients are complete, the optimiser has not stepped."""
-
-    def after_step(self, lr: float) -> None:
-        """The optimiser has stepped with learning rate `lr`."""
-
-    def after_epoch(self) -> None:
-        """An epoch ended; the last one included."""
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """Whatever an exact resume needs."""
-        return {}
-
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Inverse of `state_dict`."""
 
 
 Amount = Literal["selection", "options", "training"]

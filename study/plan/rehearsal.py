@@ -2,7 +2,7 @@
 training: chains that do not fit, options and layers that do not exist, shares that cannot be reached.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,12 +19,10 @@ from pruning.graph.members import Group
 from pruning.methods import Choice, MethodOptions, Request, get_method
 from pruning.select import counts, eligible
 from study.plan.estimate import Estimator
-from study.stages.network import (
-    Network,
-    starts_dense,
-)
+from study.stages.effects import method_effect, trained_network
+from study.stages.network import Network, starts_dense
 from study.stages.prune import after_masks, write_pattern
-from study.stages.settings import Cut, TrainClassifier
+from study.stages.settings import Cut, TrainClassifier, TrainDetector
 from study.stages.stage import Stage
 
 
@@ -48,21 +46,16 @@ class Rehearsal:
         parents = [self.network(parent) for parent in stage.parents]
         before = self.estimator._dense(stage) if starts_dense(stage) else parents[0]
         if stage.kind == "train_classifier":
-            self._check_training(stage, before)
+            return self._trained(stage, before)
+        if stage.kind == "train_detector":
+            return self._trained_in_detector(stage, before)
         if stage.kind not in ("prune", "prune_detector"):
             return before
         return self._pruned(stage, before, parents)
 
-    def _check_training(self, stage: Stage, network: Network) -> None:
-        settings = stage.read(TrainClassifier)
-        model = rebuild_blank(network.backbone().plan, network.num_classes)
-        # an effect looks for what it acts on when it is made (scales that train, filters), and refuses what lacks it
-        if settings.effect is not None:
-            model, groups = self.estimator._prunable(network)
-            effect = get_method(settings.effect.method).training_effect
-            assert effect is not None
-            effect(model, settings.effect.request(groups, stage.seed))
-        info, train = self.estimator._data(stage), settings.train
+    def _trained(self, stage: Stage, network: Network) -> Network:
+        settings, info = stage.read(TrainClassifier), self.estimator._data(stage)
+        model, train = rebuild_blank(network.backbone().plan, network.num_classes), settings.train
         if train.batch_size > info.n_train:
             key = get_regime(settings.regime).section
             raise Refusal(
@@ -70,6 +63,23 @@ class Rehearsal:
                 " images"
             )
         check_smallest_batch(model, train, info.n_train, image=info.shape)
+        if settings.effect is None:
+            return network
+        # an effect looks for what it acts on when it is made (scales that train, filters), and refuses what lacks it
+        effect = method_effect(
+            settings.effect, model, network, lambda: self.estimator._prunable(network)[1], stage.seed
+        )
+        effect.plan_for(train.epochs * train.steps_per_epoch(info.n_train))
+        return trained_network(network, [effect])
+
+    def _trained_in_detector(self, stage: Stage, network: Network) -> Network:
+        settings = stage.read(TrainDetector)
+        if settings.effect is None:
+            return network
+        model, groups = _inside(stage, network, self.estimator._blank(network))
+        effect = method_effect(settings.effect, model, network, groups, stage.seed)
+        effect.plan_for(self.estimator.iterations(stage))
+        return trained_network(network, [effect])
 
     def _pruned(self, stage: Stage, before: Network, parents: list[Network]) -> Network:
         settings = stage.read(Cut)
@@ -112,3 +122,17 @@ def _choice(name: str, model: nn.Module, request: Request[MethodOptions]) -> Cho
         raise Refusal(f"{name} takes each layer's share from the user: level 'layer', not 'global'")
     wanted = counts(eligible(request.groups, request.selection), request.selection)
     return Choice({group: tuple(range(n)) for group, n in wanted.items()})
+
+
+def _inside(stage: Stage, network: Network, classifier: nn.Module) -> tuple[nn.Module, Callable[[], Sequence[Group]]]:
+    """What an effect acts on in the detector that a stage trains, and how its groups are found."""
+    from detect.pyramid import join  # Detectron2, which classification works without
+    from study.stages.detector import build, groups_inside
+
+    settings = stage.read(TrainDetector)
+    assert settings.effect is not None
+    strides, scope = settings.model.strides, settings.effect.scope
+    if scope == "backbone":
+        return classifier, lambda: groups_inside(strides, scope, network, classifier, None)
+    detector, _ = build(stage, network, classifier, 1, device="cpu")  # the FPN does not ask for classes
+    return join(detector.backbone), lambda: groups_inside(strides, scope, network, classifier, detector.backbone)

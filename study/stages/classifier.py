@@ -18,9 +18,10 @@ from classify.train import TrainOutcome, train_classifier
 from pruning.cost import TRAINING_FACTOR
 from pruning.errors import Refusal
 from pruning.masked_training import HoldMasks, reinitialise_surviving, widen_surviving
-from pruning.methods import Effect, get_method
+from pruning.methods import Effect
 from pruning.surgery import apply
 from study.stages.data import open_classification
+from study.stages.effects import method_effect, trained_network
 from study.stages.given_weights import header, load_given
 from study.stages.length import classifier_epochs
 from study.stages.network import (
@@ -144,8 +145,9 @@ def run_train_classifier(context: Context) -> dict[str, object]:
     costs, dense_costs = network.costs(), network.dense().costs()
     epochs = classifier_epochs(stage, dense_macs=dense_costs["macs"], pruned_macs=costs["macs"])
     said = load_given(model, network, settings) if settings.weights else []
+    effects = _effects(stage, network, model)
     if settings.trains:
-        outcome = _train(context, model, data, network, epochs)
+        outcome = _train(context, model, data, network, epochs, effects)
     else:
         outcome = TrainOutcome(epochs * len(data.train), seconds=0.0, final_loss=float("nan"))
     given: dict[str, object] = {}
@@ -156,13 +158,15 @@ def run_train_classifier(context: Context) -> dict[str, object]:
     taught = {} if settings.distill is None else {"teacher_macs": dense_costs["macs"] * outcome.images_seen}
     if not is_main():  # of several processes that trained together one writes
         return {}
-    network.save(context.run)
+    trained = trained_network(network, effects)
+    trained.save(context.run)
     save_weights(context.run.weights, model, header(network))
     return {
         "metrics": accuracy(
             model, data, network, measured_splits(untested=settings.untested), correct=context.run.correct
         ),
-        "network": network.as_result() | costs,
+        # the training is counted by what the network was before it: masks that change were not there from the start
+        "network": trained.as_result() | (trained.costs() if trained is not network else costs),
         "data": {
             "images": {"train": len(data.train), "val": len(data.val), "test": len(data.test)},
             "fingerprint": data.fingerprint,
@@ -186,7 +190,9 @@ def _normalization_note(network: Network) -> list[str]:
     return [f"images are normalised by {numbers}: those {network.normalization}, not the data set's"]
 
 
-def _train(context: Context, model: nn.Module, data: Splits, network: Network, epochs: int) -> TrainOutcome:
+def _train(
+    context: Context, model: nn.Module, data: Splits, network: Network, epochs: int, effects: Sequence[Effect]
+) -> TrainOutcome:
     settings = context.stage.read(TrainClassifier)
     run = TrainRun(
         mean=network.mean,
@@ -204,7 +210,7 @@ def _train(context: Context, model: nn.Module, data: Splits, network: Network, e
         checkpoint=context.run.checkpoint,
         validation=data.val,
         report=context.report,
-        effects=_effects(context.stage, network, model),
+        effects=effects,
         snapshot=context.run.snapshot,
         teacher=_teacher(context),
     )
@@ -223,8 +229,7 @@ def _effects(stage: Stage, network: Network, model: nn.Module) -> list[Effect]:
     effects: list[Effect] = [] if network.masks is None else [HoldMasks(model, network.masks)]
     wanted = stage.read(TrainClassifier).effect
     if wanted is not None:
-        method = get_method(wanted.method)
-        assert method.training_effect is not None
-        groups = dense_groups(network, network.build()) if method.effect_reads else []
-        effects.append(method.training_effect(model, wanted.request(groups, stage.seed)))
+        effects.append(
+            method_effect(wanted, model, network, lambda: dense_groups(network, network.build()), stage.seed)
+        )
     return effects

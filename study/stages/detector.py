@@ -27,10 +27,11 @@ from pruning.errors import Refusal
 from pruning.graph.members import Group
 from pruning.masked_training import HoldMasks
 from pruning.masks import Masks
-from pruning.methods import Effect, get_method
+from pruning.methods import Effect
 from pruning.recalibrate import recalibrate
 from study.stages.classifier import random_start
 from study.stages.data import classification_info, dataset_of
+from study.stages.effects import method_effect, trained_network
 from study.stages.length import detector_iterations, pretraining_macs
 from study.stages.network import (
     Network,
@@ -71,6 +72,7 @@ def run_train_detector(context: Context) -> dict[str, object]:
         num_workers=context.machine.workers,
         checkpoint_every=context.machine.checkpoint_every,
     )
+    effects = _effects(stage, network, detector)
     outcome = train_detector(
         detector,
         cfg,
@@ -80,12 +82,12 @@ def run_train_detector(context: Context) -> dict[str, object]:
         checkpoint=context.run.checkpoint,
         validation=open_detection(settings.data, "val", context.data) if settings.train.validate_every else None,
         report=context.report,
-        effects=_effects(stage, network, detector),
+        effects=effects,
         teacher=teacher,
     )
     if not is_main():  # of several processes that trained together one writes
         return {}
-    network.save(context.run)
+    trained_network(network, effects).save(context.run)
     save_weights(context.run.weights, detector)
     return {
         # pruned at 0: nothing was trained
@@ -205,14 +207,17 @@ def _effects(stage: Stage, network: Network, detector: Detector) -> list[Effect]
     settings = stage.read(TrainDetector)
     wanted = settings.effect
     if wanted is not None:
-        method = get_method(wanted.method)
-        assert method.training_effect is not None
         trained = detector.backbone.bottom_up.body if wanted.scope == "backbone" else join(detector.backbone)
-        groups: list[Group] = []
-        if method.effect_reads:
-            strides = settings.model.strides
-            groups = groups_inside(strides, wanted.scope, network, network.build(), detector.backbone)
-        effects.append(method.training_effect(trained, wanted.request(groups, stage.seed)))
+        strides, scope = settings.model.strides, wanted.scope
+        effects.append(
+            method_effect(
+                wanted,
+                trained,
+                network,
+                lambda: groups_inside(strides, scope, network, network.build(), detector.backbone),
+                stage.seed,
+            )
+        )
     return effects
 
 

@@ -15,7 +15,7 @@ from pruning.methods import get_method
 from study.config.detector import check_pyramid
 from study.stages.detector import groups_inside, load_detector
 from study.stages.network import Network, save_weights
-from study.stages.prune import pruning_facts
+from study.stages.prune import after_masks, pruning_facts
 from study.stages.settings import PruneDetector, TrainDetector
 from study.stages.stage import Context, Stage
 
@@ -43,7 +43,7 @@ def run_prune_detector(context: Context) -> dict[str, object]:
         settings.selection,
         batch=detector.preprocess_image(batches[0]).tensor,
         seed=stage.seed,
-        options=settings.method_options(),
+        options=after_masks(settings.method, settings.method_options(), network.masks),
         losses=detection_losses(batches) if looks else None,
         scope=settings.scope,
         allow_partial=settings.allow_partial,
