@@ -22,14 +22,17 @@ float16 the loss scale multiplies the gradients; passes in which they overflow a
 
 import copy
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
+from pruning.effect import Effect
 from pruning.errors import Refusal
-from pruning.gate_gradients import Gate, over_batches
+from pruning.gate_gradients import Gate, GateGradients, over_batches
 from pruning.graph.layers import is_depthwise
 from pruning.graph.members import Group
 from pruning.methods.method import Choice, Method, MethodOptions, Request, needed_calibration
@@ -115,4 +118,106 @@ def masks_of(model: nn.Module, group: Group) -> Iterator[Gate]:
         raise Refusal(f"group_fisher: no convolution or linear layer reads the channels of {group.name}; skip it")
 
 
-METHOD = Method(prune=prune, options=GroupFisherOptions, needs="gradients")
+class GroupFisherEffect(Effect):
+    """Gathers importance while the network trains, removes channels by it, and holds at zero what is removed."""
+
+    def __init__(self, model: nn.Module, groups: Sequence[Group], request: Request[GroupFisherOptions]):
+        self._model, self._options = model, request.options
+        self._gates = [gate for group in groups for gate in masks_of(model, group)]
+        self._slices = {group.name: ChannelSlices.of(model, group) for group in groups}
+        self._narrowing = narrow(model, groups, request)
+        self._importance = torch.zeros(
+            sum(group.width for group in groups), dtype=torch.float64, device=next(model.parameters()).device
+        )
+        self._gradients: GateGradients | None = None  # while importance is gathered
+        self._first, self._removals = 0, 0
+        self.steps_done = 0
+
+    def plan_for(self, steps: int, optimizer: Optimizer | None = None) -> None:
+        to_go, at_once = self._narrowing.to_go, self._options.at_once
+        needed = min(1, to_go) if at_once is None else math.ceil(to_go / at_once)
+        self._first, self._removals = self._schedule(steps)
+        if self._removals >= needed:
+            return
+        enough = steps
+        while self._schedule(enough)[1] < needed:
+            enough += 1
+        part = f"from {self._options.start:g} to {self._options.until:g} of it"
+        raise Refusal(
+            f"group_fisher: a training of {steps} steps has {self._removals} removals, one every {self._options.every}"
+            f" steps {part}; {to_go} channels take {needed} of them, which are {enough} steps: train longer, or change"
+            " the options every, start, until or at_once"
+        )
+
+    def _schedule(self, steps: int) -> tuple[int, int]:
+        """The number of steps before importance is gathered, and the number of removals, `every` steps apart."""
+        first = math.floor(self._options.start * steps)
+        return first, (math.floor(self._options.until * steps) - first) // self._options.every
+
+    def at_start(self) -> None:
+        self._listen()
+
+    def after_backward(self) -> None:
+        for found in [] if self._gradients is None else self._gradients.take():
+            unread = [name for name in self._slices if name not in found]
+            if unread:
+                raise Refusal(f"group_fisher: the loss does not depend on the channels of {unread[0]}; skip it")
+            new = torch.cat([squares(found[name]) for name in self._slices])
+            self._importance += torch.where(new.isfinite().all(), new, 0.0)
+        self._hold()  # gradients of what is gone would move the norm of all gradients
+
+    def after_step(self, lr: float) -> None:
+        self.steps_done += 1
+        number, between = divmod(self.steps_done - self._first, self._options.every)
+        if not between and 1 <= number <= self._removals:
+            self._remove(removals_left=self._removals - number + 1)
+        self._hold()  # a zero gradient is not enough: momentum moves on what had some
+        self._listen()
+
+    def _remove(self, removals_left: int) -> None:
+        if dist.is_available() and dist.is_initialized():
+            dist.all_reduce(self._importance)  # each process has seen its own images
+        widths = [len(left) for left in self._narrowing.left.values()]
+        importance = dict(zip(self._slices, self._importance.cpu().split(widths), strict=True))
+        n = self._options.at_once or math.ceil(self._narrowing.to_go / removals_left)
+        self._narrowing.next(importance, n)
+        self._importance.zero_()
+
+    def _hold(self) -> None:
+        for name, left in self._narrowing.left.items():
+            if not bool(left.all()):
+                self._slices[name].zero((~left).nonzero().flatten())
+
+    def _listen(self) -> None:
+        """Watch the network as long as there is something to decide, and no longer."""
+        ahead = self._first <= self.steps_done < self._first + self._removals * self._options.every
+        if ahead and self._narrowing.to_go:
+            self._gradients = self._gradients or GateGradients(self._model, self._gates)
+        elif self._gradients is not None:
+            self._gradients.close()
+            self._gradients = None
+
+    def state_dict(self) -> dict[str, Tensor]:
+        left = {f"left/{name}": left for name, left in self._narrowing.left.items()}
+        return {"steps": torch.tensor(self.steps_done), "importance": self._importance, **left}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        self.steps_done = int(state["steps"])
+        self._importance.copy_(state["importance"])
+        for name in self._slices:
+            self._narrowing.remove(name, (~state[f"left/{name}"]).nonzero().flatten().tolist())
+        self._listen()
+
+
+def training_effect(model: nn.Module, request: Request[GroupFisherOptions]) -> Effect:
+    """Removal of the channels that `prune` cuts for the same request."""
+    return GroupFisherEffect(model, eligible(request.groups, request.selection), request)
+
+
+METHOD = Method(
+    prune=prune,
+    options=GroupFisherOptions,
+    training_effect=training_effect,
+    effect_reads=("ratio", "level", "scope", "skip", "layers", "round_to"),
+    needs="gradients",
+)

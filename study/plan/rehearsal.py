@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import torch
 from torch import nn
 
 from classify.batch_norms import check_smallest_batch
@@ -17,7 +18,7 @@ from pruning.cut import make_plan
 from pruning.errors import Refusal
 from pruning.graph.members import Group
 from pruning.methods import Choice, MethodOptions, Request, get_method
-from pruning.select import counts, eligible
+from pruning.select import eligible, select
 from study.plan.estimate import Estimator
 from study.stages.effects import method_effect, trained_network
 from study.stages.network import Network, starts_dense
@@ -118,10 +119,12 @@ def _choice(name: str, model: nn.Module, request: Request[MethodOptions]) -> Cho
         return Choice()
     if method.needs == "nothing":
         return method.prune(model, request)
-    if request.selection.level != "layer":
+    # responses of different layers do not compare, influences on the loss do
+    if method.needs == "activations" and request.selection.level != "layer":
         raise Refusal(f"{name} takes each layer's share from the user: level 'layer', not 'global'")
-    wanted = counts(eligible(request.groups, request.selection), request.selection)
-    return Choice({group: tuple(range(n)) for group, n in wanted.items()})
+    chosen = eligible(request.groups, request.selection)
+    alike = {group.name: torch.arange(group.width, 0, -1) / group.width for group in chosen}
+    return Choice(select(alike, chosen, request.selection))
 
 
 def _inside(stage: Stage, network: Network, classifier: nn.Module) -> tuple[nn.Module, Callable[[], Sequence[Group]]]:

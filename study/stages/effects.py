@@ -24,7 +24,7 @@ def method_effect(
     method = get_method(wanted.method)
     assert method.training_effect is not None
     traced = method.effect_reads and not method.unstructured(wanted.method_options())
-    effect = method.training_effect(model, wanted.request(groups() if traced else [], seed))
+    effect = method.training_effect(model, wanted.request(groups() if traced else [], seed, network.example()))
     if network.masks is not None and effect.masks() is not None:
         raise Refusal(
             f"{wanted.method} removes single weights while it trains, and cannot begin with a network that lost some"

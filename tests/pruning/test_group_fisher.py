@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
+from support.reference import state_hash
 from support.small_networks import Plain, dense_network, randomise
 from torch import nn
 from torchvision.ops import SqueezeExcitation
@@ -14,10 +15,12 @@ from pruning.cost import count_activations, count_macs
 from pruning.cut import Arch, prune
 from pruning.graph.groups import find_groups
 from pruning.graph.layers import is_depthwise
+from pruning.methods import METHODS
 from pruning.methods.group_fisher import GroupFisherOptions, importances
+from pruning.methods.method import Request
 from pruning.narrowing import ChannelSlices, Narrowing, Savings
 from pruning.plan import PruningPlan
-from pruning.select import Selection, counts
+from pruning.select import Selection, counts, eligible
 from pruning.surgery import apply, mask
 
 
@@ -249,3 +252,147 @@ def test_channels_that_are_zero_go_first_and_need_no_data():
 def test_options_that_make_no_sense_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         GroupFisherOptions(**options)
+
+
+class Training:
+    """Steps of a network in training mode with the effect, as the loops take them; momentum and weight decay on."""
+
+    def __init__(self, network="plain", *, steps, options=None, **selection):
+        self.case = Case(network)
+        selection = Selection(**selection)
+        groups = eligible(self.case.groups, selection)
+        options = options or GroupFisherOptions(every=2)
+        self.request = Request(groups, selection, options, seed=0, example=self.case.x[:1])
+        self.model = self.case.model.train()
+        self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.05, momentum=0.9, weight_decay=1e-3)
+        self.effect = METHODS["group_fisher"].training_effect(self.model, self.request)
+        self.effect.plan_for(steps, self.optimizer)
+
+    def gone(self):
+        left = self.effect._narrowing.left
+        return {name: (~mask).nonzero().flatten().tolist() for name, mask in left.items() if not mask.all()}
+
+    def take(self, steps, *, first=True):
+        if first:
+            self.effect.at_start()
+        for _ in range(steps):
+            self.optimizer.zero_grad()
+            F.cross_entropy(self.model(self.case.x), self.case.labels).backward()
+            self.effect.after_backward()
+            self.optimizer.step()
+            self.effect.after_step(0.05)
+        return self
+
+
+@every_network
+def test_pruning_cuts_what_training_removed_and_nothing_else(network):
+    training = Training(network, steps=12, options=GroupFisherOptions(every=2, by="macs"), ratio=0.4, level="global")
+    training.take(12)
+    gone, groups = training.gone(), training.request.groups
+    assert sum(map(len, gone.values())) == int(0.4 * sum(group.width for group in groups))
+    pruned = training.case.prune(GroupFisherOptions(by="macs"), calibration=False, ratio=0.4, level="global")
+    cut = {name: sorted(set(range(w)) - set(pruned.plan.keep[name])) for name, w in pruned.plan.widths.items()}
+    assert {name: channels for name, channels in cut.items() if channels} == gone
+    # the network that trained is the small one already
+    x = torch.randn_like(training.case.x)
+    with torch.no_grad():
+        torch.testing.assert_close(training.model.eval()(x), pruned.model.eval()(x), rtol=1e-4, atol=1e-5)
+
+
+def test_channels_go_in_the_second_half_as_many_at_a_time_as_it_takes():
+    """16 steps, removals after steps 10, 12, 14 and 16: of 12 channels of 30 (0.4 of each layer) 3 each time."""
+    training = Training(steps=16, ratio=0.4)
+    assert training.effect._narrowing.to_go == 4 + 5 + 4
+    counted = []
+    for step in range(16):
+        training.take(1, first=step == 0)
+        counted.append(sum(map(len, training.gone().values())))
+    assert counted == [0] * 9 + [4, 4, 7, 7, 10, 10, 13]
+
+
+def test_importance_is_gathered_over_the_steps_between_two_removals():
+    """The sum over both steps and all images, at the weights of each step; weights do not move at a rate of zero."""
+    training = Training("residual", steps=8, options=GroupFisherOptions(every=2, start=0.0), ratio=0.1)
+    training.optimizer.param_groups[0]["lr"] = 0.0
+    training.model.eval()  # so that images do not depend on each other
+    training.take(1)
+    frozen = copy.deepcopy(training.case.model).requires_grad_(False)
+    for module in frozen.modules():
+        module._forward_pre_hooks.clear()
+    once = importances(
+        frozen, training.request.groups, lambda model: [F.cross_entropy(model(training.case.x), training.case.labels)]
+    )
+    expected = torch.cat([once[group.name] for group in training.request.groups])
+    torch.testing.assert_close(training.effect._importance, expected)
+    training.take(1, first=False)
+    assert not training.effect._importance.any() and training.gone()
+
+
+def test_what_is_removed_stays_zero_in_all_that_belongs_to_it():
+    training = Training("squeeze-excitation", steps=16, options=GroupFisherOptions(every=2, start=0.25), ratio=0.4)
+    training.take(6)
+    early = training.gone()
+    training.take(10, first=False)
+    assert early and all(set(channels) <= set(training.gone()[name]) for name, channels in early.items())
+    for group in training.request.groups:
+        zeros = ChannelSlices.of(training.model, group).zeros().nonzero().flatten().tolist()
+        assert zeros == training.gone().get(group.name, [])
+
+
+def test_a_killed_training_ends_with_the_same_bits():
+    """Stopped in between two removals, in the middle of gathering."""
+    whole = Training("residual", steps=20, ratio=0.3).take(20)
+    first = Training("residual", steps=20, ratio=0.3).take(15)
+    assert 0 < sum(map(len, first.gone().values())) < sum(map(len, whole.gone().values()))
+    second = Training("residual", steps=20, ratio=0.3)
+    second.model.load_state_dict(first.model.state_dict())
+    second.optimizer.load_state_dict(copy.deepcopy(first.optimizer.state_dict()))
+    second.effect.load_state_dict(copy.deepcopy(first.effect.state_dict()))
+    second.take(5, first=False)
+    assert second.gone() == whole.gone()
+    assert state_hash(second.model.state_dict()) == state_hash(whole.model.state_dict())
+
+
+def test_hooks_are_on_the_network_only_while_importance_is_gathered():
+    training = Training(steps=12, options=GroupFisherOptions(every=2, until=0.75), ratio=0.4)
+
+    def hooks():
+        return sum(len(module._forward_pre_hooks) for module in training.model.modules())
+
+    found = []
+    for step in range(12):
+        found.append(hooks())
+        training.take(1, first=step == 0)
+    assert [bool(n) for n in found] == [False] * 6 + [True] * 2 + [False] * 4
+    assert not hooks()
+
+
+def test_frozen_layers_are_judged_too():
+    """As the first stages of a detector: their channels go, and nothing that stays of them changes."""
+    training = Training("residual", steps=8, options=GroupFisherOptions(every=2, start=0.0), ratio=0.4, level="global")
+    for name in ("conv1", "bn1", "layer1"):
+        training.model.get_submodule(name).requires_grad_(False)
+    before = training.model.layer1[0].conv1.weight.clone()
+    training.take(8)
+    left = training.effect._narrowing.left["layer1.0.conv1"]
+    assert int((~left).sum()) > 0
+    assert torch.equal(training.model.layer1[0].conv1.weight[left], before[left])
+
+
+def test_gradients_that_overflow_are_left_out():
+    training = Training(steps=4, options=GroupFisherOptions(every=4, start=0.0), ratio=0.4)
+    training.take(1)
+    before = training.effect._importance.clone()
+    (torch.inf * F.cross_entropy(training.model(training.case.x), training.case.labels)).backward()
+    training.effect.after_backward()
+    assert torch.equal(training.effect._importance, before) and bool(before.any())
+
+
+def test_a_training_too_short_for_the_removals_is_refused():
+    """13 channels one at a time, one every 5 steps in half of the training, are 130 steps."""
+    with pytest.raises(ValueError, match=r"has 2 removals, .* 13 channels take 13 of them, which are 129 steps"):
+        Training(steps=20, options=GroupFisherOptions(every=5, at_once=1), ratio=0.4)
+    with pytest.raises(ValueError, match=r"has 0 removals, .* take 1 of them, which are 9 steps"):
+        Training(steps=8, options=GroupFisherOptions(every=5), ratio=0.4)
+    Training(steps=9, options=GroupFisherOptions(every=5), ratio=0.4)
+    Training(steps=129, options=GroupFisherOptions(every=5, at_once=1), ratio=0.4)
