@@ -97,12 +97,10 @@ def narrow(model: nn.Module, groups: Sequence[Group], request: Request[GroupFish
 def importances(model: nn.Module, groups: Sequence[Group], calibration: Calibration) -> dict[str, Tensor]:
     """The importance of each channel, (width,), by the group's name; the parameters of `model` must be frozen."""
     gates = [gate for group in groups for gate in masks_of(model, group)]
-    return over_batches("group_fisher", model, gates, calibration, squares)[0]
-
-
-def squares(gradients: Tensor) -> Tensor:
-    """Sum over images of the squares of dL_n/dm (N, width), from the gradients of a loss that is their mean."""
-    return (len(gradients) * gradients).square().sum(0)
+    # the gradient of a mean over the images of a batch is an image's own over their number
+    return over_batches("group_fisher", model, gates, calibration, lambda found: (len(found) * found).square().sum(0))[
+        0
+    ]
 
 
 def masks_of(model: nn.Module, group: Group) -> Iterator[Gate]:
@@ -158,13 +156,20 @@ class GroupFisherEffect(Effect):
         self._listen()
 
     def after_backward(self) -> None:
-        for found in [] if self._gradients is None else self._gradients.take():
-            unread = [name for name in self._slices if name not in found]
-            if unread:
-                raise Refusal(f"group_fisher: the loss does not depend on the channels of {unread[0]}; skip it")
-            new = torch.cat([squares(found[name]) for name in self._slices])
-            self._importance += torch.where(new.isfinite().all(), new, 0.0)
+        if self._gradients is not None:
+            self._gather(self._gradients.take())
         self._hold()  # gradients of what is gone would move the norm of all gradients
+
+    def _gather(self, passes: Sequence[Mapping[str, Tensor]]) -> None:
+        """Add the squares of one step's images, which several passes and processes may share."""
+        unread = [name for name in self._slices if any(name not in found for found in passes)]
+        if unread:
+            raise Refusal(f"group_fisher: the loss does not depend on the channels of {unread[0]}; skip it")
+        # (N, channels of all groups): of a loss that is the mean over the step's images, or a process's over its own
+        gradients = torch.cat([torch.cat([found[name] for name in self._slices], 1) for found in passes])
+        n_images = _mean_over_processes(torch.tensor(float(len(gradients)), device=gradients.device))
+        new = (n_images * gradients).square().sum(0)
+        self._importance += torch.where(new.isfinite().all(), new, 0.0)
 
     def after_step(self, lr: float) -> None:
         self.steps_done += 1
@@ -175,10 +180,9 @@ class GroupFisherEffect(Effect):
         self._listen()
 
     def _remove(self, removals_left: int) -> None:
-        if dist.is_available() and dist.is_initialized():
-            dist.all_reduce(self._importance)  # each process has seen its own images
         widths = [len(left) for left in self._narrowing.left.values()]
-        importance = dict(zip(self._slices, self._importance.cpu().split(widths), strict=True))
+        seen = _mean_over_processes(self._importance)  # each has its own images
+        importance = dict(zip(self._slices, seen.cpu().split(widths), strict=True))
         n = self._options.at_once or math.ceil(self._narrowing.to_go / removals_left)
         self._narrowing.next(importance, n)
         self._importance.zero_()
@@ -207,6 +211,14 @@ class GroupFisherEffect(Effect):
         for name in self._slices:
             self._narrowing.remove(name, (~state[f"left/{name}"]).nonzero().flatten().tolist())
         self._listen()
+
+
+def _mean_over_processes(values: Tensor) -> Tensor:
+    """The mean of the values, in place, over processes that train together."""
+    if dist.is_available() and dist.is_initialized():
+        dist.all_reduce(values)
+        values /= dist.get_world_size()
+    return values
 
 
 def training_effect(model: nn.Module, request: Request[GroupFisherOptions]) -> Effect:

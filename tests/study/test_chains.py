@@ -24,7 +24,7 @@ ONCE = ("magnitude", "uniform_weights", "lamp")
 def changes_for(method, folder, chain, **prune):
     pattern = folder / "pattern.json"
     pattern.write_text(Pattern(widths=(0.5, 0.25)).to_json())
-    options = {"patterns": [str(pattern)]} if method == "guided" else {}
+    options = {"guided": {"patterns": [str(pattern)]}, "group_fisher": {"every": 1}}.get(method, {})
     return {
         "prune": {"method": method, "ratio": 0.25, "options": options, **prune},
         "pipelines": {chain: CHAINS[chain]},

@@ -35,6 +35,7 @@ def done(tmp_path_factory):
     pattern.write_text(Pattern(widths=(0.5, 0.25)).to_json())
     prune = {"ratio": 0.5}
     changes = {"guided": {"options": {"patterns": [str(pattern)]}}, "soft_filter": {"ratio": 0.3}}  # as it trains
+    changes["group_fisher"] = {"options": {"every": 1}}  # one iteration of a detector before it is pruned
     variants = {name: {"prune": {"method": name, **prune, **changes.get(name, {})}} for name in METHODS}
     config, routes = tiny(
         "classifier.dataset.options={image_size: 32, n_train: 16, n_val: 10, n_test: 10}",
@@ -151,9 +152,10 @@ def test_the_small_detector_is_the_masked_one(done, method):
     assert_same_detector(before, after)
 
 
-def test_what_soft_pruning_zeroed_in_training_is_what_is_cut(done):
-    """Its last act in the detector's training was a zeroing, so that cutting changes nothing, with no mask."""
-    before, after, small, _ = before_and_after(done, "soft_filter")
+@pytest.mark.parametrize("method", ["soft_filter", "group_fisher"])
+def test_what_training_zeroed_is_what_is_cut(done, method):
+    """The last act in the detector's training was a zeroing, so that cutting changes nothing, with no mask."""
+    before, after, small, _ = before_and_after(done, method)
     assert small.plan.changes_shape
     assert_same_detector(before, after)
 

@@ -14,7 +14,7 @@ from support import tiny_classification, tiny_study
 from training import checkpoint
 from training import files as atomic_file
 
-# trainings that are plain, hold masks, shrink scales, zero filters
+# trainings that are plain, hold masks, shrink scales, zero filters, lose channels
 CLASSIFIERS = {
     "pipelines": ["unpruned", "fine_tune"],
     "classifier.train.epochs": 8,
@@ -22,6 +22,7 @@ CLASSIFIERS = {
         "masked": {"prune": {"method": "magnitude", "ratio": 0.6}},
         "slimming": {"prune": {"method": "slimming", "ratio": 0.25, "level": "global"}},
         "soft": {"prune": {"method": "soft_filter", "ratio": 0.25}},
+        "fisher": {"prune": {"method": "group_fisher", "ratio": 0.25, "options": {"every": 3}}},
     },
 }
 

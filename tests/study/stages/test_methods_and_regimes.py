@@ -28,7 +28,7 @@ def done(tmp_path_factory):
     folder = tmp_path_factory.mktemp("methods")
     pattern = folder / "pattern.json"
     pattern.write_text(Pattern(widths=(0.5, 0.25)).to_json())
-    options = {"guided": {"patterns": [str(pattern)]}}
+    options = {"guided": {"patterns": [str(pattern)]}, "group_fisher": {"every": 1}}
     variants = {name: {"prune": {"method": name, "ratio": 0.5, "options": options.get(name, {})}} for name in METHODS}
     changes = {
         "variants": variants,
