@@ -1,5 +1,5 @@
 """Group Fisher pruning: Liu et al., Group Fisher Pruning for Practical Network Compression, ICML 2021
-(arXiv 2108.00708), sections 3.2 to 3.4.
+(arXiv 2108.00708), section 3.
 
 The importance of a channel is the sum over images of (sum over x of dL_n/dm_x)^2, where m_x = 1 are the masks on its
 way into each layer x that reads it: what the loss would change by without it, by Fisher information. Coupled channels
@@ -44,9 +44,8 @@ from pruning.select import eligible
 @dataclass(frozen=True)
 class GroupFisherOptions(MethodOptions):
     """`by`: what importance is divided by. `rounds`: how often `prune` measures it. The rest is of the training:
-    `every`: steps between two removals (the released code: 10 for detectors, 25 for ImageNet). `start`, `until`: the
-    part of the training in which channels go. `at_once`: channels of a removal, the paper's is 1; None: as many as it
-    takes.
+    `every`: steps between two removals, 10 in the released code. `start`, `until`: the part of the training in which
+    channels go. `at_once`: channels of a removal, the paper's is 1; None: as many as it takes.
     """
 
     by: Price = "memory"

@@ -63,6 +63,12 @@ def test_what_a_method_does_not_take_is_refused_before_training(method, prune, w
     assert words in refusal(changes_for(method, tmp_path, "fine_tuned", **prune), tmp_path)
 
 
+@pytest.mark.parametrize("method", ["taylor", "group_fisher"])
+def test_influences_rank_the_network_as_a_whole(method, tmp_path):
+    config, routes = tiny(changes_for(method, tmp_path, "fine_tuned", level="global", ratio=0.5))
+    foresee(all_stages(routes), Estimator(tmp_path, config.machine), tmp_path / "tiny.yaml")
+
+
 def test_shares_out_of_reach_are_refused_before_training(tmp_path):
     changes = changes_for("slimming", tmp_path, "fine_tuned", ratio=0.5)
     changes |= {"classifier.arch": "regnet_y_400mf", "classifier.options": {}}
