@@ -99,8 +99,7 @@ def _of_weights(model: nn.Module, request: Request[MethodOptions], choice: Choic
     # is left asks for what was gone before and a fifth of the rest.
     masks, selection = Masks(choice.masks), request.selection
     named = sum(mask.numel() for mask in masks.values())
-    before = getattr(request.options, "masks", None)  # of rounds before this one, which takes a share of what is left
-    gone = named - before.kept() if before else 0
+    gone = named - Masks(choice.before).kept() if choice.before else 0
     if selection.layers:
         layers = [Group(name.removesuffix(".weight"), mask.numel(), (), ()) for name, mask in masks.items()]
         asked = sum(group.width - count_to_keep(group.width, ratio_of(group, selection)) for group in layers)

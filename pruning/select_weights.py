@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from pruning.errors import Refusal
 from pruning.masks import Masks
+from pruning.seeds import random_stream
 from pruning.select import Selection, count_to_keep
 
 
@@ -29,6 +30,32 @@ def conv_weights(model: nn.Module, selection: Selection, *, linear: bool = False
     if not left:
         raise Refusal(f"nothing to prune: the network has no {what} that is not skipped")
     return left
+
+
+def random_scores(name: str, weight: Tensor, seed: int) -> Tensor:
+    """A number in [0, 1) for each weight, from the seed and the parameter's name."""
+    return torch.rand(weight.shape, generator=random_stream(seed, name)).to(weight.device)
+
+
+def magnitudes(weights: Mapping[str, Tensor], left: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """|w| of every weight, and -1 of those that the masks `left` have removed; empty ones remove none.
+
+    ValueError for masks of other parameters.
+    """
+    if left and left.keys() != weights.keys():
+        odd = ", ".join(sorted(left.keys() ^ weights.keys()))
+        raise Refusal(f"the training before removed weights of other layers than those to prune: {odd}")
+    return {
+        name: weight.abs().masked_fill(~left[name].to(weight.device), -1) if left else weight.abs()
+        for name, weight in weights.items()
+    }
+
+
+def check_subset(chosen: Mapping[str, Tensor], left: Mapping[str, Tensor]) -> None:
+    """ValueError where `chosen` keeps weights that the masks `left` have removed; empty ones remove none."""
+    for name, mask in left.items():
+        if bool((chosen[name] & ~mask.to(chosen[name].device)).any()):
+            raise Refusal(f"the training before left fewer weights of {name} than the ratio keeps; ask for as many")
 
 
 def keep_largest(scores: Mapping[str, Tensor], n_keep: int) -> Masks:

@@ -6,6 +6,7 @@ from pruning.effect import Effect
 from pruning.errors import Refusal
 from pruning.methods import (
     fpgm,
+    gradual_magnitude,
     group_fisher,
     group_norm,
     guided,
@@ -15,6 +16,7 @@ from pruning.methods import (
     magnitude,
     random,
     reconstruction,
+    rigl,
     slimming,
     soft_filter,
     structure_selection,
@@ -38,6 +40,8 @@ METHODS: dict[str, Method[Any]] = {  # each with options of its own type
     "lamp": lamp.METHOD,
     "uniform_weights": uniform_weights.METHOD,
     "lottery": lottery.METHOD,
+    "gradual_magnitude": gradual_magnitude.METHOD,
+    "rigl": rigl.METHOD,
     "guided": guided.METHOD,
     "slimming": slimming.METHOD,
     "structure_selection": structure_selection.METHOD,

@@ -95,11 +95,13 @@ def narrow(model: nn.Module, groups: Sequence[Group], request: Request[GroupFish
 
 def importances(model: nn.Module, groups: Sequence[Group], calibration: Calibration) -> dict[str, Tensor]:
     """The importance of each channel, (width,), by the group's name; the parameters of `model` must be frozen."""
+
+    def squares(found: Tensor) -> Tensor:
+        return (len(found) * found).square().sum(0)  # of a mean over the images, to which each adds its share
+
     gates = [gate for group in groups for gate in masks_of(model, group)]
-    # the gradient of a mean over the images of a batch is an image's own over their number
-    return over_batches("group_fisher", model, gates, calibration, lambda found: (len(found) * found).square().sum(0))[
-        0
-    ]
+    total, _ = over_batches("group_fisher", model, gates, calibration, squares)
+    return total
 
 
 def masks_of(model: nn.Module, group: Group) -> Iterator[Gate]:

@@ -79,7 +79,7 @@ def prune(model: nn.Module, request: Request[LotteryOptions]) -> Choice:
     else:
         gone = sum(mask.numel() for mask in alive.values()) - left
         chosen = keep_above(scores, gone + int(left * ratio))
-    return Choice(masks=Masks({**before, **chosen}))
+    return Choice(masks=Masks({**before, **chosen}), before=before)
 
 
 def _masks_before(weights: Mapping[str, Tensor], masks: Masks | None) -> Masks:

@@ -50,7 +50,8 @@ class Choice:
 
     `keep`, `select`, `scatter`, `drop`: as in PruningPlan. `weights`: entries of the dense network's state that the
     method rewrote, in their dense shapes; they replace the old ones before the cut. `masks`: 0/1 tensors by
-    parameter name, for methods that remove single weights. `beyond`: groups that the method cannot judge, and why.
+    parameter name, for methods that remove single weights. `before`: likewise, the weights that the ratio is a share
+    of, where that is not all. `beyond`: groups that the method cannot judge, and why.
     `takes`: the layers whose channels it is about, where its own rule and not the selection's scope says so; `leaves`:
     groups in scope that its rule is not about, so that nothing is asked of them.
     """
@@ -61,6 +62,7 @@ class Choice:
     drop: tuple[str, ...] = ()
     weights: Mapping[str, Tensor] = field(default_factory=dict)
     masks: Mapping[str, Tensor] = field(default_factory=dict)
+    before: Mapping[str, Tensor] = field(default_factory=dict)
     beyond: Mapping[str, str] = field(default_factory=dict)
     takes: frozenset[str] | None = None
     leaves: frozenset[str] = frozenset()
@@ -105,6 +107,11 @@ class Method(Generic[OptionsT]):
     follows_patterns: bool = False
     continues_masks: bool = False
     own_level: Callable[[OptionsT], Literal["layer", "global"] | None] = lambda options: None
+
+    @property
+    def removes_in_training(self) -> bool:
+        """Does its training effect remove weights, whose masks (`Effect.masks`) pruning takes over?"""
+        return self.continues_masks and self.training_effect is not None
 
 
 def by_score(score: Score) -> Callable[[nn.Module, Request[MethodOptions]], Choice]:

@@ -9,13 +9,11 @@ its own name, so a choice does not depend on what else is pruned.
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from pruning.errors import Refusal
 from pruning.methods.method import Choice, Method, MethodOptions, Request
-from pruning.seeds import random_stream
-from pruning.select_weights import conv_weights, keep_per_layer
+from pruning.select_weights import conv_weights, keep_per_layer, random_scores
 
 
 @dataclass(frozen=True)
@@ -37,12 +35,8 @@ def prune(model: nn.Module, request: Request[UniformWeightsOptions]) -> Choice:
     if request.options.remove == "smallest":
         scores = {name: weight.abs() for name, weight in weights.items()}
     else:
-        scores = {name: _random_scores(name, weight, request.seed) for name, weight in weights.items()}
+        scores = {name: random_scores(name, weight, request.seed) for name, weight in weights.items()}
     return Choice(masks=keep_per_layer(scores, request.selection))
-
-
-def _random_scores(name: str, weight: Tensor, seed: int) -> Tensor:
-    return torch.rand(weight.shape, generator=random_stream(seed, name)).to(weight.device)
 
 
 METHOD = Method(

@@ -37,16 +37,25 @@ def keeps_pruned_weights(stage: Stage) -> bool:
     return get_regime(stage.read(TrainClassifier).regime).init == "inherited"
 
 
-def check_without_data(method: str, before: Stage | None) -> None:
-    """ValueError where a method cannot prune weights that are only taken, with no images of what they classify."""
-    if before is None or before.kind != "take_weights":
-        return
+def check_pruned(method: str, before: Stage | None) -> None:
+    """ValueError where a method cannot prune what the stage before leaves.
+
+    Weights that are only taken, with no images of what they classify, or those of a training in which a method that
+    removes weights while the network trains had no part.
+    """
     entry = get_method(method)
-    why = f"looks at {entry.needs}" if entry.needs != "nothing" else "acts on the training before it prunes"
-    if entry.needs != "nothing" or entry.training_effect is not None:
+    if before is None:
+        return
+    if before.kind == "take_weights" and (entry.needs != "nothing" or entry.training_effect is not None):
+        why = f"looks at {entry.needs}" if entry.needs != "nothing" else "acts on the training before it prunes"
         raise Refusal(
             f"{method} {why}, which needs classifier.dataset; prune inside the detector (transfer_then_prune), or by"
             " another method"
+        )
+    if entry.removes_in_training and before.settings.get("effect", {}).get("method") != method:
+        raise Refusal(
+            f"{method} removes weights while the network trains, so it prunes once, right behind"
+            " `classify_for_pruning` or `detect_before_pruning`; choose another method for this step"
         )
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from itertools import product
 
 from pruning.errors import Refusal
+from pruning.methods import get_method
 from study.config.detector import Detector
 from study.config.load import merge, set_key, validate
 from study.config.schema import StudyConfig
@@ -167,7 +168,7 @@ def make_route(
     """A pipeline's route with the config and the seed of `builder`; ValueError for a chain that makes no sense."""
     steps: list[tuple[str, Stage]] = []
     last: Stage | None = None
-    for step, changes in chain:
+    for step, changes in _removing_once(chain, builder.config.prune.method):
         try:
             last = STEPS[step](builder, last, changes)
         except ValueError as error:
@@ -178,6 +179,17 @@ def make_route(
     if last is not None and last.kind == "train_detector":
         steps.append(("evaluate", builder.evaluate(last)))
     return Route(name, point, builder.seed, tuple(steps))
+
+
+def _removing_once(chain: Sequence[tuple[str, dict[str, object]]], method: str) -> list[tuple[str, dict[str, object]]]:
+    """The chain for a method; one that removes weights while a detector trains leaves the classifier before it whole.
+
+    Others only prepare the network for pruning in both trainings.
+    """
+    steps = [step for step, _ in chain]
+    if "detect_before_pruning" not in steps or not get_method(method).removes_in_training:
+        return list(chain)
+    return [("classify" if step == "classify_for_pruning" else step, changes) for step, changes in chain]
 
 
 def _check_end(name: str, last: Stage | None, detector: Detector | None) -> None:

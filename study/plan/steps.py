@@ -10,7 +10,7 @@ from detect.budgets import BUDGETS
 from pruning.errors import Refusal
 from pruning.methods import get_method
 from study.config.detector import Detector, check_pyramid
-from study.plan.order import WITH_WEIGHTS, check_colour, check_without_data, expect, keeps_pruned_weights
+from study.plan.order import WITH_WEIGHTS, check_colour, check_pruned, expect, keeps_pruned_weights
 from study.plan.sections import GuidingSections, PruningSettings, Sections
 from study.stages.contents import Contents
 from study.stages.given_weights import given_settings, made_for, normalization
@@ -100,7 +100,7 @@ class StageBuilder:
             self._check_design()
         # without a parent the stage makes the network itself, and so must say which
         pruning = self._pruning(changes)
-        check_without_data(pruning["method"], parent)
+        check_pruned(pruning["method"], parent)
         settings = {**pruning, **({} if parent else self._network())}
         return self.stage("prune", settings, *([parent] if parent else []))
 
@@ -182,6 +182,7 @@ class StageBuilder:
     def prune_detector(self, parent: Stage | None, changes: dict[str, object]) -> Stage:
         stage = expect(parent, "train_detector")
         pruning = self._pruning(changes, "batches")
+        check_pruned(pruning["method"], stage)
         if is_structural(pruning["target"]):
             raise Refusal(f"target {pruning['target']!r} is a shape of a classifier; prune it before the transfer")
         scope = self._detector().scope_settings()

@@ -130,7 +130,7 @@ def after_masks(method: str, options: Any, masks: Masks | None) -> Any:
     if get_method(method).continues_masks:
         return replace(options, masks=Masks({}) if masks is None else masks)
     if masks is not None:
-        able = " or ".join(name for name, entry in METHODS.items() if entry.continues_masks)
+        able = " or ".join(name for name, m in METHODS.items() if m.continues_masks and not m.removes_in_training)
         raise Refusal(f"{method} cannot prune a network that single weights were removed from; {able} can")
     return options
 

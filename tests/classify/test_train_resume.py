@@ -11,8 +11,10 @@ from classify.distillation import Distillation, Teacher
 from classify.train import train_classifier
 from pruning.masked_training import HoldMasks
 from pruning.masks import Masks
+from pruning.methods import Request, get_method
 from pruning.methods.slimming import SlimmingEffect, SlimmingOptions
 from pruning.methods.soft_filter import SoftFilterEffect, filters_to_keep, find_filters
+from pruning.select import Selection
 
 # 17 images in batches of 4: five steps an epoch
 SETTINGS = small_training.SETTINGS | {"checkpoint_every": 4, "report_every": 1}
@@ -30,6 +32,13 @@ def soft_filters(model, ratio):
     return SoftFilterEffect(model, {name: filters_to_keep(width, ratio) for name, width in widths.items()})
 
 
+def method(name, **options):
+    """The training effect of a method that removes half of the weights, changing at every third step."""
+    entry = get_method(name)
+    asked = Request([], Selection(0.5), entry.options(every=3, **options), seed=0)
+    return lambda model: entry.training_effect(model, asked)
+
+
 CASES = {
     "plain": (SETTINGS, None),
     "adam in parts": ({**SETTINGS, "optimizer": "adam", "lr": 0.01, "accumulate": 2}, None),
@@ -38,6 +47,9 @@ CASES = {
     "soft filter": (SETTINGS, lambda model: soft_filters(model, 0.3)),
     "group fisher": (SETTINGS, group_fisher),
     "group fisher in parts": ({**SETTINGS, "accumulate": 2}, group_fisher),
+    "gradual": (SETTINGS, method("gradual_magnitude")),
+    "rigl": (SETTINGS, method("rigl", end=1.0)),
+    "rigl, adam": ({**SETTINGS, "optimizer": "adam", "lr": 0.01}, method("rigl", end=1.0)),
     "distilled": (SETTINGS, None, True),
     "distilled, masked, in parts": ({**SETTINGS, "accumulate": 2}, hold_masks, True),
 }

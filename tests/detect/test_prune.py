@@ -104,7 +104,7 @@ def calibration_batches():
     ]
 
 
-MASKING = ("magnitude", "uniform_weights", "lottery", "lamp")
+MASKING = ("magnitude", "uniform_weights", "lottery", "lamp", "gradual_magnitude", "rigl")
 
 
 @pytest.fixture

@@ -38,7 +38,7 @@ SETTINGS = DetectorSettings(
     overrides={"MODEL.ROI_HEADS.SCORE_THRESH_TEST": 0.0},
 )
 WITH_NORM = altered(SETTINGS, overrides={**SETTINGS.overrides, "MODEL.FPN.NORM": "BN"})
-MASKING = ("magnitude", "uniform_weights", "lottery", "lamp")
+MASKING = ("magnitude", "uniform_weights", "lottery", "lamp", "gradual_magnitude", "rigl")
 LATERALS = ("fpn_lateral5", "fpn_lateral4", "fpn_lateral3", "fpn_lateral2")
 X = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
 

@@ -201,6 +201,8 @@ ASKED = {
     "magnitude": asked_of_weights,
     "lottery": asked_of_weights,
     "lamp": asked_of_weights,
+    "rigl": asked_of_weights,
+    "gradual_magnitude": asked_of_each_layers_weights,
     "uniform_weights": asked_of_each_layers_weights,
     "slimming": asked_of_scales,
     "structure_selection": asked_of_blocks_or_scales,

@@ -104,7 +104,7 @@ def test_smallest_weights_are_the_other_control():
     assert flat(masks) == flat(masks_by("magnitude", ThreeConvs(), Selection(0.5), MagnitudeOptions("layer")))
 
 
-@pytest.mark.parametrize("method", ["magnitude", "uniform_weights", "lottery", "lamp"])
+@pytest.mark.parametrize("method", ["magnitude", "uniform_weights", "lottery", "lamp", "gradual_magnitude", "rigl"])
 @pytest.mark.parametrize(
     ("selection", "message"),
     [
@@ -112,12 +112,17 @@ def test_smallest_weights_are_the_other_control():
         (Selection(0.5, round_to=8), "no `round_to`"),
         (Selection(0.5, skip=("fc",)), "no convolution matches 'fc'; there are: conv1, conv2, conv3"),
         (Selection(0.5, skip=("*",)), "the network has no convolution that is not skipped"),
-        (Selection(0.5, layers={"conv1": 0.1}), "`layers`|ratios by layer"),
     ],
 )
 def test_what_has_no_meaning_for_weights_is_refused(method, selection, message):
     with pytest.raises(ValueError, match=message):
         masks_by(method, ThreeConvs(), selection)
+
+
+@pytest.mark.parametrize("method", ["magnitude", "uniform_weights", "lottery", "lamp", "rigl"])
+def test_ratios_by_layer_are_refused_where_the_method_shares_out(method):
+    with pytest.raises(ValueError, match=r"`layers`|ratios by layer"):
+        masks_by(method, ThreeConvs(), Selection(0.5, layers={"conv1": 0.1}))
 
 
 def test_a_weight_that_is_not_finite_is_named():

@@ -1,6 +1,7 @@
 """Chains of a user's own that prune twice, by every method: they run, or are refused before anything is trained."""
 
 import pytest
+from support.short_schedules import EACH_STEP
 from support.tiny_classification import run, tiny
 
 from pruning.design.pattern import Pattern
@@ -19,12 +20,14 @@ CHAINS = {
 }
 # of a method that takes single weights once
 ONCE = ("magnitude", "uniform_weights", "lamp")
+# of one that takes them while the network trains, and ends it in the pruning behind
+IN_TRAINING = ("gradual_magnitude", "rigl")
 
 
 def changes_for(method, folder, chain, **prune):
     pattern = folder / "pattern.json"
     pattern.write_text(Pattern(widths=(0.5, 0.25)).to_json())
-    options = {"guided": {"patterns": [str(pattern)]}, "group_fisher": {"every": 1}}.get(method, {})
+    options = {"guided": {"patterns": [str(pattern)]}, "group_fisher": EACH_STEP["group_fisher"]}.get(method, {})
     return {
         "prune": {"method": method, "ratio": 0.25, "options": options, **prune},
         "pipelines": {chain: CHAINS[chain]},
@@ -47,6 +50,13 @@ def test_methods_that_go_on_from_no_masks_are_refused_before_training(method, ch
     assert f"{method} cannot prune a network that single weights were removed from; lottery can" in refusal(
         changes_for(method, tmp_path, chain), tmp_path
     )
+
+
+@pytest.mark.parametrize("chain", CHAINS)
+@pytest.mark.parametrize("method", IN_TRAINING)
+def test_methods_that_remove_while_training_prune_only_what_they_trained(method, chain, tmp_path):
+    with pytest.raises(ValueError, match=rf"{method} removes weights while the network trains, so it prunes once"):
+        tiny(changes_for(method, tmp_path, chain))
 
 
 @pytest.mark.parametrize(
@@ -79,7 +89,7 @@ def test_shares_out_of_reach_are_refused_before_training(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("chain", CHAINS)
-@pytest.mark.parametrize("method", [name for name in METHODS if name not in ONCE])
+@pytest.mark.parametrize("method", [name for name in METHODS if name not in (*ONCE, *IN_TRAINING)])
 def test_two_prunings_in_a_chain_run(method, chain, tmp_path):
     (route,) = run(tmp_path / "runs", changes_for(method, tmp_path, chain)).values()
     sizes = []

@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 from support.given_files import CLASSIFIER, given
+from support.short_schedules import EACH_STEP
 from support.tiny_classification import run, tiny
 from support.tiny_study import tiny as tiny_detection
 
@@ -41,13 +42,12 @@ def equal(state, other):
 @pytest.mark.parametrize("method", ["l1_filter", *WITH_EFFECT])
 def test_every_route_starts_from_the_weights_or_from_random_ones(tmp_path, first_states, method):
     weights = given(tmp_path / "mine.pt")
-    options = {"every": 1} if method == "group_fisher" else {}  # its default is for trainings of more steps
     found = run(
         tmp_path / "runs",
         {
             **CLASSIFIER,
             "classifier.weights": str(tmp_path / "mine.pt"),
-            "prune": {"method": method, "ratio": 0.25, "options": options},
+            "prune": {"method": method, "ratio": 0.25, "options": EACH_STEP.get(method, {})},
             "pipelines": ["unpruned", "pruned", "fine_tune", "scratch_e"],
         },
     )

@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+from support.short_schedules import EACH_STEP
 from support.tiny_study import ALL, DIGITS, tiny
 
 from pruning.design.pattern import Pattern
@@ -20,7 +21,7 @@ from study.stages.stage import Stage
 
 pytestmark = pytest.mark.slow  # a study of some 150 stages: three minutes
 
-UNSTRUCTURED = ("magnitude", "uniform_weights", "lottery", "lamp")
+UNSTRUCTURED = ("magnitude", "uniform_weights", "lottery", "lamp", "gradual_magnitude", "rigl")
 PRUNED = [name for name in ALL if name != "unpruned"]
 # of ResNet-10 with 8, 16, 32 and 64 channels; the last stage is no part of a detector with strides up to 16
 HALF = {"layer1.0.conv1": 4, "layer2.0.conv1": 8, "layer3.0.conv1": 16}
@@ -29,21 +30,21 @@ BODY = "backbone.bottom_up.body."
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory):
-    """One study, a variant for each method: 16 images of digits in one batch, two iterations of a detector."""
+    """One study, a variant for each method: 32 images of digits in two batches, four iterations of a detector."""
     folder = tmp_path_factory.mktemp("methods")
     pattern = folder / "pattern.json"
     pattern.write_text(Pattern(widths=(0.5, 0.25)).to_json())
     prune = {"ratio": 0.5}
     changes = {"guided": {"options": {"patterns": [str(pattern)]}}, "soft_filter": {"ratio": 0.3}}  # as it trains
-    changes["group_fisher"] = {"options": {"every": 1}}  # one iteration of a detector before it is pruned
+    changes |= {name: {"options": options} for name, options in EACH_STEP.items()}
     variants = {name: {"prune": {"method": name, **prune, **changes.get(name, {})}} for name in METHODS}
     config, routes = tiny(
-        "classifier.dataset.options={image_size: 32, n_train: 16, n_val: 10, n_test: 10}",
+        "classifier.dataset.options={image_size: 32, n_train: 32, n_val: 10, n_test: 10}",
         "classifier.train.epochs=1",
         "classifier.fine_tune={epochs: 1, lr: 0.004}",
         "detector.dataset.digits.train=4",
         "detector.dataset.digits.test=2",
-        "detector.train.iterations=2",
+        "detector.train.iterations=4",
         "detector.prune_at=0.5",
         "evaluate={scenes: 0, latency_rounds: 1}",
         "machine.precision=float32",

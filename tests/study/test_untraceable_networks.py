@@ -17,7 +17,7 @@ def untraceable(monkeypatch):
     monkeypatch.setattr(tp.DependencyGraph, "build_dependency", refuse)
 
 
-@pytest.mark.parametrize("method", ["magnitude", "uniform_weights", "lottery", "lamp"])
+@pytest.mark.parametrize("method", ["magnitude", "uniform_weights", "lottery", "lamp", "gradual_magnitude", "rigl"])
 def test_single_weights_need_no_groups(tmp_path, method):
     found = alone(tmp_path / "out", {"method": method, "ratio": 0.5}, SMALL)
     assert found["density"] == pytest.approx(0.5, abs=0.01)

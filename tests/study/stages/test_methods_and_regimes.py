@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+from support.short_schedules import EACH_STEP
 from support.tiny_classification import run
 
 from pruning.design.pattern import Pattern
@@ -17,7 +18,7 @@ from study.stages.network import Network, load_model
 pytestmark = pytest.mark.slow  # a study of some seventy stages
 
 REGIMES = ("fine_tune", "scratch_e", "scratch_b", "ticket")
-UNSTRUCTURED = ("magnitude", "uniform_weights", "lottery", "lamp")
+UNSTRUCTURED = ("magnitude", "uniform_weights", "lottery", "lamp", "gradual_magnitude", "rigl")
 # of ResNet-10 with 8, 16, 32 and 64 channels; the inner convolution of each of its four blocks can be narrowed
 HALF = {"layer1.0.conv1": 4, "layer2.0.conv1": 8, "layer3.0.conv1": 16, "layer4.0.conv1": 32}
 
@@ -28,7 +29,7 @@ def done(tmp_path_factory):
     folder = tmp_path_factory.mktemp("methods")
     pattern = folder / "pattern.json"
     pattern.write_text(Pattern(widths=(0.5, 0.25)).to_json())
-    options = {"guided": {"patterns": [str(pattern)]}, "group_fisher": {"every": 1}}
+    options = {"guided": {"patterns": [str(pattern)]}, **EACH_STEP}
     variants = {name: {"prune": {"method": name, "ratio": 0.5, "options": options.get(name, {})}} for name in METHODS}
     changes = {
         "variants": variants,
