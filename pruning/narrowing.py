@@ -153,13 +153,14 @@ class ChannelSlices:
             )
         )
 
-    def zero(self, channels: Tensor) -> None:
-        """Set all that belongs to the channels of these indices to zero, in place, gradients too."""
-        for tensor, dim, places in self.slices:
-            gone = places[channels.to(places.device)].flatten()
-            for values in (tensor.data, tensor.grad):
-                if values is not None:
-                    values.index_fill_(dim, gone, 0)
+    def at(self, channels: Sequence[int]) -> list[tuple[Tensor, int, Tensor]]:
+        """The tensors with their dimension and the places (P,) of these channels along it."""
+        return [(tensor, dim, places[list(channels)].flatten()) for tensor, dim, places in self.slices]
+
+    def zero(self, channels: Sequence[int]) -> None:
+        """Set all that belongs to these channels to zero, in place."""
+        for tensor, dim, places in self.at(channels):
+            tensor.data.index_fill_(dim, places, 0)
 
     def zeros(self) -> Tensor:
         """Of which channels is all zero? (width,), on the CPU."""

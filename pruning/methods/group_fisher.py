@@ -83,7 +83,7 @@ def prune(model: nn.Module, request: Request[GroupFisherOptions]) -> Choice:
         importance = importances(work, chosen, calibration)
         gone = narrowing.next(importance, math.ceil(narrowing.to_go / rounds_left))
         for name, channels in gone.items():
-            slices[name].zero(torch.tensor(channels))
+            slices[name].zero(channels)
     return Choice(narrowing.keep())
 
 
@@ -129,6 +129,7 @@ class GroupFisherEffect(Effect):
             sum(group.width for group in groups), dtype=torch.float64, device=next(model.parameters()).device
         )
         self._gradients: GateGradients | None = None  # while importance is gathered
+        self._gone: list[tuple[Tensor, int, Tensor]] = []  # all that belongs to removed channels, see ChannelSlices.at
         self._first, self._removals = 0, 0
         self.steps_done = 0
 
@@ -159,7 +160,9 @@ class GroupFisherEffect(Effect):
     def after_backward(self) -> None:
         if self._gradients is not None:
             self._gather(self._gradients.take())
-        self._hold()  # gradients of what is gone would move the norm of all gradients
+        for tensor, dim, places in self._gone:
+            if tensor.grad is not None:  # would count in the norm of all gradients
+                tensor.grad.index_fill_(dim, places, 0)
 
     def _gather(self, passes: Sequence[Mapping[str, Tensor]]) -> None:
         """Add the squares of one step's images, which several passes and processes may share."""
@@ -177,7 +180,8 @@ class GroupFisherEffect(Effect):
         number, between = divmod(self.steps_done - self._first, self._options.every)
         if not between and 1 <= number <= self._removals:
             self._remove(removals_left=self._removals - number + 1)
-        self._hold()  # a zero gradient is not enough: momentum moves on what had some
+        for tensor, dim, places in self._gone:
+            tensor.data.index_fill_(dim, places, 0)  # a zero gradient is not enough: momentum moves on what had some
         self._listen()
 
     def _remove(self, removals_left: int) -> None:
@@ -187,11 +191,11 @@ class GroupFisherEffect(Effect):
         n = self._options.at_once or math.ceil(self._narrowing.to_go / removals_left)
         self._narrowing.next(importance, n)
         self._importance.zero_()
+        self._find_gone()
 
-    def _hold(self) -> None:
-        for name, left in self._narrowing.left.items():
-            if not bool(left.all()):
-                self._slices[name].zero((~left).nonzero().flatten())
+    def _find_gone(self) -> None:
+        gone = {name: (~left).nonzero().flatten().tolist() for name, left in self._narrowing.left.items()}
+        self._gone = [part for name, channels in gone.items() if channels for part in self._slices[name].at(channels)]
 
     def _listen(self) -> None:
         """Watch the network as long as there is something to decide, and no longer."""
@@ -211,6 +215,7 @@ class GroupFisherEffect(Effect):
         self._importance.copy_(state["importance"])
         for name in self._slices:
             self._narrowing.remove(name, (~state[f"left/{name}"]).nonzero().flatten().tolist())
+        self._find_gone()
         self._listen()
 
 
