@@ -6,6 +6,7 @@ import pytest
 import torch
 from detectron2.engine import SimpleTrainer
 from detectron2.layers import ROIAlign
+from support.short_schedules import EACH_STEP
 from support.tiny_detector import SMALL, make_detector, settings, two_squares
 from support.told import altered
 from torchvision.models.resnet import BasicBlock, ResNet
@@ -13,7 +14,8 @@ from torchvision.models.resnet import BasicBlock, ResNet
 from detect.build import build_detector
 from detect.data.loader import train_loader
 from detect.train import schedule_of, train_detector
-from pruning.methods import Effect
+from pruning.methods import Effect, Request, get_method
+from pruning.select import Selection
 from training.checkpoint import save_checkpoint
 from training.schedule import lr_schedule
 from training.seeding import seed_generators
@@ -66,6 +68,38 @@ def test_resumed_training_equals_uninterrupted_bit_for_bit(dataset, tmp_path, au
     assert torch.equal(
         loaded.state_dict()["backbone.fpn_lateral2.weight"], resumed.state_dict()["backbone.fpn_lateral2.weight"]
     )
+
+
+@pytest.mark.parametrize("method", EACH_STEP)
+def test_masks_that_change_are_resumed_to_the_bit(dataset, tmp_path, method):
+    """Killed after the third of four steps, with the checkpoint of the second."""
+
+    class Killed(Exception):
+        pass
+
+    def kill(step, total, metrics):
+        if step == 3:
+            raise Killed
+
+    def trained(name, report=None):
+        detector, cfg = make_detector()
+        entry = get_method(method)
+        asked = Request([], Selection(0.5), entry.options(**EACH_STEP[method]), seed=0)
+        effect = entry.training_effect(detector.backbone.bottom_up.body, asked)
+        auto = settings(checkpoint_every=2, clip_norm=1.0)
+        arguments = {"checkpoint": tmp_path / name, "report": report, "effects": [effect]}
+        train_detector(detector, cfg, dataset=dataset, **auto, **arguments)
+        return detector.state_dict(), effect.masks()
+
+    whole, masks = trained("whole.pt")
+    with pytest.raises(Killed):
+        trained("killed.pt", kill)
+    resumed, again = trained("killed.pt")
+    assert all(torch.equal(value, resumed[name]) for name, value in whole.items())
+    assert all(torch.equal(mask, again[name]) for name, mask in masks.items())
+    assert masks.density() == pytest.approx(0.5, abs=0.01)
+    for name, mask in masks.items():
+        assert not bool(whole[f"backbone.bottom_up.body.{name}"][~mask].any())
 
 
 def test_reports_and_effects_see_every_step(dataset, tmp_path):
