@@ -77,10 +77,12 @@ def at_target(
     # What is chosen costs as much as any other choice of the same counts; a plan has nothing to look at.
     sketched = request.blank or chosen.fixes_widths(selection)
     choose = chosen.sketch if sketched else chosen.prune
+    # of masks that training left any ratio is too late: the one that it was asked by is found as it was then
+    options = replace(request.options, masks=None) if chosen.removes_in_training else request.options  # type: ignore[call-arg]
     known: dict[object, float] = {}
 
     def left_at(ratio: float) -> float:
-        choice = choose(model, replace(request, selection=selection.at(ratio)))
+        choice = choose(model, replace(request, selection=selection.at(ratio), options=options))
         counts = _counts(choice)
         if counts not in known:
             known[counts] = left(choice, quantity)

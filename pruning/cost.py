@@ -74,7 +74,13 @@ def count_activations(model: nn.Module, example: Tensor) -> int:
     overwrite their inputs, do not count. The batch size is included; ValueError as `count_macs`. This is what
     "activations" means in Radosavovic et al., Designing Network Design Spaces (CVPR 2020).
     """
-    return int(sum(_counted(ActivationCountAnalysis, _OUTPUTS, model, example)[""].values()))
+    return count_activations_of_parts(model, example, [""])[""]
+
+
+def count_activations_of_parts(model: nn.Module, example: Tensor, parts: Sequence[str]) -> dict[str, int]:
+    """`count_activations` of some submodules within one forward pass of `model`, by their names; "" is all of it."""
+    counted = _counted(ActivationCountAnalysis, _OUTPUTS, model, example)
+    return {part: int(sum(counted[part].values())) for part in parts}
 
 
 def _counted(

@@ -98,6 +98,8 @@ def prune(
     request, reached = at_target(model, method, request, cost_left)
     choice = chosen.prune(model, request)
     seconds = perf_counter() - start
+    if reached is not None:
+        reached = replace(reached, left=cost_left(choice, reached.quantity))
     by_ratio = reached is None and chosen.sets_amount(settings) == "selection"
     found = replace(achieved(model, request, choice, by_ratio=by_ratio), reached=reached)
     if not allow_partial:

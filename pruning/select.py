@@ -178,6 +178,27 @@ def select(scores: Mapping[str, Tensor], groups: Sequence[Group], selection: Sel
     return {name: keep_indices(scores[name], n_keep) for name, n_keep in wanted.items()}
 
 
+def limits(groups: Sequence[Group], selection: Selection) -> tuple[int, dict[str, int]]:
+    """How many channels go of all groups, and how many stay at least in each."""
+    if selection.level == "global":
+        return _count_global(groups, selection.stage_ratios()[0]), {group.name: 1 for group in groups}
+    wanted = counts(groups, selection)
+    return sum(group.width for group in groups) - sum(wanted.values()), wanted
+
+
+def _count_global(groups: Sequence[Group], ratio: float) -> int:
+    """floor(ratio * total), where that leaves every group a channel."""
+    total = sum(group.width for group in groups)
+    n_remove = total - count_left(total, ratio)
+    if n_remove > total - len(groups):
+        highest = 1 - len(groups) / total
+        raise Refusal(
+            f"ratio {ratio} would empty a layer: it removes {n_remove} of {total} channels in {len(groups)}"
+            f" layers; the highest that leaves one in each is {highest:g}"
+        )
+    return n_remove
+
+
 def _select_global(scores: Mapping[str, Tensor], groups: Sequence[Group], ratio: float) -> dict[str, tuple[int, ...]]:
     """Remove exactly floor(ratio * total) channels; each group's best channel is out of reach."""
     # One row (total,) of all channels, in the order of the groups; a group's part ends at its entry of `ends`.
@@ -186,13 +207,7 @@ def _select_global(scores: Mapping[str, Tensor], groups: Sequence[Group], ratio:
     ends = torch.tensor([g.width for g in groups]).cumsum(0).tolist()
     for group, end in zip(groups, ends, strict=True):
         safe[end - group.width + keep_indices(scores[group.name], 1)[0]] = True
-    n_remove = len(pooled) - count_left(len(pooled), ratio)
-    if n_remove > int((~safe).sum()):
-        highest = 1 - len(groups) / len(pooled)
-        raise Refusal(
-            f"ratio {ratio} would empty a layer: it removes {n_remove} of {len(pooled)} channels in {len(groups)}"
-            f" layers; the highest that leaves one in each is {highest:g}"
-        )
+    n_remove = _count_global(groups, ratio)
     # remove from the lowest score up; among ties the higher index goes first, as a stable order turned round has it
     order = torch.argsort(pooled, descending=True, stable=True).flip(0)
     removed = order[~safe[order]][:n_remove]

@@ -66,7 +66,7 @@ def mask(model: nn.Module, plan: PruningPlan, groups: Sequence[Group]) -> nn.Mod
         last = branch_end(masked, block)
         zeros[last, "out"] = set(range(_size(masked, last, 0)))
     for (layer, side), gone in zeros.items():
-        for tensor, dim in _affine_tensors(masked, layer, side):
+        for tensor, dim in affine_tensors(masked, layer, side):
             where = torch.tensor(sorted(gone), dtype=torch.long, device=tensor.device)
             tensor.data.index_fill_(dim, where, 0)
     return masked
@@ -262,7 +262,7 @@ def _kept(parameter: Tensor, dim: int, index: list[int]) -> nn.Parameter:
     return nn.Parameter(kept, requires_grad=parameter.requires_grad)
 
 
-def _affine_tensors(model: nn.Module, name: str, side: Side) -> list[tuple[Tensor, int]]:
+def affine_tensors(model: nn.Module, name: str, side: Side) -> list[tuple[Tensor, int]]:
     """The weights and biases (not running statistics) along one dimension of a layer, with that dimension."""
     owner, _, leaf = name.rpartition(".")
     parent = model.get_submodule(owner)

@@ -7,6 +7,7 @@ from pruning.errors import Refusal
 from pruning.methods import (
     fpgm,
     gradual_magnitude,
+    group_fisher,
     group_norm,
     guided,
     l1_filter,
@@ -33,6 +34,7 @@ METHODS: dict[str, Method[Any]] = {  # each with options of its own type
     "random": random.METHOD,
     "fpgm": fpgm.METHOD,
     "taylor": taylor.METHOD,
+    "group_fisher": group_fisher.METHOD,
     "thinet": thinet.METHOD,
     "reconstruction": reconstruction.METHOD,
     "uniform": uniform.METHOD,

@@ -140,9 +140,10 @@ class Method(Generic[OptionsT]):
 
 
 def any_as_many(model: nn.Module, request: Request[MethodOptions]) -> Choice:
-    """As many channels as scores of all groups would leave, where all are alike."""
+    """As many channels as scores would leave that fall alike in all groups."""
     chosen = eligible(request.groups, request.selection)
-    return Choice(select({group.name: torch.zeros(group.width) for group in chosen}, chosen, request.selection))
+    alike = {group.name: torch.arange(group.width, 0, -1) / group.width for group in chosen}
+    return Choice(select(alike, chosen, request.selection))
 
 
 def by_score(score: Score) -> Callable[[nn.Module, Request[MethodOptions]], Choice]:

@@ -17,7 +17,6 @@ evaluation mode. Scores of different layers compare, so level `global` is the pa
 
 import copy
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
@@ -25,6 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from pruning.errors import Refusal
+from pruning.gate_gradients import Gate, over_batches
 from pruning.graph.members import Group
 from pruning.methods.method import Choice, Method, MethodOptions, Request, needed_calibration
 from pruning.reconstruct.responses import Calibration, batch_losses, evaluating
@@ -55,64 +55,43 @@ def influences(
 ) -> dict[str, Tensor]:
     """The score of each channel of each group, (width,), by the group's name."""
     work = copy.deepcopy(model).requires_grad_(False)
-    total = {group.name: torch.zeros(group.width, dtype=torch.float64) for group in groups}
-    asked = _gates(work, groups) if of == "gates" else _weights(work, groups)
-    n_batches = 0
-    with asked as tensors, evaluating(work), torch.enable_grad():
-        for loss in batch_losses(calibration, work):
-            gradients = torch.autograd.grad(loss, list(tensors.values()), allow_unused=True)
-            for (group, producer), tensor, gradient in zip(tensors, tensors.values(), gradients, strict=True):
-                if gradient is None:
-                    raise Refusal(f"taylor: the calibration's loss does not depend on {producer or group.name}")
-                first_order = (tensor.detach() * gradient).double().square()
-                total[group.name] += first_order.flatten(1).sum(1).cpu() if tensor.ndim > 1 else first_order.cpu()
-            n_batches += 1
-    if not n_batches:
-        raise Refusal("taylor: the calibration ran no batch")
+    if of == "gates":
+        gates = [gate for group in groups for gate in _behind(work, group)]
+        total, n_batches = over_batches("taylor", work, gates, calibration, lambda found: found.sum(0).square())
+    else:
+        total, n_batches = _of_weights(work, groups, calibration)
     return {name: each / n_batches for name, each in total.items()}
 
 
-Asked = dict[tuple[Group, str], Tensor]  # by group and, of weights, the layer that computes its channels
+def _behind(model: nn.Module, group: Group) -> Iterator[Gate]:
+    """The gates behind the layers that compute a group's channels, or behind the normalisations that follow these."""
+    norms = {producer: norm for norm, producer in group.norms}
+    for producer in group.producers:
+        (member,) = [m for m in group.members if m.layer == producer and m.side == "out"]
+        axis = -1 if isinstance(model.get_submodule(producer), nn.Linear) else 1
+        yield Gate(group.name, norms.get(producer, producer), "out", member.positions, axis)
 
 
-@contextmanager
-def _weights(model: nn.Module, groups: Sequence[Group]) -> Iterator[Asked]:
-    yield {
-        (group, producer): model.get_parameter(f"{producer}.weight").requires_grad_(True)
+def _of_weights(model: nn.Module, groups: Sequence[Group], calibration: Calibration) -> tuple[dict[str, Tensor], int]:
+    """Sums of (w * dL/dw)^2 over the batches, (width,), and the number of these."""
+    weights = {
+        (group.name, producer): model.get_parameter(f"{producer}.weight").requires_grad_(True)
         for group in groups
         for producer in group.producers
     }
-
-
-@contextmanager
-def _gates(model: nn.Module, groups: Sequence[Group]) -> Iterator[Asked]:
-    """Within the block the outputs of layers are multiplied by the gates, of ones, that are yielded."""
-    some = next(model.parameters())
-    gates: Asked = {(group, ""): some.new_ones(group.width).requires_grad_(True) for group in groups}
-    handles = []
-    try:
-        for (group, _), gate in gates.items():
-            behind = {producer: norm for norm, producer in group.norms}
-            for producer in group.producers:
-                layer = model.get_submodule(behind.get(producer, producer))
-                handles.append(layer.register_forward_hook(_multiply(gate, group, producer, model)))
-        yield gates
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def _multiply(gate: Tensor, group: Group, producer: str, model: nn.Module):  # type: ignore[no-untyped-def]
-    """The hook that multiplies the producer's channels, on axis 1 of maps and on the last of vectors."""
-    (member,) = [m for m in group.members if m.layer == producer and m.side == "out"]
-    places = torch.tensor([place for (place,) in member.positions], device=gate.device)
-    width = len(model.get_parameter(f"{producer}.weight"))
-
-    def hook(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        whole = gate.new_ones(width).index_put((places,), gate)
-        return output * (whole.view(-1, 1, 1) if output.ndim == 4 else whole)
-
-    return hook
+    total = {group.name: torch.zeros(group.width, dtype=torch.float64) for group in groups}
+    n_batches = 0
+    with evaluating(model), torch.enable_grad():
+        for loss in batch_losses(calibration, model):
+            gradients = torch.autograd.grad(loss, list(weights.values()), allow_unused=True)
+            for (group, producer), weight, gradient in zip(weights, weights.values(), gradients, strict=True):
+                if gradient is None:
+                    raise Refusal(f"taylor: the calibration's loss does not depend on {producer}")
+                total[group] += (weight.detach() * gradient).double().square().flatten(1).sum(1).cpu()
+            n_batches += 1
+    if not n_batches:
+        raise Refusal("taylor: the calibration ran no batch")
+    return total, n_batches
 
 
 METHOD = Method(prune=prune, options=TaylorOptions, needs="gradients")

@@ -6,7 +6,6 @@ is still that of the network that nothing was removed from. It is the cost that 
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import torch
 from torch import nn
@@ -42,7 +41,7 @@ def effect_request(
     wanted: Effect, model: nn.Module, network: Network, groups: Sequence[Group], seed: int
 ) -> Request[MethodOptions]:
     """What the training effect of a method is asked for `model`, at the ratio of its target where it has one."""
-    request = replace(wanted.request(groups, seed), example=network.example())
+    request = wanted.request(groups, seed, network.example())
     return at_share(model, wanted.method, request, network)[0]
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
+from torch import Tensor
 
 import classify.distillation
 import classify.settings
@@ -102,9 +103,9 @@ class Effect(Asked):
 
     scope: Scope = "backbone"
 
-    def request(self, groups: Sequence[Group], seed: int) -> Request[MethodOptions]:
-        """What the effect is asked."""
-        return Request(groups, self.selection, self.method_options(), seed)
+    def request(self, groups: Sequence[Group], seed: int, example: Tensor) -> Request[MethodOptions]:
+        """What the effect is asked; `example`: an input of the network that trains (1, C, H, W)."""
+        return Request(groups, self.selection, self.method_options(), seed, example=example)
 
 
 class Cut(Asked):

@@ -67,6 +67,16 @@ def test_effects_reach_every_process(runs):
         assert int((weight.flatten(1) == 0).all(1).sum()) == 2  # 0.3 of 8 filters
 
 
+def test_processes_remove_the_same_channels(runs):
+    *_, one, two = runs
+    gone = []
+    for file in (one / "fisher_rank0.safetensors", two / "fisher_rank0.safetensors", two / "fisher_rank1.safetensors"):
+        weights = load_file(file)
+        gone.append([(weights[f"{name}.weight"].flatten(1) == 0).all(1).tolist() for name in ("0", "4")])
+    assert gone[0] == gone[1] == gone[2]
+    assert sum(map(sum, gone[0])) == 5  # 0.4 of 6 and 8 channels
+
+
 def test_the_snapshot_is_that_of_one_process(runs):
     *_, one, two = runs
     expected, found = (load_file(folder / "adam_snapshot.safetensors") for folder in (one, two))

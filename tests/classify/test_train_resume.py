@@ -4,7 +4,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from support import small_training
-from support.processes_training import Killed, images, network
+from support.processes_training import Killed, group_fisher, images, network
 from support.told import told
 
 from classify.distillation import Distillation, Teacher
@@ -45,6 +45,8 @@ CASES = {
     "masked": (SETTINGS, hold_masks),
     "slimming": (SETTINGS, lambda model: SlimmingEffect(model, SlimmingOptions(s=0.01))),
     "soft filter": (SETTINGS, lambda model: soft_filters(model, 0.3)),
+    "group fisher": (SETTINGS, group_fisher),
+    "group fisher in parts": ({**SETTINGS, "accumulate": 2}, group_fisher),
     "gradual": (SETTINGS, method("gradual_magnitude")),
     "rigl": (SETTINGS, method("rigl", end=1.0)),
     "rigl, adam": ({**SETTINGS, "optimizer": "adam", "lr": 0.01}, method("rigl", end=1.0)),

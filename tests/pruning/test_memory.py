@@ -38,7 +38,7 @@ print(peak(512) - few)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["thinet", "reconstruction", "taylor"])
+@pytest.mark.parametrize("method", ["thinet", "reconstruction", "taylor", "group_fisher"])
 def test_peak_memory_does_not_grow_with_the_calibration_images(method):
     """One layer's activations of 512 images alone would be 512 * 16 * 32 * 32 * 4 bytes, 33 MB; all of them 385 MB."""
     done = subprocess.run(

@@ -1,6 +1,7 @@
 """Chains of a user's own that prune twice, by every method: they run, or are refused before anything is trained."""
 
 import pytest
+from support.short_schedules import EACH_STEP
 from support.tiny_classification import run, tiny
 
 from pruning.design.pattern import Pattern
@@ -26,7 +27,7 @@ IN_TRAINING = ("gradual_magnitude", "rigl")
 def changes_for(method, folder, chain, **prune):
     pattern = folder / "pattern.json"
     pattern.write_text(Pattern(widths=(0.5, 0.25)).to_json())
-    options = {"patterns": [str(pattern)]} if method == "guided" else {}
+    options = {"guided": {"patterns": [str(pattern)]}, "group_fisher": EACH_STEP["group_fisher"]}.get(method, {})
     return {
         "prune": {"method": method, "ratio": 0.25, "options": options, **prune},
         "pipelines": {chain: CHAINS[chain]},
@@ -70,6 +71,12 @@ def test_methods_that_remove_while_training_prune_only_what_they_trained(method,
 )
 def test_what_a_method_does_not_take_is_refused_before_training(method, prune, words, tmp_path):
     assert words in refusal(changes_for(method, tmp_path, "fine_tuned", **prune), tmp_path)
+
+
+@pytest.mark.parametrize("method", ["taylor", "group_fisher"])
+def test_influences_rank_the_network_as_a_whole(method, tmp_path):
+    config, routes = tiny(changes_for(method, tmp_path, "fine_tuned", level="global", ratio=0.5))
+    foresee(all_stages(routes), Estimator(tmp_path, config.machine), tmp_path / "tiny.yaml")
 
 
 def test_shares_out_of_reach_are_refused_before_training(tmp_path):

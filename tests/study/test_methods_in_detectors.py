@@ -153,9 +153,10 @@ def test_the_small_detector_is_the_masked_one(done, method):
     assert_same_detector(before, after)
 
 
-def test_what_soft_pruning_zeroed_in_training_is_what_is_cut(done):
-    """Its last act in the detector's training was a zeroing, so that cutting changes nothing, with no mask."""
-    before, after, small, _ = before_and_after(done, "soft_filter")
+@pytest.mark.parametrize("method", ["soft_filter", "group_fisher"])
+def test_what_training_zeroed_is_what_is_cut(done, method):
+    """The last act in the detector's training was a zeroing, so that cutting changes nothing, with no mask."""
+    before, after, small, _ = before_and_after(done, method)
     assert small.plan.changes_shape
     assert_same_detector(before, after)
 

@@ -6,6 +6,9 @@ from support.tiny_classification import run, tiny
 from torch import nn
 
 from study.config.load import ConfigError
+from study.plan.estimate import Estimator
+from study.plan.foresee import foresee
+from study.plan.pipelines import all_stages
 from study.stages.network import load_model
 
 SOFT = {"prune": {"method": "soft_filter", "ratio": 0.5}, "pipelines": ["pruned"]}
@@ -30,6 +33,32 @@ def test_a_selection_among_the_options_is_refused_with_the_key_to_use(option):
     (name,) = option
     with pytest.raises(ConfigError, match=f"has no option '{name}': `{name}` beside `method` says it"):
         tiny({**SOFT, "prune": {"method": "soft_filter", "ratio": 0.5, "options": option}})
+
+
+GROUP_FISHER = {"method": "group_fisher", "ratio": 0.4, "level": "global", "options": {"every": 1, "by": "macs"}}
+
+
+def test_channels_that_went_in_training_are_those_that_are_cut(tmp_path):
+    (route,) = run(tmp_path, {"prune": GROUP_FISHER, "pipelines": ["pruned"]}).values()
+    trained, pruned = (load_model(stage.run(tmp_path)) for _, stage in route.steps)
+    cut = 0
+    for name, layer in trained.named_modules():
+        if isinstance(layer, nn.Conv2d):
+            zeroed = int((layer.weight.flatten(1).norm(dim=1) == 0).sum())
+            assert zeroed == len(layer.weight) - len(pruned.get_parameter(f"{name}.weight"))
+            cut += zeroed
+    assert cut == int(0.4 * (8 + 16 + 32 + 64))
+    x = torch.randn(4, 3, 32, 32)
+    with torch.no_grad():
+        assert torch.allclose(pruned.eval()(x), trained.eval()(x), rtol=1e-4, atol=1e-4)
+
+
+def test_a_training_too_short_to_lose_its_channels_is_refused_before_anything_is_trained(tmp_path):
+    """Six steps, with a removal after each of the last three; one channel at a time would take 48."""
+    changes = {"prune": {**GROUP_FISHER, "options": {"every": 1, "at_once": 1}}, "pipelines": ["pruned"]}
+    config, routes = tiny(changes)
+    with pytest.raises(ConfigError, match=r"a training of 6 steps has 3 removals, .* 48 channels take 48 of them"):
+        foresee(all_stages(routes), Estimator(tmp_path, config.machine), tmp_path / "tiny.yaml")
 
 
 def test_soft_training_zeroes_what_the_pruning_cuts(tmp_path):

@@ -14,7 +14,7 @@ from support import tiny_classification, tiny_study
 from training import checkpoint
 from training import files as atomic_file
 
-# trainings that are plain, hold masks, shrink scales, zero filters
+# trainings that are plain, hold masks, shrink scales, zero filters, lose channels
 CLASSIFIERS = {
     "pipelines": ["unpruned", "fine_tune"],
     "classifier.train.epochs": 8,
@@ -23,6 +23,7 @@ CLASSIFIERS = {
         "slimming": {"prune": {"method": "slimming", "ratio": 0.25, "level": "global"}},
         "soft": {"prune": {"method": "soft_filter", "ratio": 0.25}},
         "at_init": {"prune": {"method": "snip", "ratio": 0.6}, "pipelines": ["prune_at_init"]},
+        "fisher": {"prune": {"method": "group_fisher", "ratio": 0.25, "options": {"every": 3}}},
     },
 }
 

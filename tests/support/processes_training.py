@@ -11,11 +11,15 @@ from torch import nn
 from classify.data.images import ImageSet
 from classify.distillation import Distillation, Teacher
 from classify.train import train_classifier
+from pruning.graph.groups import find_groups
 from pruning.masked_training import HoldMasks
 from pruning.masks import Masks
-from pruning.methods import Effect
+from pruning.methods import METHODS, Effect
+from pruning.methods.group_fisher import GroupFisherOptions
+from pruning.methods.method import Request
 from pruning.methods.slimming import SlimmingEffect, SlimmingOptions
 from pruning.methods.soft_filter import SoftFilterEffect, filters_to_keep, find_filters
+from pruning.select import Selection
 from support.told import told
 from training.checkpoint import save_snapshot
 from training.distributed import process_group, rank
@@ -38,6 +42,7 @@ CHANGES = {
     "parts": {"accumulate": 3},
     "adam": {"optimizer": "adam", "lr": 0.01, "norm_weight_decay": False},
     "effects": {},
+    "fisher": {"accumulate": 2},
     "distilled": {"accumulate": 2},
 }
 
@@ -64,7 +69,17 @@ def soft_filters(model, ratio):
     return SoftFilterEffect(model, {name: filters_to_keep(width, ratio) for name, width in widths.items()})
 
 
+def group_fisher(model):
+    """Channels go after every third step from the sixth on."""
+    x = torch.zeros(1, 3, 8, 8)
+    options = GroupFisherOptions(every=3, start=0.2)
+    request = Request(find_groups(model, x), Selection(ratio=0.4, level="global"), options, seed=0, example=x)
+    return METHODS["group_fisher"].training_effect(model, request)
+
+
 def effects_of(model, name):
+    if name == "fisher":
+        return [group_fisher(model)]
     if name != "effects":
         return []
     mask = torch.ones_like(model[4].weight, dtype=torch.bool)

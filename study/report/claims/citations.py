@@ -138,6 +138,13 @@ BY_METHOD: Final = {
   year = {2020},
 }""",
     "group_norm": DEPENDENCIES,
+    "group_fisher": """@inproceedings{liu2021group,
+  title = {Group {Fisher} Pruning for Practical Network Compression},
+  author = {Liu, Liyang and Zhang, Shilong and Kuang, Zhanghui and Zhou, Aojun and Xue, Jing-Hao and Wang, Xinjiang and
+    Chen, Yimin and Yang, Wenming and Liao, Qingmin and Zhang, Wayne},
+  booktitle = {International Conference on Machine Learning (ICML)},
+  year = {2021},
+}""",
 }
 _LE = """@inproceedings{le2021network,
   title = {Network Pruning That Matters: A Case Study on Retraining Variants},

@@ -161,3 +161,24 @@ def test_the_table_counts_what_is_left_of_the_pyramid(finished):
         assert channels[cost] < dense[cost] and weights[cost] < dense[cost]
     own = [row["detector_macs"] - row["backbone_macs"] for row in (dense, channels, weights)]
     assert own[1] < own[0] and own[2] < own[0]
+
+
+def test_channels_that_went_while_a_detector_trained_are_cut_in_the_study(tmp_path):
+    """Of body and FPN, in the second half of the detector's training."""
+    fisher = "prune={method: group_fisher, ratio: 0.4, level: global, options: {every: 1, by: macs}}"
+    config, routes = tiny(
+        fisher, WITH_FPN, "pipelines=[transfer_then_prune]", "detector.train.iterations=16", "machine.precision=float32"
+    )
+    _, outcome = run_study(config, DIGITS, routes, tmp_path)
+    assert outcome.complete, outcome.failed
+    *_, trained, pruned, _, _ = routes[0].stages
+    assert (trained.kind, pruned.kind) == ("train_detector", "prune_detector")
+    assert trained.settings["effect"]["scope"] == "backbone+fpn"
+    before, after = (read_weights(stage.run(tmp_path).weights) for stage in (trained, pruned))
+    plan = PruningPlan.load(pruned.run(tmp_path).plan)
+    assert any(name in LATERALS for name in plan.keep)
+    for name, kept in plan.keep.items():
+        key = f"backbone.{name}.weight" if name in LATERALS else f"backbone.bottom_up.body.{name}.weight"
+        alive = before[key].flatten(1).any(1).nonzero().flatten().tolist()
+        assert alive == list(kept) and len(after[key]) == len(kept), name
+    assert pruned.run(tmp_path).read_result()["masked_equals_small"] < 1e-4
