@@ -9,17 +9,8 @@ from detect.budgets import BUDGETS
 from pruning.errors import Refusal
 from pruning.methods import get_method
 from study.config.detector import Detector, check_pyramid
-from study.plan.order import (
-    WITH_WEIGHTS,
-    check_acted_on,
-    check_colour,
-    check_design,
-    check_pruned,
-    check_start,
-    check_untrained,
-    expect,
-    keeps_pruned_weights,
-)
+from study.plan import order
+from study.plan.order import WITH_WEIGHTS, expect, keeps_pruned_weights
 from study.plan.retraining import (
     Kept,
     between_layers,
@@ -122,10 +113,10 @@ class StageBuilder:
     def prune(self, parent: Stage | None, changes: dict[str, object]) -> Stage:
         if parent is not None:
             expect(parent, "train_classifier", "take_weights")
-            check_design(self.config)
+            order.check_design(self.config)
         # without a parent the stage makes the network itself, and so must say which
         pruning = self._pruning(changes)
-        check_pruned(pruning["method"], parent)
+        order.check_pruned(pruning["method"], parent)
         between = pruning.pop("between_layers", None)
         if between is not None and parent is not None:  # of a shape alone nothing is trained
             pruning["between_layers"] = between_layers(self.config.classifier.training("fine_tune"), between)
@@ -135,16 +126,16 @@ class StageBuilder:
     def prune_at_init(self, parent: Stage | None, changes: dict[str, object]) -> Stage:
         """The network pruned as it is before its training, which then goes on from what is left (`from_init`)."""
         expect(parent, None)
-        check_design(self.config)
+        order.check_design(self.config)
         stage = self.prune(None, changes)
-        check_untrained(stage.settings["method"])
+        order.check_untrained(stage.settings["method"])
         return stage
 
     def train_pruned(self, regime: str, parent: Stage | None, changes: dict[str, object]) -> Stage:
         stage = expect(parent, "prune")
         regime = self.config.classifier.retrain if regime == FINE_TUNE else regime
         wanted = get_regime(regime)
-        check_start(wanted, stage)
+        order.check_start(wanted, stage)
         # weights may be given here or where the pruned network came from, in a study or in a run of its own
         given = self.config.classifier.weights or any("weights" in s.settings for s in stage.with_ancestors())
         if wanted.init in ("original", "rewound") and given:
@@ -163,7 +154,7 @@ class StageBuilder:
 
     def detect(self, parent: Stage | None, changes: dict[str, object], phase: str = "train", *kinds: str) -> Stage:
         stage, detector = expect(parent, *(kinds or WITH_WEIGHTS)), self._detector()
-        check_colour(stage)
+        order.check_colour(stage)
         scratch = phase == "from_scratch"
         if not scratch and stage.kind == "prune" and starts_dense(stage):
             raise Refusal("comes after a network that was trained and pruned, here its shape alone is known")
@@ -188,7 +179,7 @@ class StageBuilder:
             settings["budget"] = {**whole, "classifier_epochs": self.config.classifier.epochs}
         method = get_method(self.config.prune.method)
         if phase == "before_pruning" and method.training_effect is not None:
-            check_acted_on(training, self.config.prune.method)
+            order.check_acted_on(training, self.config.prune.method)
             settings["effect"] = {**self._effect(), **detector.scope_settings()}
         if detector.distill is None or scratch or not keeps_pruned_weights(stage):
             return self.stage("train_detector", settings, stage)
@@ -217,7 +208,7 @@ class StageBuilder:
     def prune_detector(self, parent: Stage | None, changes: dict[str, object]) -> Stage:
         stage = expect(parent, "train_detector")
         pruning = self._pruning(changes, "batches")
-        check_pruned(pruning["method"], stage)
+        order.check_pruned(pruning["method"], stage)
         if is_structural(pruning["target"]):
             raise Refusal(f"target {pruning['target']!r} is a shape of a classifier; prune it before the transfer")
         if "between_layers" in pruning:
