@@ -1,4 +1,4 @@
-"""What a finished or an exported detector finds on pictures: what `tools/predict.py` calls."""
+"""What a finished or an exported detector finds on pictures: what `prune-transfer predict` calls."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -66,7 +66,7 @@ def _of_run(run: Path) -> _Subject:
 def _of_file(path: Path) -> _Subject:
     beside = path.with_name(f"{path.name}.json")
     if not beside.is_file():
-        raise Refusal(f"{path}: {beside.name}, which tools/export.py writes beside it, is not there")
+        raise Refusal(f"{path}: {beside.name}, which `prune-transfer export` writes beside it, is not there")
     about = read_json(beside)
     if about.get("task") != "detector":
         raise Refusal(f"{path}: {beside.name} says that it is no detector but a {about.get('task')}")

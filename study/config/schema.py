@@ -197,7 +197,7 @@ class NetworkToPrune(Section):
     """The network that is pruned alone."""
 
     arch: str | None = None
-    """Architecture's name, as `python tools/prune.py --list` prints it; null: the target's own."""
+    """Architecture's name, as `prune-transfer prune --list` prints it; null: the target's own."""
     options: dict[str, object] = {}
     """Options of the architecture, such as {width: 0.5}."""
     num_classes: Positive | None = None
@@ -220,7 +220,7 @@ class NetworkToPrune(Section):
 
 
 class PruneConfig(Section):
-    """One network pruned alone: `tools/prune.py`."""
+    """One network pruned alone: `prune-transfer prune`."""
 
     seed: Annotated[int, Field(ge=0)] = 0
     """Seed of random weights and random choices."""
@@ -231,7 +231,7 @@ class PruneConfig(Section):
 
 
 class ClassifyConfig(Section):
-    """One classifier training alone: `tools/train_cls.py`."""
+    """One classifier training alone: `prune-transfer train-cls`."""
 
     seed: Annotated[int, Field(ge=0)] = 0
     """Seed of the weights, the order of images and the augmentation."""
@@ -244,7 +244,7 @@ class ClassifyConfig(Section):
 
 
 class DetectConfig(Section):
-    """One detector training and its evaluation alone: `tools/train_det.py`."""
+    """One detector training and its evaluation alone: `prune-transfer train-det`."""
 
     seed: Annotated[int, Field(ge=0)] = 0
     """Seed of the new weights and the order of images."""

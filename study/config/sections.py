@@ -73,7 +73,7 @@ class Classifier(Section):
     """The network to prune and how it is trained before and after."""
 
     arch: str
-    """Architecture's name: ours, torchvision's or timm's; `python tools/prune.py --list` prints them."""
+    """Architecture's name: ours, torchvision's or timm's; `prune-transfer prune --list` prints them."""
     options: dict[str, object] = {}
     """Options of the architecture, such as {width: 0.5}."""
     # without it nothing is classified: detectors start from `weights`, and there is no head to ask for
@@ -170,7 +170,7 @@ class Pruning(Section, Selection):
     """What is removed: a published `target`, or a `method` and how far it goes by the keys of a `Selection`."""
 
     method: Annotated[str, OneOf(METHODS, "pruning method")] = DEFAULT
-    """Pruning method; `python tools/prune.py --list` prints each with its options."""
+    """Pruning method; `prune-transfer prune --list` prints each with its options."""
     options: dict[str, object] = {}
     """Options of the method; a wrong name lists those there are."""
     target: Annotated[str, OneOf(TARGETS, "target")] | None = None

@@ -1,4 +1,4 @@
-"""One stage alone: what `tools/train_cls.py` and `tools/train_det.py` call."""
+"""One stage alone: what `prune-transfer train-cls` and `prune-transfer train-det` call."""
 
 import os
 import sys

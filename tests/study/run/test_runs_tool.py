@@ -1,4 +1,4 @@
-"""tools/runs.py and --watch: states, checks and removals."""
+"""`prune-transfer runs` and --watch: states, checks and removals."""
 
 import json
 import threading
