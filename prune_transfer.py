@@ -21,12 +21,13 @@ def check_packages(*names: str) -> None:
     """ImportError, in one sentence, where something else comes first that is called as one of these packages."""
     for name in names:
         spec = importlib.util.find_spec(name)
-        ours, found = Path(__file__).parent / name / "__init__.py", spec and spec.origin
-        if found is None or Path(found).resolve() != ours.resolve():
-            where = found or "nothing"
+        found = Path(spec.origin) if spec and spec.origin else None
+        if found is None:
+            raise ImportError(f"prune-transfer has lost its package {name!r}: install it again")
+        if found.resolve() != (Path(__file__).parent / name / "__init__.py").resolve():
             raise ImportError(
-                f"prune-transfer needs its package {name!r}, and Python finds {where} by that name: rename that file or"
-                " folder, start in another folder, or take it off PYTHONPATH"
+                f"{found} hides prune-transfer's package {name!r}: rename it, start in another folder, or take its"
+                " folder off PYTHONPATH"
             )
 
 

@@ -51,8 +51,9 @@ def read_kept(folder: Path) -> KeptNetwork:
     """
     for name in (PLAN, WEIGHTS):
         if not (folder / name).is_file():
-            wanted = "a run directory with a network, or what `prune-transfer prune` wrote"
-            raise Refusal(f"{folder}: it has no {name}; {wanted}")
+            raise Refusal(
+                f"{folder}: it has no {name}; name a run directory with a network, or what `prune-transfer prune` wrote"
+            )
     weights, header = _read(folder / WEIGHTS)
     plan = PruningPlan.load(folder / PLAN).part(lambda name: not name.startswith(_OF_AN_FPN))
     if any(name.startswith(_IN_A_DETECTOR) for name in weights):

@@ -6,6 +6,7 @@ It loads no PyTorch, and commands load theirs when their words are understood: `
 import argparse
 import json
 import sys
+import sysconfig
 import warnings
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
@@ -20,6 +21,13 @@ from training.stopping import Stopped, stop_on_signals
 
 if TYPE_CHECKING:  # it imports Detectron2, and classification works without
     from study.run.scheduler import Outcome
+
+
+NO_DETECTRON2 = (
+    "Detectron2 is not installed, which detectors need and no release of which fits this Python: build upstream's, or"
+    " take its Python code by `pip install --no-deps --only-binary=:all: --python-version=3.10 --implementation=cp"
+    f" --target={sysconfig.get_path('purelib')} sal-detectron2==0.7.2`"
+)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -91,6 +99,11 @@ def launch(work: Callable[[], int], *, debug: bool = False) -> int:
     try:
         with stop_on_signals():
             return work()
+    except ModuleNotFoundError as error:
+        if debug or error.name != "detectron2":
+            raise
+        print(f"error: {NO_DETECTRON2}", file=sys.stderr)
+        return 2
     except (Refusal, Failure, OSError) as error:
         # "No such file or directory" alone helps nobody: without a name it is treated as a fault of the program
         unnamed = isinstance(error, OSError) and not isinstance(error, Failure) and error.filename is None

@@ -155,7 +155,7 @@ def test_what_does_not_fit_is_one_sentence(folder, small, tmp_path):
         (config(""), r"MODEL\.PRUNED\.RUN: name the run directory, or the folder that `prune-transfer prune` wrote"),
         (
             config(tmp_path),
-            r"it has no plan\.json; a run directory with a network, or what `prune-transfer prune` wrote",
+            r"it has no plan\.json; name a run directory with a network, or what `prune-transfer prune` wrote",
         ),
         (config(folder, MODEL__WEIGHTS="detectron2://ImageNetPretrained/MSRA/R-50.pkl"), "set it to ''"),
         (config(folder, INPUT__FORMAT="L"), r"INPUT\.FORMAT='L': choose from RGB, BGR"),
