@@ -45,6 +45,8 @@ def predict(
     """
     if not 0 <= min_score <= 1:
         raise Refusal(f"--score {min_score:g}: a score is a number from 0 to 1")
+    if not source.exists():
+        raise Refusal(f"{source}: there is no such file; name an exported detector, or a run directory")
     check_output_folder(out, force=force)
     subject = _of_file(source) if source.is_file() else _of_run(source)
     dataset = WholeImages(Pictures(tuple(places), subject.classes))

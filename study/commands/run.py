@@ -24,7 +24,7 @@ def main(arguments: argparse.Namespace) -> int:
 
     from study.plan.dry_run import print_plan
     from study.plan.tune import plan_study
-    from study.report.comparison import summary
+    from study.report.closing import closing
     from study.report.rows import load_comparison
     from study.run.study import load_study, run_study
     from study.run.watch import check_begun, watch
@@ -34,7 +34,8 @@ def main(arguments: argparse.Namespace) -> int:
     flags = {"jobs": arguments.jobs, "executor": arguments.executor}
     machine = [f"machine.{key}={value}" for key, value in flags.items() if value is not None]
     contents = Contents(arguments.runs, fetch=not (arguments.dry_run or arguments.watch))
-    config, routes = load_study(arguments.config, [*arguments.overrides, *machine], contents)
+    overrides = [*arguments.overrides, *machine]
+    config, routes = load_study(arguments.config, overrides, contents)
     if arguments.watch:
         study = RunDir(arguments.runs / config.name)
         check_begun(study)
@@ -43,10 +44,10 @@ def main(arguments: argparse.Namespace) -> int:
         return 0
     if arguments.dry_run:
         console = Console(width=None if sys.stdout.isatty() else 200)
-        print_plan(config, routes, arguments.runs, console, arguments.config)
+        print_plan(config, routes, arguments.runs, console, arguments.config, overrides)
         return 0
-    out, outcome = run_study(config, arguments.config, routes, arguments.runs, contents)
-    print("\n".join(summary(load_comparison(out))))
+    out, outcome = run_study(config, arguments.config, routes, arguments.runs, contents, overrides)
+    print("\n".join(closing(load_comparison(out), arguments.runs)))
     print(f"report: {out / 'report.html'}")
     return finish(out, outcome)
 

@@ -72,7 +72,8 @@ def read_yaml(path: Path, _inheriting: tuple[Path, ...] = ()) -> dict[str, objec
         raise ConfigError(f"{path}: `_base_` leads back to itself")
     data = parse_yaml_file(path)
     if not isinstance(data, dict):
-        raise ConfigError(f"{path}: a config is a mapping of keys to values, this is {type(data).__name__}")
+        found = "empty" if data is None else "a list" if isinstance(data, list) else "a single value"
+        raise ConfigError(f"{path}: a config is a mapping of keys to values, and this is {found}")
     base = data.pop("_base_", None)
     if base is None:
         return data

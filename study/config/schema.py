@@ -1,5 +1,6 @@
 """The typed schema of what can be run: a study, one classifier, one detector. Sections are in `sections.py`."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -61,7 +62,19 @@ class Expected(Section):
         return value
 
 
-class StudyConfig(Section):
+class _Config(Section):
+    """A whole config; one of another kind is refused in one sentence, and not key by key."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _is_of_this_kind(cls, data: object) -> object:
+        told = _kind(data) if isinstance(data, dict) else None
+        if told is not None and told is not cls and (told, cls) != (ClassifyConfig, PruneConfig):  # which share keys
+            raise Refusal(f"this is a {_KINDS[told]}'s config, which `prune-transfer {_COMMANDS[told]}` takes")
+        return data
+
+
+class StudyConfig(_Config):
     """A whole study: what is trained, which routes are compared, on which seeds."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"), _NAME]
@@ -219,7 +232,7 @@ class NetworkToPrune(Section):
         return value
 
 
-class PruneConfig(Section):
+class PruneConfig(_Config):
     """One network pruned alone: `prune-transfer prune`."""
 
     seed: Annotated[int, Field(ge=0)] = 0
@@ -230,7 +243,7 @@ class PruneConfig(Section):
     """What is removed; `ratio` has no default here."""
 
 
-class ClassifyConfig(Section):
+class ClassifyConfig(_Config):
     """One classifier training alone: `prune-transfer train-cls`."""
 
     seed: Annotated[int, Field(ge=0)] = 0
@@ -243,7 +256,7 @@ class ClassifyConfig(Section):
     """Where and how it runs."""
 
 
-class DetectConfig(Section):
+class DetectConfig(_Config):
     """One detector training and its evaluation alone: `prune-transfer train-det`."""
 
     seed: Annotated[int, Field(ge=0)] = 0
@@ -256,3 +269,19 @@ class DetectConfig(Section):
     """What is done with the finished detector."""
     machine: Machine = Machine()
     """Where and how it runs."""
+
+
+_KINDS: dict[type[Section], str] = {StudyConfig: "study", ClassifyConfig: "classifier", DetectConfig: "detector"}
+_COMMANDS: dict[type[Section], str] = {StudyConfig: "run", ClassifyConfig: "train-cls", DetectConfig: "train-det"}
+
+
+def _kind(data: Mapping[str, object]) -> type[_Config] | None:
+    """The kind of config that has these keys, where they leave no doubt."""
+    if "pipelines" in data:
+        return StudyConfig
+    if data.keys() & {"name", "seeds", "prune"}:
+        return None
+    ours = data.keys() & {"classifier", "detector"}
+    if len(ours) != 1:
+        return None
+    return ClassifyConfig if "classifier" in ours else DetectConfig

@@ -34,6 +34,7 @@ class _Parser(argparse.ArgumentParser):
     """Says what is wrong with the words in one line: the usage of a command is a screen of its own."""
 
     def error(self, message: str) -> NoReturn:
+        message = message.replace("config, key=value", "config")  # of which there may be none
         unknown = message.removeprefix("unrecognized arguments: ").split()[0]
         near = get_close_matches(unknown.partition("=")[0], self._option_string_actions, n=1)
         hint = f" did you mean {near[0]}?" if unknown.startswith("-") and near else ""
