@@ -7,7 +7,7 @@ RUN := $(VENV)/bin/python
 # One process a core, at most four; a file's tests stay together, since they share what is expensive to make.
 PARALLEL := --numprocesses=auto --maxprocesses=4 --dist=loadfile
 
-.PHONY: help install demo test test-all test-gpu test-slurm lint clean clean-runs
+.PHONY: help install demo docs test test-all test-gpu test-slurm lint clean clean-runs
 
 help:  ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' Makefile | expand -t 20
@@ -29,6 +29,9 @@ test: lint  ## style, types and the default tests
 
 test-all: test  ## these, then the slow end-to-end tests
 	$(RUN) -m pytest -m slow -rs
+
+docs: install  ## the documents as a site in build/site
+	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict --quiet
 
 test-gpu: install  ## the tests of studies and launchers on this machine's first GPU
 	CUDA_VISIBLE_DEVICES=0 $(RUN) -m pytest -m "not slow" -rs tests/study tests/tools

@@ -27,6 +27,7 @@ from torch import nn
 from detect.data import DetectionDataset
 from detect.data.loader import test_loader
 from detect.data.records import Detection, Record, Split
+from detect.errors import ERRORS, errors_of
 from detect.mask_metrics import mask_metrics
 from detect.matches import MATCHES, Matches, coco_matches, to_bytes
 from detect.voc_metrics import voc_matches, voc_metrics
@@ -59,9 +60,9 @@ def evaluate_detector(
     """Metrics of the detector on every image of the data set.
 
     Several processes share the images out. Returns what `score_detections` does and `seconds`, in the main process;
-    {} in the others. With `out_dir` the detections are left in `out_dir/detections.json`, in COCO's result format, what
-    `precision_recall` gives in `out_dir/pr.json`, and in `out_dir/matches.npz` the matches of each metric: "COCO", and
-    "VOC" of a VOC data set; of a detector that predicts masks there are then MASK_METRICS too, whose outlines are read.
+    {} in the others. With `out_dir` files are left in it: the detections in COCO's result format (detections.json),
+    `precision_recall` (pr.json), `errors_of` (errors.json) and the matches of each metric, "COCO", and "VOC" of a VOC
+    data set (matches.npz); of a detector that predicts masks there are then MASK_METRICS too, whose outlines are read.
     """
     start = time.perf_counter()
     found = find_objects(detector, cfg, dataset=dataset, num_workers=num_workers)
@@ -71,6 +72,7 @@ def evaluate_detector(
     if out_dir is not None:
         _write_json(out_dir / "detections.json", found)
         _write_json(out_dir / "pr.json", _precision_recall(dataset.split, evaluation))
+        _write_json(out_dir / ERRORS, errors_of(dataset.split, found))
         write_bytes(out_dir / MATCHES, to_bytes({"COCO": coco_matches(evaluation), **voc}))
     scores = _scores(dataset.split, found, evaluation, voc)
     if cfg.MODEL.MASK_ON and out_dir is not None:

@@ -4,7 +4,37 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 DENSE = "unpruned"
-_GREY, _BLUE, _ORANGE, _TEAL, _PURPLE = "#6b7685", "#2f6fd6", "#dc8320", "#119c8d", "#8a5ad0"
+
+
+@dataclass(frozen=True)
+class Look:
+    """How figures draw a pipeline: a colour and, since colours are not the same to everyone, a marker and a hatching.
+
+    `marker`, `hatching`: as Plotly names them. `sign`: the marker in text.
+    """
+
+    colour: str
+    marker: str
+    sign: str
+    hatching: str
+
+
+# Any two are 15 units of CIELAB apart, to normal sight and without either of its three cones, and all have a contrast
+# of 3:1 with the page, light and dark (tests/study/report/test_looks.py).
+_GREY = Look("#78808b", "circle", "\u25cf", "")
+_BLUE = Look("#0d6d93", "square", "\u25a0", "/")
+_ORANGE = Look("#cc8209", "diamond", "\u25c6", "\\")
+_GREEN = Look("#6d9d77", "triangle-up", "\u25b2", ".")
+_VIOLET = Look("#6d4ec8", "triangle-down", "\u25bc", "x")
+_LAVENDER = Look("#8985ef", "pentagon", "\u2b1f", "+")
+_PINK = Look("#dd4ab9", "star", "\u2605", "-")
+_SKY = Look("#3d9cd0", "cross", "\u271a", "|")
+_GOLD = Look("#af8a44", "hexagon", "\u2b22", "/")
+OTHER_LOOKS = (  # of pipelines that a user made; repeated when they run out
+    Look("#c22e0e", "x", "\u2716", "\\"),
+    Look("#996142", "bowtie", "\u29d3", "."),
+    Look("#786259", "hourglass", "\u29d7", "x"),
+)
 
 
 @dataclass(frozen=True)
@@ -12,7 +42,7 @@ class Pipeline:
     """A chain of steps (of study.plan.steps.STEPS) and how it is told from others.
 
     `paper`: its name in Liu et al. (ICLR 2019), or what we call it. `print_name`: in tables and figures for a paper.
-    `explanation`: the chain in words. `colour`: of all that is drawn of it, the same in both tables. `reference`: the
+    `explanation`: the chain in words. `look`: of all that is drawn of it, the same in both tables. `reference`: the
     report says of every other how far it is from it. `drawn`: False for one so far below the others that it would
     flatten the figures; tables have it.
     """
@@ -21,7 +51,7 @@ class Pipeline:
     paper: str
     print_name: str
     explanation: str
-    colour: str
+    look: Look
     reference: bool = False
     drawn: bool = True
 
@@ -50,7 +80,7 @@ PIPELINES: dict[str, Pipeline] = {
         "Prune-C without fine-tuning",
         "Prune and detect",
         "classifier pruned, BatchNorm estimated anew on the detection images, and transferred without fine-tuning it",
-        "#7a9b2e",
+        _SKY,
     ),
     "transfer_then_prune": Pipeline(
         ("classify_for_pruning", "detect_before_pruning", "prune_detector", "fine_tune_detector"),
@@ -64,14 +94,14 @@ PIPELINES: dict[str, Pipeline] = {
         "Scratch-E",
         "Scratch-E",
         "pruned classifier trained from random weights, same epochs, then transferred",
-        _TEAL,
+        _GREEN,
     ),
     "scratch_b": Pipeline(
         ("shape", "scratch_b", "detect"),
         "Scratch-B",
         "Scratch-B",
         "pruned classifier trained from random weights, same compute, then transferred",
-        _PURPLE,
+        _VIOLET,
     ),
     "scratch_b_fair": Pipeline(
         ("shape", "scratch_b_fair", "detect_fair"),
@@ -80,14 +110,14 @@ PIPELINES: dict[str, Pipeline] = {
         "as Scratch-B, with all that prune_then_transfer spends on training: the epochs of fine-tuning are added to the"
         " classifier, and what whole epochs, or their cap, leave of its compute to the detector; what a method spends"
         " to find the shape is not counted",
-        "#5b3a94",
+        _LAVENDER,
     ),
     "detect_from_scratch": Pipeline(
         ("shape", "detect_from_scratch"),
         "our control",
         "No pretraining",
         "pruned architecture trained on detection alone, no pretraining",
-        "#d2436b",
+        _PINK,
     ),
 }
 
@@ -100,7 +130,7 @@ CLASSIFIER_PIPELINES: dict[str, Pipeline] = {
         "no training after",
         "Pruned only",
         "dense classifier pruned, and nothing trained after that",
-        "#c9a227",
+        _GOLD,
         drawn=False,
     ),
     "fine_tune": Pipeline(
@@ -116,21 +146,21 @@ CLASSIFIER_PIPELINES: dict[str, Pipeline] = {
         "Scratch-E",
         "Scratch-E",
         "pruned architecture trained from random weights, same epochs",
-        _TEAL,
+        _GREEN,
     ),
     "scratch_b": Pipeline(
         ("shape", "scratch_b"),
         "Scratch-B",
         "Scratch-B",
         "pruned architecture trained from random weights, same compute",
-        _PURPLE,
+        _VIOLET,
     ),
     "scratch_b_fair": Pipeline(
         ("shape", "scratch_b_fair"),
         "our control",
         "Scratch-B, fair",
         "as Scratch-B, with the epochs of fine-tuning added",
-        "#5b3a94",
+        _LAVENDER,
     ),
     "ticket": Pipeline(
         ("classify_for_pruning", "prune", "ticket"),
@@ -142,7 +172,7 @@ CLASSIFIER_PIPELINES: dict[str, Pipeline] = {
 }
 
 
-def colour_of(name: str) -> str | None:
-    """The colour of a named pipeline; None for one that a user made."""
+def look_of(name: str) -> Look | None:
+    """The look of a named pipeline; None for one that a user made."""
     tables: tuple[Mapping[str, Pipeline], ...] = (PIPELINES, CLASSIFIER_PIPELINES)
-    return next((table[name].colour for table in tables if name in table), None)
+    return next((table[name].look for table in tables if name in table), None)

@@ -16,6 +16,7 @@ import safetensors.torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from detect.errors import ERRORS
 from detect.matches import Matches
 from detect.matches import from_bytes as matches_from_bytes
 from pruning.errors import Refusal
@@ -79,6 +80,11 @@ class RunFiles:
     def precision_recall(self, run: str) -> Json | None:
         """The pr.json of an evaluation; None, and a gap, where it cannot be read."""
         return self._read(self.root / run / PR, _json_file)
+
+    def errors(self, run: str) -> Json | None:
+        """The errors.json of an evaluation; None, and a gap, where it cannot be read; runs of before have none."""
+        file = self.root / run / ERRORS
+        return self._read(file, _json_file) if file.is_file() else None
 
     def matches(self, run: str) -> dict[str, Matches] | None:
         """Of an evaluated detector, by metric: which detections are right; None, and a gap, without them."""

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from study.plan.named import Look
 from study.report.analyses import analyse_all
 from study.report.answers import Answer, answers, seed_warning
 from study.report.chains import ChainStep, chain_of
@@ -43,7 +44,7 @@ class Content:
     differences: Differences
     topic: Topic
     routes: Sequence[RouteResults]
-    colours: Mapping[str, str]
+    looks: Mapping[str, Look]
     trends: Sequence[Trend]
     answers: Sequence[Answer]
     seed_warning: str
@@ -81,7 +82,7 @@ def content_of(comparison: Comparison, runs: Path, out: Path) -> Content:
         differences=differences,
         topic=topic,
         routes=routes,
-        colours=material.colours,
+        looks=material.looks,
         trends=leads,
         answers=answers(differences, topic),
         seed_warning=seed_warning(differences, topic),

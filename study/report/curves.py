@@ -6,9 +6,10 @@ from collections.abc import Mapping
 
 import plotly.graph_objects as go
 
+from study.plan.named import Look
 from study.report.artifacts import RunFiles, User, users_of_runs
 from study.report.material import Material
-from study.report.plots import Exhibit, base_figure, plain, thin
+from study.report.plots import Exhibit, base_figure, marked_line, plain, thin
 from study.report.routes import RouteResults
 from study.report.rows import Step
 from study.report.statistics.summary import is_number
@@ -16,8 +17,8 @@ from study.report.statistics.summary import is_number
 _DASHES = ("solid", "dash", "dot", "dashdot")
 _CAPTION = (
     "{measure} by training step; one line per run, long ones averaged in short windows. A run shared by several routes "
-    "is drawn once, in the colour of the first; the second training of a chain is dashed; seeds after the first are "
-    "fainter."
+    "is drawn once, in the colour and with the markers of the first; the second training of a chain is dashed; seeds "
+    "after the first are fainter."
 )
 MEASURES = {"loss": "training loss", "val_accuracy": "validation accuracy", "val_AP": "validation AP"}
 
@@ -30,7 +31,7 @@ def learning_curves(material: Material) -> list[Exhibit]:
         users = users_of_runs(material.routes, kind)
         records = {run: files.metrics(run) for run in users}
         for key, measure in MEASURES.items():
-            figure = _figure(users, records, key, measure, material.colours)
+            figure = _figure(users, records, key, measure, material.looks)
             if figure is None and key != "loss":
                 continue
             gaps = tuple(files.gaps) if key == "loss" else ()
@@ -46,7 +47,7 @@ def _figure(
     records: Mapping[str, list[Mapping[str, float]]],
     key: str,
     measure: str,
-    colours: Mapping[str, str],
+    looks: Mapping[str, Look],
 ) -> go.Figure | None:
     figure = base_figure("training step", measure, height=420)
     first_seed = min((seed for used in users.values() for _, seed, _ in used), default=0)
@@ -62,8 +63,8 @@ def _figure(
         figure.add_scatter(
             x=x,
             y=y,
-            mode="lines",
-            line={"color": colours[route.name], "width": 1.8, "dash": dash},
+            **marked_line(looks[route.name], dash=dash),
+            meta=plain(route.name),
             opacity=1.0 if seed == first_seed else 0.4,
             name=f"{plain(step.step)}: {names[0]}{f' + {len(names) - 1} more' if names[1:] else ''}",
             legendgroup=plain(f"{step.step} {route.label}"),

@@ -16,7 +16,7 @@ from study.report.statistics.summary import Summary, is_number
 from study.report.topic import Topic
 
 _BAR_HEIGHT = 34
-_SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "star", "pentagon", "hexagon")
+_VARIANTS = ("", "-open", "-dot", "-open-dot")  # of a pipeline's marker, for the grid points beside the axis
 # Stage colours stay apart from the routes' colours: cool for classification, warm for detection.
 _STAGE_COLOURS = {
     "train_classifier": ("#a9c3d6", "#7fa3bd", "#5a839f", "#3f667f"),
@@ -25,12 +25,9 @@ _STAGE_COLOURS = {
 _OTHER_STAGE_COLOURS = ("#b9b9c4", "#9a9aa8", "#7c7c8c")
 
 
-def against_cost(material: Material, key: str, *, dodge: bool = True) -> go.Figure | None:
-    """Quality against the cost `key`, every route at every grid point; None where no row has both.
-
-    `dodge`: set routes of equal cost side by side, as those of one pruned architecture are.
-    """
-    placed, title = placed_by_cost(material, key, dodge=dodge)
+def against_cost(material: Material, key: str) -> go.Figure | None:
+    """Quality against the cost `key`, every route at every grid point; None where no row has both."""
+    placed, title = placed_by_cost(material, key)
     if not placed:
         return None
     figure = base_figure(title, material.topic.primary.name, height=430)
@@ -39,15 +36,14 @@ def against_cost(material: Material, key: str, *, dodge: bool = True) -> go.Figu
     return figure
 
 
-def placed_by_cost(material: Material, key: str, *, dodge: bool) -> tuple[list[tuple[float, RouteResults]], str]:
+def placed_by_cost(material: Material, key: str) -> tuple[list[tuple[float, RouteResults]], str]:
     """The routes that are drawn, each at its cost `key` in the unit of the axis, and the axis's title."""
     topic = material.topic
     scored = [r for r in material.routes if r.mean(topic.primary.key) is not None and r.name not in topic.undrawn]
     drawn = [(cost, r) for r in scored if (cost := r.mean(key)) is not None]
     size, prefix = units.prefix_for(max((cost for cost, _ in drawn), default=0.0))
-    places = _dodged([cost / size for cost, _ in drawn]) if dodge else [cost / size for cost, _ in drawn]
     title = topic.cost(key).name + (" per image" if key.endswith("macs") and key in topic.forward_costs else "")
-    placed = list(zip(places, (route for _, route in drawn), strict=True))
+    placed = [(cost / size, route) for cost, route in drawn]
     return placed, f"{title} ({prefix})" if prefix else title
 
 
@@ -57,7 +53,7 @@ def against_training_macs(material: Material) -> Exhibit:
         f"{material.topic.primary.name} against training compute",
         "Training MACs of every stage that the route needed, shared ones included: what it costs to follow "
         "this route alone. Small dots are seeds, large ones their mean, bars one standard deviation.",
-        against_cost(material, "train_macs", dodge=False),
+        against_cost(material, "train_macs"),
     )
 
 
@@ -80,17 +76,6 @@ def placed_by_field(material: Material, field: str) -> list[tuple[float, RouteRe
     return sorted(placed, key=itemgetter(0))
 
 
-def _dodged(xs: Sequence[float]) -> list[float]:
-    """Equal positions (within 1 % of the range) spread by 2.2 % of the range each, around the true one."""
-    step = 0.022 * max(xs, default=0.0)
-    spread = list(xs)
-    for x in set(xs):
-        group = [i for i, other in enumerate(xs) if abs(other - x) <= 0.01 * max(xs)]
-        for rank, i in enumerate(group):
-            spread[i] = x + step * (rank - (len(group) - 1) / 2)
-    return spread
-
-
 def _add_routes(
     figure: go.Figure,
     placed: Sequence[tuple[float, RouteResults]],
@@ -98,13 +83,14 @@ def _add_routes(
     along: str,
     bars: Mapping[int, float] | None = None,
 ) -> None:
-    """Every pipeline in its colour; a line joins its grid points that differ in no field but `along`."""
+    """Every pipeline by its look; a line joins its grid points that differ in no field but `along`."""
     rests: dict[str, str] = {}
     for name, rest, here in series_along(placed, along):
-        symbol = rests.setdefault(rest, _SYMBOLS[len(rests) % len(_SYMBOLS)])  # the same for all pipelines
+        variant = rests.setdefault(rest, _VARIANTS[len(rests) % len(_VARIANTS)])  # the same for all pipelines
         label = f"{name}, {rest}" if rest else name
-        marker = {"color": material.colours[name], "symbol": symbol}
-        _add_series(figure, label, marker, here, material.topic, bars)
+        look = material.looks[name]
+        marker = {"color": look.colour, "symbol": f"{look.marker}{variant}"}
+        _add_series(figure, name, label, marker, here, material.topic, bars)
 
 
 def series_along(
@@ -126,6 +112,7 @@ def series_along(
 
 def _add_series(
     figure: go.Figure,
+    pipeline: str,
     name: str,
     marker: Mapping[str, str],
     placed: Sequence[tuple[float, RouteResults]],
@@ -134,7 +121,7 @@ def _add_series(
 ) -> None:
     """A dot per seed, a marker with its deviation per grid point, a line joining those."""
     key = topic.primary.key
-    common = {"legendgroup": plain(name), "hoverinfo": "text"}
+    common = {"legendgroup": plain(name), "hoverinfo": "text", "meta": plain(pipeline)}
     summaries = [(x, route, s) for x, route in placed if (s := route.summary(key)) is not None]
     figure.add_scatter(
         x=[x for x, _, _ in summaries],

@@ -3,36 +3,42 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable, Sequence
+import io
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+
+from PIL import Image
 
 from study.report.artifacts import RunFiles, steps
 from study.report.material import Material
-from study.report.routes import RouteResults, describe_point, find_route, full_points
+from study.report.routes import describe_point, find_route, full_points
 from study.report.rows import Point
 
-MAX_SCENES = 6  # pictures are embedded: six scenes of seven columns are a few megabytes
+MAX_SCENES = 6  # pictures are embedded
+_LARGEST, _QUALITY = 640, 85  # pixels of the longer side; of WebP: some 10 kB a picture
 GROUND_TRUTH = "ground truth"
 
 
 @dataclass(frozen=True)
 class Gallery:
-    """Pictures as data URIs: `rows[scene][column]`, None where a picture is absent."""
+    """Pictures as data URIs: `rows[scene][column]`, None where a picture is absent. `key`: what their lines mean."""
 
     place: str
     seed: int | None
     columns: tuple[str, ...]
     rows: tuple[tuple[str | None, ...], ...]
+    key: str
     left_out: int
     gaps: tuple[str, ...]
 
 
 def galleries(material: Material) -> list[Gallery]:
     """One gallery per grid point."""
-    return [_gallery(material.routes, RunFiles(material.files.root), point) for point in full_points(material.routes)]
+    return [_gallery(material, RunFiles(material.files.root), point) for point in full_points(material.routes)]
 
 
-def _gallery(routes: Sequence[RouteResults], files: RunFiles, point: Point) -> Gallery:
+def _gallery(material: Material, files: RunFiles, point: Point) -> Gallery:
+    routes = material.routes
     names = dict.fromkeys(route.name for route in routes)
     here = [route for name in names if (route := find_route(routes, name, point)) is not None]
     seeds = [row.seed for route in here for row in route.rows]
@@ -47,7 +53,19 @@ def _gallery(routes: Sequence[RouteResults], files: RunFiles, point: Point) -> G
     if not scenes:
         gaps = ["No evaluation stage has drawn its detections."]
     left_out = max(0, scenes - MAX_SCENES)
-    return Gallery(describe_point(point), seed, (GROUND_TRUTH, *runs), tuple(rows), left_out, tuple(gaps))
+    key = _key([material.stages[run].part("pictures") for run in runs.values() if run])
+    return Gallery(describe_point(point), seed, (GROUND_TRUTH, *runs), tuple(rows), key, left_out, tuple(gaps))
+
+
+def _key(said: Sequence[Mapping[str, float]]) -> str:
+    """What the lines mean; empty where a run does not say it, as those before it was drawn, or they differ."""
+    if not said or not said[0] or any(other != said[0] for other in said):
+        return ""
+    score, iou = said[0]["min_score"], said[0]["iou"]
+    return (
+        f" with a score of at least {score:g}. Solid: found, a box of its class with an IoU of at least {iou:g};"
+        " dashed: false alarms; dotted: missed"
+    )
 
 
 def _ground_truth(files: RunFiles, runs: Iterable[str | None], k: int) -> str | None:
@@ -61,4 +79,12 @@ def _ground_truth(files: RunFiles, runs: Iterable[str | None], k: int) -> str | 
 
 
 def _uri(png: bytes | None) -> str | None:
-    return None if png is None else "data:image/png;base64," + base64.b64encode(png).decode("ascii")
+    """A picture as it is shown: no larger than a screen shows it beside others, and packed."""
+    if png is None:
+        return None
+    buffer = io.BytesIO()
+    with Image.open(io.BytesIO(png)) as picture:
+        small = picture.convert("RGB")
+    small.thumbnail((_LARGEST, _LARGEST))
+    small.save(buffer, format="WEBP", quality=_QUALITY)
+    return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")

@@ -11,19 +11,20 @@ import torch
 
 from classify.models import build
 from pruning.cost import map_areas
+from study.plan.named import Look
 from study.report.artifacts import RunFiles
-from study.report.routes import RouteResults, colours, distinct_names, group_routes
+from study.report.routes import RouteResults, distinct_names, group_routes, looks
 from study.report.rows import Comparison, StageResult
 from study.report.topic import Topic, topic_of
 
 
 @dataclass(frozen=True)
 class Material:
-    """`stages` by run, `colours` by pipeline name."""
+    """`stages` by run, `looks` by pipeline name."""
 
     topic: Topic
     routes: list[RouteResults]
-    colours: Mapping[str, str]
+    looks: Mapping[str, Look]
     files: RunFiles
     stages: Mapping[str, StageResult]
 
@@ -31,8 +32,7 @@ class Material:
     def of(cls, comparison: Comparison, runs: Path) -> Material:
         """What a comparison has."""
         routes = group_routes(comparison.rows)
-        palette = colours(distinct_names(routes))
-        return cls(topic_of(comparison), routes, palette, RunFiles(runs), comparison.stages)
+        return cls(topic_of(comparison), routes, looks(distinct_names(routes)), RunFiles(runs), comparison.stages)
 
     def named(self, name: str) -> list[RouteResults]:
         """The routes of a pipeline that have a result, at all their grid points."""

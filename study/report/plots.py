@@ -6,10 +6,14 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
+from typing import Any
 
 import plotly.graph_objects as go
 
+from study.plan.named import Look
+
 MAX_CURVE_POINTS = 160
+_MARKERS_ON_A_LINE = 6
 _LEGEND_ENTRIES, _LEGEND_LINE = 4, 19  # those that a height is chosen for; pixels
 Value = str | int | float | None  # of a table: a count is an int, None is missing
 
@@ -32,6 +36,17 @@ class Exhibit:
 def plain(text: object) -> str:
     """A name as literal text: Plotly reads a subset of HTML in every label."""
     return escape(str(text), quote=False)
+
+
+def marked_line(look: Look, **line: str | float) -> dict[str, Any]:
+    """A line of a pipeline's colour with a few of its markers; a trace says its pipeline as `meta`, too."""
+    few = {"symbol": look.marker, "color": look.colour, "size": 7, "maxdisplayed": _MARKERS_ON_A_LINE}
+    return {"mode": "lines+markers", "line": {"color": look.colour, "width": 1.8, **line}, "marker": few}
+
+
+def hatched(look: Look) -> dict[str, Any]:
+    """The marker of a pipeline's bars."""
+    return {"color": look.colour, "pattern": {"shape": look.hatching, "size": 7, "fillmode": "overlay"}}
 
 
 def translucent(colour: str, opacity: float) -> str:

@@ -1,5 +1,5 @@
-// Draws every figure from the JSON beside it, in the colours of the page's light or dark scheme.
-(function () {
+// Draws every figure from the JSON beside it, in the colours of the page's light or dark scheme, and enlarges pictures.
+(async function () {
   const dark = window.matchMedia("(prefers-color-scheme: dark)");
   // Buttons are listed, not struck off a list: the library's own has one that uploads the chart. Both settings are off too.
   const buttons = [["toImage"], ["zoom2d", "pan2d"], ["zoomIn2d", "zoomOut2d", "resetScale2d"]];
@@ -20,13 +20,84 @@
     return copy;
   }
 
-  function draw() {
+  const hidden = new Set(); // names of routes; a trace says its route as `meta`
+
+  function draw(width) {
     for (const place of document.querySelectorAll("[data-figure]")) {
       const figure = JSON.parse(document.getElementById(place.dataset.figure).textContent);
-      Plotly.react(place, figure.data, themed(figure.layout), config);
+      for (const trace of figure.data) if (hidden.has(trace.meta)) trace.visible = false;
+      Plotly.react(place, figure.data, { ...themed(figure.layout), width }, config);
     }
   }
 
-  dark.addEventListener("change", draw);
+  // A sheet of paper is narrower than a window, and what is drawn does not follow by itself.
+  const PRINTED = 600; // pixels: fits A4 and letter, upright
+  window.addEventListener("beforeprint", () => draw(PRINTED));
+  window.addEventListener("afterprint", () => draw());
+
+  // Plotly comes packed. The policy of the page lets no script in from elsewhere, but a new element may hold one.
+  async function unpack(id) {
+    const packed = Uint8Array.from(atob(document.getElementById(id).textContent), (letter) => letter.charCodeAt(0));
+    const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"));
+    const script = document.createElement("script");
+    script.textContent = await new Response(stream).text();
+    document.head.append(script);
+  }
+
+  const dialog = document.querySelector("dialog");
+  for (const button of document.querySelectorAll(".enlarge")) {
+    button.addEventListener("click", () => {
+      const picture = button.querySelector("img");
+      dialog.querySelector("div").replaceChildren(picture.cloneNode());
+      dialog.querySelector("p").textContent = picture.alt;
+      dialog.showModal();
+    });
+  }
+  dialog?.addEventListener("click", () => dialog.close());
+
+  for (const box of document.querySelectorAll("input[data-route]")) {
+    box.addEventListener("change", () => {
+      hidden[box.checked ? "delete" : "add"](box.dataset.route);
+      for (const row of document.querySelectorAll("tr[data-route]")) row.hidden = hidden.has(row.dataset.route);
+      draw();
+    });
+  }
+
+  for (const field of document.querySelectorAll(".filter input")) {
+    const rows = field.closest("section").querySelectorAll("tbody tr");
+    field.addEventListener("input", () => {
+      const wanted = field.value.toLowerCase();
+      for (const row of rows) row.hidden = !row.textContent.toLowerCase().includes(wanted);
+    });
+  }
+
+  // By the number that a cell begins with, or by its text; a second click turns the order round.
+  function sort(table, column, heading) {
+    const down = heading.getAttribute("aria-sort") !== "descending";
+    const factors = { k: 1e3, M: 1e6, G: 1e9, T: 1e12, P: 1e15 };
+    const key = (row) => {
+      const text = row.cells[column].textContent.trim();
+      const found = text.replace("\u2212", "-").match(/^([+-]?[\d.,]+)\s*([kMGTP](?![a-z]))?/);
+      return found ? Number(found[1].replaceAll(",", "")) * (factors[found[2]] ?? 1) : text;
+    };
+    const order = (a, b) => (typeof a === "number" && typeof b === "number" ? a - b : String(a).localeCompare(String(b)));
+    const body = table.tBodies[0];
+    body.append(...[...body.rows].sort((a, b) => order(key(a), key(b)) * (down ? -1 : 1)));
+    for (const other of table.tHead.rows[0].cells) other.removeAttribute("aria-sort");
+    heading.setAttribute("aria-sort", down ? "descending" : "ascending");
+  }
+
+  for (const table of document.querySelectorAll("table.sortable")) {
+    [...table.tHead.rows[0].cells].forEach((heading, column) => {
+      const button = document.createElement("button");
+      button.className = "sort";
+      button.append(...heading.childNodes);
+      button.addEventListener("click", () => sort(table, column, heading));
+      heading.append(button);
+    });
+  }
+
+  await unpack("plotly");
+  dark.addEventListener("change", () => draw());
   draw();
 })();

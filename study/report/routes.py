@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from study.plan.named import colour_of
+from study.plan.named import OTHER_LOOKS, Look, look_of
 from study.report.rows import Comparison, Point, Row
 from study.report.statistics.families import Difference, against
 from study.report.statistics.summary import Summary, is_number, summarize
@@ -15,8 +15,6 @@ RATIO = "prune.ratio"  # the field of the grid that moves a network along its co
 # The quartiles of the times that a network's median is of, in ms, and how many there are.
 LATENCY_FROM, LATENCY_TO, LATENCY_ROUNDS = "latency_first_quartile_ms", "latency_third_quartile_ms", "latency_rounds"
 _PRUNING_KINDS = frozenset({"prune", "prune_detector"})
-# Colours of routes a user named; distinct from those of the named, repeated when they run out.
-_OTHER_COLOURS = ("#5f9e2f", "#b0722d", "#2b93c8", "#b4489f", "#8d8a1f", "#4c5fd0")
 
 
 @dataclass(frozen=True)
@@ -140,13 +138,13 @@ def distinct_names(routes: Iterable[RouteResults]) -> list[str]:
     return list(dict.fromkeys(route.name for route in routes))
 
 
-def colours(names: Iterable[str]) -> dict[str, str]:
-    """One colour per pipeline name, the same in every figure and table."""
+def looks(names: Iterable[str]) -> dict[str, Look]:
+    """One look per pipeline name, the same in every figure and table."""
     unknown = 0
     chosen = {}
     for name in names:
-        known = colour_of(name)
-        chosen[name] = known or _OTHER_COLOURS[unknown % len(_OTHER_COLOURS)]
+        known = look_of(name)
+        chosen[name] = known or OTHER_LOOKS[unknown % len(OTHER_LOOKS)]
         unknown += known is None
     return chosen
 

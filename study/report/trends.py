@@ -106,7 +106,7 @@ def _drawn(material: Material, field: str, lines: Sequence[Line], bars: Mapping[
     assert figure is not None
     for above, (mean, route) in enumerate(levels(material, field)):
         label = f"{plain(route.label)} {units.score(mean, topic.decimals)}"
-        style = {"color": material.colours[route.name], "width": 1.5, "dash": "dash"}
+        style = {"color": material.looks[route.name].colour, "width": 1.5, "dash": "dash"}
         figure.add_hline(
             y=mean, line=style, annotation_text=label, annotation_position="top right" if above else "bottom right"
         )

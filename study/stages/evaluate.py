@@ -7,7 +7,7 @@ from detect.data.loader import mean_image_size
 from detect.data.open import open_detection, open_for
 from detect.evaluate import METRICS, evaluate_detector
 from detect.mask_metrics import MASK_METRICS
-from detect.pictures import draw_scenes
+from detect.pictures import MIN_IOU, MIN_SCORE, draw_scenes
 from detect.voc_metrics import VOC_METRICS
 from pruning.errors import Refusal
 from study.stages.detector import load_detector, trained_by
@@ -19,7 +19,7 @@ from training.distributed import is_main
 def run_evaluate(context: Context) -> dict[str, object]:
     """COCO's and VOC's metrics on the test split (`val` where rates are chosen), costs at its image size, pictures.
 
-    Artifacts: detections.json, pr.json (precision by recall at IoU 0.5), matches.npz, detections/.
+    Artifacts: detections.json, pr.json (precision by recall at IoU 0.5), errors.json, matches.npz, detections/.
     """
     settings, parent = context.stage.read(Evaluate), context.stage.parents[0]
     if settings.classes is None:
@@ -50,6 +50,7 @@ def run_evaluate(context: Context) -> dict[str, object]:
             "image_size": list(size),
             "metric": scores["metric"],
         },
+        **({"pictures": {"min_score": MIN_SCORE, "iou": MIN_IOU}} if settings.scenes else {}),
         "costs": {
             "backbone_params": backbone_params,
             "backbone_macs": macs.backbone,

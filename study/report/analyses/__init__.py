@@ -10,6 +10,7 @@ from pruning.errors import Refusal
 from study.report.analyses import (
     class_differences,
     efficiency,
+    errors,
     image_noise,
     kept_channels,
     kernels,
@@ -36,6 +37,8 @@ ANALYSES: dict[str, Analysis] = {
     "precision_recall": precision_recall.analyse,
     "precision_recall_by_class": precision_recall.by_class,
     "object_sizes": object_sizes.analyse,
+    "error_kinds": errors.kinds,
+    "confusion": errors.confusion,
     "test_images": image_noise.analyse,
     "class_differences": class_differences.analyse,
     "kept_channels": kept_channels.analyse,

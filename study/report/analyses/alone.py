@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from plotly.offline import get_plotlyjs
 from rich.console import Console
 from rich.table import Table
 
@@ -35,7 +36,8 @@ def run_analysis(out: Path, name: str, console: Console) -> list[Path]:
     write_text(written[0], csv_text(exhibit.columns, exhibit.rows))
     if exhibit.figure is not None:
         written.append(out / f"analysis-{name}.html")
-        write_text(written[1], exhibit.figure.to_html(include_plotlyjs=True, full_html=True))
+        write_text(written[1], exhibit.figure.to_html(include_plotlyjs="directory", full_html=True))
+        write_text(out / "plotly.min.js", get_plotlyjs())  # one for all analyses of the study
     return written
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import plotly.graph_objects as go
 
-from study.plan.named import DENSE
+from study.plan.named import DENSE, Look
 from study.report import units
 from study.report.material import Material
 from study.report.plots import Exhibit, Value, base_figure, plain
@@ -42,7 +42,7 @@ def analyse(material: Material) -> Exhibit | None:
     drawn = shown[: max(2, _MOST_MARKERS // len(gains))]
     columns = ("class", "route", "at", f"AP of {DENSE}", "AP", *DIFFERENCE_COLUMNS)
     rows = tuple(_row(name, gain, material.routes) for name in shown for gain in gains if name in gain.by_class)
-    figure = _figure(drawn, gains, material.colours)
+    figure = _figure(drawn, gains, material.looks)
     return Exhibit(f"AP by class against {DENSE}", _caption(len(drawn), left), figure, (), columns, rows)
 
 
@@ -80,7 +80,7 @@ def _caption(drawn: int, left: int) -> str:
     )
 
 
-def _figure(classes: Sequence[str], gains: Sequence[_Gain], colours: Mapping[str, str]) -> go.Figure:
+def _figure(classes: Sequence[str], gains: Sequence[_Gain], looks: Mapping[str, Look]) -> go.Figure:
     height = 130 + len(classes) * max(_ROW_PIXELS, _MARKER_PIXELS * len(gains))
     figure = base_figure(f"AP minus that of {DENSE}", "", height=height)
     largest = max(
@@ -89,7 +89,7 @@ def _figure(classes: Sequence[str], gains: Sequence[_Gain], colours: Mapping[str
     for k, gain in enumerate(gains):
         here = [(i, gain.by_class[name]) for i, name in enumerate(classes) if name in gain.by_class]
         shift = _SPREAD * ((k + 0.5) / len(gains) - 0.5)
-        label = plain(gain.route.label)
+        label, look = plain(gain.route.label), looks[gain.route.name]
         figure.add_scatter(
             x=[d.estimate for _, d in here],
             y=[i + shift for i, _ in here],
@@ -99,7 +99,8 @@ def _figure(classes: Sequence[str], gains: Sequence[_Gain], colours: Mapping[str
                 "width": 0,
             },
             mode="markers",
-            marker={"color": colours[gain.route.name], "size": 7},
+            meta=plain(gain.route.name),
+            marker={"color": look.colour, "symbol": look.marker, "size": 7},
             name=label,
             hovertext=[
                 f"{label}<br>{plain(classes[i])}: {units.signed(d.estimate)} {units.interval(d)}, n = {d.n}"

@@ -10,8 +10,8 @@ from study.report.material import Material
 from study.report.plots import Exhibit
 
 _CAPTION = (
-    "Small dots are seeds, large ones their mean, bars one standard deviation. Routes with the same {name} "
-    "are set side by side around the true value, which the hover text gives."
+    "Small dots are seeds, large ones their mean, bars one standard deviation. Routes of equal cost stand above one "
+    "another."
 )
 
 
@@ -32,11 +32,10 @@ def _against(material: Material, ending: str) -> Exhibit | None:
     if key is None or figure is None:
         return None
     cost = topic.cost(key).name
-    name = "MACs" if ending == "macs" else "number of parameters"
     columns = ("route", "at", cost, topic.primary.name, "standard deviation", "n")
     rows = []
     for route in material.routes:
         summary, value = route.summary(topic.primary.key), route.mean(key)
         found = (summary.mean, summary.std, summary.n) if summary else (None, None, 0)
         rows.append((route.name, route.place, None if value is None else round(value), *found))
-    return Exhibit(f"{topic.primary.name} against {cost}", _CAPTION.format(name=name), figure, (), columns, tuple(rows))
+    return Exhibit(f"{topic.primary.name} against {cost}", _CAPTION, figure, (), columns, tuple(rows))

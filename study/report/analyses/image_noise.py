@@ -29,7 +29,7 @@ from study.report.statistics.simulated import CONFIDENCE
 from study.report.statistics.simultaneous import StudentT
 from study.report.topic import DETECTION
 
-_PARTS = (("other seeds", "#5a839f"), ("other test images", "#b18447"))
+PARTS = (("other seeds", "#0d6d93"), ("other test images", "#cc8209"))
 _SHOWN_GAPS = 3
 _COLUMNS = (
     *("route", "at", f"difference to {DENSE}", "error, other seeds", "error, other images", "error, both"),
@@ -135,7 +135,7 @@ def _data_of(material: Material, row: Row) -> str:
 def _figure(rows: list[tuple[Value, ...]]) -> go.Figure:
     figure = base_figure("standard error (points)", "", height=130 + 46 * len(rows))
     names = [plain(f"{row[0]} ({row[1]})" if row[1] else row[0]) for row in rows]
-    for column, (name, colour) in enumerate(_PARTS, 3):
+    for column, (name, colour) in enumerate(PARTS, 3):
         values = [row[column] for row in rows]
         figure.add_bar(orientation="h", y=names, x=values, name=name, marker={"color": colour})
     figure.update_layout(barmode="group", bargap=0.3)

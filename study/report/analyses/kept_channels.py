@@ -8,9 +8,10 @@ from statistics import fmean
 
 from pruning.design.pattern import stages_of
 from pruning.plan import PruningPlan
+from study.plan.named import OTHER_LOOKS, Look
 from study.report.artifacts import users_of_runs
 from study.report.material import Material
-from study.report.plots import Exhibit, Value, base_figure, plain
+from study.report.plots import Exhibit, Value, base_figure, hatched, plain
 from study.report.routes import joint_label
 from study.report.statistics.summary import summarize
 
@@ -18,8 +19,6 @@ _CAPTION = (
     "Share of channels left in every layer that the plan names, mean over seeds. Layers not shown "
     "keep all of theirs. Routes that used the same plan share one bar."
 )
-# for series whose first route is that of another one too: the same route at several grid points
-_MORE_COLOURS = ("#5f9e2f", "#b0722d", "#2b93c8", "#b4489f", "#4c5fd0", "#7c7c8c")
 
 
 def analyse(material: Material) -> Exhibit | None:
@@ -31,12 +30,12 @@ def analyse(material: Material) -> Exhibit | None:
     figure = base_figure("layer, in the order of the plan", "kept channels (% of dense)", height=430)
     figure.update_xaxes(showgrid=False)
     rows: list[tuple[Value, ...]] = []
-    taken: set[str] = set()
-    others = cycle(_MORE_COLOURS)
+    taken: set[Look] = set()
+    others = cycle(OTHER_LOOKS)  # for the second series of a route: the same at another grid point
     for users, plans in series.items():
-        route_colour = material.colours[users[1]]
-        colour = next(others) if route_colour in taken else route_colour
-        taken.add(colour)
+        own = material.looks[users[1]]
+        look = next(others) if own in taken else own
+        taken.add(look)
         layers = list(dict.fromkeys(layer for plan in plans for layer in plan.shares))
         name = plain(users[0])
         values = [100 * fmean(plan.shares[layer] for plan in plans if layer in plan.shares) for layer in layers]
@@ -44,7 +43,7 @@ def analyse(material: Material) -> Exhibit | None:
             x=[plain(layer) for layer in layers],
             y=values,
             name=name,
-            marker={"color": colour},
+            marker=hatched(look),
             hovertext=[f"{plain(x)}: {y:.0f} % kept<br>{name}" for x, y in zip(layers, values, strict=True)],
             hoverinfo="text",
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from study.report import units
 from study.report.material import Material
-from study.report.plots import Exhibit, Value, base_figure, plain
+from study.report.plots import Exhibit, Value, base_figure, hatched, plain
 from study.report.routes import RouteResults
 from study.report.topic import DETECTION
 
@@ -30,7 +30,8 @@ def analyse(material: Material) -> Exhibit | None:
                 "thickness": 1.5,
                 "width": 4,
             },
-            marker={"color": material.colours[route.name]},
+            meta=plain(route.name),
+            marker=hatched(material.looks[route.name]),
             name=plain(route.label),
             hovertext=[f"{plain(route.label)}<br>AP {units.mean_std(s)}" for s in summaries],
             hoverinfo="text",

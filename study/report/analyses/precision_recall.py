@@ -8,9 +8,10 @@ from statistics import fmean
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from study.plan.named import Look
 from study.report.artifacts import PR, steps
 from study.report.material import Material
-from study.report.plots import Exhibit, Value, base_figure, plain, translucent
+from study.report.plots import Exhibit, Value, base_figure, marked_line, plain, translucent
 from study.report.routes import RouteResults
 from study.report.statistics.summary import Summary, is_number, summarize
 
@@ -42,7 +43,7 @@ def analyse(material: Material) -> Exhibit | None:
         return Exhibit(title, "", None, tuple(material.files.gaps), columns)
     figure = base_figure("recall", "precision", height=430)
     for route, spread, dash in _drawn(material.routes, spreads):
-        for trace in _traces(route, recall, spread, material.colours[route.name], dash):
+        for trace in _traces(route, recall, spread, material.looks[route.name], dash):
             figure.add_trace(trace)
     _set_axes(figure)
     rows = tuple(_row(route, recall, spread) for route, spread, _ in _drawn(material.routes, spreads))
@@ -61,7 +62,7 @@ def by_class(material: Material) -> Exhibit | None:
         found = {label: [c[name] for c in seeds if name in c] for label, seeds in curves.items()}
         spreads = {label: _over_seeds(seeds) for label, seeds in found.items() if seeds}
         for route, spread, dash in _drawn(material.routes, spreads):
-            for trace in _traces(route, recall, spread, material.colours[route.name], dash):
+            for trace in _traces(route, recall, spread, material.looks[route.name], dash):
                 trace.showlegend = bool(trace.showlegend) and k == 0
                 figure.add_trace(trace, row=k // _COLUMNS + 1, col=k % _COLUMNS + 1)
             rows.append((name, *_row(route, recall, spread)))
@@ -132,9 +133,7 @@ def _drawn(routes: Sequence[RouteResults], spreads: Mapping[str, Spread]) -> Ite
             yield route, spreads[route.label], _DASHES[places.index(route.place) % len(_DASHES)]
 
 
-def _traces(
-    route: RouteResults, recall: Curve, spread: Spread, colour: str, dash: str
-) -> tuple[go.Scatter, go.Scatter]:
+def _traces(route: RouteResults, recall: Curve, spread: Spread, look: Look, dash: str) -> tuple[go.Scatter, go.Scatter]:
     """The band of one standard deviation, and the mean above it."""
     label = plain(route.label)
     low, high = ([min(1.0, max(0.0, s.mean + sign * (s.std or 0.0))) for s in spread] for sign in (-1, 1))
@@ -142,19 +141,20 @@ def _traces(
         x=[*recall, *recall[::-1]],
         y=[*high, *low[::-1]],
         fill="toself",
-        fillcolor=translucent(colour, 0.15),
+        fillcolor=translucent(look.colour, 0.15),
         line={"width": 0},
         hoverinfo="skip",
         legendgroup=label,
+        meta=plain(route.name),
         showlegend=False,
     )
     mean = go.Scatter(
         x=recall,
         y=[s.mean for s in spread],
-        mode="lines",
-        line={"color": colour, "width": 1.8, "dash": dash},
+        **marked_line(look, dash=dash),
         name=label,
         legendgroup=label,
+        meta=plain(route.name),
         hovertext=[f"{label}<br>recall {r:.2f}: {_words(s)}" for r, s in zip(recall, spread, strict=True)],
         hoverinfo="text",
         showlegend=True,

@@ -8,7 +8,7 @@ from study.report.routes import RouteResults, find_route, full_points, short_pla
 from study.report.tables import DIFFERENCE_COLUMNS, difference_values
 
 PRUNED, RECALIBRATED, FINE_TUNE = "pruned_top1", "recalibrated_top1", "fine_tune"
-_COLOURS = ("#c9a227", "#8fb04a", "#2f6fd6")
+COLOURS = ("#af8a44", "#6d4ec8", "#0d6d93")
 
 
 def analyse(material: Material) -> Exhibit | None:
@@ -26,7 +26,7 @@ def analyse(material: Material) -> Exhibit | None:
         rows.append((places[-1], *bars, *difference_values(route.minus(route, RECALIBRATED, PRUNED))))
     names = ("right after pruning", "BatchNorm recalibrated", "after fine-tuning")
     figure = base_figure(material.topic.primary.name, "", height=130 + 60 * len(places))
-    for i, (name, colour) in enumerate(zip(names, _COLOURS, strict=True)):
+    for i, (name, colour) in enumerate(zip(names, COLOURS, strict=True)):
         figure.add_bar(
             orientation="h",
             y=[plain(place) for place in places],

@@ -48,7 +48,7 @@ def analyse(material: Material) -> Exhibit | None:
 
 def _add_start(figure: go.Figure, material: Material, name: str, placed: list[tuple[str, RouteResults]]) -> None:
     """The means with their deviations, and a dot per seed, at each place in words."""
-    key, colour = material.topic.primary.key, material.colours[name]
+    key, look = material.topic.primary.key, material.looks[name]
     summaries = [(plain(place), s) for place, route in placed if (s := route.summary(key)) is not None]
     figure.add_scatter(
         orientation="h",
@@ -56,7 +56,8 @@ def _add_start(figure: go.Figure, material: Material, name: str, placed: list[tu
         x=[s.mean for _, s in summaries],
         error_x={"array": [s.std or 0.0 for _, s in summaries], "thickness": 1.5, "width": 5},
         mode="markers",
-        marker={"color": colour, "size": 12},
+        meta=name,
+        marker={"color": look.colour, "symbol": look.marker, "size": 12},
         name=_WORDS[name],
         offsetgroup=name,
     )
@@ -66,7 +67,8 @@ def _add_start(figure: go.Figure, material: Material, name: str, placed: list[tu
         y=[place for place, _ in dots],
         x=[value for _, value in dots],
         mode="markers",
-        marker={"color": colour, "size": 6, "line": {"color": "white", "width": 1}},
+        meta=name,
+        marker={"color": look.colour, "symbol": look.marker, "size": 6, "line": {"color": "white", "width": 1}},
         showlegend=False,
         offsetgroup=name,
     )

@@ -13,9 +13,10 @@ import torch
 from plotly.subplots import make_subplots
 from torch import Tensor
 
+from study.plan.named import Look
 from study.report.artifacts import RunFiles
 from study.report.material import Material
-from study.report.plots import Exhibit, Value, base_figure, plain
+from study.report.plots import Exhibit, Value, base_figure, marked_line, plain
 from study.report.routes import RouteResults, describe_point, distinct_names, find_route, full_points
 from study.report.rows import Point
 
@@ -45,7 +46,7 @@ def analyse(material: Material) -> Exhibit | None:
     )
     if len(points) > _FACETS:
         caption += f" The first {_FACETS} of {len(points)} grid points."
-    return Exhibit(title, caption, _figure(found, material.colours), tuple(gaps), _COLUMNS, rows)
+    return Exhibit(title, caption, _figure(found, material.looks), tuple(gaps), _COLUMNS, rows)
 
 
 def _weights_at(material: Material, point: Point) -> _Weights:
@@ -77,7 +78,7 @@ def _last_run(route: RouteResults) -> str | None:
     return runs[-1] if runs else None
 
 
-def _figure(found: Mapping[str, _Weights], colours: Mapping[str, str]) -> go.Figure:
+def _figure(found: Mapping[str, _Weights], looks: Mapping[str, Look]) -> go.Figure:
     titles = [plain(place) for place in found]
     layout = base_figure("", "", height=120 + _PANEL * len(found)).layout
     figure = make_subplots(len(found), 1, subplot_titles=titles, vertical_spacing=0.25 / len(found))
@@ -89,8 +90,8 @@ def _figure(found: Mapping[str, _Weights], colours: Mapping[str, str]) -> go.Fig
             line = go.Scatter(
                 x=centres,
                 y=density,
-                mode="lines",
-                line={"color": colours[route.name], "width": 1.8, "shape": "hvh"},
+                **marked_line(looks[route.name], shape="hvh"),
+                meta=plain(route.name),
                 name=plain(route.name),
                 legendgroup=plain(route.name),
                 showlegend=route.name not in seen,

@@ -57,7 +57,7 @@ class _Panel:
     """One figure while it is drawn: every pipeline in its colour, every entry of the legend with its own marker."""
 
     def __init__(self, material: Material, x_title: str):
-        self.topic, self._colours = material.topic, material.colours
+        self.topic, self._of = material.topic, material.looks
         self._figure = Figure(layout="constrained")
         self.axes = self._figure.add_subplot()
         self.axes.set_xlabel(x_title)
@@ -70,7 +70,7 @@ class _Panel:
 
         `rest`: the grid values that the line stands for. `bars`: by the id of a route; one deviation without them.
         """
-        key, colour = self.topic.primary.key, self._colours[name]
+        key, colour = self.topic.primary.key, self._of[name].colour
         printed = self._printed(name, rest)
         looks = self._looks.setdefault(printed, len(self._looks))
         marker = _MARKERS[looks % len(_MARKERS)]
@@ -103,7 +103,7 @@ class _Panel:
 
     def level(self, mean: float, route: RouteResults) -> None:
         """The mean of a route that the field of the figure makes no difference to."""
-        line = self.axes.axhline(mean, color=self._colours[route.name], linewidth=0.9, linestyle=(0, (7, 2)))
+        line = self.axes.axhline(mean, color=self._of[route.name].colour, linewidth=0.9, linestyle=(0, (7, 2)))
         self._entries.setdefault(self._printed(route.name, route.place), line)
 
     def _printed(self, name: str, rest: str) -> str:
@@ -152,10 +152,9 @@ def _along(material: Material, trend: Trend) -> PrintFigure | None:
 
 
 def _against(material: Material, key: str) -> PrintFigure | None:
-    """None where no route has both; where many have one cost, setting them side by side would move them far from it."""
+    """None where no route has both."""
     topic = material.topic
-    dodge = key in topic.forward_costs and len(material.routes) <= _MOST_LINES
-    placed, title = placed_by_cost(material, key, dodge=dodge)
+    placed, title = placed_by_cost(material, key)
     if not placed:
         return None
     panel = _Panel(material, title)
@@ -166,8 +165,6 @@ def _against(material: Material, key: str) -> PrintFigure | None:
         f"{topic.primary.name} against {topic.cost(key).name}. Small markers are seeds, large ones their mean, bars one"
         f" standard deviation. {_seeds(material, placed)}"
     )
-    if dodge:
-        caption += " Routes of the same cost are set side by side around the true value."
     return panel.printed(f"against-{key}", caption)
 
 

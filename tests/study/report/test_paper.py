@@ -173,7 +173,7 @@ def test_figures_are_a_column_wide_with_text_that_is_text(tmp_path):
     words = {"".join(text.itertext()) for text in svg.iter("{http://www.w3.org/2000/svg}text")}
     assert {"AP", "Unpruned", "Prune-C", "Prune-D", "Scratch-E", "Scratch-B", "No pretraining"} <= words
     code = (out / "against-train_macs.svg").read_text()
-    assert all(PIPELINES[row["pipeline"]].colour in code for row in content["rows"])
+    assert all(PIPELINES[row["pipeline"]].look.colour in code for row in content["rows"])
     pdf = (out / "against-train_macs.pdf").read_bytes()
     assert b"/Type0" in pdf and b"/Type3" not in pdf
     before = pdf

@@ -12,7 +12,7 @@ from support.fabricated_study import fabricate, with_grid
 from study.report.analyses import kept_channels
 from study.report.curves import learning_curves
 from study.report.differences import Differences
-from study.report.figures import _dodged, against_field
+from study.report.figures import against_field
 from study.report.gallery import galleries
 from study.report.material import Material
 from study.report.plots import MAX_CURVE_POINTS, thin
@@ -101,7 +101,10 @@ def test_the_answer_is_in_every_form(tmp_path, small_plotly):
 
 def test_links_lead_to_the_run_directories(tmp_path, small_plotly):
     page = report_of(fabricate(tmp_path), tmp_path)
-    links = [a["href"] for a in page.tags("a")]
+    within, links = [], []
+    for a in page.tags("a"):
+        (within if a["href"].startswith("#") else links).append(a["href"])
+    assert {link[1:] for link in within} <= {s["id"] for s in page.tags("section") if "id" in s}
     assert "../train_detector-aaaaaaaaaaaa/seed1" in links
     assert all((tmp_path / "digits" / link).is_dir() for link in links)
 
@@ -242,10 +245,6 @@ def test_thinning_keeps_the_mean_and_the_ends_of_a_ragged_curve():
     assert x == y
     assert (x[0], x[-1]) == (1.0, 399.5)  # windows of 3: (0 + 1 + 2) / 3, and the last of 2: (399 + 400) / 2
     assert thin([1, 2], [3.0, 4.0]) == ([1, 2], [3.0, 4.0])
-
-
-def test_equal_costs_are_set_side_by_side_around_the_true_one():
-    assert _dodged([50.0, 100.0, 50.0]) == pytest.approx([48.9, 100.0, 51.1])
 
 
 def test_markdown_has_a_blank_line_between_blocks_and_whole_tables(tmp_path, small_plotly):

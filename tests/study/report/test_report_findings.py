@@ -7,7 +7,7 @@ from study.report.answers import answers, seed_warning
 from study.report.claims.judge import Margin, direction, findings
 from study.report.differences import Differences
 from study.report.provenance import warnings
-from study.report.routes import colours, find_route, full_points, group_routes
+from study.report.routes import find_route, full_points, group_routes, looks
 from study.report.rows import Comparison
 from study.report.statistics.families import Difference
 from study.report.statistics.simultaneous import StudentT
@@ -184,7 +184,7 @@ def test_mixed_versions_and_a_dirty_tree_are_warned_of(tmp_path):
 
 
 def test_each_name_has_one_colour_and_the_known_ones_keep_theirs():
-    alone, with_others = colours(["scratch_b"]), colours(["mine", "yours", "scratch_b"])
+    alone, with_others = looks(["scratch_b"]), looks(["mine", "yours", "scratch_b"])
     assert alone["scratch_b"] == with_others["scratch_b"]
     assert len(set(with_others.values())) == 3
 

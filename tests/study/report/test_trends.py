@@ -5,7 +5,7 @@ from support.fabricated_study import a_row, a_step
 
 from study.report.artifacts import RunFiles
 from study.report.material import Material
-from study.report.routes import colours, group_routes
+from study.report.routes import group_routes, looks
 from study.report.topic import DETECTION
 from study.report.trends import trends
 
@@ -20,7 +20,7 @@ def material(lines, tmp_path, dense=(60.0, 60.3, 60.1)):
             chain = [a_step("prune", "prune-a")]
             rows += [a_row(name, seed, chain, {FIELD: value}, AP=ap) for seed, ap in enumerate(scores)]
     routes = group_routes(rows)
-    return Material(DETECTION, routes, colours([route.name for route in routes]), RunFiles(tmp_path), {})
+    return Material(DETECTION, routes, looks([route.name for route in routes]), RunFiles(tmp_path), {})
 
 
 FALLING = {0.9: [39.5, 40.1, 39.2], 0.1: [53.8, 54.0, 53.5], 0: [53.9, 54.4, 53.6], 0.5: [47.7, 48.0, 47.3]}
