@@ -22,7 +22,7 @@ $(INSTALLED): pyproject.toml tools/install.py
 	@touch $@
 
 demo: install  ## compare six routes to a pruned detector; results in runs/digits
-	$(RUN) tools/run_pipeline.py configs/pipelines/digits.yaml --jobs auto
+	$(VENV)/bin/prune-transfer run digits --jobs auto
 
 test: lint  ## style, types and the default tests
 	$(RUN) -m pytest -m "not slow" -rs $(PARALLEL)

@@ -31,7 +31,7 @@ def main() -> None:
     print(f"load before: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         runs = Path(folder)
-        command = [sys.executable, "tools/run_pipeline.py", str(CONFIG), f"seeds={list(range(arguments.seeds))}"]
+        command = [sys.executable, "-m", "prune_transfer", "run", str(CONFIG), f"seeds={list(range(arguments.seeds))}"]
         start = time.time()
         subprocess.run([*command, "--jobs", str(arguments.jobs), "--runs", str(runs)], cwd=ROOT, check=True)
         end = time.time()

@@ -92,7 +92,7 @@ def as_backbone(classifier: nn.Module) -> nn.Module:
 
 
 def as_exported(backbone: nn.Module, images: Tensor) -> nn.Module:
-    """As tools/export.py leaves it in TorchScript: BatchNorm folded into the convolutions."""
+    """As `prune-transfer export` leaves it in TorchScript: BatchNorm folded into the convolutions."""
     with torch.no_grad():
         return torch.jit.freeze(torch.jit.trace(_Tuple(backbone).eval(), (images,), check_trace=False))
 

@@ -24,6 +24,11 @@ Train a network, and fine-tune half of it for as long again:
 `list_models` and `DATASETS` name what there is. A training that is stopped goes on from its checkpoint.
 """
 
+from prune_transfer import __version__ as __version__
+from prune_transfer import check_packages
+
+check_packages("pruning", "training")  # before they are imported
+
 from classify.data import DATASETS, open_splits
 from classify.evaluate import evaluate_classifier
 from classify.models import arch, build, channel_groups, list_models, rebuild

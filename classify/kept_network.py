@@ -1,4 +1,4 @@
-"""A network as a run or tools/prune.py left it in a folder: its plan and its weights."""
+"""A network as a run or `prune-transfer prune` left it in a folder: its plan and its weights."""
 
 import json
 from collections.abc import Mapping
@@ -45,13 +45,15 @@ class KeptNetwork:
 
 
 def read_kept(folder: Path) -> KeptNetwork:
-    """The network of a classifier's or a detector's run directory, or of the folder that tools/prune.py wrote.
+    """The network of a classifier's or a detector's run directory, or of the folder that `prune-transfer prune` wrote.
 
     ValueError where there is none, or plan and weights do not fit.
     """
     for name in (PLAN, WEIGHTS):
         if not (folder / name).is_file():
-            raise Refusal(f"{folder}: it has no {name}; a run directory with a network, or what tools/prune.py wrote")
+            raise Refusal(
+                f"{folder}: it has no {name}; name a run directory with a network, or what `prune-transfer prune` wrote"
+            )
     weights, header = _read(folder / WEIGHTS)
     plan = PruningPlan.load(folder / PLAN).part(lambda name: not name.startswith(_OF_AN_FPN))
     if any(name.startswith(_IN_A_DETECTOR) for name in weights):

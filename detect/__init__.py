@@ -36,11 +36,16 @@ Detectron2 is imported when one of these names is first used; training classifie
 
 from typing import TYPE_CHECKING
 
+from prune_transfer import __version__ as __version__
+from prune_transfer import check_packages
+
 if TYPE_CHECKING:
     from detect.backbone import ClassifierBackbone as Backbone
     from detect.build import build_detector
     from detect.pruned import PrunedBottomUp, add_pruned_config
     from detect.settings import DetectorSettings
+
+check_packages("pruning", "training", "classify")
 
 __all__ = ["Backbone", "DetectorSettings", "PrunedBottomUp", "add_pruned_config", "build_detector"]
 

@@ -29,7 +29,7 @@ def add_pruned_config(cfg: CfgNode) -> None:
 
 
 class PrunedBottomUp(Backbone):
-    """The network of a run directory, or of what tools/prune.py wrote, in the place of Detectron2's ResNet.
+    """The network of a run directory, or of what `prune-transfer prune` wrote, in the place of Detectron2's ResNet.
 
     Its features are named as the ResNet's: res2 of stride 4, res3 of 8 and so on. `norm`, `freeze_at`: as there, and as
     in ClassifierBackbone. `pixel_mean`, `pixel_std`, `input_format`: what the project's images are normalised by and
@@ -84,7 +84,7 @@ def PrunedBackbone(cfg: CfgNode, input_shape: ShapeSpec) -> Backbone:
     """The network in MODEL.PRUNED.RUN, with an FPN on top where MODEL.FPN.IN_FEATURES names its features."""
     model = cfg.MODEL
     if "PRUNED" not in model or not model.PRUNED.RUN:
-        raise Refusal("MODEL.PRUNED.RUN: name the run directory, or the folder that tools/prune.py wrote")
+        raise Refusal("MODEL.PRUNED.RUN: name the run directory, or the folder that `prune-transfer prune` wrote")
     if _OTHERS in model.WEIGHTS:
         raise Refusal(f"MODEL.WEIGHTS={model.WEIGHTS!r} would be loaded over the pruned network; set it to ''")
     bottom_up = PrunedBottomUp(

@@ -35,6 +35,8 @@ PyTorch is imported when one of these names is first used.
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from prune_transfer import __version__ as __version__
+
 if TYPE_CHECKING:
     from pruning.cost import count_macs, count_params
     from pruning.errors import Failure, Refusal

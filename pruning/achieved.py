@@ -83,7 +83,8 @@ class Achieved:
         raise Refusal(
             f"{method} was asked to remove {self.asked:,} of the {self.named:,} {self.unit} that scope {scope!r} names"
             f" and removes {self.removed:,}: {'; '.join(parts) or 'its shares round to none'}; choose another method,"
-            " name these layers in `skip`, or allow it with prune.allow_partial=true (tools/prune.py: --allow-partial)"
+            " name these layers in `skip`, or allow it with prune.allow_partial=true (--allow-partial of"
+            " `prune-transfer prune`)"
         )
 
 

@@ -58,7 +58,7 @@ class Reached:
         raise Refusal(
             f"{method} comes no nearer to target_{self.quantity}={self.asked:g} than {self.left:.3f} of the dense"
             f" network's {_WORDS[self.quantity]}, at ratio {self.ratio:.3f}; choose another target, scope 'all' or"
-            " fewer layers in `skip`, or allow it with prune.allow_partial=true (tools/prune.py: --allow-partial)"
+            " fewer layers in `skip`, or allow it with prune.allow_partial=true (prune-transfer prune: --allow-partial)"
         )
 
 

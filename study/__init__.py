@@ -14,8 +14,13 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from prune_transfer import __version__ as __version__
+from prune_transfer import check_packages
+
 if TYPE_CHECKING:
     from study.report.rows import Comparison
+
+check_packages("pruning", "training", "classify", "detect")
 
 __all__ = ["load_comparison"]
 

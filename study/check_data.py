@@ -1,4 +1,4 @@
-"""A detection data set looked at before anything is trained: what `tools/check_data.py` prints."""
+"""A detection data set looked at before anything is trained: what `prune-transfer check-data` prints."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace

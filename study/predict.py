@@ -1,4 +1,4 @@
-"""What a finished or an exported detector finds on pictures: what `tools/predict.py` calls."""
+"""What a finished or an exported detector finds on pictures: what `prune-transfer predict` calls."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -45,6 +45,8 @@ def predict(
     """
     if not 0 <= min_score <= 1:
         raise Refusal(f"--score {min_score:g}: a score is a number from 0 to 1")
+    if not source.exists():
+        raise Refusal(f"{source}: there is no such file; name an exported detector, or a run directory")
     check_output_folder(out, force=force)
     subject = _of_file(source) if source.is_file() else _of_run(source)
     dataset = WholeImages(Pictures(tuple(places), subject.classes))
@@ -66,7 +68,7 @@ def _of_run(run: Path) -> _Subject:
 def _of_file(path: Path) -> _Subject:
     beside = path.with_name(f"{path.name}.json")
     if not beside.is_file():
-        raise Refusal(f"{path}: {beside.name}, which tools/export.py writes beside it, is not there")
+        raise Refusal(f"{path}: {beside.name}, which `prune-transfer export` writes beside it, is not there")
     about = read_json(beside)
     if about.get("task") != "detector":
         raise Refusal(f"{path}: {beside.name} says that it is no detector but a {about.get('task')}")

@@ -18,6 +18,11 @@ ROOT = Path(__file__).resolve().parent.parent
 # Upstream publishes nothing for current Python or PyTorch. This wheel's tag says CPython 3.10, for a compiled
 # extension that this project does not use: hence the options.
 DETECTRON2 = "--no-deps --only-binary=:all: --python-version=3.10 --implementation=cp sal-detectron2==0.7.2"
+# What it says of itself and is not so of its Python code, with which `pip check` would find fault: file, words, truth.
+FALSE_CLAIMS = (
+    ("METADATA", r"^Requires-Dist: (?:numpy<2|black)\n", ""),  # it runs with NumPy 2; black formats its source
+    ("WHEEL", r"^Tag: .*$", "Tag: py3-none-any"),
+)
 # The newest PyTorch that this project was run with; an environment that has a PyTorch keeps its own.
 TESTED = ["torch<2.15", "torchvision<0.30"]
 FRESH_GB = 10.0 if sys.platform == "linux" else 3.0  # PyTorch's Linux builds bring CUDA; wheels while they are unpacked
@@ -92,7 +97,11 @@ def install_detectron2(pip: list, site_packages: Path, log: Path) -> None:
     staging = log.parent / "detectron2.partial"
     shutil.rmtree(str(staging), ignore_errors=True)
     run(log, *pip, *DETECTRON2.split(), f"--target={staging}")
-    for part in (next(staging.glob("*.dist-info")), staging / "detectron2"):
+    about = next(staging.glob("*.dist-info"))
+    for name, wrong, right in FALSE_CLAIMS:
+        claims = (about / name).read_text(encoding="utf-8")
+        (about / name).write_text(re.sub(wrong, right, claims, flags=re.MULTILINE), encoding="utf-8")
+    for part in (about, staging / "detectron2"):
         shutil.rmtree(str(site_packages / part.name), ignore_errors=True)
         part.replace(site_packages / part.name)
     shutil.rmtree(str(staging))

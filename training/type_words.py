@@ -58,8 +58,10 @@ def known(value: str, choices: Collection[str], what: str) -> str:
 
 
 def did_you_mean(value: str, names: Collection[str]) -> str:
-    """The question whether the nearest of the names was meant; empty where none is near."""
-    return "".join(f"did you mean {name!r}? " for name in get_close_matches(value, names, n=1))
+    """The question whether the nearest of the names was meant, or one that begins so; empty where there is none."""
+    known, given = {name.lower(): name for name in names}, value.lower()
+    near = get_close_matches(given, known, n=1) or [name for name in known if given and name.startswith(given)]
+    return f"did you mean {known[near[0]]!r}? " if near else ""
 
 
 def field_type(field: FieldInfo) -> TypeForm:

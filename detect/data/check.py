@@ -74,7 +74,7 @@ def check_dataset(dataset: DetectionDataset) -> Checked:
     refused = {k: v for k, v in by_kind(checked.problems).items() if KINDS[k].effect == "refused"}
     if refused:
         sentences = "; ".join(_sentence(checked.split, kind, places) for kind, places in refused.items())
-        raise Refusal(f"{checked.split.source}: {sentences} (tools/check_data.py lists all)")
+        raise Refusal(f"{checked.split.source}: {sentences} (`prune-transfer check-data` lists all)")
     return checked
 
 

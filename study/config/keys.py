@@ -1,6 +1,6 @@
 """Every key of a config with its type, default and meaning, as the schema says them.
 
-`python -m study.config.keys > docs/configuration.md` writes the page; launchers print theirs with `--keys`.
+`python -m study.config.keys > docs/configuration.md` writes the page; commands print theirs with `--keys`.
 """
 
 import sys
@@ -20,18 +20,18 @@ from training.type_words import field_type, in_words
 
 WIDTH = 120
 _REQUIRED, _BELOW = "required", "see its keys"  # in the place of a default
-# what is configured -> its schema; the launcher that reads it
+# what is configured -> its schema; the command that reads it
 SCHEMAS: dict[str, type[Section]] = {
     "study": StudyConfig,
     "classifier": ClassifyConfig,
     "detector": DetectConfig,
     "pruning": PruneConfig,
 }
-_LAUNCHERS = {
-    "study": "run_pipeline.py",
-    "classifier": "train_cls.py",
-    "detector": "train_det.py",
-    "pruning": "prune.py",
+_COMMANDS = {
+    "study": "run",
+    "classifier": "train-cls",
+    "detector": "train-det",
+    "pruning": "prune",
 }
 
 
@@ -80,7 +80,7 @@ def in_markdown() -> str:
     lines = [
         "# Configuration",
         "",
-        "Every key of a config: what it takes, its default, its meaning. `python tools/run_pipeline.py --keys` prints",
+        "Every key of a config: what it takes, its default, its meaning. `prune-transfer run --keys` prints",
         "the same, `--keys detector.model` a part. The schema in the code is the source of this page:",
         "`python -m study.config.keys > docs/configuration.md` writes it anew.",
     ]
@@ -88,7 +88,7 @@ def in_markdown() -> str:
     for schema, section in SCHEMAS.items():
         keys = [key for key in all_keys(section) if key not in known]
         known.update(keys)
-        lines += ["", f"## A {schema}: `tools/{_LAUNCHERS[schema]}`", ""]
+        lines += ["", f"## A {schema}: `prune-transfer {_COMMANDS[schema]}`", ""]
         if schema != "study":
             lines += ["Keys that it shares with a study are not repeated here.", ""]
         lines += ["| key | takes | default | meaning |", "| --- | --- | --- | --- |"]

@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from study.config.shipped import find_config
 from training.misfits import Misfit, misfits
 from training.strict_yaml import ConfigError, parse_yaml, parse_yaml_file
 
@@ -62,22 +63,28 @@ def source_of(path: Path, overrides: Sequence[str], *keys: str) -> str:
 
 
 def read_yaml(path: Path, _inheriting: tuple[Path, ...] = ()) -> dict[str, object]:
-    """The mapping in a YAML file, merged over the files that its `_base_` names, in their order."""
-    path = path.resolve() if path.exists() else path
+    """The mapping in a YAML file, merged over the files that its `_base_` names, in their order.
+
+    Each is a path, that of a base seen from the file which names it, or the name of a config that is shipped.
+    """
+    path = find_config(path).resolve()
     if path in _inheriting:
         raise ConfigError(f"{path}: `_base_` leads back to itself")
     data = parse_yaml_file(path)
     if not isinstance(data, dict):
-        raise ConfigError(f"{path}: a config is a mapping of keys to values, this is {type(data).__name__}")
+        found = "empty" if data is None else "a list" if isinstance(data, list) else "a single value"
+        raise ConfigError(f"{path}: a config is a mapping of keys to values, and this is {found}")
     base = data.pop("_base_", None)
     if base is None:
         return data
     bases = [base] if isinstance(base, str) else base
     if not isinstance(bases, list) or not all(isinstance(b, str) for b in bases):
-        raise ConfigError(f"{path}: `_base_` is the path of a YAML file or a list of them, not {base!r}")
+        raise ConfigError(
+            f"{path}: `_base_` is the path of a YAML file, a shipped one's name, or a list of these, not {base!r}"
+        )
     merged: dict[str, object] = {}
     for name in bases:
-        merged = merge(merged, read_yaml(path.parent / name, (*_inheriting, path)))
+        merged = merge(merged, read_yaml(find_config(name, path.parent), (*_inheriting, path)))
     return merge(merged, data)
 
 

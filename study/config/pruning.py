@@ -64,7 +64,7 @@ class Pruning(Section, Selection):
     """What is removed: a published `target`, or a `method` and how far it goes by the keys of a `Selection`."""
 
     method: Annotated[str, OneOf(METHODS, "pruning method")] = DEFAULT
-    """Pruning method; `python tools/prune.py --list` prints each with its options."""
+    """Pruning method; `prune-transfer prune --list` prints each with its options."""
     options: dict[str, object] = {}
     """Options of the method; a wrong name lists those there are."""
     target: Annotated[str, OneOf(TARGETS, "target")] | None = None

@@ -1,5 +1,6 @@
 """The typed schema of what can be run: a study, one classifier, one detector. Sections are in `sections.py`."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -62,7 +63,19 @@ class Expected(Section):
         return value
 
 
-class StudyConfig(Section):
+class _Config(Section):
+    """A whole config; one of another kind is refused in one sentence, and not key by key."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _is_of_this_kind(cls, data: object) -> object:
+        told = _kind(data) if isinstance(data, dict) else None
+        if told is not None and told is not cls and (told, cls) != (ClassifyConfig, PruneConfig):  # which share keys
+            raise Refusal(f"this is a {_KINDS[told]}'s config, which `prune-transfer {_COMMANDS[told]}` takes")
+        return data
+
+
+class StudyConfig(_Config):
     """A whole study: what is trained, which routes are compared, on which seeds."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"), _NAME]
@@ -198,7 +211,7 @@ class NetworkToPrune(Section):
     """The network that is pruned alone."""
 
     arch: str | None = None
-    """Architecture's name, as `python tools/prune.py --list` prints it; null: the target's own."""
+    """Architecture's name, as `prune-transfer prune --list` prints it; null: the target's own."""
     options: dict[str, object] = {}
     """Options of the architecture, such as {width: 0.5}."""
     num_classes: Positive | None = None
@@ -220,8 +233,8 @@ class NetworkToPrune(Section):
         return value
 
 
-class PruneConfig(Section):
-    """One network pruned alone: `tools/prune.py`."""
+class PruneConfig(_Config):
+    """One network pruned alone: `prune-transfer prune`."""
 
     seed: Annotated[int, Field(ge=0)] = 0
     """Seed of random weights and random choices."""
@@ -239,8 +252,8 @@ class PruneConfig(Section):
         return self
 
 
-class ClassifyConfig(Section):
-    """One classifier training alone: `tools/train_cls.py`."""
+class ClassifyConfig(_Config):
+    """One classifier training alone: `prune-transfer train-cls`."""
 
     seed: Annotated[int, Field(ge=0)] = 0
     """Seed of the weights, the order of images and the augmentation."""
@@ -252,8 +265,8 @@ class ClassifyConfig(Section):
     """Where and how it runs."""
 
 
-class DetectConfig(Section):
-    """One detector training and its evaluation alone: `tools/train_det.py`."""
+class DetectConfig(_Config):
+    """One detector training and its evaluation alone: `prune-transfer train-det`."""
 
     seed: Annotated[int, Field(ge=0)] = 0
     """Seed of the new weights and the order of images."""
@@ -265,3 +278,19 @@ class DetectConfig(Section):
     """What is done with the finished detector."""
     machine: Machine = Machine()
     """Where and how it runs."""
+
+
+_KINDS: dict[type[Section], str] = {StudyConfig: "study", ClassifyConfig: "classifier", DetectConfig: "detector"}
+_COMMANDS: dict[type[Section], str] = {StudyConfig: "run", ClassifyConfig: "train-cls", DetectConfig: "train-det"}
+
+
+def _kind(data: Mapping[str, object]) -> type[_Config] | None:
+    """The kind of config that has these keys, where they leave no doubt."""
+    if "pipelines" in data:
+        return StudyConfig
+    if data.keys() & {"name", "seeds", "prune"}:
+        return None
+    ours = data.keys() & {"classifier", "detector"}
+    if len(ours) != 1:
+        return None
+    return ClassifyConfig if "classifier" in ours else DetectConfig

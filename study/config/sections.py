@@ -70,7 +70,7 @@ class Classifier(Section):
     """The network to prune and how it is trained before and after."""
 
     arch: str
-    """Architecture's name: ours, torchvision's or timm's; `python tools/prune.py --list` prints them."""
+    """Architecture's name: ours, torchvision's or timm's; `prune-transfer prune --list` prints them."""
     options: dict[str, object] = {}
     """Options of the architecture, such as {width: 0.5}."""
     # without it nothing is classified: detectors start from `weights`, and there is no head to ask for

@@ -6,6 +6,8 @@ from itertools import combinations
 from pathlib import Path
 from tempfile import TemporaryFile
 
+import torch
+
 from detect.data.open import open_detection, open_for
 from pruning.errors import Refusal
 from study.config.sections import Machine
@@ -26,8 +28,19 @@ def check_writable(runs: Path) -> None:
         raise Refusal(f"{runs}: cannot write run directories there: {error.strerror or error}") from error
 
 
-def check_precision(machine: Machine) -> None:
-    """ValueError for a precision that the device has not; "auto" is not measured here."""
+def check_device(machine: Machine) -> None:
+    """ValueError for a device that there is not here, where stages run, or a precision that it has not.
+
+    "auto" is not measured here.
+    """
+    kinds = f"machine.device: {machine.device!r} is no device; take auto, cpu, cuda, or one GPU, such as cuda:1"
+    if machine.device != "auto":
+        try:
+            kind = torch.device(machine.device).type
+        except RuntimeError as error:
+            raise Refusal(kinds) from error
+        if kind == "cuda" and machine.executor == "local" and not torch.cuda.is_available():
+            raise Refusal(f"machine.device: {machine.device!r}: PyTorch finds no GPU here; take auto or cpu")
     if machine.precision != "auto":
         settle_on(machine.precision, device_type(machine))
 

@@ -11,23 +11,29 @@ from rich.table import Table
 from study.config.schema import StudyConfig
 from study.plan.estimate import Estimator
 from study.plan.foresee import foresee
+from study.plan.pace import FLOP, GPU_FLOPS, pace_of
 from study.plan.pipelines import Route, all_stages, labels
 from study.plan.tune import Decision, StudyPlan, plan_study
 from study.stages.contents import Contents, absences
 from study.stages.given_weights import NOT_COUNTED
+from study.stages.progress import time_in_words
+from study.stages.store import RunDir
 
-# what one GPU keeps up in mixed precision, for the dry run's estimate: large networks reach several times as much, a
-# CIFAR network at batch 64 less
-GPU_FLOPS = 10e12
+_WIDE = 120  # columns of a console that has room for all digits
 
 
 def print_plan(
-    config: StudyConfig, routes: Sequence[Route], runs: Path, console: Console, source: Path = Path()
+    config: StudyConfig,
+    routes: Sequence[Route],
+    runs: Path,
+    console: Console,
+    source: Path = Path(),
+    overrides: Sequence[str] = (),
 ) -> None:
     """The dry run: every stage with what it costs, who shares it, and what is done; what chooses rates first."""
     plan = plan_study(config, routes, source=str(source), contents=Contents(runs))
     estimator = Estimator(runs, config.machine)
-    foreseen = foresee(all_stages(plan.recipe), estimator, source)
+    foreseen = foresee(all_stages(plan.recipe), estimator, source, overrides)
     decisions = plan.decide(runs)
     costs = _Costs()
     if plan.tried:
@@ -48,11 +54,21 @@ def print_plan(
         console.print(f"forward passes of teachers: {costs.taught:.4g} of these")
     if any(stage.kind == "take_weights" for stage in all_stages(routes)):
         console.print(f"pretraining of the weights that are taken: {NOT_COUNTED}")
-    hours, speed = 2 * costs.left / (GPU_FLOPS * 3600), f"{GPU_FLOPS / 1e12:g} TFLOP/s sustained"
     for why in dict.fromkeys(absences(all_stages(routes))):
         console.print(f"planned without its data, so the runs have no final names yet: {why}", highlight=False)
-    console.print(f"about {hours:.3g} GPU hours are left at {speed}, which is assumed, not measured")
+    console.print(_time_left(plan, decisions, estimator, costs), highlight=False)
     console.print(str(foreseen))
+
+
+def _time_left(plan: StudyPlan, decisions: Sequence[Decision], estimator: Estimator, costs: "_Costs") -> str:
+    """How long what is left takes on this machine, and of what takes an hour or more also on a GPU."""
+    stages = all_stages([*plan.tried, *plan.routes(decisions)])
+    pace = pace_of(stages, estimator)
+    left = pace.left(stage for stage in stages if not stage.run(estimator.runs).done)
+    hours = FLOP * costs.left / (GPU_FLOPS * 3600)
+    gpu = f", or {hours:.3g} GPU hours at {GPU_FLOPS / 1e12:g} TFLOP/s sustained" if left >= 3600 else ""
+    assumed = f"{gpu}, which is assumed, not measured" if gpu else ""
+    return f"about {time_in_words(left)} are left on this machine, by {pace.source}{assumed}"
 
 
 @dataclass(frozen=True)
@@ -73,10 +89,10 @@ def _print_stages(title: str, routes: Sequence[Route], estimator: Estimator, con
     stages, names = all_stages(routes), labels(routes)
     users = Counter(s.id for route in routes for s in route.stages)
     table = Table(title=f"{title}: {len(routes)} routes, {len(stages)} stages")
-    for heading, justify in (("stage", "left"), ("length", "right"), ("params", "right"), ("MACs", "right")):
-        table.add_column(heading, justify=justify)  # type: ignore[arg-type]
-    for heading in ("training MACs", "routes", "state"):
-        table.add_column(heading, justify="right")
+    table.add_column("stage", overflow="fold")
+    for heading in ("length", "params", "MACs", "training MACs", "routes", "state"):
+        table.add_column(heading, justify="right", overflow="fold")
+    digits = "," if console.width >= _WIDE else ".4g"
     costs = _Costs()
     for stage in stages:
         cost = estimator.estimate(stage)
@@ -84,13 +100,22 @@ def _print_stages(title: str, routes: Sequence[Route], estimator: Estimator, con
         macs = cost.train_macs
         costs += _Costs(1, macs, 0 if done else macs, macs * users[stage.id], cost.teacher_macs)
         limit = "<= " if cost.at_most else ""
-        cells = [f"{limit if value else ''}{value:,}" for value in (cost.params, cost.macs, macs)]
+        cells = [f"{limit if value else ''}{value:{digits}}" for value in (cost.params, cost.macs, macs)]
         if stage.kind == "take_weights":
             cells[-1] = "unknown"
-        state = f"done: {stage.id}" if done else stage.id
+        state = f"{_done(stage.run(estimator.runs))}: {stage.id}" if done else stage.id
         table.add_row(names[stage.id], cost.length, *cells, str(users[stage.id]), state)
     console.print(table)
     return costs
+
+
+def _done(run: RunDir) -> str:
+    """What a finished run is, in a word or two: its files may be damaged or gone."""
+    try:
+        lost = run.lost()
+    except ValueError:
+        return "damaged"
+    return f"done, {', '.join(lost)} lost" if lost else "done"
 
 
 def _at_best(plan: StudyPlan, decision: Decision, estimator: Estimator) -> _Costs:

@@ -5,13 +5,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from study.plan.checks import check_precision
+from study.config.load import source_of
+from study.plan.checks import check_device
 from study.plan.estimate import Estimator
 from study.plan.rehearsal import Rehearsal
 from study.stages.settings import TrainDetector
 from study.stages.stage import Stage
 from training.files import canonical
 from training.strict_yaml import ConfigError
+
+# kind of stage -> the sections of a config that it follows from
+_SECTIONS = {
+    "train_classifier": ("classifier",),
+    "take_weights": ("classifier",),
+    "prune": ("prune",),
+    "prune_detector": ("prune",),
+    "train_detector": ("detector",),
+}
 
 
 @dataclass(frozen=True)
@@ -26,18 +36,19 @@ class Foreseen:
         return f"checked in {self.seconds:.1f} s: every network and its cost worked out{tried}"
 
 
-def foresee(stages: Sequence[Stage], estimator: Estimator, source: Path) -> Foreseen:
+def foresee(stages: Sequence[Stage], estimator: Estimator, source: Path, overrides: Sequence[str] = ()) -> Foreseen:
     """Work out the network and cost of every stage that is left, and try each detector that differs by its settings.
 
-    ConfigError with the stage's kind and one sentence for what cannot be pruned, built, counted or trained.
+    ConfigError with the stage's kind and one sentence for what cannot be pruned, built, counted or trained; it blames
+    the last of the `overrides` of the section that the stage follows from, or the file `source`.
     """
     start = time.perf_counter()
     tried: set[str] = set()
     rehearsal = Rehearsal(estimator)
     try:
-        check_precision(estimator.machine)
+        check_device(estimator.machine)
     except ValueError as error:
-        raise ConfigError(f"{source}: {error}") from error
+        raise ConfigError(f"{source_of(source, overrides, 'machine.device', 'machine.precision')}: {error}") from error
     # From cheap to dear, so that a mistake is told within seconds: the shape, the pruning on untrained weights, one
     # trial of each detector, and the cost, which traces it.
     for stage in stages:
@@ -48,7 +59,8 @@ def foresee(stages: Sequence[Stage], estimator: Estimator, source: Path) -> Fore
                 _try_once(stage, estimator, tried)
                 estimator.check(stage)
         except ValueError as error:
-            raise ConfigError(f"{source}: {stage.kind}: {error}") from error
+            blamed = source_of(source, overrides, *_SECTIONS.get(stage.kind, ()))
+            raise ConfigError(f"{blamed}: {stage.kind}: {error}") from error
     return Foreseen(len(tried), time.perf_counter() - start)
 
 

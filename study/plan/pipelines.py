@@ -16,6 +16,7 @@ from study.plan.steps import STEPS, StageBuilder
 from study.stages.contents import Contents
 from study.stages.stage import Stage
 from training.files import canonical
+from training.type_words import did_you_mean
 
 GivenStep = str | Mapping[str, dict[str, object]]  # its name, or that with what it changes
 RATES = "rates"  # the field of a point that tells a route with the config's own rates from the one with those chosen
@@ -89,7 +90,8 @@ def chains(config: StudyConfig) -> dict[str, list[tuple[str, dict[str, object]]]
         unknown = [name for name in config.pipelines if name not in named]
         if unknown:
             of = "" if config.detector else " of a study without `detector`"
-            raise Refusal(f"pipelines: unknown pipeline {unknown[0]!r}{of}; known: {', '.join(named)}")
+            hint = did_you_mean(unknown[0], named)
+            raise Refusal(f"pipelines: unknown pipeline {unknown[0]!r}{of}; {hint}known: {', '.join(named)}")
         wanted = {name: named[name].chain for name in config.pipelines}
     return {name: [_step(name, s) for s in chain] for name, chain in wanted.items()}
 
@@ -139,7 +141,8 @@ def _without(field: str, route: Route) -> Route:
 def _step(pipeline: str, step: GivenStep) -> tuple[str, dict[str, object]]:
     name, changes = (step, {}) if isinstance(step, str) else next(iter(step.items()), ("", {}))
     if name not in STEPS or (not isinstance(step, str) and len(step) != 1):
-        raise Refusal(f"pipelines.{pipeline}: {step!r} is not a step; known: {', '.join(STEPS)}")
+        hint = did_you_mean(name, STEPS)
+        raise Refusal(f"pipelines.{pipeline}: {step!r} is not a step; {hint}known: {', '.join(STEPS)}")
     return name, changes
 
 

@@ -1,1 +1,1 @@
-"""One network pruned alone, as tools/prune.py does."""
+"""One network pruned alone, as `prune-transfer prune` does."""

@@ -1,4 +1,4 @@
-"""The words of `tools/prune.py`: each is a short form of a key of its config, study.config.schema.PruneConfig."""
+"""The words of `prune-transfer prune`: each is a short form of a key of its config, study.config.schema.PruneConfig."""
 
 from __future__ import annotations
 

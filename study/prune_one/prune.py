@@ -1,4 +1,4 @@
-"""Prune one network, without a study: what `tools/prune.py` calls."""
+"""Prune one network, without a study: what `prune-transfer prune` calls."""
 
 import copy
 import json

@@ -18,27 +18,10 @@ from study.report.rates import tuned_from
 from study.report.readers import READERS, Reader, Results
 from study.report.routes import LATENCY_FROM, LATENCY_ROUNDS, LATENCY_TO
 from study.report.rows import Comparison, Missing, Numbers, Row, StageResult, Step
-from study.report.statistics.summary import summarize
-from study.report.topic import CHOOSING, topic_of
+from study.report.topic import CHOOSING
 from study.stages.stage import Stage, device_of
 from study.stages.store import WrittenResult
 from training.files import canonical, content_hash, read_json, write_json
-
-
-def summary(comparison: Comparison) -> list[str]:
-    """One line a route: its mean score over the seeds, for the end of a log."""
-    score = topic_of(comparison).primary.key
-    found: dict[str, list[float | None]] = {}
-    for row in comparison.rows:
-        point = ", ".join(f"{k}={v}" for k, v in row.point.items())
-        name = f"{row.pipeline}{f' ({point})' if point else ''}"
-        found.setdefault(name, []).append(row.number(score))
-    means = {name: summarize(values) for name, values in found.items()}
-    return [
-        f"{name:40s} {score} {mean.mean:5.1f}  (n = {mean.n})" if mean else f"{name:40s} no {score}"
-        for name, mean in means.items()
-    ]
-
 
 _BYTES = 4  # of a float32, which networks are evaluated in
 _SHOWN_GAPS = 3  # the others are counted

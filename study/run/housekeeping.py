@@ -24,7 +24,19 @@ def verify_runs(runs: Path) -> tuple[int, list[str]]:
             faults += run_faults(run)
         elif not is_locked(run.lock):
             faults += [f"{file}: left by a process that was killed" for file in sorted(folder.glob(".*.partial"))]
-    return finished, faults
+    once: dict[Path, str] = {}
+    for fault in faults:
+        once.setdefault(_subject(fault), fault)
+    return finished, list(once.values())
+
+
+def _subject(fault: str) -> Path:
+    """The file or run that a sentence is about, as which it counts once.
+
+    A run that is not what its name says is also a wrong parent of others, and its config is not the file it wrote.
+    """
+    path = Path(fault.partition(": ")[0]).resolve()
+    return path.parent if path == RunDir(path.parent).config else path
 
 
 def run_faults(run: RunDir) -> list[str]:

@@ -1,18 +1,21 @@
-"""What all launchers do the same way: --version and --debug, an error in one sentence, an exit code.
+"""What all commands do the same way: --version and --debug, an error in one sentence, an exit code.
 
-It loads no PyTorch, and launchers load theirs when their words are understood: `--help` answers at once.
+It loads no PyTorch, and commands load theirs when their words are understood: `--help` answers at once.
 """
 
 import argparse
-import importlib.metadata
 import json
 import sys
+import sysconfig
 import warnings
 from collections.abc import Callable, Sequence
+from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
+from prune_transfer import __version__
 from pruning.errors import Failure, Refusal
+from study.config.shipped import shipped
 from study.stages.store import RunDir
 from training.stopping import Stopped, stop_on_signals
 
@@ -20,14 +23,41 @@ if TYPE_CHECKING:  # it imports Detectron2, and classification works without
     from study.run.scheduler import Outcome
 
 
-def make_parser(description: str | None, add: Callable[[argparse.ArgumentParser], None]) -> argparse.ArgumentParser:
-    """A launcher's parser: its own words, `--version` and `--debug`."""
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+NO_DETECTRON2 = (
+    "Detectron2 is not installed, which detectors need and no release of which fits this Python: build upstream's, or"
+    " take its Python code by `pip install --no-deps --only-binary=:all: --python-version=3.10 --implementation=cp"
+    f" --target={sysconfig.get_path('purelib')} sal-detectron2==0.7.2`"
+)
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong with the words in one line: the usage of a command is a screen of its own."""
+
+    def error(self, message: str) -> NoReturn:
+        message = message.replace("config, key=value", "config")  # of which there may be none
+        unknown = message.removeprefix("unrecognized arguments: ").split()[0]
+        near = get_close_matches(unknown.partition("=")[0], self._option_string_actions, n=1)
+        hint = f" did you mean {near[0]}?" if unknown.startswith("-") and near else ""
+        self.exit(2, f"error: {message};{hint} `{self.prog} --help` shows what there is\n")
+
+
+def make_parser(
+    description: str | None, add: Callable[[argparse.ArgumentParser], None], name: str | None = None
+) -> argparse.ArgumentParser:
+    """A command's parser: its own words, `--version` and `--debug`; `name`: how it is called."""
+    parser = _Parser(prog=name, description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     add(parser)
-    version = importlib.metadata.version("prune-transfer")
-    parser.add_argument("--version", action="version", version=f"prune-transfer {version}")
+    parser.add_argument("--version", action="version", version=f"prune-transfer {__version__}")
     parser.add_argument("--debug", action="store_true", default=False, help="show where an error comes from")
     return parser
+
+
+def add_config(parser: argparse.ArgumentParser, meaning: str, folder: str = "*", nargs: str | None = None) -> None:
+    """The word `config`: a path, or the name of a config that is shipped, in `folder` if all others do not fit."""
+    names = f", of {', '.join(shipped(folder))}" if folder != "*" else ", such as digits"
+    parser.add_argument(
+        "config", type=Path, nargs=nargs, help=f"{meaning}: a path, or the name of a shipped one{names}"
+    )
 
 
 def add_keys(parser: argparse.ArgumentParser, schema: str) -> None:
@@ -60,24 +90,8 @@ def add_keys(parser: argparse.ArgumentParser, schema: str) -> None:
     )
 
 
-def command(
-    description: str | None,
-    add_arguments: Callable[[argparse.ArgumentParser], None],
-    main: Callable[[argparse.Namespace], int],
-    *,
-    intermixed: bool = False,
-) -> int:
-    """Read the words of a command line and do what they ask; the exit code.
-
-    `intermixed`: overrides may stand between options.
-    """
-    parser = make_parser(description, add_arguments)
-    arguments = parser.parse_intermixed_args() if intermixed else parser.parse_args()
-    return launch(lambda: main(arguments), debug=arguments.debug)
-
-
 def launch(work: Callable[[], int], *, debug: bool = False) -> int:
-    """Run a launcher's work; what is meant for the user becomes one sentence and a non-zero exit code, unless `debug`.
+    """Run a command's work; what is meant for the user becomes one sentence and a non-zero exit code, unless `debug`.
 
     Anything else is a fault of the program and keeps its traceback. Errors of the system that name a file (it is not
     there, may not be read, the disk is full) are meant for the user too.
@@ -86,6 +100,11 @@ def launch(work: Callable[[], int], *, debug: bool = False) -> int:
     try:
         with stop_on_signals():
             return work()
+    except ModuleNotFoundError as error:
+        if debug or error.name != "detectron2":
+            raise
+        print(f"error: {NO_DETECTRON2}", file=sys.stderr)
+        return 2
     except (Refusal, Failure, OSError) as error:
         # "No such file or directory" alone helps nobody: without a name it is treated as a fault of the program
         unnamed = isinstance(error, OSError) and not isinstance(error, Failure) and error.filename is None

@@ -4,14 +4,15 @@ import json
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from textwrap import fill
 from types import TracebackType
 
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from study.report.units import time_in_words
+from study.stages.progress import time_in_words
 from study.stages.store import RunDir
 
 _LINE_SECONDS = 15.0  # a line of a log at most this often per stage
@@ -19,19 +20,29 @@ _LOG_LINES = 8  # of a stage that failed
 _HIDDEN = {"label", "rate", "time", "step", "total"}  # of a status, beside its metrics
 
 
-class Monitor:
-    """Shows the stages that this process has under way, and how they end."""
+def _unknown(spent: object) -> None:
+    """The time left where nobody foresees it."""
 
-    def __init__(self, total: int, done: int):
+
+class Monitor:
+    """Shows the stages that this process has under way, and how they end.
+
+    `left`: the seconds until all are done, from the seconds that those under way have had.
+    """
+
+    def __init__(self, total: int, done: int, left: Callable[[Mapping[RunDir, float]], float | None] = _unknown):
         self.total = total
         self.done = done
         self.console = Console()
+        self._left = left
         self._active: dict[RunDir, str] = {}
         self._since: dict[RunDir, float] = {}
         self._last_line: dict[RunDir, float] = {}
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._loop, daemon=True)
-        self._live = Live(console=self.console, refresh_per_second=2) if self.console.is_terminal else None
+        self._live = (
+            Live(console=self.console, refresh_per_second=2, transient=True) if self.console.is_terminal else None
+        )
 
     def __enter__(self) -> "Monitor":
         if self._live:
@@ -43,9 +54,8 @@ class Monitor:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stop.set()
-        self._thread.join()  # before the last table, which it would overwrite
+        self._thread.join()
         if self._live:
-            self._live.update(self._table())
             self._live.stop()
 
     def start(self, label: str, run: RunDir) -> None:
@@ -56,7 +66,8 @@ class Monitor:
     def finish(self, label: str, run: RunDir, line: str) -> None:
         """A stage has its result; `line` is about it."""
         self.done += 1
-        self.say(f"done   {label}  {line}  {self._end(run):.0f} s  [{self.done}/{self.total}]")
+        words = (label, line, f"{self._end(run):.0f} s", f"[{self._state()}]")
+        self.say(f"done   {'  '.join(word for word in words if word)}")
 
     def fail(self, label: str, run: RunDir, why: str) -> None:
         """A stage ended without a result: its sentence and the end of its log."""
@@ -66,9 +77,21 @@ class Monitor:
         self.say(f"       log: {run.log}")
 
     def say(self, line: str) -> None:
-        """A plain line, above the table where there is one."""
+        """A plain line, above the table where there is one; on a terminal no longer than that is wide."""
+        if self._live and not line.startswith(" "):  # of a log it stays as it is
+            line = fill(line, self.console.width - 1, subsequent_indent=" " * 7, break_on_hyphens=False)
         self.console.print(line, markup=False, highlight=False, soft_wrap=True)
         sys.stdout.flush()
+
+    def seconds(self, run: RunDir) -> float:
+        """Since the stage began."""
+        return time.time() - self._since.get(run, time.time())
+
+    def _state(self) -> str:
+        """How many stages are done, and about how long the others take."""
+        now = time.time()
+        left = self._left({run: now - since for run, since in list(self._since.items())})
+        return f"{self.done}/{self.total}" + (f", about {time_in_words(left)} left" if left else "")
 
     def _end(self, run: RunDir) -> float:
         """The stage is not shown any more; returns its seconds."""
@@ -84,10 +107,10 @@ class Monitor:
             for run, label in list(self._active.items()):
                 if time.time() - self._last_line.get(run, self._since.get(run, 0)) >= _LINE_SECONDS:
                     self._last_line[run] = time.time()
-                    self.say(f"       {label}  {'  '.join(progress_cells(run))}")
+                    self.say(f"       {label}  {'  '.join(cell for cell in progress_cells(run) if cell)}")
 
     def _table(self) -> Table:
-        table = Table(title=f"{self.done} of {self.total} stages done")
+        table = Table(title=f"stages done: {self._state()}")
         for heading in ("stage", "progress", "rate", "ETA", "metrics"):
             table.add_column(heading)
         for run, label in list(self._active.items()):
@@ -104,7 +127,8 @@ def progress_cells(run: RunDir) -> Sequence[str]:
     rate, left = status["rate"], status["total"] - status["step"]
     eta = f"{time_in_words(left / rate)} left" if rate > 0 else ""
     shown = [f"{k} {v:.4g}" for k, v in status.items() if k not in _HIDDEN][:5]
-    return (f"{status['step']}/{status['total']}", f"{rate:.1f} steps/s", eta, "  ".join(shown))
+    speed = f"{rate:.1f} steps/s" if rate >= 1 else f"{1 / rate:.1f} s/step" if rate > 0 else ""
+    return (f"{status['step']}/{status['total']}", speed, eta, "  ".join(shown))
 
 
 def last_lines(run: RunDir) -> list[str]:

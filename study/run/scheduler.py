@@ -1,17 +1,20 @@
 """Run a study's stages: finished ones skipped, unfinished ones resumed, independent ones side by side."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field
+from functools import partial
 from heapq import heapify, heappop, heappush
 from pathlib import Path
 
 from study.config.sections import Machine
+from study.plan.pace import Pace
 from study.run.executors import open_executor
 from study.run.monitor import Monitor
 from study.run.precision import settle_here
 from study.run.stage import StorageError, sentence
 from study.stages.stage import Stage, Task
+from study.stages.store import RunDir
 from training.device import Precision, set_threads
 from training.stopping import Stopped
 
@@ -32,11 +35,17 @@ class Outcome:
 
 
 def run_stages(
-    stages: Sequence[Stage], labels: dict[str, str], runs: Path, machine: Machine, precision: Precision | None = None
+    stages: Sequence[Stage],
+    labels: dict[str, str],
+    runs: Path,
+    machine: Machine,
+    precision: Precision | None = None,
+    pace: Pace | None = None,
 ) -> Outcome:
     """Run every stage that is not done, parents first; a failure stops only what depends on it.
 
-    `precision`: what `machine.precision` was settled to; None: that is done here, once for all stages.
+    `precision`: what `machine.precision` was settled to; None: that is done here, once for all stages. `pace` tells how
+    long it all takes.
 
     Raises StorageError when results cannot be written any more, Stopped when a signal asks to end; the stages under
     way have then written their checkpoints.
@@ -44,7 +53,8 @@ def run_stages(
     queue = _Queue(stages, runs)
     precision = precision or settle_here(stages, runs, machine)
     tasks = {stage.id: Task(stage, labels[stage.id], runs, machine, precision) for stage in stages}
-    with Monitor(len(stages), len(queue.outcome.done)) as monitor, open_executor(machine) as executor:
+    left = partial(_left, pace, tasks, queue)
+    with Monitor(len(stages), len(queue.outcome.done), left) as monitor, open_executor(machine) as executor:
         for key, why in queue.outcome.failed.items():
             monitor.say(f"FAILED {labels[key]}  {why}")
         running: dict[Future[str], Task] = {}
@@ -55,8 +65,18 @@ def run_stages(
                 monitor.start(task.label, task.run)
                 running[executor.submit(task)] = task
             for future in wait(running, return_when=FIRST_COMPLETED).done:
-                _collect(future, running.pop(future), queue, monitor)
+                task = running.pop(future)
+                if pace is not None and future.exception() is None:
+                    pace.learn(task.stage, monitor.seconds(task.run))
+                _collect(future, task, queue, monitor)
     return queue.outcome
+
+
+def _left(pace: Pace | None, tasks: dict[str, Task], queue: "_Queue", spent: Mapping[RunDir, float]) -> float | None:
+    """Seconds until all stages are done that can be, of which those under way have had `spent`."""
+    ended = {*queue.outcome.done, *queue.outcome.failed, *queue.outcome.blocked}
+    open_stages = [task.stage for key, task in tasks.items() if key not in ended]
+    return None if pace is None else pace.left(open_stages, sum(spent.values()))
 
 
 class _Queue:

@@ -1,4 +1,4 @@
-"""One stage alone: what `tools/train_cls.py` and `tools/train_det.py` call."""
+"""One stage alone: what `prune-transfer train-cls` and `prune-transfer train-det` call."""
 
 import os
 import sys
@@ -114,8 +114,8 @@ def train_classifier_alone(
     else:
         stage = builder.classify(None, {})
     if launched_processes() > 1:
-        return run_together(stage, config.machine, runs, partial(_run, [stage], runs, path=path))
-    return _run([stage], runs, config.machine, path)
+        return run_together(stage, config.machine, runs, partial(_run, [stage], runs, path=path, overrides=overrides))
+    return _run([stage], runs, config.machine, path, overrides)
 
 
 def _check_input(classifier: Classifier, pruned: Stage, stage: Stage, runs: Path) -> None:
@@ -143,7 +143,7 @@ def train_detector_alone(path: Path, overrides: list[str], *, backbone: Path, ru
     if launched_processes() > 1:
         raise Refusal("torchrun starts a classifier's processes; a detector's are started by --num-gpus")
     config, stages = _detector_stages(path, overrides, backbone, runs)
-    return _run(stages, runs, config.machine, path)
+    return _run(stages, runs, config.machine, path, overrides)
 
 
 def train_detector_together(
@@ -156,7 +156,7 @@ def train_detector_together(
     processes.check(device_of(config.machine))
     # once, before the processes are there: they would all read the data and say the same
     if processes.machine_rank == 0:
-        _check(stages, runs, config.machine, path)
+        _check(stages, runs, config.machine, path, overrides)
     return run_in_processes(_train_with_others, (path, overrides, backbone, runs, processes.num_gpus), processes)
 
 
@@ -226,9 +226,9 @@ def _check_place(run: Path, runs: Path) -> None:
         raise Refusal(f"{run} is not in the folder of runs {runs}; set --runs to {folder}")
 
 
-def _run(stages: list[Stage], runs: Path, machine: Machine, path: Path) -> tuple[Path, Outcome]:
+def _run(stages: list[Stage], runs: Path, machine: Machine, path: Path, overrides: list[str]) -> tuple[Path, Outcome]:
     check_executor(machine)
-    _check(stages, runs, machine, path)
+    _check(stages, runs, machine, path, overrides)
     return _run_checked(stages, runs, machine)
 
 
@@ -238,8 +238,8 @@ def _run_checked(stages: list[Stage], runs: Path, machine: Machine) -> tuple[Pat
     return stages[-1].run(runs).path, outcome
 
 
-def _check(stages: list[Stage], runs: Path, machine: Machine, path: Path) -> None:
+def _check(stages: list[Stage], runs: Path, machine: Machine, path: Path, overrides: list[str]) -> None:
     check_there(stages)
     check_writable(runs)
-    foresee(stages, Estimator(runs, machine), path)
+    foresee(stages, Estimator(runs, machine), path, overrides)
     check_detection_data(stages, runs)

@@ -15,6 +15,7 @@ from study.config.schema import StudyConfig
 from study.plan.checks import check_detection_data, check_writable
 from study.plan.estimate import Estimator
 from study.plan.foresee import foresee
+from study.plan.pace import Pace, pace_of
 from study.plan.pipelines import Route, all_stages, expand, labels
 from study.plan.tune import StudyPlan, plan_study
 from study.report.comparison import collect
@@ -23,10 +24,11 @@ from study.run.executors import check_executor
 from study.run.precision import settle_study
 from study.run.scheduler import Outcome, run_stages
 from study.stages.contents import Contents, check_there
+from study.stages.progress import time_in_words
 from study.stages.stage import Stage
 from study.stages.store import RunDir
 from training.device import set_threads
-from training.files import read_json, remove_partial, write_json
+from training.files import canonical, read_json, remove_partial, write_json
 from training.strict_yaml import ConfigError
 
 FOLDER = "tensorboard"
@@ -63,17 +65,34 @@ def load_study(
     except ConfigError:
         raise
     except ValueError as error:
-        # sentences begin with the key that they are about, which tells the line of the file or the override
-        key = str(error).partition(":")[0]
-        raise ConfigError(f"{source_of(path, overrides, key)}: {error}") from error
+        raise ConfigError(f"{_blamed(str(error), path, overrides, contents)}: {error}") from error
+
+
+def _blamed(sentence: str, path: Path, overrides: Sequence[str], contents: Contents | None) -> str:
+    """The override that brings a mistake, or else the file."""
+    # sentences begin with the key that they are about; where no override has it, one of another key may be to blame
+    source = source_of(path, overrides, sentence.partition(":")[0])
+    for override in reversed(overrides if source == str(path) else []):
+        try:
+            others = [other for other in overrides if other != override]
+            expand(load_config(StudyConfig, path, others), source=str(path), contents=contents)
+        except ValueError:
+            continue
+        return f"override {override!r}"
+    return source
 
 
 def run_study(
-    config: StudyConfig, config_file: Path, routes: Sequence[Route], runs: Path, contents: Contents | None = None
+    config: StudyConfig,
+    config_file: Path,
+    routes: Sequence[Route],
+    runs: Path,
+    contents: Contents | None = None,
+    overrides: Sequence[str] = (),
 ) -> tuple[Path, Outcome]:
     """Run what is not done, then write the report; returns the study's directory and what became of the stages.
 
-    `contents`: with which the routes were made.
+    `contents`: with which the routes were made; `overrides`: with which the config was read.
     """
     out = runs / config.name
     check_executor(config.machine)
@@ -84,13 +103,16 @@ def run_study(
         expand(config, source=str(config_file), contents=contents)
     plan = plan_study(config, routes, source=str(config_file), contents=contents)
     with _seen_at_work(out):
-        return out, _run_study(config, config_file, plan, runs)
+        return out, _run_study(config, config_file, plan, runs, overrides)
 
 
-def _run_study(config: StudyConfig, config_file: Path, plan: StudyPlan, runs: Path) -> Outcome:
+def _run_study(
+    config: StudyConfig, config_file: Path, plan: StudyPlan, runs: Path, overrides: Sequence[str]
+) -> Outcome:
     out = runs / config.name
     # rates change no network and no cost
-    foresee(all_stages(plan.recipe), Estimator(runs, config.machine), config_file)
+    estimator = Estimator(runs, config.machine)
+    foresee(all_stages(plan.recipe), estimator, config_file, overrides)
     check_detection_data(all_stages([*plan.tried, *plan.recipe]), runs)
     study = {
         "config": config.model_dump(mode="json", exclude_unset=True),
@@ -101,8 +123,8 @@ def _run_study(config: StudyConfig, config_file: Path, plan: StudyPlan, runs: Pa
     # have locks of their own.
     with _alone_in(out):
         write_json(out / STUDY_FILE, study)
-    tuning = _choose_rates(config, plan, runs)
-    outcome = _run_routes(config, plan.routes(plan.decide(runs)), runs)
+    tuning = _choose_rates(config, plan, estimator)
+    outcome = _run_routes(config, plan.routes(plan.decide(runs)), estimator)
     outcome = Outcome(
         [*tuning.done, *outcome.done],
         {**tuning.failed, **outcome.failed},
@@ -113,27 +135,41 @@ def _run_study(config: StudyConfig, config_file: Path, plan: StudyPlan, runs: Pa
     return outcome
 
 
-def _choose_rates(config: StudyConfig, plan: StudyPlan, runs: Path) -> Outcome:
+def _choose_rates(config: StudyConfig, plan: StudyPlan, estimator: Estimator) -> Outcome:
     """The first phase, if there is one: what it leaves is read from its results.
 
     A training that diverged is an answer about its rates, and neither tried again nor a failure of the study.
     """
+    runs = estimator.runs
     left = [route for decision in plan.decide(runs) for c in decision.open for route in c.routes]
     if not left:
         return Outcome()
-    outcome = _run_routes(config, left, runs)
+    outcome = _run_routes(config, left, estimator, "choosing rates: ")
     still = [route for decision in plan.decide(runs) for c in decision.open for route in c.routes]
     lost = {stage.id for stage in all_stages(still)}
     failed, blocked = ({k: why for k, why in found.items() if k in lost} for found in (outcome.failed, outcome.blocked))
     return Outcome(outcome.done, failed, blocked)
 
 
-def _run_routes(config: StudyConfig, routes: Sequence[Route], runs: Path) -> Outcome:
+def _run_routes(config: StudyConfig, routes: Sequence[Route], estimator: Estimator, phase: str = "") -> Outcome:
+    runs = estimator.runs
     out, stages, names = runs / config.name, all_stages(routes), labels(routes)
     with _alone_in(out):
         name_runs(out, stages, names, runs)
         precision = settle_study(stages, runs, config.machine, RunDir(out).precision)
-    return run_stages(stages, names, runs, config.machine, precision)
+    pace = pace_of(stages, estimator)
+    print(f"{config.name}: {phase}{_opening(routes, stages, pace, runs)}", flush=True)
+    return run_stages(stages, names, runs, config.machine, precision, pace)
+
+
+def _opening(routes: Sequence[Route], stages: Sequence[Stage], pace: Pace, runs: Path) -> str:
+    """What lies ahead: "5 routes of 2 seeds, 40 stages, 10 of them done, about 3 min left"."""
+    left = [stage for stage in stages if not stage.run(runs).done]
+    names = len({(route.pipeline, canonical(dict(route.point))) for route in routes})
+    seeds = len({route.seed for route in routes})
+    done = f", {len(stages) - len(left)} of them done" if len(left) < len(stages) else ""
+    time = f", about {time_in_words(pace.left(left))} left" if left else ""
+    return f"{names} routes, {seeds} seed{'' if seeds == 1 else 's'}, {len(stages)} stages{done}{time}"
 
 
 def report(

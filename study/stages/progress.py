@@ -61,3 +61,11 @@ class Recorder:
                     kept.append(line)
         write_text(self.run.metrics, "".join(f"{line}\n" for line in kept))
         self._events = SummaryWriter(str(self.run.path), purge_step=step)
+
+
+def time_in_words(seconds: float) -> str:
+    """Seconds with a unit: 12 s, 3 min, 2 h, 5 days."""
+    for unit, length in (("days", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{seconds:.0f} s"

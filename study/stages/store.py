@@ -167,6 +167,10 @@ class RunDir:
         found = [file for file in self.path.rglob("*") if file.is_file() and file not in passing]
         return sorted(file for file in found if not file.name.startswith((".", "events.", self.checkpoint.stem)))
 
+    def lost(self) -> list[str]:
+        """Names of files that this finished run wrote and that are not there any more."""
+        return [name for name in self.read_result()["artifacts"] if not (self.path / name).is_file()]
+
     def write_result(self, result: Mapping[str, object]) -> None:
         """Write `result.json` with the SHA-256 of every artifact and of itself: the mark of a finished run."""
         sums = {str(file.relative_to(self.path)): sha256(file) for file in self.artifacts()}

@@ -58,7 +58,7 @@ def folder(small, tmp_path):
 
 
 def keep(folder, plan, weights, network=None):
-    """As tools/prune.py leaves it, or as a run with what its result says of the network."""
+    """As `prune-transfer prune` leaves it, or as a run with what its result says of the network."""
     folder.mkdir()
     header = {"prune_transfer_normalization": json.dumps({"mean": MEAN, "std": STD})}
     save_file({n: t.contiguous() for n, t in weights.items()}, folder / "weights.safetensors", header)
@@ -152,8 +152,11 @@ def test_the_backbone_of_a_detector_is_taken(small, tmp_path):
 
 def test_what_does_not_fit_is_one_sentence(folder, small, tmp_path):
     for cfg, message in (
-        (config(""), r"MODEL\.PRUNED\.RUN: name the run directory, or the folder that tools/prune\.py wrote"),
-        (config(tmp_path), r"it has no plan\.json; a run directory with a network, or what tools/prune\.py wrote"),
+        (config(""), r"MODEL\.PRUNED\.RUN: name the run directory, or the folder that `prune-transfer prune` wrote"),
+        (
+            config(tmp_path),
+            r"it has no plan\.json; name a run directory with a network, or what `prune-transfer prune` wrote",
+        ),
         (config(folder, MODEL__WEIGHTS="detectron2://ImageNetPretrained/MSRA/R-50.pkl"), "set it to ''"),
         (config(folder, INPUT__FORMAT="L"), r"INPUT\.FORMAT='L': choose from RGB, BGR"),
         (config(folder, MODEL__FPN__IN_FEATURES=["s4"]), "feature 's4': the features are named res2"),

@@ -12,12 +12,12 @@ from detect.data import class_names
 from detect.data.open import detection_data, open_detection
 from detect.evaluate import precision_recall, score_detections
 from detect.settings import DetectorData
+from study.commands.check_data import add_arguments, main
 from study.plan.checks import check_detection_data
 from study.run.launch import launch, make_parser
 from study.run.study import load_study, run_study
 from study.stages.network import read_weights
 from study.stages.stage import Stage
-from tools.check_data import add_arguments, main
 
 CATEGORIES = [{"id": 1, "name": "red"}, {"id": 2, "name": "blue"}]
 

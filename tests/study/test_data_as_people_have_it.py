@@ -9,8 +9,8 @@ from support.tiny_study import DIGITS, TINY
 from support.voc_layout import voc_object, write_voc
 from support.yolo_layout import write_yolo
 
+from study.commands import check_data, run
 from study.run.launch import launch, make_parser
-from tools import check_data, run_pipeline
 
 
 def like_raccoon(folder):
@@ -62,9 +62,7 @@ def test_from_check_data_to_a_report(make, runs, tmp_path, capsys):
     config.write_text(yaml.safe_dump({"_base_": str(DIGITS), "detector": {"dataset": dataset}}))
 
     def call(tool, *words):
-        parser = make_parser(None, tool.add_arguments)
-        read = parser.parse_args if tool is check_data else parser.parse_intermixed_args
-        given = read([str(config), *map(str, words)])
+        given = make_parser(None, tool.add_arguments).parse_intermixed_args([str(config), *map(str, words)])
         return launch(lambda: tool.main(given))
 
     assert call(check_data) == 0, capsys.readouterr()
@@ -73,7 +71,7 @@ def test_from_check_data_to_a_report(make, runs, tmp_path, capsys):
     if make is like_roboflow:
         assert "category 'animals' has no box: the detector has no output for it" in " ".join(printed.split())
     small = [word for word in TINY if not word.startswith("detector.dataset")]
-    assert call(run_pipeline, *small, "pipelines=[unpruned]", f"name={make.__name__}", "--runs", runs) == 0
+    assert call(run, *small, "pipelines=[unpruned]", f"name={make.__name__}", "--runs", runs) == 0
     assert "unpruned" in (runs / make.__name__ / "report.md").read_text()
     results = [json.loads(path.read_text()) for path in runs.glob("evaluate-*/seed0/result.json")]
     (evaluation,) = (result for result in results if str(tmp_path) in json.dumps(result))

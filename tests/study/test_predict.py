@@ -126,7 +126,7 @@ def test_what_cannot_be_done_is_one_sentence_and_nothing_is_written(runs, tmp_pa
         (run, [tmp_path / "empty"], r"empty: no picture in this folder \(\.jpg"),
         (run, [photos / "00.png", tmp_path / "other" / "00.png"], "would both be called 00.png"),
         (classifier, [photos], "a run of kind 'train_classifier' holds no detector; choose one of kind train_det"),
-        (tmp_path / "net.pt", [photos], r"net\.pt\.json, which tools/export\.py writes beside it, is not there"),
+        (tmp_path / "net.pt", [photos], r"net\.pt\.json, which `prune-transfer export` writes beside it, is not there"),
     ):
         with pytest.raises(ValueError, match=message):
             predict(source, places, out=tmp_path / "out", min_score=0.5)

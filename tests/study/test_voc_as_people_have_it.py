@@ -10,10 +10,10 @@ from detect.data import VocDataset, check_dataset
 from detect.data.open import detection_data, open_detection
 from detect.data.problems import by_kind
 from detect.settings import DetectorData
+from study.commands.check_data import add_arguments, main
 from study.plan.checks import check_detection_data
 from study.run.launch import launch, make_parser
 from study.stages.stage import Stage
-from tools.check_data import add_arguments, main
 
 CAT = [voc_object("cat", (1, 1, 9, 9))]
 DOG = [voc_object("dog", (1, 1, 9, 9))]

@@ -1,6 +1,7 @@
 """The installer's refusals, and what it leaves alone; nothing here touches the network."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -55,6 +56,7 @@ def write_metadata(site_packages, name, version):
     folder = site_packages / f"{name.replace('-', '_')}-{version}.dist-info"
     folder.mkdir()
     (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+    return folder
 
 
 @pytest.mark.parametrize("version", [(3, 6, 15), (3, 10, 13, "final", 0), (2, 7, 18)])
@@ -185,7 +187,10 @@ def test_detectron2_is_moved_in_without_the_tools_of_its_wheel(tmp_path, monkeyp
         staging = Path(str(command[-1]).partition("=")[2])
         (staging / "tools").mkdir(parents=True)
         write_detectron2(staging)
-        write_metadata(staging, "sal-detectron2", "0.7.2")
+        about = write_metadata(staging, "sal-detectron2", "0.7.2")
+        with (about / "METADATA").open("a") as file:
+            file.write("Requires-Dist: numpy<2\nRequires-Dist: black\nRequires-Dist: yacs>=0.1.8\n")
+        (about / "WHEEL").write_text("Wheel-Version: 1.0\nTag: cp310-cp310-manylinux_2_17_x86_64\n")
 
     monkeypatch.setattr(install, "run", unpack)
     (site_packages / "detectron2").mkdir()  # left by an interrupted call
@@ -193,6 +198,9 @@ def test_detectron2_is_moved_in_without_the_tools_of_its_wheel(tmp_path, monkeyp
     assert sorted(path.name for path in site_packages.iterdir()) == ["detectron2", "sal_detectron2-0.7.2.dist-info"]
     assert (site_packages / "detectron2" / "__init__.py").exists()
     assert not (tmp_path / "detectron2.partial").exists()
+    about = site_packages / "sal_detectron2-0.7.2.dist-info"
+    assert re.findall(r"^Requires-Dist: (.*)", (about / "METADATA").read_text(), re.MULTILINE) == ["yacs>=0.1.8"]
+    assert (about / "WHEEL").read_text() == "Wheel-Version: 1.0\nTag: py3-none-any\n"
 
 
 def test_folder_of_other_things_is_refused_and_untouched(tmp_path, commands):

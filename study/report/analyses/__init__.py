@@ -24,6 +24,7 @@ from study.report.analyses import (
 from study.report.artifacts import RunFiles
 from study.report.material import Material
 from study.report.plots import Exhibit
+from training.type_words import did_you_mean
 
 Analysis = Callable[[Material], Exhibit | None]
 
@@ -49,7 +50,7 @@ ANALYSES: dict[str, Analysis] = {
 def get_analysis(name: str) -> Analysis:
     """The analysis of this name; ValueError lists the known ones."""
     if name not in ANALYSES:
-        raise Refusal(f"unknown analysis {name!r}; choose from {', '.join(ANALYSES)}")
+        raise Refusal(f"unknown analysis {name!r}; {did_you_mean(name, ANALYSES)}choose from {', '.join(ANALYSES)}")
     return ANALYSES[name]
 
 

@@ -41,7 +41,9 @@ def write_paper(content: Content, judged: Comparison, out: Path) -> None:
 
 def _head(content: Content, package: str, more: str = "") -> str:
     """Where a file comes from, what it needs, and every warning of the report."""
-    lines = [f"{content.comparison.title}, of {content.comparison.config_file}: made by tools/report.py --paper."]
+    lines = [
+        f"{content.comparison.title}, of {content.comparison.config_file}: made by `prune-transfer report --paper`."
+    ]
     lines.append(f"Needs \\usepackage{{{package}}}{f' and {more}' if more else ''}.")
     lines += [f"Note: {note}" for note in (content.seed_warning, *content.warnings) if note]
     return "".join(map(latex.comment, lines))

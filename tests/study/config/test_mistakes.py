@@ -53,13 +53,13 @@ MISTAKES = {
     "classifier.normalization={mean: [0.5]}": (
         "classifier.normalization.std: this key is required; expected: list (at least 1 item) of numbers"
     ),
-    "prune.method=l1": "prune.method: unknown pruning method 'l1'; choose from l1_filter,",
+    "prune.method=l1": "prune.method: unknown pruning method 'l1'; did you mean 'l1_filter'? choose from l1_filter,",
     "prune.options.foo=1": "prune: method 'l1_filter' has no option 'foo'; known: none",
     "grid={prune.ratio: 0.5}": "grid.prune.ratio: 0.5 does not fit; expected: list of values, such as [0.5]",
     "grid={prune.ratio: [0.5, 50]}": f"grid prune.ratio=50: prune.ratio: {PERCENT}",
     "pipelines=unpruned": "pipelines: 'unpruned' does not fit; expected: list of names, or mapping of names to lists",
     "pipelines=[unprund]": "pipelines: unknown pipeline 'unprund'; ",
-    "detector.model.norm=bn": "detector.model.norm: 'bn' does not fit; expected: one of FrozenBN, BN, SyncBN, GN",
+    "detector.model.norm=bn": "detector.model.norm: 'bn' does not fit; did you mean 'BN'? expected: one of FrozenBN,",
     "detector.dataset.digits.digit_size=[16]": (
         "detector.dataset.digits.digit_size: [16] does not fit; expected: list of 2 whole numbers (each at least 1)"
     ),

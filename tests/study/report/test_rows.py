@@ -1,14 +1,16 @@
 """comparison.json from the typed rows, and back: its keys, their order and its values are what they have been."""
 
 import json
+import re
 import sys
 
 import pytest
+from support.fabricated_study import fabricate
 
 import study
 from pruning.errors import Failure, Refusal
 from study.report.claims.claim import Claim
-from study.report.comparison import summary
+from study.report.closing import closing
 from study.report.rows import Basis, Comparison, Measured, Missing, Row, StageResult, Step, load_comparison
 
 DETECT = Step("detect", "train_detector", "train_detector-b/seed0", 700, 2.26, False)
@@ -95,14 +97,26 @@ def test_file_of_an_earlier_version_has_no_claims():
     assert Comparison.from_json(content).claims == ()
 
 
-def test_summary_has_a_line_a_route():
-    assert summary(comparison()) == [f"{'scratch_e (prune.ratio=0.5)':40s} AP  41.5  (n = 1)"]
+def test_the_end_of_a_study_has_a_line_a_route_and_the_answer(tmp_path):
+    first, *answer = closing(comparison(), tmp_path)
+    assert first == "scratch_e (prune.ratio = 0.5): AP 41.5 (n = 1)"
+    assert " ".join(answer) == "scratch_e is the only one of the pruned routes with a result: 41.5 AP, n = 1 seed."
 
 
-def test_summary_says_where_no_seed_has_a_score():
+def test_the_end_says_where_no_seed_has_a_score(tmp_path):
     content = comparison().to_json()
     content["rows"][0]["AP"] = None
-    assert summary(Comparison.from_json(content)) == [f"{'scratch_e (prune.ratio=0.5)':40s} no AP"]
+    first, *_ = closing(Comparison.from_json(content), tmp_path)
+    assert first == "scratch_e (prune.ratio = 0.5): no AP"
+
+
+def test_the_end_has_intervals_and_fits_a_terminal(tmp_path):
+    content = fabricate(tmp_path, seeds=(0, 1, 2))
+    lines = closing(Comparison.from_json(content), tmp_path)
+    (line,) = (line for line in lines if line.startswith("scratch_b"))
+    assert re.fullmatch(r"scratch_b: AP 60\.1 ± 0\.5 \(n = 3\), −2\.9 \[−4\.0, −1\.\d\] to unpruned", line)
+    assert max(map(len, lines)) < 80
+    assert "No route is shown to be best among the pruned routes; the highest mean is" in " ".join(lines)
 
 
 def test_the_face_of_the_study_takes_a_directory_or_a_file(tmp_path):

@@ -1,4 +1,4 @@
-"""tools/runs.py and --watch: states, checks and removals."""
+"""`prune-transfer runs` and --watch: states, checks and removals."""
 
 import json
 import threading
@@ -11,11 +11,13 @@ from rich.console import Console
 from support.tiny_classification import tiny
 from support.trivial_stages import Doing, run, stage
 
+from study.plan.dry_run import _done
 from study.plan.pipelines import all_stages
-from study.report.units import size_in_words, time_in_words
+from study.report.units import size_in_words
 from study.run.housekeeping import remove_runs, unused_runs, verify_runs
 from study.run.study import STUDY_FILE, _seen_at_work
 from study.run.watch import is_locked, list_runs, state_of, study_table, watch
+from study.stages.progress import time_in_words
 from study.stages.stage import KINDS
 from study.stages.store import RunDir
 from training.files import PARTIAL, write_json
@@ -173,3 +175,20 @@ def test_watching_what_no_one_runs_and_what_no_one_sees(runs):
 def test_words():
     assert [size_in_words(n) for n in (12, 3400, 5.6e7, 2e9)] == ["12 B", "3.4 kB", "56 MB", "2 GB"]
     assert [time_in_words(s) for s in (5, 125, 7200, 200000)] == ["5 s", "2 min", "2 h", "2 days"]
+
+
+def test_a_fault_counts_once_though_children_and_checks_meet_it_too(runs):
+    folder, (first, *_) = runs
+    config = first.run(folder).config
+    config.write_text(config.read_text().replace("number: 0", "number: 7"))
+    (fault,) = verify_runs(folder)[1]
+    assert str(first.run(folder).path) in fault
+
+
+def test_the_dry_run_says_which_files_of_a_finished_run_are_lost(runs):
+    folder, (first, *_) = runs
+    assert _done(first.run(folder)) == "done"
+    first.run(folder).plan.unlink()
+    assert _done(first.run(folder)) == "done, plan.json lost"
+    first.run(folder).result.write_text("{}")
+    assert _done(first.run(folder)) == "damaged"

@@ -12,6 +12,7 @@ from support.tiny_study import tiny as tiny_detection
 from support.trivial_stages import Doing
 
 from pruning.errors import Diverged, Failure
+from study.commands.run import add_arguments, main
 from study.plan.pipelines import all_stages
 from study.report.rates import rates_warnings
 from study.report.rows import load_comparison
@@ -21,7 +22,6 @@ from study.run.housekeeping import unused_runs
 from study.run.launch import make_parser
 from study.run.study import load_written_study, report_again, run_study
 from study.stages.stage import KINDS
-from tools import run_pipeline
 from training.stopping import Stopped
 
 ROUTES = ["unpruned", "prune_then_transfer"]
@@ -126,9 +126,9 @@ def test_the_dry_run_and_the_watch_show_both_phases(finished, tmp_path, capsys):
     _, runs = finished
 
     def shown(*words):
-        parser = make_parser(None, run_pipeline.add_arguments)
+        parser = make_parser(None, add_arguments)
         arguments = map(str, [DIGITS, *TINY, *DETECTION, "--runs", *words])
-        assert run_pipeline.main(parser.parse_intermixed_args([*arguments])) == 0
+        assert main(parser.parse_intermixed_args([*arguments])) == 0
         return capsys.readouterr().out
 
     fresh = shown(tmp_path, "--dry-run")

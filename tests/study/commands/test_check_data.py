@@ -1,4 +1,4 @@
-"""tools/check_data.py: what it prints, and its three exit codes."""
+"""`prune-transfer check-data`: what it prints, and its three exit codes."""
 
 import json
 from pathlib import Path
@@ -7,10 +7,10 @@ import pytest
 import yaml
 from support.voc_layout import voc_object, write_annotation, write_voc
 
+from study.commands.check_data import add_arguments, main
 from study.run.launch import launch, make_parser
-from tools.check_data import add_arguments, main
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def call(*words):

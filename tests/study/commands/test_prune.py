@@ -1,4 +1,4 @@
-"""tools/prune.py: what it prints, and how it ends."""
+"""`prune-transfer prune`: what it prints, and how it ends."""
 
 import json
 import subprocess
@@ -10,12 +10,12 @@ import pytest
 from classify.models import list_models
 from pruning.methods import METHODS
 from pruning.targets import TARGETS
+from study.commands.prune import main
 from study.prune_one.arguments import add_arguments, read_pairs, read_words
 from study.prune_one.catalogue import catalogue, method_summary
 from study.run.launch import launch, make_parser
-from tools.prune import main
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def call(*words):

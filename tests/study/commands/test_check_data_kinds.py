@@ -1,4 +1,4 @@
-"""Everything that the checker names: shown by tools/check_data.py, and refused or trained on as it says there."""
+"""Everything that `prune-transfer check-data` names: shown, and refused or trained on as it says there."""
 
 import json
 import re
@@ -16,8 +16,8 @@ from detect.data.problems import KINDS
 from detect.data.yolo import YoloDataset
 from detect.detector_config import make_config
 from detect.settings import DetectorSettings
+from study.commands.check_data import add_arguments, main
 from study.run.launch import launch, make_parser
-from tools.check_data import add_arguments, main
 
 JPEG, OTHER = (encoded(picture(seed), "JPEG") for seed in (0, 1))
 GOOD = coco_box(1, 1, [4, 4, 8, 8])
