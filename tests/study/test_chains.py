@@ -1,7 +1,7 @@
 """Chains of a user's own that prune twice, by every method: they run, or are refused before anything is trained."""
 
 import pytest
-from support.short_schedules import EACH_STEP
+from support.short_schedules import CHANNELS_EACH_STEP
 from support.tiny_classification import run, tiny
 
 from pruning.design.pattern import Pattern
@@ -27,7 +27,7 @@ IN_TRAINING = ("gradual_magnitude", "rigl")
 def changes_for(method, folder, chain, **prune):
     pattern = folder / "pattern.json"
     pattern.write_text(Pattern(widths=(0.5, 0.25)).to_json())
-    options = {"guided": {"patterns": [str(pattern)]}, "group_fisher": EACH_STEP["group_fisher"]}.get(method, {})
+    options = {"guided": {"patterns": [str(pattern)]}, **CHANNELS_EACH_STEP}.get(method, {})
     return {
         "prune": {"method": method, "ratio": 0.25, "options": options, **prune},
         "pipelines": {chain: CHAINS[chain]},

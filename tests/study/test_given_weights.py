@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 from support.given_files import CLASSIFIER, given
-from support.short_schedules import EACH_STEP
+from support.short_schedules import CHANNELS_EACH_STEP, EACH_STEP
 from support.tiny_classification import run, tiny
 from support.tiny_study import tiny as tiny_detection
 
@@ -47,7 +47,7 @@ def test_every_route_starts_from_the_weights_or_from_random_ones(tmp_path, first
         {
             **CLASSIFIER,
             "classifier.weights": str(tmp_path / "mine.pt"),
-            "prune": {"method": method, "ratio": 0.25, "options": EACH_STEP.get(method, {})},
+            "prune": {"method": method, "ratio": 0.25, "options": (EACH_STEP | CHANNELS_EACH_STEP).get(method, {})},
             "pipelines": ["unpruned", "pruned", "fine_tune", "scratch_e"],
         },
     )

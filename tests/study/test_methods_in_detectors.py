@@ -5,7 +5,7 @@ import math
 
 import pytest
 import torch
-from support.short_schedules import EACH_STEP
+from support.short_schedules import CHANNELS_EACH_STEP, EACH_STEP
 from support.tiny_study import ALL, DIGITS, tiny
 
 from pruning.design.pattern import Pattern
@@ -36,7 +36,7 @@ def done(tmp_path_factory):
     pattern.write_text(Pattern(widths=(0.5, 0.25)).to_json())
     prune = {"ratio": 0.5}
     changes = {"guided": {"options": {"patterns": [str(pattern)]}}, "soft_filter": {"ratio": 0.3}}  # as it trains
-    changes |= {name: {"options": options} for name, options in EACH_STEP.items()}
+    changes |= {name: {"options": options} for name, options in (EACH_STEP | CHANNELS_EACH_STEP).items()}
     variants = {name: {"prune": {"method": name, **prune, **changes.get(name, {})}} for name in METHODS}
     config, routes = tiny(
         "classifier.dataset.options={image_size: 32, n_train: 32, n_val: 10, n_test: 10}",

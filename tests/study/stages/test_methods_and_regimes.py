@@ -5,7 +5,7 @@ import math
 
 import pytest
 import torch
-from support.short_schedules import EACH_STEP
+from support.short_schedules import CHANNELS_EACH_STEP, EACH_STEP
 from support.tiny_classification import run
 
 from pruning.design.pattern import Pattern
@@ -29,7 +29,7 @@ def done(tmp_path_factory):
     folder = tmp_path_factory.mktemp("methods")
     pattern = folder / "pattern.json"
     pattern.write_text(Pattern(widths=(0.5, 0.25)).to_json())
-    options = {"guided": {"patterns": [str(pattern)]}, **EACH_STEP}
+    options = {"guided": {"patterns": [str(pattern)]}, **EACH_STEP, **CHANNELS_EACH_STEP}
     variants = {name: {"prune": {"method": name, "ratio": 0.5, "options": options.get(name, {})}} for name in METHODS}
     changes = {
         "variants": variants,
