@@ -65,7 +65,8 @@ def source_of(path: Path, overrides: Sequence[str], *keys: str) -> str:
 def read_yaml(path: Path, _inheriting: tuple[Path, ...] = ()) -> dict[str, object]:
     """The mapping in a YAML file, merged over the files that its `_base_` names, in their order.
 
-    Each is a path, that of a base seen from the file which names it, or the name of a config that is shipped.
+    Each is a path, that of a base seen from the file which names it, or the name of a config that is shipped. A file
+    with a name of its own does not inherit a title.
     """
     path = find_config(path).resolve()
     if path in _inheriting:
@@ -85,6 +86,8 @@ def read_yaml(path: Path, _inheriting: tuple[Path, ...] = ()) -> dict[str, objec
     merged: dict[str, object] = {}
     for name in bases:
         merged = merge(merged, read_yaml(find_config(name, path.parent), (*_inheriting, path)))
+    if "name" in data:  # another study: what its base is about may not be what it is about
+        merged.pop("title", None)
     return merge(merged, data)
 
 

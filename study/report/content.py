@@ -94,7 +94,7 @@ def content_of(comparison: Comparison, runs: Path, out: Path) -> Content:
             *differences.notes(references_of(routes, topic)),
         ],
         precision=precision_of(comparison.stages.values()),
-        provenance=provenance(comparison.stages),
+        provenance=provenance(comparison),
         table=main_table(routes, point_fields(comparison), topic, differences),
         expected=expected_rows(comparison, routes, topic),
         expected_columns=COLUMNS,

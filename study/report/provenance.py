@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+import shlex
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from study.report.kept_iterations import kept_iterations
 from study.report.rates import rates_warnings
 from study.report.rows import Comparison, Json, StageResult
+from study.stages.progress import time_in_words
 from training.device import Precision
 
 _AND = " and "
@@ -18,18 +20,26 @@ _OFF = 0.01  # of the dense network's cost
 
 @dataclass(frozen=True)
 class Provenance:
-    """The distinct versions, devices, precisions and commits of all stages, each in order of appearance."""
+    """The distinct versions, devices, precisions and commits of all stages, each in order of appearance.
 
+    `command`: what runs the study again. `time`: what its stages took, one after the other.
+    """
+
+    command: str
+    time: str
     versions: list[str]
     device: list[str]
     precision: list[str]
     commit: list[str]
 
 
-def provenance(stages: Mapping[str, StageResult]) -> Provenance:
+def provenance(comparison: Comparison) -> Provenance:
     """What the results of all stages record of it."""
-    results = stages.values()
+    results = comparison.stages.values()
+    seconds = sum(float(s.result.get("seconds") or 0) for s in results)
     return Provenance(
+        command=shlex.join(["prune-transfer", "run", comparison.config_file, *comparison.overrides]),
+        time=f"{time_in_words(seconds)} for {len(results)} stages, one after the other",
         versions=_distinct(", ".join(f"{k} {v}" for k, v in sorted(s.part("versions").items())) for s in results),
         device=_distinct(", ".join(f"{k}: {v}" for k, v in s.part("device").items()) for s in results),
         precision=_distinct(_chosen(s.precision) for s in results if s.precision),
@@ -62,7 +72,7 @@ def precision_of(stages: Iterable[StageResult]) -> str:
 def warnings(comparison: Comparison) -> list[str]:
     """What makes the rows less comparable: mixed versions, devices, precisions or data, a dirty tree, absent seeds."""
     stages = comparison.stages.values()
-    seen = provenance(comparison.stages)
+    seen = provenance(comparison)
     mixable = {"sets of versions": seen.versions, "devices": seen.device, "states of the code": seen.commit}
     messages = [
         f"The stages ran with {len(found)} different {name}: {'; '.join(found)}."

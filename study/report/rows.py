@@ -205,7 +205,7 @@ class Comparison:
     `task`: "detection" or "classification"; `config`: what the user set, `config_yaml` the same as text; `grid`: field
     -> its values; `stages`: by run, relative to the runs' folder; `gaps`: sentences about what could not be measured;
     `tuning`: how the rates of each route were chosen, if they were; `claims`: the verdicts, which the report finds and
-    writes.
+    writes; `overrides`: what the command line changed of the file.
     """
 
     study: str
@@ -223,10 +223,11 @@ class Comparison:
     stages: Mapping[str, StageResult]
     tuning: tuple[Tuned, ...] = ()
     claims: tuple[Claim, ...] = ()
+    overrides: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, object]:
-        """The content of comparison.json; a study that chose no rates has no `tuning` there."""
-        own = {name: value for name, value in vars(self).items() if name != "tuning"}
+        """The content of comparison.json; `tuning` and `overrides` only where there are some."""
+        own = {name: value for name, value in vars(self).items() if name not in ("tuning", "overrides")}
         return {
             **own,
             "evaluation": self.evaluation.to_json(),
@@ -235,6 +236,7 @@ class Comparison:
             "stages": {run: vars(stage) for run, stage in self.stages.items()},
             **({"tuning": [tuned.to_json() for tuned in self.tuning]} if self.tuning else {}),
             "claims": [vars(claim) for claim in self.claims],
+            **({"overrides": list(self.overrides)} if self.overrides else {}),
         }
 
     @classmethod
@@ -246,6 +248,7 @@ class Comparison:
             "rows": tuple(Row.from_json(row) for row in content["rows"]),
             "missing": tuple(Missing(**missing) for missing in content["missing"]),
             "gaps": tuple(content["gaps"]),
+            "overrides": tuple(content.get("overrides", ())),
             "stages": {run: StageResult(**stage) for run, stage in content["stages"].items()},
             "tuning": tuple(Tuned.from_json(tuned) for tuned in content.get("tuning", ())),
             "claims": tuple(Claim(**claim) for claim in content.get("claims", ())),  # an earlier version wrote none

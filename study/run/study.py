@@ -5,6 +5,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -117,6 +118,7 @@ def _run_study(
     study = {
         "config": config.model_dump(mode="json", exclude_unset=True),
         "config_file": str(config_file),
+        "overrides": list(overrides),
         "contents": plan.contents.known,
     }
     # Two processes may run one study: both come through here, one after the other, and then share its stages, which
@@ -184,6 +186,8 @@ def report(
     out, decisions = runs / config.name, plan.decide(runs)
     with _alone_in(out):
         comparison = collect(config, config_file, plan.routes(decisions), runs, why or {}, decisions)
+        overrides = read_json(out / STUDY_FILE).get("overrides", ())  # versions of before kept none
+        comparison = replace(comparison, overrides=tuple(overrides))
         return write_report(comparison, runs, out, paper)
 
 

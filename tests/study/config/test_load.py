@@ -25,6 +25,16 @@ def test_later_bases_and_the_file_itself_win(tmp_path):
     assert read_yaml(path) == {"a": 1, "b": 2, "c": 3}
 
 
+def test_a_study_of_another_name_does_not_inherit_a_title(tmp_path):
+    write(tmp_path / "base.yaml", "name: digits\ntitle: On handwritten digits\n")
+    assert read_yaml(write(tmp_path / "mine.yaml", "_base_: base.yaml\nname: mine\n")) == {"name": "mine"}
+    own = write(tmp_path / "own.yaml", "_base_: base.yaml\nname: mine\ntitle: On my pictures\n")
+    assert read_yaml(own)["title"] == "On my pictures"
+    assert (
+        read_yaml(write(tmp_path / "same.yaml", "_base_: base.yaml\nseeds: [0]\n"))["title"] == "On handwritten digits"
+    )
+
+
 def test_a_base_that_leads_back_is_refused(tmp_path):
     path = write(tmp_path / "a.yaml", "_base_: b.yaml\n")
     write(tmp_path / "b.yaml", "_base_: a.yaml\n")

@@ -99,6 +99,14 @@ def test_the_answer_is_in_every_form(tmp_path, small_plotly):
     assert escape(sentence) in (tmp_path / "digits" / "report.md").read_text()
 
 
+def test_the_command_is_said_with_its_overrides_and_the_time_of_all_stages(tmp_path, small_plotly):
+    page = report_of(
+        {**fabricate(tmp_path), "config_file": "digits", "overrides": ["prune.ratio=0.7", "seeds=[0, 1]"]}, tmp_path
+    )
+    assert "prune-transfer run digits prune.ratio=0.7 'seeds=[0, 1]'" in page.text
+    assert "stages, one after the other" in page.text
+
+
 def test_links_lead_to_the_run_directories(tmp_path, small_plotly):
     page = report_of(fabricate(tmp_path), tmp_path)
     within, links = [], []
