@@ -62,8 +62,8 @@ class Selection:
     target_macs: Annotated[
         Share | None,
         Field(
-            description="Share of the dense network's multiply-adds to leave, by the `ratio` that comes nearest, which"
-            " is searched; null: `ratio` says how much goes."
+            description="Share of the dense network's multiply-adds to leave, the ratio is searched; null: `ratio` says"
+            " it."
         ),
     ] = None
     target_params: Annotated[

@@ -18,9 +18,9 @@ from pruning.select import Selection
 METHODS = ("snip", "synflow", "magnitude", "lamp")
 
 
-def masks_by(method, model, selection, options=None, *, example=None, calibration=None, seed=0, blank=False):
+def masks_by(method, model, selection, options=None, *, example=None, calibration=None, seed=0):
     entry = get_method(method)
-    request = Request([], selection, options or entry.options(), seed, calibration, example, blank=blank)
+    request = Request([], selection, options or entry.options(), seed, calibration, example)
     return entry.prune(model, request).masks
 
 
@@ -219,8 +219,9 @@ def test_a_blank_network_is_not_run(method):
         def forward(self, x):
             raise AssertionError
 
-    masks = masks_by(method, Blank(), Selection(0.5), example=torch.zeros(1, 1, 2, 2), blank=True)
-    assert masks.kept() == 6
+    entry = get_method(method)
+    request = Request([], Selection(0.5), entry.options(), 0, example=torch.zeros(1, 1, 2, 2), blank=True)
+    assert entry.sketch(Blank(), request).masks.kept() == 6
 
 
 @pytest.mark.parametrize("method", ["snip", "synflow"])

@@ -51,7 +51,7 @@ def coco(root: Path, split: str) -> dict[str, str]:
 )
 def test_an_absent_data_set_of_detection_is_one_sentence(tmp_path, data, words):
     write_voc(tmp_path / "voc", {"a": [voc_object("cat", (1, 1, 9, 9))]}, "trainval")
-    with pytest.raises(ConfigError, match=rf"digits\.yaml: .*detector\.dataset\.{words}") as error:
+    with pytest.raises(ConfigError, match=rf"override .*detector\.dataset\.{words}") as error:
         load_study(DIGITS, [f"detector.dataset={json.dumps(data(tmp_path))}"])
     assert "\n" not in str(error.value)
 

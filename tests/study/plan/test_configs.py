@@ -1,5 +1,6 @@
 """The study's configs: each loads, expands and is planned without its data, with the published shapes and epochs."""
 
+import re
 from functools import cache
 from pathlib import Path
 
@@ -94,7 +95,8 @@ def test_a_file_says_where_it_comes_from_and_how_it_is_run(path):
     heading = "\n".join(lines[: next(i for i, line in enumerate(lines) if not line.startswith("#"))])
     for word in ("# Source ", "# Data ", "# Command "):
         assert word in heading
-    assert f"configs/{path.parent.name}/{path.name}" in heading
+    command = {"pipelines": "run", "classify": "train-cls"}[path.parent.name]
+    assert re.search(rf"prune-transfer {command} {path.stem}\b", heading)
     assert "@" not in heading
     if path.parent.name == "pipelines":
         assert read_yaml(path)["name"] == path.stem

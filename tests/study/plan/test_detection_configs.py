@@ -64,7 +64,7 @@ def test_a_detector_alone_loads(path, somewhere):
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
 def test_a_file_says_where_it_comes_from_and_how_it_is_run(path):
     heading = path.read_text(encoding="utf-8").partition("\n\n")[0]
-    for word in ("# Source ", "# Data ", "# Cost ", "# Command ", f"configs/pipelines/{path.name}"):
+    for word in ("# Source ", "# Data ", "# Cost ", "# Command ", f"prune-transfer run {path.stem}"):
         assert word in heading
     assert "@" not in heading
     assert read_yaml(path)["name"] == path.stem

@@ -113,7 +113,7 @@ def test_a_chain_of_ones_own_with_changes_of_a_step():
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("pipelines=[unprund]", "unknown pipeline 'unprund'; known: unpruned"),
+        ("pipelines=[unprund]", "unknown pipeline 'unprund'; did you mean 'unpruned'? known: unpruned"),
         ("pipelines={mine: [classify, cut, detect]}", "'cut' is not a step; known: classify"),
         ("pipelines={mine: [classify, prune]}", "a chain ends with a trained detector"),
         (
