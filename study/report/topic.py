@@ -91,18 +91,19 @@ class Topic:
         return next(cost for cost in self.costs if cost.key == key)
 
 
-_REMOVED = (Measure("removed_of_asked_percent", "last pruning removed, of what was asked (%)"),)
+_REMOVED = (Measure("removed_of_asked_percent", "removed of asked (%)"),)
 _TRAINING = (Cost("train_macs", "training MACs"), Cost("seconds", "time", "seconds", relative=False))
 CHOOSING = Cost("prune_seconds", "choosing what to prune", "seconds", relative=False)  # runs of before have none
 _ONE_IMAGE = (
-    Cost("activation_bytes", "activations of one image (bytes of all conv and linear outputs)", "bytes"),
-    Cost("latency_ms", "latency (median; quartiles)", "milliseconds", relative=False),
+    Cost("activation_bytes", "activations", "bytes"),
+    Cost("latency_ms", "latency", "milliseconds", relative=False),
 )
 _ONE_IMAGE_CSV = ("activation_bytes", LATENCY_FROM, LATENCY_TO, LATENCY_ROUNDS)
 _SUMMED = (
     "Activations: the sum over one forward pass of one image in float32, counting the outputs of convolutions, linear"
-    " layers and products of matrices, not those of normalisation, activation functions and pooling. Latency: from the"
-    " lowest first to the highest third quartile over seeds; n is the number of times taken."
+    " layers and products of matrices, not those of normalisation, activation functions and pooling. Latency: the"
+    " median, and from the lowest first to the highest third quartile over seeds; n is the number of times taken."
+    " Removed of asked: by the last pruning."
 )
 
 DETECTION = Topic(
