@@ -1,5 +1,9 @@
 """The simulated null distribution against exact ones, with and without holes."""
 
+import re
+from itertools import combinations
+from pathlib import Path
+
 import numpy as np
 import pytest
 import scipy.stats
@@ -68,3 +72,31 @@ def test_quantiles_of_simulated_values_by_hand():
     assert simulated.Simulated(values).p(90.0) == pytest.approx(0.11)
     assert simulated.Simulated(values, 2).p(100.0) == pytest.approx(0.02)
     assert simulated.Simulated(values, 2).quantile(0.9) == 95.0
+
+
+def rows_of_the_page():
+    """(n, (routes, against one?) -> what would be shown) of the table in docs/statistics.md."""
+    page = (Path(__file__).resolve().parents[4] / "docs" / "statistics.md").read_text(encoding="utf-8")
+    columns = ((3, True), (3, False), (6, True), (6, False))
+    for line in re.findall(r"^\| (\d+ \|(?: \d+\.\d \|){4})$", page, flags=re.MULTILINE):
+        n, *cells = line.replace("|", " ").split()
+        yield int(n), dict(zip(columns, map(float, cells), strict=True))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("n", "row"), rows_of_the_page())
+def test_the_page_says_what_so_many_seeds_find(n, row):
+    """Added to one route of tables without a difference, that many deviations are shown in 80 of 100, to rounding."""
+    for (routes, against_one), deviations in row.items():
+        layout = Layout(((True,) * n,) * routes)
+        pairs = tuple((a, b) for a, b in combinations(range(routes), 2) if a == 0 or not against_one)
+        tables = np.random.default_rng(1).standard_normal((20_000, routes * n))
+        error = simulated.standard_errors(simulated.variances(tables, layout), layout, pairs)[:, 0]
+        half = simulated.null_of_table(layout, pairs).family.quantile(0.95) * error
+        difference = simulated.differences(tables, layout, pairs)[:, 0]
+        less, more = (np.mean(difference + deviations + rounding > half) for rounding in (-0.06, 0.06))
+        assert less < 0.81 and more > 0.79  # as often as so few tables tell
+
+
+def test_the_page_has_its_rows():
+    assert [n for n, _ in rows_of_the_page()] == [2, 3, 4, 5, 10]
