@@ -99,6 +99,8 @@ class _Jobs:
         # whatever failure is found from now on is this job's
         task.run.failure.unlink(missing_ok=True)
         folder = task.runs / _FOLDER
+        if not str(folder).isprintable():  # the name stands in a line of the job's script; the next line is a command
+            raise Failure(f"{str(folder)!r}: no job is given from a folder whose name has a control character")
         folder.mkdir(parents=True, exist_ok=True)
         executor = SlurmExecutor(folder)
         executor.update_parameters(**parameters(self.settings, task))

@@ -2,8 +2,10 @@
 
 import time
 from concurrent.futures import Future
+from dataclasses import replace
 
 import pytest
+from submitit.slurm.slurm import _make_sbatch_string
 from support.trivial_stages import stage
 
 from pruning.errors import Failure
@@ -12,6 +14,7 @@ from study.run.executors import slurm
 from study.run.stage import sentence
 from study.stages.stage import Task
 from training.files import write_json
+from training.options import validated
 
 
 @pytest.fixture
@@ -64,3 +67,60 @@ def test_a_job_in_the_queue_is_taken_over_and_one_that_left_it_is_not(task, monk
     assert [job.number for job in jobs.jobs] == ["7"]
     write_json(task.run.job, {"job": "6"})
     assert isinstance(jobs.submit(task).exception(), Failure)  # it wanted another job
+
+
+EVIL = [
+    "mine\ntouch evil",
+    "mine\rtouch evil",
+    "mine\x0btouch evil",
+    "mine\x85touch evil",
+    "mine\u2028touch",
+    "a\x1b[2J",
+]
+
+
+@pytest.mark.parametrize("value", EVIL)
+def test_a_control_character_in_an_option_of_a_job_is_refused_in_one_sentence(value):
+    with pytest.raises(ValueError, match=r"^slurm\.partition: '.* does not fit; expected: name of") as refused:
+        validated(Slurm, {"partition": value}, "slurm")
+    assert str(refused.value).isprintable()
+    for option in ("account", "qos", "comment"):
+        with pytest.raises(ValueError, match=rf"^slurm\.extra: {option}: .* has a line break or another") as refused:
+            validated(Slurm, {"extra": {option: value}}, "slurm")
+        assert str(refused.value).isprintable()
+
+
+@pytest.mark.parametrize("option", ["account=a\ntouch evil #", "qos\n", "a b", "Account", "-x", "", "x=1;touch"])
+def test_what_is_no_option_of_sbatch_is_refused(option):
+    with pytest.raises(ValueError, match=r"^slurm\.extra: .* is no long option of sbatch: lower-case"):
+        validated(Slurm, {"extra": {option: "mine"}}, "slurm")
+
+
+@pytest.mark.parametrize(
+    "name", ["gpu;touch evil", "gpu long", "$(touch evil)", "gpu'", "gpu --wrap=x", "", "gpu,", "gpu\n"]
+)
+def test_a_partition_is_a_name(name):
+    with pytest.raises(ValueError, match=r"^slurm\.partition: .* does not fit; expected: name of letters"):
+        validated(Slurm, {"partition": name}, "slurm")
+    assert Slurm(partition="gpu_a100,long-2.x").partition == "gpu_a100,long-2.x"
+
+
+@pytest.mark.parametrize(
+    "value", ["$(touch evil)", "`touch evil`", "x; touch evil", "it's; touch evil", "a\\", '" && x']
+)
+def test_options_stand_in_lines_of_their_own_before_the_command_of_a_job(task, tmp_path, value):
+    settings = Slurm(partition="gpu", memory_gb=3.5, gpus=1, extra={"comment": value, "account": "mine", "nice": 5})
+    script = _make_sbatch_string("COMMAND", tmp_path, **slurm.parameters(settings, task))
+    options, command = script.split("\n# command\n")
+    assert all(line.startswith("#") for line in options.splitlines() if line)
+    assert sum(line.startswith("#SBATCH --comment=") for line in options.splitlines()) == 1
+    assert command.count("\n") == 2 and "evil" not in command
+
+
+def test_no_job_is_given_from_a_folder_with_a_line_break_in_its_name(task, monkeypatch):
+    monkeypatch.setattr(slurm, "SlurmExecutor", FullQueue)
+    elsewhere = replace(task, runs=task.runs / "a\ntouch evil")
+    elsewhere.run.path.mkdir(parents=True)
+    error = slurm._Jobs(Slurm()).submit(elsewhere).exception()
+    assert isinstance(error, Failure)
+    assert "a\\ntouch evil/.slurm': no job is given from a folder" in sentence(error)
