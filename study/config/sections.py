@@ -240,8 +240,8 @@ class Machine(Section):
     """Processes that load data, of a training that reads images from disk; 0: the training process does."""
     data_root: Path = Path("data")
     """Folder of the classification data sets, relative to the working directory."""
-    checkpoint_every: Positive = Run.checkpoint_every
-    """Steps between checkpoints, from which a killed training goes on."""
+    checkpoint_minutes: Annotated[float, Field(ge=0)] = Run.checkpoint_minutes
+    """Minutes between checkpoints, from which a killed training goes on; 0: one after each step."""
 
     @property
     def n_jobs(self) -> int:
