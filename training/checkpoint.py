@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from pruning.errors import Refusal
 from training.distributed import any_process, is_main
-from training.files import write_beside, write_bytes
+from training.files import put_in_place, write_beside, write_bytes
 
 _MOST_NAMES = 3
 _DIGEST_BYTES = hashlib.sha256().digest_size
@@ -60,16 +60,14 @@ def damaged_checkpoint(path: Path) -> Path:
 def save_checkpoint(path: Path, state: State) -> None:
     """Write tensors and plain containers; the checkpoint that was at `path` becomes the previous one.
 
-    At any moment there is a whole checkpoint. OSError with the file's name if the disk is full, say; then the one
-    at `path` stays.
+    At any moment there is a whole checkpoint. OSError names `path` if the disk is full, say; then the last one is
+    there, or the previous one.
     """
     buffer = io.BytesIO()
     torch.save(state, buffer)
     data = buffer.getbuffer()
     temporary = write_beside(path, data, hashlib.sha256(data).digest())
-    if path.is_file():
-        path.replace(previous_checkpoint(path))
-    temporary.replace(path)
+    put_in_place(temporary, path, keep_as=previous_checkpoint(path))
 
 
 def save_snapshot(path: Path, model: nn.Module) -> None:

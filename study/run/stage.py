@@ -67,13 +67,10 @@ def _run(task: Task) -> str:
     write_text(run.config, settings, flush=False)
     recorder = Recorder(run, task.label)
     context = Context(stage, task.runs, task.machine, recorder, task.precision)
-    try:
-        with deterministic_algorithms(task.machine.deterministic, context.device):
-            check_unchanged(stage, task.runs, task.machine)
-            found = KINDS[stage.kind].run(context)
-            check_unchanged(stage, task.runs, task.machine)  # a data set that changed meanwhile makes no result
-    finally:
-        recorder.close()
+    with deterministic_algorithms(task.machine.deterministic, context.device):
+        check_unchanged(stage, task.runs, task.machine)
+        found = KINDS[stage.kind].run(context)
+        check_unchanged(stage, task.runs, task.machine)  # a data set that changed meanwhile makes no result
     # A resumed training reports the seconds of all its processes; this one's clock has only seen the last.
     training, metrics = found.pop("train_seconds", 0.0), found["metrics"]
     assert isinstance(training, int | float) and isinstance(metrics, Mapping)
