@@ -1,8 +1,10 @@
 """What becomes of Slurm jobs, with a queue that the test writes: no cluster is needed."""
 
-import time
+import os
 from concurrent.futures import Future
 from dataclasses import replace
+from time import time_ns
+from types import SimpleNamespace
 
 import pytest
 from submitit.slurm.slurm import _make_sbatch_string
@@ -13,6 +15,7 @@ from study.config.sections import Machine, Slurm
 from study.run.executors import slurm
 from study.run.stage import sentence
 from study.stages.stage import Task
+from training.checkpoint import damaged_checkpoint
 from training.files import write_json
 from training.options import validated
 
@@ -42,7 +45,7 @@ def test_a_failure_is_told_as_the_job_wrote_it_and_once_it_left_the_queue(task):
     write_json(task.run.failure, {"error": words})
     write_json(task.run.job, {"job": "7"})
     jobs, future = slurm._Jobs(Slurm()), Future()
-    job = slurm._Job(task, future, "7", time.time())
+    job = slurm._Job(task, future, "7", set())
     jobs.jobs.append(job)
     jobs._look(job, {"7"})
     assert not future.done()
@@ -124,3 +127,57 @@ def test_no_job_is_given_from_a_folder_with_a_line_break_in_its_name(task, monke
     error = slurm._Jobs(Slurm()).submit(elsewhere).exception()
     assert isinstance(error, Failure)
     assert "a\\ntouch evil/.slurm': no job is given from a folder" in sentence(error)
+
+
+class Queue(FullQueue):
+    """It takes each job, under the next number."""
+
+    given = 100
+
+    def submit(self, *work):
+        Queue.given += 1
+        return SimpleNamespace(job_id=str(Queue.given))
+
+
+def lose_job(jobs):
+    """Two looks in which the only job is neither in the queue nor has left a file."""
+    for _ in range(2):
+        jobs._look(jobs.jobs[0], set())
+
+
+@pytest.mark.parametrize("skew", [-86400, 0, 86400])  # seconds by which the disk's clock is ahead of ours
+@pytest.mark.parametrize("name", ["checkpoint.pt", "checkpoint_3.pt"])
+def test_retries_are_counted_without_comparing_clocks(task, monkeypatch, skew, name):
+    monkeypatch.setattr(slurm, "SlurmExecutor", Queue)
+    now = time_ns() + skew * 10**9
+    file = task.run.path / name
+
+    def save(later):
+        file.write_bytes(b"checkpoint")
+        os.utime(file, ns=(now + later, now + later))
+
+    save(0)  # by a job of an earlier study: no progress of this one
+    jobs = slurm._Jobs(Slurm(retries=2))
+    jobs.submit(task)
+    (job,) = jobs.jobs
+    lose_job(jobs)
+    assert job.attempts == 1
+    for k in range(5):  # preempted again and again
+        save(10**9 * (k + 1))
+        lose_job(jobs)
+        assert job.attempts == 0
+    for attempts in (1, 2):
+        lose_job(jobs)
+        assert job.attempts == attempts
+    with pytest.raises(Failure, match="its jobs ended 3 times without a result"):
+        lose_job(jobs)
+
+
+def test_a_checkpoint_put_aside_is_no_progress(task, monkeypatch):
+    monkeypatch.setattr(slurm, "SlurmExecutor", Queue)
+    task.run.checkpoint.write_bytes(b"damaged")
+    jobs = slurm._Jobs(Slurm())
+    jobs.submit(task)
+    task.run.checkpoint.replace(damaged_checkpoint(task.run.checkpoint))
+    lose_job(jobs)
+    assert jobs.jobs[0].attempts == 1
