@@ -156,7 +156,7 @@ def classifier_training(device: str, precision: str, folder: Path, cut: int | No
         if step == cut:
             raise CutShort
 
-    run = TrainRun(seed=0, mean=MEAN, std=STD, precision=precision, report_every=1, checkpoint_every=4)
+    run = TrainRun(seed=0, mean=MEAN, std=STD, precision=precision, report_every=1, checkpoint_minutes=0)
     train_classifier(
         model, ImageSet(pixels, labels, ("dark", "light")), settings=settings, run=run,
         checkpoint=folder / "classifier.pt", report=report,
@@ -182,7 +182,7 @@ def detector_training(device: str, precision: str, folder: Path, cut: int | None
         detector, cfg, dataset=CocoDataset(split.annotations, split.image_dir), checkpoint=folder / "detector.pt",
         settings=DetectorTraining(iterations=16, batch_size=6, lr=0.01, clip_norm=5.0, momentum=0.9,
                                   weight_decay=1e-4, schedule="cosine", flip=False),
-        run=DetectorRun(seed=0, precision=precision, report_every=1, checkpoint_every=4), report=report,
+        run=DetectorRun(seed=0, precision=precision, report_every=1, checkpoint_minutes=0), report=report,
     )  # fmt: skip
     return Trained({name: tensor.cpu() for name, tensor in detector.state_dict().items()}, losses)
 
@@ -198,7 +198,7 @@ def repeated(training: Training, precision: str) -> str:
 
 
 def continued(training: Training, precision: str) -> str:
-    """A training cut short after a step between two checkpoints and continued, against one that was not."""
+    """A training cut short before a step's checkpoint and continued, against one that was not."""
     with tempfile.TemporaryDirectory() as folder, deterministic_algorithms(True, "cuda"):
         for name in "ab":
             (Path(folder) / name).mkdir()

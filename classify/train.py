@@ -22,7 +22,7 @@ from classify.settings import TrainRun, TrainSettings
 from classify.step import TrainingStep
 from pruning.errors import Refusal
 from pruning.methods import Effect
-from training.checkpoint import save_snapshot
+from training.checkpoint import CheckpointClock, save_snapshot
 from training.device import Precision, channels_last, settle_together
 from training.distributed import any_process, is_main, own_images, world_size
 from training.state import TrainingState, saved_training
@@ -79,7 +79,10 @@ def train_classifier(
         training = TrainingStep(model, settings, run, precision.dtype, effects, teacher)
         for effect in effects:
             effect.plan_for(total, training.optimizer)
-        state = TrainingState(model, training.optimizer, training.scaler, effects, checkpoint, identity, precision.name)
+        clock = CheckpointClock(run.checkpoint_minutes)
+        state = TrainingState(
+            model, training.optimizer, training.scaler, effects, checkpoint, identity, precision.name, clock
+        )
         step = state.restore(saved, device)
         del saved  # as large as the network and its optimiser
         _check_snapshots(snapshots, step, total)
@@ -94,9 +97,10 @@ def train_classifier(
                 state.watch(training.take(images, labels, n_images, step=step, lr=lr))
                 step += 1
                 reports = step % run.report_every == 0
-                # several processes stop together, and ask one another only where it does not hold up a GPU
-                stops = (reports or world_size() == 1 or device == "cpu") and any_process(stop_asked(), device)
-                saves = stops or step % run.checkpoint_every == 0 or step == total
+                # several processes stop and save together, and ask one another only where it does not hold up a GPU
+                meets = reports or world_size() == 1 or device == "cpu"
+                stops = meets and any_process(stop_asked(), device)
+                saves = step == total or stops or (meets and clock.due(device))
                 ends = step % per_epoch == 0
                 if saves or reports or ends:
                     state.settle(step)

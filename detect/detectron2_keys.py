@@ -177,7 +177,7 @@ UNREAD: dict[str, str] = {
         "ENABLED CLIP_TYPE CLIP_VALUE NORM_TYPE",
     ),
     **_unread("set machine.precision", "SOLVER", "AMP.ENABLED"),
-    **_unread("set machine.checkpoint_every", "SOLVER", "CHECKPOINT_PERIOD"),
+    **_unread("set machine.checkpoint_minutes", "SOLVER", "CHECKPOINT_PERIOD"),
     **_unread("SGD is without Nesterov's momentum", "SOLVER", "NESTEROV"),
     **_unread("normalisation layers do not decay", "SOLVER", "WEIGHT_DECAY_NORM"),
     **_unread(_SOLVER, "SOLVER", "BIAS_LR_FACTOR"),

@@ -11,7 +11,7 @@ from torch import nn
 
 from detect.validation import Enough, Validation
 from pruning.methods import Effect
-from training.checkpoint import State, save_checkpoint, training_to_continue
+from training.checkpoint import CheckpointClock, State, save_checkpoint, training_to_continue
 from training.distributed import any_process, check_equal, is_main, mean_over_processes, world_size
 from training.stopping import end_if, stop_asked
 
@@ -62,8 +62,8 @@ class Checkpointer(HookBase):
     """Saves and restores everything that the next step depends on, and counts the seconds.
 
     `identity` names what a checkpoint has to agree with to be continued, `precision` what it is made in. One is written
-    every `every` iterations and at the end; several processes ask one another every `meets_every` whether a signal
-    asked to end.
+    when `clock` says so and at the end; several processes ask one another every `meets_every` iterations whether it
+    does, and whether a signal asked to end.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class Checkpointer(HookBase):
         *,
         identity: Mapping[str, int],
         precision: str,
-        every: int,
+        clock: CheckpointClock,
         meets_every: int,
         effects: Sequence[Effect] = (),
         validation: Validation | None = None,
@@ -84,7 +84,7 @@ class Checkpointer(HookBase):
         self.path = path
         self.identity = identity
         self.precision = precision
-        self.every = every
+        self.clock = clock
         self.meets_every = meets_every
         self.seconds = 0.0
         self.stops = False  # did a signal ask to end when this step's checkpoint was written?
@@ -115,13 +115,15 @@ class Checkpointer(HookBase):
         meets = world_size() == 1 or done % self.meets_every == 0
         self.stops = meets and any_process(stop_asked(), self.trainer.device)
         ends = done == self.trainer.max_iter or (self.validation is not None and self.validation.ended)
-        if done % self.every and not ends and not self.stops:
+        if not (ends or self.stops or (meets and self.clock.due(self.trainer.device))):
             return
+        self.trainer.settle()
         now = time.perf_counter()
         self.seconds += now - self.since
         self.since = now
         if is_main():
             save_checkpoint(self.path, self._state(done))
+            self.clock.restart()
 
     def _state(self, iteration: int) -> State:
         return {

@@ -29,6 +29,7 @@ from classify.data.digits import (
 from classify.data.images import check_split
 from classify.data.photos import PhotoCrop, draw_crop, render_crop
 from pruning.errors import Refusal
+from training.files import write_bytes, write_text
 
 # Raise it whenever the same options begin to give other pixels or boxes.
 FORMAT = 1
@@ -199,7 +200,7 @@ def _write_once(final: Path, options: SceneOptions) -> None:
     try:
         for split in options.images:
             _write_split(partial, split, options)
-        (partial / MANIFEST).write_text(json.dumps(options.as_json(), indent=2), encoding="utf-8")
+        write_text(partial / MANIFEST, json.dumps(options.as_json(), indent=2), flush=False)
         os.sync()  # once: a thousand files synced one by one take longer than they take to draw
         _publish(partial, final)
     finally:
@@ -214,10 +215,10 @@ def _write_split(directory: Path, split: str, options: SceneOptions) -> None:
         png = io.BytesIO()
         # Compressing takes half of the time at the default level, for files hardly smaller.
         Image.fromarray(scene.image).save(png, format="PNG", compress_level=1)
-        (image_dir / _file_name(index)).write_bytes(png.getvalue())
+        write_bytes(image_dir / _file_name(index), png.getvalue(), flush=False)
         digits_by_image.append(scene.digits)
     coco = coco_json(digits_by_image, options.image_size)
-    (directory / f"{split}.json").write_text(json.dumps(coco), encoding="utf-8")
+    write_text(directory / f"{split}.json", json.dumps(coco), flush=False)
 
 
 def _publish(partial: Path, final: Path) -> None:

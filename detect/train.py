@@ -32,6 +32,7 @@ from detect.settings import TrainRun, TrainSettings
 from detect.validation import Enough, Kept, Validation
 from pruning.errors import Diverged, Refusal
 from pruning.methods import Effect
+from training.checkpoint import CheckpointClock
 from training.device import Precision, channels_last, settle_together
 from training.distributed import data_parallel, from_main, is_main, mean_over_processes, rank, world_size
 from training.options import changed
@@ -125,7 +126,7 @@ def train_detector(
                 checkpoint,
                 identity=_identity(settings, run),
                 precision=precision.name,
-                every=run.checkpoint_every,
+                clock=CheckpointClock(run.checkpoint_minutes),
                 meets_every=run.report_every,
                 effects=effects,
                 validation=validator,
@@ -236,11 +237,16 @@ class DetectorTrainer(SimpleTrainer):
         return self.teacher.teach(self.detector, lambda: self.model(data))
 
     def _watch(self, loss: torch.Tensor) -> None:
-        """Look for a loss that is not finite: at once on the CPU, now and then where looking stalls the device."""
+        """Settle at once on the CPU, now and then where looking at a loss stalls the device."""
         self._unchecked.append(loss.detach())
-        done, every = self.iter + 1, [self.run.report_every, self.run.checkpoint_every]
+        done, every = self.iter + 1, [self.run.report_every]
         every += [self.settings.validate_every] if self.settings.validate_every else []
-        if self.device != "cpu" and all(done % n for n in every) and done < self.max_iter:
+        if self.device == "cpu" or not all(done % n for n in every) or done == self.max_iter:
+            self.settle()
+
+    def settle(self) -> None:
+        """Take the losses not looked at yet from the device; FloatingPointError with the step of one not finite."""
+        if not self._unchecked:
             return
         values = mean_over_processes(torch.stack(self._unchecked)).tolist()
         self._unchecked.clear()

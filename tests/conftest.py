@@ -10,6 +10,7 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")  # before PyTorch looks for GP
 
 import pytest
 import torch
+from support.pretended_clock import a_minute_a_step
 
 torch.set_num_threads(1)
 
@@ -25,3 +26,10 @@ def auto_is(request, monkeypatch):
     """What `precision: auto` comes to, as if that had been measured; forked processes find it too."""
     monkeypatch.setattr("training.device.bfloat16_speedup", lambda: {"float32": 0.5, "bfloat16": 2.0}[request.param])
     return request.param
+
+
+@pytest.fixture
+def minute_a_step():
+    """`checkpoint_minutes` counts steps; forked processes find it too."""
+    with a_minute_a_step():
+        yield

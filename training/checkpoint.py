@@ -9,7 +9,9 @@ import io
 import logging
 from collections.abc import Collection, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import torch
@@ -17,13 +19,32 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from pruning.errors import Refusal
-from training.files import write_beside, write_bytes
+from training.distributed import any_process, is_main
+from training.files import put_in_place, write_beside, write_bytes
 
 _MOST_NAMES = 3
 _DIGEST_BYTES = hashlib.sha256().digest_size
 State = dict[str, Any]
 """What a checkpoint holds of a training, by name: tensors, and numbers, texts and plain containers of them."""
 _log = logging.getLogger(__name__)
+
+
+@dataclass
+class CheckpointClock:
+    """Says when a checkpoint is due: so many `minutes` after the last one or the start; 0: after each step."""
+
+    minutes: float
+
+    def __post_init__(self) -> None:
+        self.restart()
+
+    def restart(self) -> None:
+        """A checkpoint is written: the time begins anew."""
+        self._since = monotonic()
+
+    def due(self, device: str) -> bool:
+        """Is it time to save? All processes of a training ask, and get the answer of the main one's clock."""
+        return any_process(is_main() and monotonic() - self._since >= 60 * self.minutes, device)
 
 
 def previous_checkpoint(path: Path) -> Path:
@@ -39,16 +60,14 @@ def damaged_checkpoint(path: Path) -> Path:
 def save_checkpoint(path: Path, state: State) -> None:
     """Write tensors and plain containers; the checkpoint that was at `path` becomes the previous one.
 
-    At any moment there is a whole checkpoint. OSError with the file's name if the disk is full, say; then the one
-    at `path` stays.
+    At any moment there is a whole checkpoint. OSError names `path` if the disk is full, say; then the last one is
+    there, or the previous one.
     """
     buffer = io.BytesIO()
     torch.save(state, buffer)
     data = buffer.getbuffer()
     temporary = write_beside(path, data, hashlib.sha256(data).digest())
-    if path.is_file():
-        path.replace(previous_checkpoint(path))
-    temporary.replace(path)
+    put_in_place(temporary, path, keep_as=previous_checkpoint(path))
 
 
 def save_snapshot(path: Path, model: nn.Module) -> None:

@@ -3,10 +3,10 @@
 import hashlib
 import json
 import os
+import secrets
 import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -16,35 +16,82 @@ from pruning.errors import Refusal
 PARTIAL = ".partial"  # the end of the names of files that are being written
 
 
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """An OSError of the block, a full disk's say, names `path`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
 def write_bytes(path: Path, *parts: bytes | memoryview, flush: bool = True) -> None:
     """Write `parts` one after the other to `path`; its folder is made. OSError names `path`, which is as it was.
 
     `flush=False` leaves it to the system when the bytes reach the disk: whole after any kill, but not after a power
     failure.
     """
-    write_beside(path, *parts, flush=flush).replace(path)
+    put_in_place(write_beside(path, *parts, flush=flush), path)
 
 
 def write_beside(path: Path, *parts: bytes | memoryview, flush: bool = True) -> Path:
-    """Write `parts` to a new file beside `path`; returns its name. OSError names `path`."""
+    """Write `parts` to a new file beside `path`, its mode by the umask; returns its name. OSError names `path`."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = -1, None
-    try:
-        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=PARTIAL, dir=path.parent)
-        with os.fdopen(descriptor, "wb") as file:
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}{PARTIAL}")
+    with naming(path), _removed_on_failure(temporary):
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+        try:
             for part in parts:
-                file.write(part)
-            file.flush()
+                _write_all(descriptor, part)
             if flush:
-                os.fsync(file.fileno())
-        Path(name).chmod(0o644)  # mkstemp makes it private
-    except BaseException as error:
-        if name is not None:
-            Path(name).unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            raise OSError(error.errno, error.strerror, str(path)) from error
+                os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    return temporary
+
+
+def put_in_place(temporary: Path, path: Path, *, keep_as: Path | None = None) -> None:
+    """Rename `temporary`, which is whole, to `path`; what was there to `keep_as`. OSError names `path`.
+
+    After an error what was there is there, or at `keep_as`, and `temporary` is gone.
+    """
+    with naming(path), _removed_on_failure(temporary):
+        if keep_as is not None and path.is_file():
+            path.replace(keep_as)
+        temporary.replace(path)
+
+
+def append_bytes(path: Path, data: bytes) -> None:
+    """Write `data` behind what is in `path`, made if absent; OSError names `path`, where no part of it is left."""
+    with naming(path):
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+        try:
+            before = os.fstat(descriptor).st_size
+            try:
+                _write_all(descriptor, data)
+            except OSError:
+                os.ftruncate(descriptor, before)
+                raise
+        finally:
+            os.close(descriptor)
+
+
+def _write_all(descriptor: int, data: bytes | memoryview) -> None:
+    left = memoryview(data).cast("B")
+    while left:
+        left = left[os.write(descriptor, left) :]
+
+
+@contextmanager
+def _removed_on_failure(file: Path) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError):
+            file.unlink()
         raise
-    return Path(name)
 
 
 def remove_partial(folder: Path) -> None:
@@ -67,13 +114,13 @@ def whole_folder(out: Path, *, known: frozenset[str]) -> Iterator[Path]:
     """A new folder beside `out` to write into; its files move to `out` when the block ends without an error.
 
     An `out` that is absent or empty gets all files at once. In any other each file is replaced on its own, and
-    those of `known` (all names that a run may write) that are not written now are removed.
+    those of `known` (all names that a run may write) that are not written now are removed. An OSError names the file
+    as it would have been called in `out`.
     """
-    out.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".partial", dir=out.parent))
+    staging = out.with_name(f".{out.name}.{secrets.token_hex(8)}{PARTIAL}")
+    staging.mkdir(parents=True)
     try:
         yield staging
-        staging.chmod(0o755)
         if not out.exists() or not any(out.iterdir()):
             staging.replace(out)
             return
@@ -82,6 +129,10 @@ def whole_folder(out: Path, *, known: frozenset[str]) -> Iterator[Path]:
             file.replace(out / file.name)
         for name in known - written:
             (out / name).unlink(missing_ok=True)
+    except OSError as error:
+        if error.filename is None or not Path(error.filename).is_relative_to(staging):
+            raise
+        raise OSError(error.errno, error.strerror, str(out / Path(error.filename).relative_to(staging))) from error
     finally:
         shutil.rmtree(staging, ignore_errors=True)
 

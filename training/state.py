@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from pruning.errors import Diverged
 from pruning.methods import Effect
-from training.checkpoint import State, check_same_network, save_checkpoint, training_to_continue
+from training.checkpoint import CheckpointClock, State, check_same_network, save_checkpoint, training_to_continue
 from training.distributed import check_equal, is_main, sum_over_processes
 
 _KEYS = ("model", "optimizer", "scaler", "effects", "step", "seconds", "loss", "precision")
@@ -25,8 +25,8 @@ def saved_training(path: Path, identity: Mapping[str, int | str], device: str) -
 class TrainingState:
     """The parts of a training whose states are saved, and the file.
 
-    `identity`: what a checkpoint must agree with, besides the network; `precision`: what it is made in. Times are in
-    seconds.
+    `identity`: what a checkpoint must agree with, besides the network; `precision`: what it is made in, `clock`: when.
+    Times are in seconds.
     """
 
     model: nn.Module
@@ -36,6 +36,7 @@ class TrainingState:
     path: Path
     identity: Mapping[str, int | str]
     precision: str
+    clock: CheckpointClock
     seconds: float = 0.0
     last_loss: float = float("nan")
     _since: float = field(default_factory=time.perf_counter)
@@ -80,6 +81,7 @@ class TrainingState:
             "loss": self.last_loss,
         }
         save_checkpoint(self.path, state)
+        self.clock.restart()
 
     def _load(self, state: State) -> int:
         check_same_network(self.path, self.model, state["model"])

@@ -3,6 +3,7 @@
 `Machine` holds what does not change results beyond floating point: it stays out of the content hash of a run.
 """
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -169,10 +170,21 @@ class Evaluation(Section):
     """Points by which a score may lie below another and count as no worse; null: 0.5, or 1 on few test images."""
 
 
+_PARTITIONS = r"^[A-Za-z0-9_.-]+(,[A-Za-z0-9_.-]+)*$"
+_LONG_OPTION = re.compile("[a-z][a-z0-9_-]*")
+
+
 class Slurm(Section):
     """What each job of a study asks a Slurm cluster for: one job a stage."""
 
-    partition: str | None = None
+    partition: (
+        Annotated[
+            str,
+            Field(pattern=_PARTITIONS),
+            InWords("name of letters, digits, `_`, `.` and `-`, or several with commas between them"),
+        ]
+        | None
+    ) = None
     """Partition of the cluster; null: its default."""
     time_minutes: Positive = 240
     """Time limit of a job in minutes; a longer stage is queued again and goes on where it was."""
@@ -192,6 +204,19 @@ class Slurm(Section):
     """Seconds before its time limit at which a job is told to write its checkpoint."""
     extra: dict[str, str | int] = {}
     """Other options of sbatch, such as {account: mine, qos: high}."""
+
+    @field_validator("extra")
+    @classmethod
+    def _stays_in_its_line(cls, value: dict[str, str | int]) -> dict[str, str | int]:
+        """An option is one line of the job's script, whose next line is a command."""
+        for option, given in value.items():
+            if not _LONG_OPTION.fullmatch(option):
+                raise Refusal(
+                    f"{option!r} is no long option of sbatch: lower-case letters, digits, `_` and `-`, such as account"
+                )
+            if not str(given).isprintable():
+                raise Refusal(f"{option}: {given!r} has a line break or another control character")
+        return value
 
 
 class Machine(Section):
@@ -215,8 +240,8 @@ class Machine(Section):
     """Processes that load data, of a training that reads images from disk; 0: the training process does."""
     data_root: Path = Path("data")
     """Folder of the classification data sets, relative to the working directory."""
-    checkpoint_every: Positive = Run.checkpoint_every
-    """Steps between checkpoints, from which a killed training goes on."""
+    checkpoint_minutes: Annotated[float, Field(ge=0)] = Run.checkpoint_minutes
+    """Minutes between checkpoints, from which a killed training goes on; 0: one after each step."""
 
     @property
     def n_jobs(self) -> int:

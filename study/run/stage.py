@@ -8,7 +8,6 @@ from contextlib import contextmanager, suppress
 from time import perf_counter, time
 
 import yaml
-from filelock import FileLock, Timeout
 
 from pruning.errors import Diverged, Failure, Refusal
 from study.stages.contents import check_unchanged
@@ -19,6 +18,7 @@ from study.stages.store import RunDir
 from training.checkpoint import remove_checkpoints
 from training.device import deterministic_algorithms
 from training.files import remove_partial, write_json, write_text
+from training.locks import locked
 from training.stopping import Stopped
 
 _log = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ def run_stage(task: Task) -> str:
     run = task.run
     try:
         run.path.mkdir(parents=True, exist_ok=True)
-        with _locked(run), _logged(run):
+        with locked(run.lock), _logged(run):
             if run.done:  # only now: another process may have finished it while this one waited for the lock
                 return "done already"
             # under the lock, so these are left by a process that died, not in use by one that runs
@@ -67,13 +67,10 @@ def _run(task: Task) -> str:
     write_text(run.config, settings, flush=False)
     recorder = Recorder(run, task.label)
     context = Context(stage, task.runs, task.machine, recorder, task.precision)
-    try:
-        with deterministic_algorithms(task.machine.deterministic, context.device):
-            check_unchanged(stage, task.runs, task.machine)
-            found = KINDS[stage.kind].run(context)
-            check_unchanged(stage, task.runs, task.machine)  # a data set that changed meanwhile makes no result
-    finally:
-        recorder.close()
+    with deterministic_algorithms(task.machine.deterministic, context.device):
+        check_unchanged(stage, task.runs, task.machine)
+        found = KINDS[stage.kind].run(context)
+        check_unchanged(stage, task.runs, task.machine)  # a data set that changed meanwhile makes no result
     # A resumed training reports the seconds of all its processes; this one's clock has only seen the last.
     training, metrics = found.pop("train_seconds", 0.0), found["metrics"]
     assert isinstance(training, int | float) and isinstance(metrics, Mapping)
@@ -85,21 +82,6 @@ def _run(task: Task) -> str:
     run.status.unlink(missing_ok=True)
     run.job.unlink(missing_ok=True)
     return "  ".join(f"{k} {v:.4g}" for k, v in list(metrics.items())[:3] if isinstance(v, float))
-
-
-@contextmanager
-def _locked(run: RunDir) -> Iterator[None]:
-    # A lock of the operating system on an open file, not the file itself, which stays: it cannot be left locked.
-    lock = FileLock(run.lock)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        _log.info("%s: another process runs this stage; waiting for it", run.path)
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 class _LogFile(logging.FileHandler):

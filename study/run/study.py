@@ -30,6 +30,7 @@ from study.stages.stage import Stage
 from study.stages.store import RunDir
 from training.device import set_threads
 from training.files import canonical, read_json, remove_partial, write_json
+from training.locks import locked
 from training.strict_yaml import ConfigError
 
 FOLDER = "tensorboard"
@@ -212,7 +213,7 @@ def load_written_study(out: Path) -> tuple[StudyConfig, str, StudyPlan]:
 def _alone_in(out: Path) -> Iterator[None]:
     """Within the block no other process writes in the study's directory; what one left half-written is removed."""
     out.mkdir(parents=True, exist_ok=True)
-    with FileLock(RunDir(out).lock):
+    with locked(RunDir(out).lock):
         remove_partial(out)
         yield
 

@@ -71,7 +71,7 @@ def is_locked(lock: Path) -> bool:
     """Does a process hold this lock, of a run directory or of a study?"""
     if not lock.is_file():
         return False
-    # Taken for an instant to see whether that can be done; whoever wants it just then waits (`_locked`,
+    # Taken for an instant to see whether that can be done; whoever wants it just then waits (`locked`,
     # `_seen_at_work`).
     try:
         with FileLock(lock, timeout=0):

@@ -40,7 +40,7 @@ class FineTuning:
             std=self.network.std,
             seed=self.context.stage.seed,
             precision=self.context.precision,
-            checkpoint_every=self.context.machine.checkpoint_every,
+            checkpoint_minutes=self.context.machine.checkpoint_minutes,
         )
         with torch.enable_grad():
             outcome = train_classifier(model, self.data.train, settings=self.settings, run=run, checkpoint=checkpoint)

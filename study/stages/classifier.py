@@ -194,7 +194,7 @@ def _train(
         std=network.std,
         seed=context.stage.seed,
         precision=context.precision,
-        checkpoint_every=context.machine.checkpoint_every,
+        checkpoint_minutes=context.machine.checkpoint_minutes,
     )
     per_epoch = settings.train.steps_per_epoch(len(data.train))
     snapshots = {context.run.snapshot_of(epoch): epoch * per_epoch for epoch in settings.snapshot_epochs}

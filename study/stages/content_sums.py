@@ -9,14 +9,13 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from filelock import FileLock
-
 from classify.data.content import Piece
 from training.files import sha256, write_text
+from training.locks import locked
 
 FOLDER = ".contents"  # below the runs folder: what was hashed, a file for each data set
 _MANY_BYTES = 1 << 30  # reading so much takes long enough to say what is going on
@@ -143,14 +142,9 @@ def _write(
 @contextmanager
 def alone(file: Path | None) -> Iterator[None]:
     """No other process reads the same bytes meanwhile, where that can be known."""
-    lock = None
-    if file is not None:
-        with suppress(OSError):
-            file.parent.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(file.with_suffix(".lock"))
-            lock.acquire()
-    try:
+    with ExitStack() as stack:
+        if file is not None:
+            with suppress(OSError):
+                file.parent.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(locked(file.with_suffix(".lock")))
         yield
-    finally:
-        if lock is not None:
-            lock.release()

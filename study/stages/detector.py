@@ -72,7 +72,7 @@ def run_train_detector(context: Context) -> dict[str, object]:
         seed=stage.seed,
         precision=context.precision,
         num_workers=context.machine.workers,
-        checkpoint_every=context.machine.checkpoint_every,
+        checkpoint_minutes=context.machine.checkpoint_minutes,
     )
     effects = _effects(stage, network, detector)
     outcome = train_detector(

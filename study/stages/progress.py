@@ -1,13 +1,18 @@
 """What a running stage tells: metrics on disk, a status file, TensorBoard."""
 
+import io
 import json
+import os
+import socket
 import time
 from collections.abc import Mapping
 
-from torch.utils.tensorboard import SummaryWriter
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+from tensorboard.summary.writer.record_writer import RecordWriter
+from torch.utils.tensorboard.summary import scalar
 
 from study.stages.store import RunDir
-from training.files import write_text
+from training.files import append_bytes, write_text
 
 _STATUS_SECONDS = 0.5  # a status file is written at most this often
 
@@ -24,28 +29,29 @@ class Recorder:
         self.started = time.time()
         self.first: int | None = None
         self._written = 0.0
-        self._events: SummaryWriter | None = None
+        name = f"events.out.tfevents.{self.started:.6f}.{socket.gethostname()}.{os.getpid()}"
+        self._events = run.path / name
 
     def __call__(self, step: int, total: int, metrics: Mapping[str, float]) -> None:
         """Record `metrics` after `step` of `total`."""
         if self.first is None:
             self._rewind(step)
         row = {"step": step, "total": total, **{k: float(v) for k, v in metrics.items()}}
-        with self.run.metrics.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
-        assert self._events is not None
-        for key, value in metrics.items():
-            self._events.add_scalar(key, value, step)
+        append_bytes(self.run.metrics, f"{json.dumps(row)}\n".encode())
+        self._append_events(*(Event(step=step, summary=scalar(key, float(value))) for key, value in metrics.items()))
         if time.time() - self._written > _STATUS_SECONDS or step == total:
             self._written = time.time()
             rate = (step - (self.first or 0)) / max(self._written - self.started, 1e-9)
             status = {"label": self.label, "rate": rate, "time": self._written, **row}
             write_text(self.run.status, json.dumps(status), flush=False)
 
-    def close(self) -> None:
-        """Flush the events."""
-        if self._events is not None:
-            self._events.close()
+    # PyTorch's SummaryWriter writes in a thread, where a full disk is a traceback, and in an order of its own
+    def _append_events(self, *events: Event) -> None:
+        buffer = io.BytesIO()
+        for event in events:
+            event.wall_time = time.time()
+            RecordWriter(buffer).write(event.SerializeToString())
+        append_bytes(self._events, buffer.getvalue())
 
     def _rewind(self, step: int) -> None:
         self.first = step
@@ -60,7 +66,8 @@ class Recorder:
                 if row["step"] < step:
                     kept.append(line)
         write_text(self.run.metrics, "".join(f"{line}\n" for line in kept))
-        self._events = SummaryWriter(str(self.run.path), purge_step=step)
+        begins = SessionLog(status=SessionLog.START)  # TensorBoard drops what earlier files have from `step` on
+        self._append_events(Event(file_version="brain.Event:2"), Event(step=step, session_log=begins))
 
 
 def time_in_words(seconds: float) -> str:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypedDict
@@ -91,6 +92,14 @@ class RunDir:
     def checkpoint_of(self, part: int) -> Path:
         """Of a stage that trains in parts."""
         return self.checkpoint.with_name(f"{self.checkpoint.stem}_{part}{self.checkpoint.suffix}")
+
+    def checkpoint_times(self) -> set[int]:
+        """When each checkpoint was written, in nanoseconds: by the disk's clock, which may be no clock of ours."""
+        times = set()
+        for file in self.path.glob(f"{self.checkpoint.stem}*{self.checkpoint.suffix}"):
+            with suppress(FileNotFoundError):  # a newer one has just taken its place
+                times.add(file.stat().st_mtime_ns)
+        return times
 
     @property
     def plan(self) -> Path:

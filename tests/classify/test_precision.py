@@ -17,6 +17,8 @@ from training.checkpoint import load_checkpoint, save_snapshot
 from training.device import Precision, settle
 from training.distributed import rank
 
+pytestmark = pytest.mark.usefixtures("minute_a_step")
+
 AUTO = {**SETTINGS, "precision": "auto", "epochs": 2}
 
 
@@ -81,7 +83,7 @@ def kill(step, total, metrics):
 
 @pytest.mark.parametrize("began", ["float32", "bfloat16"])
 def test_a_checkpoint_goes_on_in_the_precision_it_was_made_with(tmp_path, monkeypatch, began, caplog):
-    settings = {**AUTO, "checkpoint_every": 2}
+    settings = {**AUTO, "checkpoint_minutes": 2}
     first, second = (0.5, 2.0) if began == "float32" else (2.0, 0.5)
     answer(monkeypatch, first)
     (tmp_path / "whole").mkdir()
@@ -100,7 +102,7 @@ def test_a_checkpoint_goes_on_in_the_precision_it_was_made_with(tmp_path, monkey
 def test_another_precision_that_is_asked_for_is_refused_in_a_sentence(tmp_path, monkeypatch):
     answer(monkeypatch, 2.0)
     with pytest.raises(Killed):
-        train(tmp_path, {**AUTO, "checkpoint_every": 2}, report=kill)
+        train(tmp_path, {**AUTO, "checkpoint_minutes": 2}, report=kill)
     before = (tmp_path / "c.pt").read_bytes()
     message = r"c\.pt: a checkpoint of a training with precision=bfloat16, not float32; ask for bfloat16 or auto"
     with pytest.raises(ValueError, match=message):

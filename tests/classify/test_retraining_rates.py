@@ -15,8 +15,8 @@ from classify.train import train_classifier
 # 17 images in batches of 4: five steps an epoch, three epochs; the dense training has eight
 EPOCHS, DENSE, STEPS, TOTAL = 3, 8, 5, 15
 LR = 0.4
-SETTINGS = small_training.SETTINGS | {"lr": LR, "epochs": EPOCHS, "checkpoint_every": 4, "report_every": 1}
-pytestmark = pytest.mark.usefixtures("auto_is")
+SETTINGS = small_training.SETTINGS | {"lr": LR, "epochs": EPOCHS, "checkpoint_minutes": 4, "report_every": 1}
+pytestmark = pytest.mark.usefixtures("auto_is", "minute_a_step")
 
 
 def trained(path, regime, kill_at=None, **changes):

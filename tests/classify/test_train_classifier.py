@@ -13,7 +13,7 @@ from classify.train import train_classifier
 from pruning.methods import Effect
 from training.schedule import lr_schedule
 
-pytestmark = pytest.mark.usefixtures("auto_is")
+pytestmark = pytest.mark.usefixtures("auto_is", "minute_a_step")
 
 
 class Momentum(Effect):

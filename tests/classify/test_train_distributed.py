@@ -13,6 +13,7 @@ from support.processes_training import (
     in_two_processes,
     losses_of,
     network,
+    save_by_the_main_clock,
     train_together,
     train_until_asked,
 )
@@ -153,3 +154,10 @@ def test_our_batch_norm_is_pytorchs_where_there_is_one_process(momentum):
     torch.testing.assert_close(copy.state_dict(), theirs.state_dict())
     torch.testing.assert_close(copy.weight.grad, theirs.weight.grad)
     torch.testing.assert_close(ours.eval()(a), theirs.eval()(a))
+
+
+def test_the_main_process_says_when_all_save(tmp_path):
+    assert in_two_processes(save_by_the_main_clock, tmp_path) == [0, 0]
+    saved = [json.loads((tmp_path / f"saved_rank{r}.json").read_text()) for r in (0, 1)]
+    assert saved == [[8, 16, STEPS]] * 2
+    assert load_checkpoint(tmp_path / "c.pt", required=["step"])["step"] == STEPS

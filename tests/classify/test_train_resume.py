@@ -17,8 +17,8 @@ from pruning.methods.soft_filter import SoftFilterEffect, filters_to_keep, find_
 from pruning.select import Selection
 
 # 17 images in batches of 4: five steps an epoch
-SETTINGS = small_training.SETTINGS | {"checkpoint_every": 4, "report_every": 1}
-pytestmark = pytest.mark.usefixtures("auto_is")
+SETTINGS = small_training.SETTINGS | {"checkpoint_minutes": 4, "report_every": 1}
+pytestmark = pytest.mark.usefixtures("auto_is", "minute_a_step")
 
 
 def hold_masks(model):

@@ -19,6 +19,8 @@ from detect.settings import Distillation
 from detect.train import train_detector
 from training.seeding import seed_generators
 
+pytestmark = pytest.mark.usefixtures("minute_a_step")
+
 FROZEN = {"norm": "FrozenBN"}  # a student that computes as its teacher, which is in evaluation mode
 HEADS = {
     "fpn": ({}, {}),
@@ -143,7 +145,7 @@ def test_killed_and_resumed_is_bit_equal(dataset, tmp_path, auto_is):
 
     def trained(name, report=None):
         student, cfg = narrow()
-        arguments = {"dataset": dataset, **settings(precision="auto", checkpoint_every=2), "report": report}
+        arguments = {"dataset": dataset, **settings(precision="auto", checkpoint_minutes=2), "report": report}
         teacher = Teacher(make_detector()[0], Distillation())
         outcome = train_detector(student, cfg, checkpoint=tmp_path / f"{name}.pt", teacher=teacher, **arguments)
         return student.state_dict(), outcome

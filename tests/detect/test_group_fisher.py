@@ -14,6 +14,8 @@ from pruning.methods import METHODS, Request
 from pruning.methods.group_fisher import GroupFisherOptions
 from pruning.select import Selection
 
+pytestmark = pytest.mark.usefixtures("minute_a_step")
+
 OPTIONS = {"width": 0.125}
 SETTINGS = altered(SMALL, strides=(4, 8, 16, 32), fpn_channels=12)
 SELECTION = Selection(ratio=0.4, level="global")
@@ -46,7 +48,7 @@ def trained(folder, scope, *, kill_at=None):
         detector,
         cfg,
         dataset=two_squares(folder),
-        **settings(iterations=8, checkpoint_every=3),
+        **settings(iterations=8, checkpoint_minutes=3),
         checkpoint=folder / "checkpoint.pt",
         report=report,
         effects=[effect],

@@ -25,6 +25,8 @@ from detect.train import train_detector
 from pruning.cost import count_params
 from pruning.select import Selection
 
+pytestmark = pytest.mark.usefixtures("minute_a_step")
+
 ONE_STAGE = {"head": "retinanet", "anchor_sizes": (16, 32, 64, 128, 256), **dict.fromkeys(ALL["retinanet"].idle)}
 HEADS = {"cascade": {"head": "cascade"}, "retinanet": ONE_STAGE, "mask": {"head": "mask"}}
 each = pytest.mark.parametrize("head", HEADS)
@@ -66,7 +68,7 @@ def test_a_resumed_training_ends_with_the_same_bits(head, tmp_path):
         if step == 3:  # step 3 is lost; the checkpoint is of step 2
             raise Killed
 
-    common = {"dataset": two_squares(tmp_path), **settings(precision="float32", checkpoint_every=2)}
+    common = {"dataset": two_squares(tmp_path), **settings(precision="float32", checkpoint_minutes=2)}
     whole, cfg = make_detector(**HEADS[head])
     train_detector(whole, cfg, **common, checkpoint=tmp_path / "whole.pt")
     with pytest.raises(Killed):

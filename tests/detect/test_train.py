@@ -20,6 +20,8 @@ from training.checkpoint import save_checkpoint
 from training.schedule import lr_schedule
 from training.seeding import seed_generators
 
+pytestmark = pytest.mark.usefixtures("minute_a_step")
+
 
 @pytest.fixture
 def dataset(tmp_path):
@@ -44,7 +46,7 @@ def test_resumed_training_equals_uninterrupted_bit_for_bit(dataset, tmp_path, au
             raise Killed
 
     whole, cfg = make_detector()
-    auto = settings(precision="auto", checkpoint_every=2)
+    auto = settings(precision="auto", checkpoint_minutes=2)
     outcome = train_detector(whole, cfg, dataset=dataset, **auto, checkpoint=tmp_path / "whole.pt")
     assert outcome.precision.name == auto_is
 
@@ -86,7 +88,7 @@ def test_masks_that_change_are_resumed_to_the_bit(dataset, tmp_path, method):
         entry = get_method(method)
         asked = Request([], Selection(0.5), entry.options(**EACH_STEP[method]), seed=0)
         effect = entry.training_effect(detector.backbone.bottom_up.body, asked)
-        auto = settings(checkpoint_every=2, clip_norm=1.0)
+        auto = settings(checkpoint_minutes=2, clip_norm=1.0)
         arguments = {"checkpoint": tmp_path / name, "report": report, "effects": [effect]}
         train_detector(detector, cfg, dataset=dataset, **auto, **arguments)
         return detector.state_dict(), effect.masks()

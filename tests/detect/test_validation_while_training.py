@@ -9,6 +9,8 @@ from detect.settings import TrainSettings
 from detect.train import train_detector
 from detect.validation import Kept
 
+pytestmark = pytest.mark.usefixtures("minute_a_step")
+
 
 @pytest.fixture
 def dataset(tmp_path):
@@ -87,7 +89,7 @@ def test_a_killed_training_remembers_its_best(dataset, tmp_path, monkeypatch):
         if step == 3:  # lost; the checkpoint is of step 2
             raise Killed
 
-    changes = {"validate_every": 1, "keep": "best", "patience": 3, "checkpoint_every": 2}
+    changes = {"validate_every": 1, "keep": "best", "patience": 3, "checkpoint_minutes": 2}
     seen = scripted(monkeypatch, 30.0, 20.0, 10.0, 5.0)
     whole, outcome = trained(dataset, tmp_path / "whole.pt", **changes)
     scripted(monkeypatch, 30.0, 20.0, 10.0)

@@ -25,7 +25,7 @@ pytestmark = [
 STUDY = {
     "pipelines": ["unpruned", "fine_tune"],
     "classifier.train.epochs": 200,  # 600 steps: long enough to be disturbed twice
-    "machine.checkpoint_every": 20,
+    "machine.checkpoint_minutes": 0,
 }
 SLURM = {"time_minutes": 10, "poll_seconds": 1.0, "signal_seconds": 30}
 

@@ -10,6 +10,7 @@ from detect.evaluate import evaluate_detector
 from detect.settings import Distillation
 from detect.train import train_detector
 from pruning.methods import Effect
+from support.pretended_clock import a_minute_a_step
 from support.tiny_detector import make_detector, settings
 from training.checkpoint import save_snapshot
 from training.distributed import process_group, rank, world_size
@@ -42,10 +43,10 @@ def train(
         "batch_size": 4,
         "lr": 0.002,
         "warmup": 0.0,
-        "checkpoint_every": CHECKPOINT_AT,
+        "checkpoint_minutes": CHECKPOINT_AT,
     } | changes
     patches = [mock.patch(f"detectron2.modeling.{module}.subsample_labels", first_ones) for module in _SAMPLERS]
-    with patches[0], patches[1]:
+    with patches[0], patches[1], a_minute_a_step():
         outcome = train_detector(
             detector,
             cfg,
@@ -138,7 +139,7 @@ def ends(dataset, folder):
     found = {}
     with stop_on_signals():
         try:
-            train(dataset, folder, "stopped", effects=lambda d: [Signal(d)], report_every=2, checkpoint_every=100)
+            train(dataset, folder, "stopped", effects=lambda d: [Signal(d)], report_every=2, checkpoint_minutes=100)
         except Stopped as stopped:
             found["stopped"] = stopped.signum
     try:

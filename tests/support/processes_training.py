@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import os
 import socket
+from unittest import mock
 
 import torch
 from torch import nn
@@ -20,9 +21,11 @@ from pruning.methods.method import Request
 from pruning.methods.slimming import SlimmingEffect, SlimmingOptions
 from pruning.methods.soft_filter import SoftFilterEffect, filters_to_keep, find_filters
 from pruning.select import Selection
+from support.pretended_clock import a_minute_a_step
 from support.told import told
 from training.checkpoint import save_snapshot
 from training.distributed import process_group, rank
+from training.state import TrainingState
 from training.stopping import Stopped, stop_on_signals
 
 # 17 images in batches of 8: the last batch of an epoch is one image, and the second process has none of it
@@ -35,7 +38,7 @@ SETTINGS = {
     "augmentation": "cifar",
     "precision": "float32",
     "report_every": 1,
-    "checkpoint_every": 5,
+    "checkpoint_minutes": 5,
 }
 CHANGES = {
     "plain": {},
@@ -109,17 +112,18 @@ def losses_of(name, folder, kill_at=None):
             raise Killed
 
     model = network()
-    train_classifier(
-        model,
-        images(),
-        **told(SETTINGS, **CHANGES[name]),
-        checkpoint=folder / f"{name}.pt",
-        snapshots={folder / f"{name}_snapshot.safetensors": 2},
-        validation=images(5),
-        report=report,
-        effects=effects_of(model, name),
-        teacher=teacher_of(name),
-    )
+    with a_minute_a_step():
+        train_classifier(
+            model,
+            images(),
+            **told(SETTINGS, **CHANGES[name]),
+            checkpoint=folder / f"{name}.pt",
+            snapshots={folder / f"{name}_snapshot.safetensors": 2},
+            validation=images(5),
+            report=report,
+            effects=effects_of(model, name),
+            teacher=teacher_of(name),
+        )
     save_snapshot(folder / f"{name}_rank{rank()}.safetensors", model)
     return losses
 
@@ -172,7 +176,7 @@ class AskToEnd(Effect):
 def train_until_asked(folder, signum=0, asked=(), at=7):
     """Train; the processes `asked` get a signal after step `at`. Leaves the steps taken here, or the weights."""
     model, counter = network(), AskToEnd(at if rank() in asked else 0, signum)
-    rarely = told(SETTINGS, report_every=1000, checkpoint_every=1000)
+    rarely = told(SETTINGS, report_every=1000)
     try:
         with stop_on_signals():
             train_classifier(model, images(), **rarely, checkpoint=folder / "c.pt", effects=[counter])
@@ -180,3 +184,16 @@ def train_until_asked(folder, signum=0, asked=(), at=7):
         (folder / f"steps_rank{rank()}").write_text(str(counter.steps))
         return
     save_snapshot(folder / f"rank{rank()}.safetensors", model)
+
+
+def save_by_the_main_clock(folder):
+    """Train, the clocks of the processes unlike: a minute a step in the main one, an hour in the others."""
+    saved, save = [], TrainingState.save
+
+    def noted(self, step):
+        saved.append(step)
+        save(self, step)
+
+    with a_minute_a_step(1 if rank() == 0 else 60), mock.patch.object(TrainingState, "save", noted):
+        train_classifier(network(), images(), **told(SETTINGS, checkpoint_minutes=8), checkpoint=folder / "c.pt")
+    (folder / f"saved_rank{rank()}.json").write_text(json.dumps(saved))

@@ -12,7 +12,7 @@ SETTINGS = {
     "mean": (0.5,) * 3,
     "std": (0.25,) * 3,
     "augmentation": "cifar",
-    "checkpoint_every": 2,
+    "checkpoint_minutes": 2,
 }
 
 

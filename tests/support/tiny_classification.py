@@ -22,7 +22,7 @@ SETTINGS: dict[str, Any] = {
     "prune": {"method": "magnitude", "ratio": 0.6, "level": "global"},
     "pipelines": ["unpruned", "pruned", "fine_tune", "scratch_e", "scratch_b", "scratch_b_fair", "ticket"],
     "evaluate": {"latency_rounds": 2},
-    "machine": {"threads": 1, "checkpoint_every": 2, "precision": "float32"},
+    "machine": {"threads": 1, "checkpoint_minutes": 0, "precision": "float32"},
 }
 
 

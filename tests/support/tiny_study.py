@@ -29,7 +29,7 @@ TINY = [
     "detector.train.batch_size=2",
     "evaluate={scenes: 1, latency_rounds: 2}",
     "machine.threads=1",
-    "machine.checkpoint_every=2",
+    "machine.checkpoint_minutes=0",
 ]
 
 

@@ -51,7 +51,7 @@ def test_two_processes_leave_one_run(tmp_path):
 
 @pytest.mark.slow
 def test_a_signal_to_the_launcher_stops_all_processes_and_the_same_command_goes_on_to_the_same_bits(tmp_path):
-    longer = ["classifier.train.epochs=12", "machine.checkpoint_every=10"]
+    longer = ["classifier.train.epochs=12", "machine.checkpoint_minutes=0"]
     process = torchrun(tmp_path / "stopped", *longer, held=True)
     while not list((tmp_path / "stopped").rglob("checkpoint.pt")):
         assert process.poll() is None, process.communicate()

@@ -15,7 +15,7 @@ from support.tiny_study import TINY
 ROOT = Path(__file__).resolve().parents[2]
 ITERATIONS = 60
 DETECTOR = [o for o in TINY if o.startswith(("detector.", "evaluate", "machine.threads"))]
-SMALL = [*DETECTOR, f"detector.train.iterations={ITERATIONS}", "machine.checkpoint_every=1000"]
+SMALL = [*DETECTOR, f"detector.train.iterations={ITERATIONS}"]
 
 
 HELD = ROOT / "tests" / "support" / "held_training.py"

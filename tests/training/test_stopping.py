@@ -11,6 +11,8 @@ from support.told import told
 from classify.train import train_classifier
 from training.stopping import Stopped, between_steps, stop_asked, stop_on_signals
 
+pytestmark = pytest.mark.usefixtures("minute_a_step")
+
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2])
 def test_a_training_ends_after_the_step_and_goes_on_to_the_same_bits(tmp_path, signum):

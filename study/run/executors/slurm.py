@@ -4,7 +4,6 @@ import os
 import shutil
 import subprocess
 import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
@@ -58,12 +57,15 @@ def slurm(machine: Machine) -> Iterator[Executor]:
 
 @dataclass
 class _Job:
-    """A stage's job: its number, how often it was given one, and the polls since it was last seen in the queue."""
+    """A stage's job: its number, how often it was given one, and the polls since it was last seen in the queue.
+
+    `saved`: the times of the checkpoints that were there when it was given its number.
+    """
 
     task: Task
     future: Future[str]
     number: str
-    submitted: float
+    saved: set[int]
     attempts: int = 0
     unseen: int = 0
 
@@ -83,6 +85,7 @@ class _Jobs:
         machine = task.machine.model_copy(update={"data_root": task.machine.data_root.resolve()})
         task = replace(task, runs=task.runs.resolve(), machine=machine)
         future: Future[str] = Future()
+        saved = task.run.checkpoint_times()
         # A job that an earlier process gave and that is still in the queue is the stage's job: a second one would wait
         # for its lock. One that is not in the queue any more has ended without a result, or the stage would be done.
         try:
@@ -92,13 +95,15 @@ class _Jobs:
         except Failure as error:  # other stages may still get in
             future.set_exception(error)
             return future
-        self.jobs.append(_Job(task, future, number, time.time()))
+        self.jobs.append(_Job(task, future, number, saved))
         return future
 
     def _give(self, task: Task) -> str:
         # whatever failure is found from now on is this job's
         task.run.failure.unlink(missing_ok=True)
         folder = task.runs / _FOLDER
+        if not str(folder).isprintable():  # the name stands in a line of the job's script; the next line is a command
+            raise Failure(f"{str(folder)!r}: no job is given from a folder whose name has a control character")
         folder.mkdir(parents=True, exist_ok=True)
         executor = SlurmExecutor(folder)
         executor.update_parameters(**parameters(self.settings, task))
@@ -139,15 +144,14 @@ class _Jobs:
 
     def _again(self, job: _Job) -> None:
         """A job that was cancelled or killed: submit it again, unless that helped nothing several times."""
-        checkpoint = job.task.run.checkpoint
+        saved = job.task.run.checkpoint_times()
         # a job that saved a checkpoint was preempted or ran out of time, and goes on; no count of retries bounds that
-        got_further = checkpoint.is_file() and checkpoint.stat().st_mtime > job.submitted
-        job.attempts = 0 if got_further else job.attempts + 1
+        job.attempts = 0 if saved - job.saved else job.attempts + 1
         if job.attempts > self.settings.retries:
             raise Failure(
                 f"its jobs ended {job.attempts} times without a result, the last was {job.number}{_output_of(job)}"
             )
-        job.unseen, job.submitted = 0, time.time()
+        job.unseen, job.saved = 0, saved
         job.number = self._give(job.task)
 
     def _finish(self, job: _Job, outcome: str | Exception) -> None:

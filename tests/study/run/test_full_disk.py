@@ -55,7 +55,7 @@ def test_a_training_ends_with_a_sentence_and_goes_on_from_its_checkpoint(disk, m
     class Harming(recorder):
         def __call__(self, step, total, metrics):
             super().__call__(step, total, metrics)
-            if step == 6:  # the end of the second epoch; the last checkpoint is of step 4
+            if step == 6:  # the end of the second epoch; the last checkpoint is of step 5
                 harm(disk)
 
     monkeypatch.setattr(module, "Recorder", Harming)
