@@ -7,13 +7,14 @@ from typing import NoReturn
 
 from prune_transfer import __version__
 from pruning.errors import Refusal
-from study.commands import check_data, export, predict, prune, report, run, runs, train_cls, train_det
+from study.commands import check_data, export, predict, prune, report, run, runs, sensitivity, train_cls, train_det
 from study.run.launch import launch, make_parser
 
 COMMANDS: dict[str, ModuleType] = {
     "run": run,
     "train-cls": train_cls,
     "train-det": train_det,
+    "sensitivity": sensitivity,
     "prune": prune,
     "export": export,
     "predict": predict,

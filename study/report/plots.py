@@ -6,11 +6,14 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
+from pathlib import Path
 from typing import Any
 
 import plotly.graph_objects as go
+from plotly.offline import get_plotlyjs
 
 from study.plan.named import Look
+from training.files import write_text
 
 MAX_CURVE_POINTS = 160
 _MARKERS_ON_A_LINE = 6
@@ -86,6 +89,12 @@ def give_legend_room(figure: go.Figure) -> go.Figure:
     entries = sum(trace.showlegend is not False and trace.name is not None for trace in figure.data)
     more = _LEGEND_LINE * max(0, entries - _LEGEND_ENTRIES)
     return go.Figure(figure).update_layout(height=figure.layout.height + more)
+
+
+def write_page(figure: go.Figure, file: Path) -> None:
+    """The figure as a page of its own; plotly.min.js, which it needs, beside it: one for all pages of a folder."""
+    write_text(file, figure.to_html(include_plotlyjs="directory", full_html=True))
+    write_text(file.with_name("plotly.min.js"), get_plotlyjs())
 
 
 def thin(x: Sequence[float], y: Sequence[float]) -> tuple[list[float], list[float]]:

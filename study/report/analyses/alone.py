@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from plotly.offline import get_plotlyjs
 from rich.console import Console
 from rich.table import Table
 
 from pruning.errors import Refusal
 from study.report.analyses import ANALYSES, get_analysis
 from study.report.material import Material
+from study.report.plots import write_page
 from study.report.rows import load_comparison
 from study.report.tables import csv_text
 from study.report.units import value
@@ -36,8 +36,7 @@ def run_analysis(out: Path, name: str, console: Console) -> list[Path]:
     write_text(written[0], csv_text(exhibit.columns, exhibit.rows))
     if exhibit.figure is not None:
         written.append(out / f"analysis-{name}.html")
-        write_text(written[1], exhibit.figure.to_html(include_plotlyjs="directory", full_html=True))
-        write_text(out / "plotly.min.js", get_plotlyjs())  # one for all analyses of the study
+        write_page(exhibit.figure, written[1])
     return written
 
 

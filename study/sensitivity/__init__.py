@@ -1,0 +1,1 @@
+"""How much each layer of one trained classifier loses when it alone is pruned, and nothing is retrained."""
