@@ -40,8 +40,10 @@ def percent(part: float | None, whole: float | None) -> str:
 
 
 def seconds(value: float | None) -> str:
-    """Seconds, with thousands separated."""
-    return MISSING if value is None else f"{value:,.0f} s"
+    """Seconds: "1,234 s"; below ten with two digits, "0.052 s"."""
+    if value is None:
+        return MISSING
+    return f"{value:,.0f} s" if value >= 10 else f"{value:.2g} s"
 
 
 def milliseconds(value: float | None) -> str:

@@ -7,12 +7,15 @@ from pathlib import Path
 import pytest
 from support import published
 
+from classify.regimes import RETRAINING
+from pruning.methods import METHODS
 from pruning.targets import TARGETS
 from study.config.load import load_config, read_yaml
 from study.config.schema import ClassifyConfig, StudyConfig
 from study.config.sections import Machine
 from study.plan.estimate import Estimator
 from study.plan.pipelines import expand
+from training.options import read_method_options
 
 CONFIGS = Path(__file__).parents[3] / "configs"
 RECIPES = sorted((CONFIGS / "classify").glob("*.yaml"))
@@ -28,7 +31,10 @@ DENSE = {
 
 
 # large or many networks, at seconds each; or as another file, for CIFAR-100
-SLOW = ("imagenet", "cifar100", "cifar10_aggressive", "cifar10_soft_filter", "cifar10_tickets_conv", "claims_cifar10")
+SLOW = (
+    *("imagenet", "cifar100", "cifar10_aggressive", "cifar10_methods", "cifar10_soft_filter", "cifar10_tickets_conv"),
+    "claims_cifar10",
+)
 
 
 def with_marks(path):
@@ -82,6 +88,26 @@ def test_every_published_number_is_of_a_route_at_a_point_of_its_grid(path):
     routes = expand(config, source=str(path))
     for expected in config.expect:
         assert [r for r in routes if r.pipeline == expected.route and r.point == expected.where], expected
+
+
+@pytest.mark.parametrize("name", ["cifar10_methods", "digits_methods"])
+def test_the_comparison_of_methods_has_every_method_its_controls_and_its_share(name):
+    config = load_config(StudyConfig, CONFIGS / "pipelines" / f"{name}.yaml", ["seeds=[0]"])
+    routes = expand(config, source=name)
+    last = [s.settings for route in routes for s in route.stages if s.kind in ("prune", "prune_detector")]
+    assert {settings["method"] for settings in last} == set(METHODS)
+    shuffled = {settings["method"] for settings in last if settings["options"].get("shuffle")}
+    assert shuffled == {"magnitude", "lamp", "snip", "synflow"}
+    shares = {settings["selection"].get("target_macs") for settings in last}
+    if name == "cifar10_methods":
+        trained = [s.settings for route in routes for s in route.stages if s.kind == "train_classifier"]
+        assert set(RETRAINING) <= {settings["regime"] for settings in trained}
+        assert shares - {None} == {0.5, 0.333, 0.25}  # and the network whose pattern a design follows
+    else:
+        weights = [s for s in last if METHODS[s["method"]].unstructured(read_method_options(s["method"], s["options"]))]
+        assert shares == {0.5, None}
+        assert all((s in weights) == (s["selection"].get("target_macs") is None) for s in last)
+        assert {tuple(s["selection"]["ratio"]) for s in weights} == {(0.8,)}
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)

@@ -30,6 +30,11 @@ def test_si(value, text):
     assert units.si(value) == text
 
 
+def test_short_times_are_no_zeros():
+    times = (0.0, 0.0516, 0.5, 9.4, 9.6, 14.2, 1234.0, None)
+    assert [units.seconds(time) for time in times] == "0 s|0.052 s|0.5 s|9.4 s|9.6 s|14 s|1,234 s|–".split("|")
+
+
 def test_unit_follows_the_prefix():
     assert units.si(1.5e12, "MACs") == "1.50 TMACs"
 
