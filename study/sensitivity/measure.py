@@ -174,7 +174,11 @@ class Subject:
     def _choice(self, layer: Group, ratio: float) -> Choice:
         # the request's own memory is shared, so that scores are found once for all layers and ratios
         selection = replace(self.request.selection, layers={layer.name: ratio})
-        return get_method(self.asked.method).prune(self.model, replace(self.request, selection=selection))
+        choice = get_method(self.asked.method).prune(self.model, replace(self.request, selection=selection))
+        if layer.name not in choice.keep:
+            method = self.asked.method
+            raise Refusal(f"method {method!r} does not rank the channels of {layer.name} alone; choose another")
+        return choice
 
 
 def open_subject(run: Path, asked: Asked, machine: Machine) -> Subject:

@@ -11,8 +11,10 @@ import pytest
 from PIL import Image
 from rich.console import Console
 from sklearn.datasets import load_digits
+from support.small_networks import dense_network
 from support.tiny_classification import run as run_tiny
 
+from classify.models import channel_groups
 from pruning.cost import count_macs, count_params
 from pruning.cut import make_plan
 from pruning.errors import Refusal
@@ -38,14 +40,12 @@ def study(folder, **changes):
             break
         file = folder / "digits" / str(label) / f"{place:03}.png"
         file.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray((scan.reshape(8, 8) * 15.9).astype("uint8")).resize((16, 16)).save(file)
-    data = {"path": str(folder / "digits"), "image_size": 16, "resize": 16, "val": 100, "test": 40}
+        Image.fromarray((scan.reshape(8, 8) * 15.9).astype("uint8")).resize((32, 32)).save(file)
+    data = {"path": str(folder / "digits"), "image_size": 32, "resize": 32, "val": 100, "test": 40}
     train = {"epochs": 6, "batch_size": 16, "lr": 0.05, "schedule": "cosine", "augmentation": "none"}
     (route,) = run_tiny(
         folder / "runs",
         {
-            "classifier.arch": "cifar_resnet",
-            "classifier.options": {"depth": 8, "width": 0.5},
             "classifier.dataset": {"name": "folder", "options": data},
             "classifier.train": train,
             **{key.replace("__", "."): value for key, value in changes.items()},
@@ -96,6 +96,7 @@ def test_the_curve_is_of_the_networks_that_a_study_makes_and_begins_at_the_run_i
 def test_a_cut_layer_is_as_accurate_as_one_whose_channels_are_zero(runs):
     subject = open_subject(runs["dense"], Asked((0.5,), scope="all"), CPU)
     groups = subject.request.groups
+    assert sum(not group.inner for group in subject.layers()) == 4
     for group, curve in zip(subject.layers(), subject.curves(), strict=True):
         choice = subject._choice(group, 0.5)
         plan = make_plan(subject.network.arch, groups, choice)
@@ -133,8 +134,19 @@ def test_every_method_prunes_a_layer_alone_or_is_refused(runs, method):
     except Refusal as error:
         assert refused[method] in str(error)
     else:
-        assert method not in refused and len(curves) == 3
-        assert [curve.points[0].kept for curve in curves] == [4, 8, 16]
+        assert method not in refused and len(curves) == 4
+        assert [curve.points[0].kept for curve in curves] == [4, 8, 16, 32]
+
+
+def test_slimming_by_layer_has_curves_where_norms_rank_the_channels_of_one_layer(runs):
+    asked = Asked((0.5,), "slimming", {"level": "layer"}, n_images=20)
+    subject = open_subject(runs["dense"], asked, CPU)
+    assert [curve.points[0].kept for curve in subject.curves()] == [4, 8, 16, 32]
+    model = dense_network()
+    groups = channel_groups("cifar_densenet", model.eval(), subject.example)  # its norms rank what several layers made
+    subject = replace(subject, model=model, request=replace(subject.request, groups=groups))
+    with pytest.raises(Refusal, match=r"'slimming' does not rank the channels of features.conv0 alone; choose another"):
+        list(subject.curves())
 
 
 def a_point(ratio, lost):
@@ -171,7 +183,7 @@ def test_the_command_writes_table_and_page_and_prints_what_a_config_takes(runs, 
     assert ended.value.code == 0
     printed = capsys.readouterr().out
     said = json.loads(printed.splitlines()[-1])
-    names = ["layer1.0.conv1", "layer2.0.conv1", "layer3.0.conv1"]
+    names = [f"layer{stage}.0.conv1" for stage in (1, 2, 3, 4)]
     assert sorted([*said["skip"], *said["layers"]]) == names and said["split"] == "val" and said["images"] == 50
     rows = list(csv.DictReader((tmp_path / "out" / "sensitivity.csv").open()))
     expected = [(name, ratio) for name in names for ratio in ("0.5", "0.9") if (name, ratio) != (names[0], "0.9")]
