@@ -28,7 +28,7 @@ test: lint  ## style, types and the default tests
 	$(RUN) -m pytest -m "not slow" -rs $(PARALLEL)
 
 test-all: test  ## these, then the slow end-to-end tests
-	$(RUN) -m pytest -m slow -rs
+	$(RUN) -m pytest -m slow -rs --numprocesses=auto --maxprocesses=2 --dist=loadfile
 
 docs: install  ## the documents as a site in build/site
 	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict --quiet
