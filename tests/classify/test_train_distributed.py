@@ -24,6 +24,8 @@ from training.checkpoint import load_checkpoint
 from training.distributed import own_parts
 from training.synchronised_norm import CrossProcessBatchNorm
 
+pytestmark = pytest.mark.slow
+
 STEPS = 21  # 7 epochs of 8 + 8 + 1 images
 KILLED_AT, CHECKPOINT_AT = 8, 5
 

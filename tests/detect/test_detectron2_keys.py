@@ -47,6 +47,7 @@ def test_the_table_speaks_of_keys_heads_and_settings_that_there_are():
     assert {name for name, _ in OURS.values()} <= settings
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("head", HEADS)
 def test_what_is_said_to_be_read_is_asked_for(head, monkeypatch, tmp_path):
     """Building, loading, evaluating: every key of the table is looked up by name at least once."""

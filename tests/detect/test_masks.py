@@ -24,6 +24,8 @@ from detect.exported import ExportedDetector
 from detect.mask_metrics import MASK_METRICS, mask_metrics
 from detect.settings import DetectorSettings
 
+pytestmark = pytest.mark.slow
+
 TRIANGLE = [4.0, 4.0, 16.0, 4.0, 4.0, 16.0]
 
 

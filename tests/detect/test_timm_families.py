@@ -11,6 +11,8 @@ from detect.backbone import ClassifierBackbone
 from pruning.cut import prune
 from pruning.select import Selection
 
+pytestmark = pytest.mark.slow
+
 PAGE = (Path(__file__).parents[2] / "docs" / "backbones.md").read_text(encoding="utf-8")
 
 

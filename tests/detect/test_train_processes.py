@@ -28,6 +28,8 @@ from detect.processes import Processes
 from detect.train import scaled_to_processes
 from training.checkpoint import load_checkpoint
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):

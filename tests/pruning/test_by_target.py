@@ -19,6 +19,7 @@ from pruning.methods import METHODS, Request
 from pruning.methods.guided import GuidedOptions
 from pruning.methods.reconstruction import Options as ReconstructionOptions
 from pruning.methods.structure_selection import StructureOptions
+from pruning.methods.synflow import SynflowOptions
 from pruning.methods.uniform import UniformOptions
 from pruning.select import Selection
 from pruning.surgery import apply
@@ -74,6 +75,8 @@ def costs(network, found):
 def options_of(method, folder):
     if method == "structure_selection":  # three blocks are coarse
         return StructureOptions(structures="channels")
+    if method == "synflow":
+        return SynflowOptions(rounds=3)  # each ratio that is tried takes them all
     if method != "guided":
         return None
     (folder / "pattern.json").write_text(Pattern(widths=(0.5, 0.25)).to_json())

@@ -13,6 +13,8 @@ from study.run.study import run_study
 from study.stages.network import Network, read_weights
 from training.stopping import Stopped
 
+pytestmark = pytest.mark.slow  # trainings of whole studies
+
 BETWEEN = {"epochs": 2, "lr": 0.01}
 THINET = {"method": "thinet", "ratio": 0.5, "calibration": {"images": 20}}
 CHANGES = {

@@ -13,6 +13,8 @@ from study.plan.pipelines import all_stages
 from study.run.study import run_study
 from study.stages.network import load_model
 
+pytestmark = pytest.mark.slow  # trainings of whole studies
+
 HALF = {"method": "l1_filter", "target_macs": 0.5}
 WIDE = {"classifier.options": {"width": 0.5}}  # whose single channels are below 1 %
 

@@ -16,6 +16,8 @@ from study.run.study import load_study, run_study
 from study.stages.detector import load_detector
 from training.strict_yaml import ConfigError
 
+pytestmark = pytest.mark.slow  # trainings of whole studies
+
 CONFIGS = DIGITS.parents[1]
 BOTH = ("classifier.distill={weight: 0.5}", "detector.distill={}")
 ROUTES = "unpruned, prune_then_transfer, transfer_then_prune, scratch_b, scratch_b_fair, detect_from_scratch"

@@ -30,6 +30,8 @@ from study.stages.network import Network, load_model, read_weights
 from study.stages.settings import TrainDetector
 from training.strict_yaml import ConfigError
 
+pytestmark = pytest.mark.slow  # trainings of whole studies
+
 ROUTES = ["unpruned", "prune_then_detect", "transfer_then_prune", "detect_from_scratch"]
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.3, 0.25)
 NAME = "torchvision:DEFAULT"

@@ -17,7 +17,7 @@ from study.plan.pipelines import all_stages
 from study.run.study import run_study
 from study.stages.network import Network, load_model, read_weights
 
-pytestmark = pytest.mark.parametrize("method", EACH_STEP)
+pytestmark = [pytest.mark.slow, pytest.mark.parametrize("method", EACH_STEP)]
 BODY = "backbone.bottom_up.body."
 
 

@@ -16,6 +16,8 @@ from study.stages.classifier import starting_model
 from study.stages.network import Network, read_weights
 from study.stages.settings import TrainClassifier
 
+pytestmark = pytest.mark.slow  # trainings of whole studies
+
 BODY = "backbone.bottom_up.body."
 CALIBRATED = {"calibration": {"images": 20}}
 VARIANTS = {

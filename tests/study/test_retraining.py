@@ -20,6 +20,8 @@ from study.stages.classifier import starting_model
 from study.stages.network import Network, read_weights
 from training.stopping import Stopped
 
+pytestmark = pytest.mark.slow  # trainings of whole studies
+
 # 48 images in batches of 16: three steps an epoch; the dense rate falls after 6 and 9 of 12 steps
 CHANGES = {
     "classifier.train": {"epochs": 4, "batch_size": 16, "lr": 0.08},

@@ -28,6 +28,8 @@ from study.sensitivity.measure import Asked, Curve, Point, open_subject
 from study.sensitivity.show import sensitivity, suggested
 from study.stages.data import open_classification
 
+pytestmark = pytest.mark.slow  # trainings of whole studies
+
 ROOT = Path(__file__).parents[2]
 CPU = Machine(device="cpu")
 LAYER = "layer2.0.conv1"

@@ -10,6 +10,8 @@ import detect.train
 from study.plan.estimate import Estimator
 from study.run.study import run_study
 
+pytestmark = pytest.mark.slow  # trainings of whole studies
+
 ONE = "pipelines=[unpruned]"
 
 

@@ -24,6 +24,8 @@ from study.run.study import load_written_study, report_again, run_study
 from study.stages.stage import KINDS
 from training.stopping import Stopped
 
+pytestmark = pytest.mark.slow  # trainings of whole studies
+
 ROUTES = ["unpruned", "prune_then_transfer"]
 DETECTION = [f"pipelines={ROUTES}", "tune={detector.train.lr: [0.01, 0.06]}", "seeds=[0, 1]"]
 L1 = {"prune": {"method": "l1_filter", "ratio": 0.5}}
