@@ -15,7 +15,7 @@ from study.report.routes import describe_point, find_route, full_points
 from study.report.rows import Point
 
 MAX_SCENES = 6  # pictures are embedded
-_LARGEST, _QUALITY = 640, 85  # pixels of the longer side; of WebP: some 10 kB a picture
+_LARGEST, _QUALITY = 640, 72  # pixels of the longer side; of WebP: some 20 kB a picture
 GROUND_TRUTH = "ground truth"
 
 
