@@ -94,7 +94,8 @@ def test_what_no_ratio_meets_is_refused_before_training(tmp_path, prune, words):
 )
 def test_shares_that_training_decides_pass_the_checks_ahead(tmp_path, prune):
     config, routes = tiny({"prune": {**prune, "target_params": 0.6}, "pipelines": ["fine_tune"]})
-    foresee(all_stages(routes), Estimator(tmp_path, config.machine), tmp_path / "tiny.yaml")
+    seen = foresee(all_stages(routes), Estimator(tmp_path, config.machine), tmp_path / "tiny.yaml")
+    assert seen.detectors == 0 and not (tmp_path / "runs").exists()
 
 
 def test_soft_training_zeroes_what_the_pruning_cuts(tmp_path):

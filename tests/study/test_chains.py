@@ -10,6 +10,7 @@ from study.config.load import ConfigError
 from study.plan.estimate import Estimator
 from study.plan.foresee import foresee
 from study.plan.pipelines import all_stages
+from study.plan.rehearsal import Rehearsal
 from study.stages.network import load_model
 
 CHAINS = {
@@ -76,7 +77,10 @@ def test_what_a_method_does_not_take_is_refused_before_training(method, prune, w
 @pytest.mark.parametrize("method", ["taylor", "group_fisher"])
 def test_influences_rank_the_network_as_a_whole(method, tmp_path):
     config, routes = tiny(changes_for(method, tmp_path, "fine_tuned", level="global", ratio=0.5))
-    foresee(all_stages(routes), Estimator(tmp_path, config.machine), tmp_path / "tiny.yaml")
+    estimator = Estimator(tmp_path, config.machine)
+    foresee(all_stages(routes), estimator, tmp_path / "tiny.yaml")
+    plan = Rehearsal(estimator).network(next(s for s in all_stages(routes) if s.kind == "prune")).plan
+    assert sum(plan.kept_counts().values()) == pytest.approx(sum(plan.widths.values()) / 2, abs=1)
 
 
 def test_shares_out_of_reach_are_refused_before_training(tmp_path):
