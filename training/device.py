@@ -207,17 +207,15 @@ _CUBLAS = "CUBLAS_WORKSPACE_CONFIG"
 def deterministic_algorithms(wanted: bool | None, device: str) -> Iterator[None]:
     """Within the block PyTorch uses deterministic algorithms, if `wanted`; None: on the CPU yes, elsewhere no.
 
-    On the CPU an operation that has none raises RuntimeError. On a GPU it warns and runs. Not covered there is the
-    gradient of ROIAlign, so a detector's training may differ in its last bits: the form that torchvision has for it
-    needs more memory than a GPU has at a detector's sizes (see detect/cpu/roi_align.py).
+    On the CPU an operation that has none raises RuntimeError. On a GPU it warns and runs. The gradient of ROIAlign,
+    which has none there, is taken by products instead (detect/cpu/roi_align.py).
     """
     on = wanted if wanted is not None else device == "cpu"
     before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     fill = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
     if on and device != "cpu":
         os.environ.setdefault(_CUBLAS, ":4096:8")
-        log = logging.getLogger(__name__)
-        log.info("deterministic on %s, but for ROIAlign's gradient and other operations that warn", device)
+        logging.getLogger(__name__).info("deterministic on %s, but for operations that warn", device)
     try:
         torch.use_deterministic_algorithms(on, warn_only=device != "cpu")
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]

@@ -1,4 +1,5 @@
-"""ROIAlign whose gradient is two matrix products: the same values, several times faster on the CPU.
+"""ROIAlign whose gradient is two matrix products: the same values, several times faster on the CPU, and on a GPU the
+same bits each time.
 
 ROIAlign (He et al., Mask R-CNN, ICCV 2017, section 3) averages bilinear samples on a regular grid in
 each bin. Both the grid and the bilinear weights are products of a vertical and a horizontal part, so a
@@ -10,39 +11,38 @@ import torch
 from detectron2.layers import ROIAlign
 from torch import Tensor, nn
 from torch.nn.modules.utils import _pair
-from torchvision.ops import roi_align
 
 # The products read all rows and columns of the map: on maps larger than this, gathering samples is cheaper.
 _MAX_POSITIONS = 64 * 64
 
 
 class SeparableROIAlign(ROIAlign):
-    """Detectron2's ROIAlign with the fast gradient where it pays: on the CPU, on small feature maps."""
+    """Detectron2's ROIAlign with the gradient by products where it pays: on the CPU, on small feature maps.
+
+    On a GPU it is taken where deterministic algorithms are on: the operator's own gradient adds in any order there.
+    """
 
     def forward(self, input: Tensor, rois: Tensor) -> Tensor:
-        """Feature maps (N, C, H, W) and rois (R, 5) of (image, x0, y0, x1, y1) in pixels -> (R, C, P, P).
-
-        On a GPU it is the compiled operator always: where deterministic algorithms are on, torchvision takes one in
-        Python instead, whose memory grows with regions x channels x bins x samples and is not there at a detector's
-        sizes. So the gradient of ROIAlign is then not deterministic; PyTorch warns of it, or raises unless `warn_only`.
-        """
-        if input.device.type != "cpu" and torch.are_deterministic_algorithms_enabled():
-            return self._compiled(input, rois)
+        """Feature maps (N, C, H, W) and rois (R, 5) of (image, x0, y0, x1, y1) in pixels -> (R, C, P, P)."""
+        pooling = self.output_size, self.spatial_scale, self.sampling_ratio, self.aligned
         small = input.shape[-1] * input.shape[-2] <= _MAX_POSITIONS
-        if input.device.type != "cpu" or not small or not input.requires_grad:
-            return super().forward(input, rois)
-        return _SeparableBackward.apply(
-            input, rois, self.output_size, self.spatial_scale, self.sampling_ratio, self.aligned
-        )
+        repeatable = torch.are_deterministic_algorithms_enabled()
+        if input.requires_grad and (small if input.device.type == "cpu" else repeatable):
+            return _SeparableBackward.apply(input, rois, *pooling)
+        return _pool(input, rois, *pooling)
 
-    def _compiled(self, input: Tensor, rois: Tensor) -> Tensor:
-        height, width = _pair(self.output_size)
-        where = rois.to(input.dtype), self.spatial_scale, height, width, self.sampling_ratio, self.aligned
-        return torch.ops.torchvision.roi_align(input, *where)
+
+def _pool(
+    input: Tensor, rois: Tensor, output_size: int | tuple[int, int], scale: float, ratio: int, aligned: bool
+) -> Tensor:
+    """The compiled operator. torchvision's function takes another for deterministic algorithms on a GPU, in Python,
+    whose memory grows with regions x channels x bins x samples and is not there at a detector's sizes."""
+    height, width = _pair(output_size)
+    return torch.ops.torchvision.roi_align(input, rois.to(input.dtype), scale, height, width, ratio, aligned)
 
 
 def use_separable_roi_align(model: nn.Module) -> None:
-    """Replace every ROIAlign of the model by the one with the fast gradient. It has no weights."""
+    """Replace every ROIAlign of the model by `SeparableROIAlign`. It has no weights."""
     for module in list(model.modules()):
         for name, child in module.named_children():
             if type(child) is ROIAlign:
@@ -59,13 +59,14 @@ class _SeparableBackward(torch.autograd.Function):
         ctx.save_for_backward(rois)
         ctx.features = features.shape, features.dtype
         ctx.pooling = output_size, scale, sampling_ratio, aligned
-        return roi_align(features, rois, output_size, scale, sampling_ratio, aligned)
+        return _pool(features, rois, output_size, scale, sampling_ratio, aligned)
 
     @staticmethod
     def backward(ctx, grad):
         (rois,) = ctx.saved_tensors
         (n, channels, height, width), dtype = ctx.features
-        (bins_y, bins_x), scale, ratio, aligned = ctx.pooling
+        size, scale, ratio, aligned = ctx.pooling
+        bins_y, bins_x = _pair(size)
         rows = _weights(rois[:, [2, 4]].float(), bins_y, height, scale, ratio, aligned)  # (R, bins_y, H)
         columns = _weights(rois[:, [1, 3]].float(), bins_x, width, scale, ratio, aligned)
         result = grad.new_zeros(n, channels, height, width)
@@ -86,13 +87,13 @@ def _weights(span: Tensor, bins: int, size: int, scale: float, sampling_ratio: i
     if not aligned:
         length = length.clamp(min=1.0)
     samples = torch.full_like(length, sampling_ratio) if sampling_ratio > 0 else (length / bins).ceil()
-    step = torch.arange(int(samples.max().clamp(min=0)) if len(samples) else 0, dtype=span.dtype)
+    step = torch.arange(int(samples.max().clamp(min=0)) if len(samples) else 0, dtype=span.dtype, device=span.device)
     step, samples = step.view(1, 1, -1), samples[:, None, None]
     count = samples.clamp(min=1)  # an empty region has no samples
-    offsets = torch.arange(bins)[:, None] + (step + 0.5) / count  # (R, bins, samples), in bins
+    offsets = torch.arange(bins, device=span.device)[:, None] + (step + 0.5) / count  # (R, bins, samples), in bins
     position = span[:, :1, None] + offsets * (length / bins)[:, None, None]
     used = (step < samples) & (position >= -1) & (position <= size)
     position = position.clamp(0, size - 1)
     # bilinear weight of each grid line: 1 at the sample's own position, falling to 0 one line away
-    hat = (1 - (position[..., None] - torch.arange(size)).abs()).clamp(min=0)
+    hat = (1 - (position[..., None] - torch.arange(size, device=span.device)).abs()).clamp(min=0)
     return (hat * used[..., None]).sum(2) / count
