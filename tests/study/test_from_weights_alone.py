@@ -205,7 +205,7 @@ def test_rates_of_the_detectors_are_chosen_with_weights_alone(published, tmp_pat
     )
     means = list(csv.DictReader(StringIO((tmp_path / "paper" / "means.csv").read_text())))
     assert {row["pretraining"] for row in means} == {"published, not counted"}
-    table = (tmp_path / "paper" / "main.tex").read_text()
+    table = (tmp_path / "paper" / "results.tex").read_text()
     assert "Prune and detect" in table and "pretraining published, not counted" in table
 
 

@@ -85,7 +85,7 @@ _ON_IMAGENET = f"{_LIU}, section 4.3: on ImageNet fine-tuning stays ahead"
 _VALUE = "scratch against fine-tuning"
 _TICKET_SMALL, _TICKET_LARGE = Side("ticket", extreme="smallest"), Side("ticket", extreme="largest")
 _RANDOM_SMALL, _RANDOM_LARGE = Side("scratch_e", extreme="smallest"), Side("scratch_e", extreme="largest")
-_MOVED, _NEAR_ZERO = "distance_from_start", "weights_near_zero_percent"
+_MOVED, _NEAR_ZERO = "distance from the start", "weights near zero"
 
 _SCRATCH = (
     _routes("scratch_e", NO_WORSE, "fine_tune", f"{_LIU}, section 4.1", PREDEFINED, _VALUE),
@@ -197,8 +197,8 @@ _DESIGNS = (
         f"{_LIU}, section 5: not for ResNets and DenseNets", equal_cost="params", group=_FOUND, runs=_HERE,
     ),
     Statement(
-        _scratch("slimming", only=_VGG, measure="spread_of_kept_percent"),
-        _scratch("slimming", only=_RESIDUAL, measure="spread_of_kept_percent"), ABOVE,
+        _scratch("slimming", only=_VGG, measure="spread of the layers' kept shares"),
+        _scratch("slimming", only=_RESIDUAL, measure="spread of the layers' kept shares"), ABOVE,
         f"{_LIU}, section 5: slimming leaves ResNets and DenseNets nearly uniform, and VGG not",
         free=("classifier", "prune.options"), group=_FOUND, runs=("claims_cifar10",),
     ),
@@ -256,7 +256,7 @@ _WEIGHTS_AND_TICKETS = (
         "our control: BatchNorm's statistics no longer fit after pruning", runs=_HERE,
     ),
     Statement(
-        Side("scratch_e", "saved_macs_percent"), Side("scratch_e", "saved_latency_percent"), ABOVE,
+        Side("scratch_e", "MACs saved"), Side("scratch_e", "latency saved"), ABOVE,
         "Liu et al., ICML 2021 (Group Fisher): latency falls less than MACs", _STRUCTURED, runs=_HERE,
     ),
 )  # fmt: skip

@@ -61,12 +61,12 @@ DETECTION_STATEMENTS = (
         for route in _PRUNED
     ),
     *(
-        _measured(route, f"lost_AP_{few}_percent", "lost_AP_percent", f"{_GIRISH}: {words} lose first")
-        for few, words in (("small", "small objects"), ("rare", "rare classes"))
+        _measured(route, f"AP lost on {few}", "AP lost", f"{_GIRISH}: {few} lose first")
+        for few in ("small objects", "rare classes")
         for route in _PRUNED
     ),
     _measured(
-        *("prune_then_transfer", "saved_macs_percent", "saved_latency_percent"),
+        *("prune_then_transfer", "MACs saved", "latency saved"),
         "Liu et al., ICML 2021 (Group Fisher): latency falls less than MACs",
     ),
 )

@@ -199,10 +199,8 @@ def _judge(statement: Statement, pair: Pair, test: _Test, p: float, topic: Topic
 
 
 def _unit(statement: Statement, topic: Topic) -> str:
-    measure = statement.better.measure
-    if measure not in MEASURES:
-        return topic.primary.unit
-    return "%" if measure.endswith("percent") else ""
+    derived = MEASURES.get(statement.better.measure)
+    return derived.unit if derived else topic.primary.unit
 
 
 def _with(difference: Difference, confidence: float) -> Difference:

@@ -32,7 +32,7 @@ def by_seed(route: RouteResults, measure: str, sources: Sources | None) -> BySee
     """A measure by seed: one of `MEASURES`, or a column; without `sources` no file is read and only columns are."""
     if measure not in MEASURES:
         return route.by_seed(measure)
-    return {} if sources is None else MEASURES[measure](route, sources)
+    return {} if sources is None else MEASURES[measure].of(route, sources)
 
 
 def _near_zero(route: RouteResults, sources: Sources) -> BySeed:
@@ -111,13 +111,21 @@ def _mean(names: Sequence[str], scores: Numbers | None) -> float | None:
     return sum(known) / len(known) if known else None
 
 
-MEASURES: dict[str, Callable[[RouteResults, Sources], BySeed]] = {
-    "weights_near_zero_percent": _near_zero,
-    "distance_from_start": _distance,
-    "spread_of_kept_percent": _spread_of_kept,
-    "lost_AP_percent": _lost("AP"),
-    "lost_AP_small_percent": _lost("APs"),
-    "lost_AP_rare_percent": _lost_rare,
-    "saved_macs_percent": _lost("detector_macs", "macs"),
-    "saved_latency_percent": _lost("latency_ms"),
+@dataclass(frozen=True)
+class Derived:
+    """A measure that is no column of the comparison: how it is had, and its unit."""
+
+    of: Callable[[RouteResults, Sources], BySeed]
+    unit: str = "%"
+
+
+MEASURES = {
+    "weights near zero": Derived(_near_zero),
+    "distance from the start": Derived(_distance, unit=""),
+    "spread of the layers' kept shares": Derived(_spread_of_kept),
+    "AP lost": Derived(_lost("AP")),
+    "AP lost on small objects": Derived(_lost("APs")),
+    "AP lost on rare classes": Derived(_lost_rare),
+    "MACs saved": Derived(_lost("detector_macs", "macs")),
+    "latency saved": Derived(_lost("latency_ms")),
 }

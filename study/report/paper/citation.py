@@ -26,13 +26,14 @@ def citation(content: Content) -> str:
     entries += [SMYTH] if _moderated(content) else []
     data = content.comparison.evaluation.dataset
     head = comment(f"Of the data ({data}) and of trained weights that were given, cite the source as well.")
+    head += comment("Needs \\usepackage{url}.")
     return head + "\n\n".join(entries) + "\n"
 
 
 def _program(content: Content) -> str:
     """The program: its version, and the commits and libraries that the results record."""
     found = content.provenance
-    facts = [*(f"commit {commit}" for commit in found.commit), *found.versions]
+    facts = [*(f"commit {commit[:12]}" for commit in found.commit), *found.versions]
     note = f"Version {version('prune-transfer')}. Results: {'; '.join(facts) or 'nothing recorded'}."
     lines = ["@misc{prune_transfer,", "  title = {prune-transfer},", "  key = {prune-transfer},"]
     return "\n".join([*lines, f"  note = {{{escape(note)}}},", "}"])

@@ -22,6 +22,11 @@ _WORDS = {
     "±": r"$\pm$",
     "×": r"$\times$",
     "≥": r"$\geq$",
+    "≤": r"$\leq$",
+    "·": r"$\cdot$",
+    "²": r"$^2$",
+    "°": r"$^\circ$",
+    "…": r"\dots{}",
     "≈": r"$\approx$",
     "→": r"$\to$",
     "Δ": r"$\Delta$",
@@ -31,6 +36,9 @@ _WORDS = {
     "*": "{*}",
     **{character: f"\\{character}" for character in "&%$#_{}"},
 }
+# What an article's page holds in small print, estimated: lines, and characters in a line of it and of a caption.
+_PAGE_LINES, _PAGE_CHARACTERS, _CAPTION_CHARACTERS = 52, 104, 85
+_FITTED = r"\resizebox{\ifdim\width>\textwidth\textwidth\else\width\fi}{!}"
 _SPECIAL = re.compile("|".join(map(re.escape, _WORDS)))
 
 
@@ -57,25 +65,62 @@ def cell(lines: Sequence[str], setting: str) -> str:
 
 
 def table(columns: Sequence[Column], rows: Sequence[Sequence[Sequence[str]]], *, caption: str, label: str) -> str:
-    """A table as wide as the page; a row is the lines of each of its cells."""
-    setting = "".join(column.setting for column in columns)
+    """A table as wide as the page, or several of one number where it is longer; a row has the lines of each cell.
+
+    What is wider than the page is scaled down to it.
+    """
+    parts = _pages(columns, rows, len(caption) // _CAPTION_CHARACTERS + 2)
+    found = []
+    for i, part in enumerate(parts):
+        if i == 0:
+            title = [rf"  \caption{{{escape(caption)}}}", rf"  \label{{tab:{_label(label)}}}"]
+        else:
+            title = [r"  \addtocounter{table}{-1}", rf"  \caption{{Part {i + 1} of {len(parts)}.}}"]
+        found += _one_table(columns, part, title)
+    return "\n".join(found) + "\n"
+
+
+def _pages(
+    columns: Sequence[Column], rows: Sequence[Sequence[Sequence[str]]], above: int
+) -> list[list[Sequence[Sequence[str]]]]:
+    """The rows, page by page, by an estimate of their lines; the first page has `above` lines of a caption too."""
+    pages: list[list[Sequence[Sequence[str]]]] = [[]]
+    filled = above
+    for row in rows:
+        lines = max(max(1, sum(map(bool, cell)), _wrapped(cell, c)) for cell, c in zip(row, columns, strict=True))
+        if pages[-1] and filled + lines > _PAGE_LINES:
+            pages.append([])
+            filled = 2
+        pages[-1].append(row)
+        filled += lines
+    return pages
+
+
+def _wrapped(cell: Sequence[str], column: Column) -> int:
+    """The lines of a cell that is broken at a share of the page's width."""
+    share = re.match(r"p\{([\d.]+)", column.setting)
+    width = float(share[1]) * _PAGE_CHARACTERS if share else float("inf")
+    return sum(int(len(line) // width) + 1 for line in cell)
+
+
+def _one_table(columns: Sequence[Column], rows: Sequence[Sequence[Sequence[str]]], title: Sequence[str]) -> list[str]:
+    ragged = r">{\raggedright\arraybackslash}"  # narrow columns are not stretched
+    setting = "".join((ragged if column.setting.startswith("p") else "") + column.setting for column in columns)
     head = " & ".join(escape(column.heading) for column in columns)
     body = [" & ".join(cell(lines, column.setting) for lines, column in zip(row, columns, strict=True)) for row in rows]
-    lines = [
+    return [
         r"\begin{table*}",
         r"  \centering\footnotesize\setlength{\tabcolsep}{4pt}",
-        rf"  \caption{{{escape(caption)}}}",
-        rf"  \label{{tab:{_label(label)}}}",
-        rf"  \begin{{tabular}}{{{setting}}}",
+        *title,
+        rf"  {_FITTED}{{\begin{{tabular}}{{{setting}}}",
         r"    \toprule",
         rf"    {head} \\",
         r"    \midrule",
         *(rf"    {line} \\" for line in body),
         r"    \bottomrule",
-        r"  \end{tabular}",
+        r"  \end{tabular}}",
         r"\end{table*}",
     ]
-    return "\n".join(lines) + "\n"
 
 
 def figure(file: str, *, caption: str, label: str) -> str:

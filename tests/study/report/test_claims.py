@@ -166,11 +166,11 @@ def test_savings_are_against_the_unpruned_network(latency, verdict):
     study.add("unpruned", "v", around(50), macs=[100] * 3).add("scratch_e", "v", around(50), macs=[50, 51, 50])
     timed = [2.0] * 3 + [latency, latency, 1.01 * latency]
     study.rows = [replace(row, latency_ms=ms) for row, ms in zip(study.rows, timed, strict=True)]
-    statement = Statement(Side("scratch_e", "saved_macs_percent"), Side("scratch_e", "saved_latency_percent"), ">", "")
+    statement = Statement(Side("scratch_e", "MACs saved"), Side("scratch_e", "latency saved"), ">", "")
     sources = Sources(group_routes(study.rows), {}, RunFiles(Path()))
     (found,) = study.judge(statement, sources=sources)
     assert found.verdict == verdict
-    assert statement.text == "scratch_e: saved_macs_percent > saved_latency_percent"
+    assert statement.text == "scratch_e: MACs saved > latency saved"
     assert study.judge(statement) == []  # without sources there is no such measure
 
 
@@ -209,11 +209,11 @@ def test_measures_are_read_from_the_runs(tmp_path):
     _, routes, sources = fabricated(tmp_path)
     by_label = {route.label: route for route in routes}
     tuned = by_label["fine_tune (variant = l1)"]
-    assert by_seed(tuned, "spread_of_kept_percent", sources) == {0: 0.0, 1: 0.0, 2: 0.0}
-    near_zero = by_seed(by_label["unpruned"], "weights_near_zero_percent", sources)
+    assert by_seed(tuned, "spread of the layers' kept shares", sources) == {0: 0.0, 1: 0.0, 2: 0.0}
+    near_zero = by_seed(by_label["unpruned"], "weights near zero", sources)
     assert near_zero.keys() == {0, 1, 2} and all(5 < share < 15 for share in near_zero.values())
     assert by_seed(tuned, "top1", None) == tuned.by_seed("top1")
-    assert by_seed(tuned, "spread_of_kept_percent", None) == {}
+    assert by_seed(tuned, "spread of the layers' kept shares", None) == {}
 
 
 def test_the_distance_from_the_start_is_that_of_the_seed_s_own_start(tmp_path):
@@ -225,10 +225,10 @@ def test_the_distance_from_the_start_is_that_of_the_seed_s_own_start(tmp_path):
         start = build(ARCH, CLASSES, OPTIONS).state_dict()
         moved = {name: tensor * (1.5 if tensor.dim() > 1 else 1.0) for name, tensor in start.items()}
         save_file(moved, tmp_path / row.chain[0].run / "weights.safetensors")
-    found = by_seed(dense, "distance_from_start", sources)
+    found = by_seed(dense, "distance from the start", sources)
     assert found == pytest.approx({0: 0.5, 1: 0.5, 2: 0.5})
     (tuned,) = (route for route in routes if route.label == "fine_tune (variant = l1)")
-    assert by_seed(tuned, "distance_from_start", sources) == {}
+    assert by_seed(tuned, "distance from the start", sources) == {}
 
 
 def test_the_same_runs_at_two_points_are_one_statement():
@@ -252,10 +252,10 @@ def test_rare_classes_are_those_of_few_boxes_in_training():
         step.run: StageResult("train_detector", "", {"data": {"per_class": boxes}}) for r in rows for step in r.chain
     }
     routes = group_routes(rows)
-    found = by_seed(routes[1], "lost_AP_rare_percent", Sources(routes, stages, RunFiles(Path())))
+    found = by_seed(routes[1], "AP lost on rare classes", Sources(routes, stages, RunFiles(Path())))
     assert found == pytest.approx({0: 100 / 3, 1: 100 / 3})  # 20 of (40 + 20)
     alike = {run: StageResult("train_detector", "", {"data": {"per_class": dict.fromkeys(boxes, 9)}}) for run in stages}
-    assert by_seed(routes[1], "lost_AP_rare_percent", Sources(routes, alike, RunFiles(Path()))) == {}
+    assert by_seed(routes[1], "AP lost on rare classes", Sources(routes, alike, RunFiles(Path()))) == {}
 
 
 @pytest.mark.parametrize(
@@ -266,7 +266,7 @@ def test_small_objects_lose_more_in_proportion(small, verdict):
     for route, score, of_small in (("unpruned", 50.0, [30.0, 30.0, 30.0]), ("transfer_then_prune", 45.0, small)):
         rows += [a_row(route, seed, [], AP=score, APs=found) for seed, found in enumerate(of_small)]
     routes = group_routes(rows)
-    lost = (Side("transfer_then_prune", measure) for measure in ("lost_AP_small_percent", "lost_AP_percent"))
+    lost = (Side("transfer_then_prune", measure) for measure in ("AP lost on small objects", "AP lost"))
     topic = replace(TOPICS["detection"], statements=(Statement(*lost, ">", ""),))
     sources = Sources(routes, {}, RunFiles(Path()))
     (found,) = findings(routes, topic, Differences(routes, "AP"), Margin(1.0, "a test"), sources=sources)

@@ -3,15 +3,19 @@
 import csv
 import json
 import re
+import subprocess
 import xml.etree.ElementTree as ET
 from pathlib import Path
+from shutil import which
 
 import pytest
 from support.fabricated_study import fabricate, with_grid
 
 from classify.regimes import RETRAINING
+from pruning.errors import Refusal
 from pruning.methods import METHODS
 from study.plan.named import CLASSIFIER_PIPELINES, PIPELINES
+from study.report import paper
 from study.report.claims.citations import BY_METHOD, BY_REGIME
 from study.report.content import content_of
 from study.report.paper.latex import Column, escape, table
@@ -20,6 +24,7 @@ from study.report.write import write_report
 from study.run.study import report_again
 
 NASTY = r"50%_of & {all} #1 \x ~^$|<>[*]--" + "\n−±"
+ON_SCREEN_ONLY: set[str] = set()
 CONTROLS = {"uniform", "uniform_weights", "guided"}  # of Liu et al.
 
 
@@ -40,14 +45,14 @@ def read_csv(file: Path) -> list[dict[str, str]]:
 
 def lines_of(tex: str) -> list[str]:
     """The lines of a table between its rules, nested cells taken as one word."""
-    inside = tex[tex.index(r"\toprule") : tex.index(r"\bottomrule")]
+    inside = "".join(re.findall(r"\\toprule(.*?)\\bottomrule", tex, re.DOTALL))
     flat = re.sub(r"\\begin\{tabular\}\[t\].*?\\end\{tabular\}", "cell", inside)
     return [line for line in flat.splitlines() if line.rstrip().endswith(r"\\")]
 
 
 def columns_of(tex: str) -> int:
-    (setting,) = re.findall(r"\n  \\begin\{tabular\}\{(.*)\}\n", tex)
-    return len(re.sub(r"p\{[^}]*\}", "p", setting))
+    (setting,) = set(re.findall(r"\{\\begin\{tabular\}\{(.*)\}\n", tex))
+    return len(re.sub(r">\{[^}]*\}|(?<=p)\{[^}]*\}", "", setting))
 
 
 def check_latex(tex: str) -> None:
@@ -86,10 +91,59 @@ def test_a_table_holds_any_text_in_every_place():
     assert r"\label{tab:50-of-all-1-x}" in tex
 
 
+def test_a_long_table_goes_on_on_the_next_page_under_one_number():
+    columns = [Column("Route"), Column("Evidence", r"p{0.3\textwidth}")]
+    rows = [[[f"route {i}"], ["words " * 30]] for i in range(40)]
+    tex = table(columns, rows, caption="What was found. " * 20, label="long")
+    check_latex(tex)
+    parts = tex.split(r"\end{table*}")[:-1]
+    assert len(parts) > 3 and [p.count(r"\addtocounter{table}{-1}") for p in parts] == [0] + [1] * (len(parts) - 1)
+    assert tex.count("What was found") == 20 and tex.count(r"\label") == 1 and f"Part 2 of {len(parts)}." in parts[1]
+    assert re.findall(r"route \d+", tex) == [f"route {i}" for i in range(40)]  # each once, in order
+    assert len(re.findall(r"route \d+", parts[0])) < len(re.findall(r"route \d+", parts[1]))  # the caption takes room
+
+
+def test_every_sign_of_our_own_texts_is_known_to_latex():
+    """A letter of any alphabet may come from the user; signs come from here."""
+    study = Path(paper.__file__).parents[2]
+    ours = {sign for file in study.rglob("*.py") for sign in file.read_text() if ord(sign) > 127 and not sign.isalpha()}
+    unknown = {sign for sign in ours if not escape(sign).isascii()}
+    assert len(ours) > 5 and unknown <= ON_SCREEN_ONLY
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(which("pdflatex") is None, reason="needs pdflatex (Debian: texlive-latex-recommended)")
+def test_latex_sets_the_paper(tmp_path):
+    content = with_grid(fabricate(tmp_path, seeds=(0, 1, 2)))
+    out = written(content, tmp_path)
+    inputs = "".join(rf"\input{{{name}}}" for name in ("results", "claims", "figures"))
+    head = r"\documentclass[twocolumn]{article}\usepackage{array,booktabs,graphicx,url}\begin{document}"
+    end = r"\nocite{*}\bibliographystyle{plain}\bibliography{citation}\end{document}"
+    (out / "article.tex").write_text(f"{head}\n{inputs}\n{end}\n")
+    latex = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "article"]
+    for command in (latex, ["bibtex", "article"], latex, latex):
+        done = subprocess.run(command, cwd=out, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout[-2000:]
+    assert "Float too large" not in done.stdout and "undefined" not in done.stdout
+    assert not re.search(r"Overfull \\hbox \((\d{2,})", done.stdout), done.stdout[-4000:]
+
+
+def test_a_latex_file_of_others_is_not_written_over(tmp_path):
+    content = fabricate(tmp_path)
+    (tmp_path / "paper").mkdir()
+    (tmp_path / "paper" / "results.tex").write_text(r"\documentclass{article}")
+    with pytest.raises(Refusal, match=r"--paper .*paper: results\.tex is there and not of a report"):
+        written(content, tmp_path)
+    assert [file.name for file in (tmp_path / "paper").iterdir()] == ["results.tex"]
+    (tmp_path / "paper" / "results.tex").unlink()
+    written(content, tmp_path)
+    written(content, tmp_path)  # ours are made again
+
+
 def test_the_files_of_a_paper(tmp_path):
     out = written(fabricate(tmp_path), tmp_path)
     figures = {f"against-{key}.{form}" for key in ("backbone_macs", "train_macs") for form in ("pdf", "svg")}
-    texts = {"main.tex", "claims.tex", "figures.tex", "means.csv", "differences.csv", "claims.csv", "citation.bib"}
+    texts = {"results.tex", "claims.tex", "figures.tex", "means.csv", "differences.csv", "claims.csv", "citation.bib"}
     assert {file.name for file in out.iterdir()} == figures | texts
     for file in out.glob("*.tex"):
         check_latex(file.read_text())
@@ -99,7 +153,7 @@ def test_the_files_of_a_paper(tmp_path):
 
 def test_the_main_table_says_what_the_report_says(tmp_path):
     content = fabricate(tmp_path)
-    tex = (written(content, tmp_path) / "main.tex").read_text()
+    tex = (written(content, tmp_path) / "results.tex").read_text()
     found = content_of(Comparison.from_json(content), tmp_path, tmp_path / "digits").table
     line = next(line for line in found.lines if line.route.name == "scratch_b")
     row = next(line for line in tex.splitlines() if line.strip().startswith("Scratch-B &"))
@@ -163,7 +217,7 @@ def test_a_route_of_any_name_is_printed_as_it_is(tmp_path):
     out = written(content, tmp_path)
     for file in out.glob("*.tex"):
         check_latex(file.read_text())
-    assert escape(NASTY) in (out / "main.tex").read_text()
+    assert escape(NASTY) in (out / "results.tex").read_text()
 
 
 def test_figures_are_a_column_wide_with_text_that_is_text(tmp_path):
@@ -185,7 +239,7 @@ def test_a_study_without_results_has_a_paper_too(tmp_path):
     content = fabricate(tmp_path)
     out = written({**content, "rows": [], "stages": {}}, tmp_path)
     assert (out / "claims.tex").read_text().endswith("% No statement of the literature is about what was run.\n")
-    check_latex((out / "main.tex").read_text())
+    check_latex((out / "results.tex").read_text())
 
 
 def test_a_file_is_no_folder_for_a_paper(tmp_path):
