@@ -1,6 +1,6 @@
 """On a GPU: does everything compute there what it should, and how fast is a step of ours against the plain one?
 
-It needs a GPU and no data, and takes two minutes; what it printed is in docs/results.md.
+It needs a GPU and no data, and takes four minutes; what it printed is in docs/results.md.
 
 `checks`: pruning by every method there, with masked and smaller networks compared; the first steps of a training
 against those of the CPU; two equal trainings bit by bit; a training cut short and continued against one that was not.
