@@ -23,11 +23,11 @@ from study.report.material import Material
 from study.report.plots import Exhibit
 from study.report.provenance import Provenance, precision_of, provenance, warnings
 from study.report.rates import RatesTable, rates_table
-from study.report.remarks import distilled, slower
+from study.report.remarks import counted_on_regions, distilled, slower
 from study.report.routes import RouteResults, point_fields
 from study.report.rows import Comparison
 from study.report.tables import DIFFERENCE_NOTE, MainTable, main_table, per_class, references_of
-from study.report.topic import DETECTION, Topic
+from study.report.topic import DETECTION, SUMMED, Topic
 from study.report.trends import Trend, trends
 
 
@@ -56,6 +56,7 @@ class Content:
     expected_columns: Sequence[str]
     expected_note: str
     difference_note: str
+    cost_note: str
     rates: RatesTable | None
     findings: Sequence[Finding]
     rule: str
@@ -100,6 +101,7 @@ def content_of(comparison: Comparison, runs: Path, out: Path) -> Content:
         expected_columns=COLUMNS,
         expected_note=NOTE,
         difference_note=DIFFERENCE_NOTE,
+        cost_note=" ".join(filter(None, (topic.cost_caption, counted_on_regions(comparison.stages), SUMMED))),
         rates=rates_table(comparison.tuning, topic),
         findings=findings(routes, topic, differences, margin, pruned, data, sources),
         rule=rule(margin, topic),
