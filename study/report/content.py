@@ -16,6 +16,7 @@ from study.report.claims.pruned_by import pruned_by
 from study.report.convergence import still_improving
 from study.report.curves import learning_curves
 from study.report.differences import Differences
+from study.report.examples import Examples, examples
 from study.report.expected import COLUMNS, NOTE, expected_rows
 from study.report.figures import against_training_macs, training_compute
 from study.report.gallery import Gallery, galleries
@@ -36,7 +37,7 @@ class Content:
     """The parts of a report, under the names that its templates use.
 
     `classes`: class name -> mean AP on each of `routes`. `figures`: those that are no analyses. The page has all; the
-    Markdown leaves out figures and galleries, and has the tables of the analyses.
+    Markdown leaves out figures and pictures, and has the tables of the analyses.
     """
 
     comparison: Comparison
@@ -65,6 +66,7 @@ class Content:
     analyses: Sequence[Exhibit]
     figures: Sequence[Exhibit]
     galleries: Sequence[Gallery]
+    examples: Examples | None
 
 
 def content_of(comparison: Comparison, runs: Path, out: Path) -> Content:
@@ -114,4 +116,5 @@ def content_of(comparison: Comparison, runs: Path, out: Path) -> Content:
             *learning_curves(material),
         ],
         galleries=galleries(material) if topic is DETECTION else [],
+        examples=examples(material) if topic is DETECTION else None,
     )

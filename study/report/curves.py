@@ -93,8 +93,8 @@ def _figure(curves: Sequence[_Curve], measure: str, looks: Mapping[str, Look]) -
             name=f"{plain(step.step)}: {names[0]}{f' + {len(names) - 1} more' if names[1:] else ''}",
             legendgroup=plain(f"{step.step} {route.label}"),
             showlegend=seed == first_seed,
-            hovertext=[f"{hover}<br>step {a:.0f}: {b:.3f}" for a, b in zip(x, y, strict=True)],
-            hoverinfo="text",
+            hovertext=hover,
+            hovertemplate="%{hovertext}<br>step %{x:.0f}: %{y:.3f}<extra></extra>",
         )
     return figure
 

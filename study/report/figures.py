@@ -177,6 +177,11 @@ def _hover_mean(route: RouteResults, summary: Summary, topic: Topic) -> str:
     return "<br>".join([f"<b>{plain(route.label)}</b>", score, *costs])
 
 
+def axis_label(route: RouteResults) -> str:
+    """A route beside an axis or above a panel: its name, and its place in the grid below it."""
+    return f"{plain(route.name)}<br>{plain(short_place(route.point))}" if route.point else plain(route.name)
+
+
 def training_compute(routes: Sequence[RouteResults]) -> Exhibit:
     """Training MACs per route, stacked by stage; stages shared with other routes are hatched."""
     title = "Where the training compute went"
@@ -191,7 +196,7 @@ def training_compute(routes: Sequence[RouteResults]) -> Exhibit:
         used = [(route, spent[id(route)][step]) for route in routes if step in spent[id(route)]]
         figure.add_bar(
             orientation="h",
-            y=[plain(route.label) for route, _ in used],
+            y=[axis_label(route) for route, _ in used],
             x=[macs / size for _, (_, macs, _) in used],
             name=plain(step),
             marker={
