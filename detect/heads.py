@@ -20,7 +20,8 @@ class Head:
     `roi_heads`: Detectron2's part that looks at regions; none of a detector of one stage. `box_head`: has that fully
     connected layers on each region? `masks`: does it predict one for each object? `levels_on_top`: of the FPN, above
     the backbone's levels; None: no FPN, the last level alone. `anchors`: sides of a place's anchor boxes
-    over its stride.
+    over its stride. `counted`: what its costs count after the parts that see the whole image, for a report; empty: no
+    more than those.
     `keys`: Detectron2's below MODEL, where they differ from its defaults, as in its Base-*.yaml.
     """
 
@@ -31,6 +32,7 @@ class Head:
     box_head: bool = True
     masks: bool = False
     anchors: tuple[float, ...] = (8.0,)
+    counted: str = "the box head on every proposal"
 
     @property
     def pyramid(self) -> bool:
@@ -68,9 +70,18 @@ HEADS = {
     # Faster R-CNN (arXiv 1506.01497) on a feature pyramid (arXiv 1612.03144)
     "fpn": Head(roi_heads="StandardROIHeads", keys=_FPN),
     # Cascade R-CNN (arXiv 1712.00726): three box heads, each on the boxes of the one before
-    "cascade": Head(roi_heads="CascadeROIHeads", keys={**_FPN, "ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG": True}),
+    "cascade": Head(
+        roi_heads="CascadeROIHeads",
+        keys={**_FPN, "ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG": True},
+        counted="all three box heads on every proposal",
+    ),
     # Mask R-CNN (arXiv 1703.06870): Faster R-CNN with a mask of each object, of four convolutions on regions of 14 x 14
-    "mask": Head(roi_heads="StandardROIHeads", keys={**_FPN, "ROI_MASK_HEAD.NUM_CONV": 4}, masks=True),
+    "mask": Head(
+        roi_heads="StandardROIHeads",
+        keys={**_FPN, "ROI_MASK_HEAD.NUM_CONV": 4},
+        masks=True,
+        counted="the box head on every proposal and the mask head on as many objects as it may find",
+    ),
     # Faster R-CNN on one level (arXiv 1512.03385): regions of 14 x 14, which the stage after the level halves
     "c4": Head(
         roi_heads="StageROIHeads",
@@ -78,6 +89,7 @@ HEADS = {
         levels_on_top=None,
         box_head=False,
         anchors=(2.0, 4.0, 8.0, 16.0, 32.0),
+        counted="on every proposal the classifier's stage for regions, which the backbone's costs leave out",
     ),
     # RetinaNet (arXiv 1708.02002): one stage; three anchor sizes to an octave, section 4
     "retinanet": Head(
@@ -87,6 +99,7 @@ HEADS = {
         levels_on_top=2,
         box_head=False,
         anchors=tuple(4.0 * 2 ** (k / 3) for k in range(3)),
+        counted="",
     ),
 }
 

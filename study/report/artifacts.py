@@ -16,6 +16,7 @@ import safetensors.torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from detect.data.records import Detection
 from detect.errors import ERRORS
 from detect.matches import Matches
 from detect.matches import from_bytes as matches_from_bytes
@@ -29,7 +30,7 @@ from study.stages.store import RunDir
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _SCENES = "detections"  # the folder of an evaluation's pictures, and their names
-PR = "pr.json"
+PR, DETECTIONS = "pr.json", "detections.json"
 Read = TypeVar("Read")
 
 
@@ -86,6 +87,10 @@ class RunFiles:
         file = self.root / run / ERRORS
         return self._read(file, _json_file) if file.is_file() else None
 
+    def detections(self, run: str) -> list[Detection] | None:
+        """What an evaluation found, in COCO's result format; None, and a gap, where it cannot be read."""
+        return self._read(self.root / run / DETECTIONS, _detections)
+
     def matches(self, run: str) -> dict[str, Matches] | None:
         """Of an evaluated detector, by metric: which detections are right; None, and a gap, without them."""
         return self._kept(run, self._run(run).matches, matches_from_bytes)
@@ -135,6 +140,23 @@ def _json_file(content: bytes, name: str) -> Json:
     if not found:
         raise ValueError(f"{name}: not a JSON object")
     return found
+
+
+def _detections(content: bytes, name: str) -> list[Detection]:
+    try:
+        found = json.loads(content)
+    except ValueError as error:
+        raise ValueError(f"{name}: not JSON ({error})") from error
+    if not isinstance(found, list) or not all(map(_is_detection, found)):
+        raise ValueError(f"{name}: not detections in COCO's result format")
+    return found
+
+
+def _is_detection(value: object) -> bool:
+    if not isinstance(value, dict) or not value.keys() >= {"image_id", "category_id", "bbox", "score"}:
+        return False
+    box = value["bbox"]
+    return isinstance(box, list) and len(box) == 4 and all(map(is_number, (*box, value["score"])))
 
 
 def _json_object(content: bytes) -> Json:

@@ -16,6 +16,7 @@ from study.report.claims.pruned_by import pruned_by
 from study.report.convergence import still_improving
 from study.report.curves import learning_curves
 from study.report.differences import Differences
+from study.report.examples import Examples, examples
 from study.report.expected import COLUMNS, NOTE, expected_rows
 from study.report.figures import against_training_macs, training_compute
 from study.report.gallery import Gallery, galleries
@@ -23,11 +24,11 @@ from study.report.material import Material
 from study.report.plots import Exhibit
 from study.report.provenance import Provenance, precision_of, provenance, warnings
 from study.report.rates import RatesTable, rates_table
-from study.report.remarks import distilled, slower
+from study.report.remarks import counted_on_regions, distilled, slower
 from study.report.routes import RouteResults, point_fields
 from study.report.rows import Comparison
 from study.report.tables import DIFFERENCE_NOTE, MainTable, main_table, per_class, references_of
-from study.report.topic import DETECTION, Topic
+from study.report.topic import DETECTION, SUMMED, Topic
 from study.report.trends import Trend, trends
 
 
@@ -36,7 +37,7 @@ class Content:
     """The parts of a report, under the names that its templates use.
 
     `classes`: class name -> mean AP on each of `routes`. `figures`: those that are no analyses. The page has all; the
-    Markdown leaves out figures and galleries, and has the tables of the analyses.
+    Markdown leaves out figures and pictures, and has the tables of the analyses.
     """
 
     comparison: Comparison
@@ -56,6 +57,7 @@ class Content:
     expected_columns: Sequence[str]
     expected_note: str
     difference_note: str
+    cost_note: str
     rates: RatesTable | None
     findings: Sequence[Finding]
     rule: str
@@ -64,6 +66,7 @@ class Content:
     analyses: Sequence[Exhibit]
     figures: Sequence[Exhibit]
     galleries: Sequence[Gallery]
+    examples: Examples | None
 
 
 def content_of(comparison: Comparison, runs: Path, out: Path) -> Content:
@@ -100,6 +103,7 @@ def content_of(comparison: Comparison, runs: Path, out: Path) -> Content:
         expected_columns=COLUMNS,
         expected_note=NOTE,
         difference_note=DIFFERENCE_NOTE,
+        cost_note=" ".join(filter(None, (topic.cost_caption, counted_on_regions(comparison.stages), SUMMED))),
         rates=rates_table(comparison.tuning, topic),
         findings=findings(routes, topic, differences, margin, pruned, data, sources),
         rule=rule(margin, topic),
@@ -112,4 +116,5 @@ def content_of(comparison: Comparison, runs: Path, out: Path) -> Content:
             *learning_curves(material),
         ],
         galleries=galleries(material) if topic is DETECTION else [],
+        examples=examples(material) if topic is DETECTION else None,
     )

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import plotly.graph_objects as go
 
 from study.plan.named import Look
 from study.report.artifacts import RunFiles, User, users_of_runs
 from study.report.material import Material
-from study.report.plots import Exhibit, base_figure, marked_line, plain, thin
-from study.report.routes import RouteResults
+from study.report.plots import Exhibit, Value, base_figure, marked_line, plain, thin
+from study.report.routes import RouteResults, joint_label
 from study.report.rows import Step
 from study.report.statistics.summary import is_number
 
@@ -18,9 +19,20 @@ _DASHES = ("solid", "dash", "dot", "dashdot")
 _CAPTION = (
     "{measure} by training step; one line per run, long ones averaged in short windows. A run shared by several routes "
     "is drawn once, in the colour and with the markers of the first; the second training of a chain is dashed; seeds "
-    "after the first are fainter."
+    "after the first are fainter. The table has what is drawn of each run."
 )
 MEASURES = {"loss": "training loss", "val_accuracy": "validation accuracy", "val_AP": "validation AP"}
+_COLUMNS = ("routes", "stage", "seed", "last step", "first", "lowest", "highest", "last")
+
+
+@dataclass(frozen=True)
+class _Curve:
+    """One run: who used it, and what is drawn of it."""
+
+    used: list[User]
+    last_step: int
+    x: list[float]
+    y: list[float]
 
 
 def learning_curves(material: Material) -> list[Exhibit]:
@@ -31,32 +43,44 @@ def learning_curves(material: Material) -> list[Exhibit]:
         users = users_of_runs(material.routes, kind)
         records = {run: files.metrics(run) for run in users}
         for key, measure in MEASURES.items():
-            figure = _figure(users, records, key, measure, material.looks)
-            if figure is None and key != "loss":
+            curves = _curves(users, records, key)
+            if not curves and key != "loss":
                 continue
             gaps = tuple(files.gaps) if key == "loss" else ()
             if not users:
                 gaps = (f"No chain has a {kind} stage.",)
             name = measure[0].upper() + measure[1:]
-            exhibits.append(Exhibit(f"{name} of the {noun}", _CAPTION.format(measure=name), figure, gaps))
+            figure = _figure(curves, measure, material.looks) if curves else None
+            rows = tuple(map(_row, curves))
+            title, columns = f"{name} of the {noun}", _COLUMNS if rows else ()
+            exhibits.append(Exhibit(title, _CAPTION.format(measure=name), figure, gaps, columns, rows))
     return exhibits
 
 
-def _figure(
-    users: Mapping[str, list[User]],
-    records: Mapping[str, list[Mapping[str, float]]],
-    key: str,
-    measure: str,
-    looks: Mapping[str, Look],
-) -> go.Figure | None:
-    figure = base_figure("training step", measure, height=420)
-    first_seed = min((seed for used in users.values() for _, seed, _ in used), default=0)
+def _curves(
+    users: Mapping[str, list[User]], records: Mapping[str, list[Mapping[str, float]]], key: str
+) -> list[_Curve]:
+    """Of the runs that recorded it."""
+    found = []
     for run, used in users.items():
         points = [(r["step"], r[key]) for r in records[run] if is_number(r.get(key))]
-        if not points:
-            continue
+        if points:
+            found.append(_Curve(used, round(points[-1][0]), *thin([x for x, _ in points], [y for _, y in points])))
+    return found
+
+
+def _row(curve: _Curve) -> tuple[Value, ...]:
+    (_, seed, step), y = curve.used[0], curve.y
+    users = joint_label(route for route, _, _ in curve.used)
+    return (users, step.step, seed, curve.last_step, y[0], min(y), max(y), y[-1])
+
+
+def _figure(curves: Sequence[_Curve], measure: str, looks: Mapping[str, Look]) -> go.Figure:
+    figure = base_figure("training step", measure, height=420)
+    first_seed = min(seed for curve in curves for _, seed, _ in curve.used)
+    for curve in curves:
+        used, x, y = curve.used, curve.x, curve.y
         route, seed, step = used[0]
-        x, y = thin([p[0] for p in points], [p[1] for p in points])
         dash = _DASHES[_order_in_chain(route, seed, step) % len(_DASHES)]
         names = list(dict.fromkeys(plain(other.label) for other, _, _ in used))
         hover = f"{plain(step.step)}, seed {seed}<br>{', '.join(names)}"
@@ -69,10 +93,10 @@ def _figure(
             name=f"{plain(step.step)}: {names[0]}{f' + {len(names) - 1} more' if names[1:] else ''}",
             legendgroup=plain(f"{step.step} {route.label}"),
             showlegend=seed == first_seed,
-            hovertext=[f"{hover}<br>step {a:.0f}: {b:.3f}" for a, b in zip(x, y, strict=True)],
-            hoverinfo="text",
+            hovertext=hover,
+            hovertemplate="%{hovertext}<br>step %{x:.0f}: %{y:.3f}<extra></extra>",
         )
-    return figure if figure.data else None
+    return figure
 
 
 def _order_in_chain(route: RouteResults, seed: int, step: Step) -> int:

@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 
 from study.report import units
 from study.report.material import Material
-from study.report.plots import Exhibit, base_figure, plain
+from study.report.plots import Exhibit, Value, base_figure, plain
 from study.report.routes import RouteResults, amount_field, distinct_names, is_numeric_field, short_place
 from study.report.rows import Row
 from study.report.statistics.summary import Summary, is_number
@@ -49,12 +49,27 @@ def placed_by_cost(material: Material, key: str) -> tuple[list[tuple[float, Rout
 
 def against_training_macs(material: Material) -> Exhibit:
     """Quality against everything that was spent to get it."""
-    return Exhibit(
-        f"{material.topic.primary.name} against training compute",
+    title = f"{material.topic.primary.name} against training compute"
+    figure = against_cost(material, "train_macs")
+    if figure is None:
+        return Exhibit(title, "", None, ("No row has both a score and the cost of its training.",))
+    caption = (
         "Training MACs of every stage that the route needed, shared ones included: what it costs to follow "
-        "this route alone. Small dots are seeds, large ones their mean, bars one standard deviation.",
-        against_cost(material, "train_macs"),
+        "this route alone. Small dots are seeds, large ones their mean, bars one standard deviation."
     )
+    return Exhibit(title, caption, figure, (), *cost_table(material, "train_macs"))
+
+
+def cost_table(material: Material, key: str) -> tuple[tuple[str, ...], tuple[tuple[Value, ...], ...]]:
+    """Columns and rows of a figure of `against_cost`."""
+    topic = material.topic
+    columns = ("route", "at", topic.cost(key).name, topic.primary.name, "standard deviation", "n")
+    rows = []
+    for route in material.routes:
+        summary, value = route.summary(topic.primary.key), route.mean(key)
+        found = (summary.mean, summary.std, summary.n) if summary else (None, None, 0)
+        rows.append((route.name, route.place, None if value is None else round(value), *found))
+    return columns, tuple(rows)
 
 
 def against_field(material: Material, field: str, bars: Mapping[int, float] | None = None) -> go.Figure | None:
@@ -162,6 +177,11 @@ def _hover_mean(route: RouteResults, summary: Summary, topic: Topic) -> str:
     return "<br>".join([f"<b>{plain(route.label)}</b>", score, *costs])
 
 
+def axis_label(route: RouteResults) -> str:
+    """A route beside an axis or above a panel: its name, and its place in the grid below it."""
+    return f"{plain(route.name)}<br>{plain(short_place(route.point))}" if route.point else plain(route.name)
+
+
 def training_compute(routes: Sequence[RouteResults]) -> Exhibit:
     """Training MACs per route, stacked by stage; stages shared with other routes are hatched."""
     title = "Where the training compute went"
@@ -176,7 +196,7 @@ def training_compute(routes: Sequence[RouteResults]) -> Exhibit:
         used = [(route, spent[id(route)][step]) for route in routes if step in spent[id(route)]]
         figure.add_bar(
             orientation="h",
-            y=[plain(route.label) for route, _ in used],
+            y=[axis_label(route) for route, _ in used],
             x=[macs / size for _, (_, macs, _) in used],
             name=plain(step),
             marker={
@@ -199,7 +219,14 @@ def training_compute(routes: Sequence[RouteResults]) -> Exhibit:
         "Mean over seeds; classification first, then detection. Hatched: the run is shared with another "
         "route, so the study paid for it once."
     )
-    return Exhibit(title, caption, figure)
+    columns = ("route", "at", "stage", "training MACs", "of the route's (%)", "shared")
+    rows: list[tuple[Value, ...]] = []
+    for route in routes:
+        here = spent[id(route)]
+        whole = sum(macs for _, macs, _ in here.values())
+        for step, (_, macs, shared) in here.items():
+            rows.append((route.name, route.place, step, round(macs), 100 * macs / whole, "yes" if shared else "no"))
+    return Exhibit(title, caption, figure, (), columns, tuple(rows))
 
 
 def _ordered_stages(spent: Iterable[Mapping[str, tuple[str, float, bool]]]) -> list[tuple[str, str]]:

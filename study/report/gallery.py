@@ -14,8 +14,9 @@ from study.report.material import Material
 from study.report.routes import describe_point, find_route, full_points
 from study.report.rows import Point
 
-MAX_SCENES = 6  # pictures are embedded
-_LARGEST, _QUALITY = 640, 72  # pixels of the longer side; of WebP: some 20 kB a picture
+MAX_SCENES = 6  # at a grid point: pictures are embedded
+MAX_BYTES = 3_000_000  # of all pictures; a page is to stay below 10 MB, of which plotly.js takes 2
+_LARGEST, _QUALITY, _EFFORT = 640, 60, 6  # pixels of the longer side; of WebP: some 15 kB a picture
 GROUND_TRUTH = "ground truth"
 
 
@@ -33,37 +34,52 @@ class Gallery:
 
 
 def galleries(material: Material) -> list[Gallery]:
-    """One gallery per grid point."""
-    return [_gallery(material, RunFiles(material.files.root), point) for point in full_points(material.routes)]
+    """One gallery per grid point; of many points each has fewer scenes, and the last ones may have none."""
+    points, found, size = full_points(material.routes), [], 0
+    for k, point in enumerate(points, 1):
+        gallery = _gallery(material, RunFiles(material.files.root), point, MAX_BYTES * k // len(points) - size, size)
+        found.append(gallery)
+        size += _size(gallery.rows)
+    return found
 
 
-def _gallery(material: Material, files: RunFiles, point: Point) -> Gallery:
-    routes = material.routes
-    names = dict.fromkeys(route.name for route in routes)
-    here = [route for name in names if (route := find_route(routes, name, point)) is not None]
-    seeds = [row.seed for route in here for row in route.rows]
-    seed = min(seeds, default=None)
+def _gallery(material: Material, files: RunFiles, point: Point, share: int, size: int) -> Gallery:
+    """`share`: bytes that these pictures may have, all but those of the first scene; `size`: what others have."""
+    names = dict.fromkeys(route.name for route in material.routes)
+    here = [route for name in names if (route := find_route(material.routes, name, point)) is not None]
+    seed = min((row.seed for route in here for row in route.rows), default=None)
     runs = {route.name: next((s.run for k, s in steps(route, "evaluate") if k == seed), None) for route in here}
     scenes = max((files.scene_count(run) for run in runs.values() if run), default=0)
-    rows = []
+    rows: list[tuple[str | None, ...]] = []
     for k in range(min(scenes, MAX_SCENES)):
         drawn = [_uri(files.picture(run, f"detections_{k}.png")) if run else None for run in runs.values()]
-        rows.append((_ground_truth(files, runs.values(), k), *drawn))
+        row = (_ground_truth(files, runs.values(), k), *drawn)
+        if _size([*rows, row]) > (share if rows else MAX_BYTES - size):
+            break
+        rows.append(row)
     gaps = [*files.gaps, *(f"{name}: no evaluation for seed {seed}" for name, run in runs.items() if not run)]
     if not scenes:
         gaps = ["No evaluation stage has drawn its detections."]
-    left_out = max(0, scenes - MAX_SCENES)
     key = _key([material.stages[run].part("pictures") for run in runs.values() if run])
-    return Gallery(describe_point(point), seed, (GROUND_TRUTH, *runs), tuple(rows), key, left_out, tuple(gaps))
+    columns = (GROUND_TRUTH, *runs)
+    return Gallery(describe_point(point), seed, columns, tuple(rows), key, scenes - len(rows), tuple(gaps))
+
+
+def _size(rows: Iterable[Iterable[str | None]]) -> int:
+    return sum(len(uri) for row in rows for uri in row if uri)
 
 
 def _key(said: Sequence[Mapping[str, float]]) -> str:
     """What the lines mean; empty where a run does not say it, as those before it was drawn, or they differ."""
     if not said or not said[0] or any(other != said[0] for other in said):
         return ""
-    score, iou = said[0]["min_score"], said[0]["iou"]
+    return f" {meaning(said[0]['min_score'], said[0]['iou'])}"
+
+
+def meaning(score: float, iou: float) -> str:
+    """What the lines in pictures of detections mean."""
     return (
-        f" with a score of at least {score:g}. Solid: found, a box of its class with an IoU of at least {iou:g};"
+        f"with a score of at least {score:g}. Solid: found, a box of its class with an IoU of at least {iou:g};"
         " dashed: false alarms; dotted: missed"
     )
 
@@ -79,12 +95,15 @@ def _ground_truth(files: RunFiles, runs: Iterable[str | None], k: int) -> str | 
 
 
 def _uri(png: bytes | None) -> str | None:
-    """A picture as it is shown: no larger than a screen shows it beside others, and packed."""
     if png is None:
         return None
-    buffer = io.BytesIO()
     with Image.open(io.BytesIO(png)) as picture:
-        small = picture.convert("RGB")
+        return picture_uri(picture)
+
+
+def picture_uri(picture: Image.Image) -> str:
+    """A picture as it is shown: no larger than a screen shows it beside others, and packed."""
+    buffer, small = io.BytesIO(), picture.convert("RGB")
     small.thumbnail((_LARGEST, _LARGEST))
-    small.save(buffer, format="WEBP", quality=_QUALITY)
+    small.save(buffer, format="WEBP", quality=_QUALITY, method=_EFFORT)
     return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")

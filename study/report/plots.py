@@ -76,6 +76,7 @@ def base_figure(x_title: str, y_title: str, height: int = 400) -> go.Figure:
             "x": 0,
             "font": {"size": 12},
             "traceorder": "normal",
+            "maxheight": 1,  # of the figure: no legend is scrolled, which paper cannot be
         },
     )
     axis = {"showline": False, "zeroline": False, "ticks": "", "automargin": True, "title": {"standoff": 12}}
@@ -85,10 +86,18 @@ def base_figure(x_title: str, y_title: str, height: int = 400) -> go.Figure:
 
 
 def give_legend_room(figure: go.Figure) -> go.Figure:
-    """The figure, higher by the lines that its legend has beyond those that its height was chosen for."""
+    """The figure, higher by the lines that its legend has beyond those that its height was chosen for.
+
+    Its meta says how much of the height stays where it is drawn lower, as on paper: the legend's, and all of bars that
+    lie beside their names.
+    """
     entries = sum(trace.showlegend is not False and trace.name is not None for trace in figure.data)
     more = _LEGEND_LINE * max(0, entries - _LEGEND_ENTRIES)
-    return go.Figure(figure).update_layout(height=figure.layout.height + more)
+    height = figure.layout.height + more
+    lying = any(trace.type == "bar" and trace.orientation == "h" for trace in figure.data)
+    return go.Figure(figure).update_layout(
+        height=height, meta={"stays": height if lying else _LEGEND_LINE * _LEGEND_ENTRIES + more}
+    )
 
 
 def write_page(figure: go.Figure, file: Path) -> None:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 from study.report.kept_iterations import kept_iterations
 from study.report.rates import rates_warnings
 from study.report.rows import Comparison, Json, StageResult
 from study.stages.progress import time_in_words
+from study.stages.store import WrittenResult
 from training.device import Precision
 
 _AND = " and "
@@ -22,10 +24,12 @@ _OFF = 0.01  # of the dense network's cost
 class Provenance:
     """The distinct versions, devices, precisions and commits of all stages, each in order of appearance.
 
-    `command`: what runs the study again. `time`: what its stages took, one after the other.
+    `command`: what runs the study again. `date`: when the first of its stages began and the last one ended; empty where
+    none says. `time`: what they took, one after the other.
     """
 
     command: str
+    date: str
     time: str
     versions: list[str]
     device: list[str]
@@ -39,12 +43,26 @@ def provenance(comparison: Comparison) -> Provenance:
     seconds = sum(float(s.result.get("seconds") or 0) for s in results)
     return Provenance(
         command=shlex.join(["prune-transfer", "run", comparison.config_file, *comparison.overrides]),
+        date=_date([s.result for s in results]),
         time=f"{time_in_words(seconds)} for {len(results)} stages, one after the other",
         versions=_distinct(", ".join(f"{k} {v}" for k, v in sorted(s.part("versions").items())) for s in results),
         device=_distinct(", ".join(f"{k}: {v}" for k, v in s.part("device").items()) for s in results),
         precision=_distinct(_chosen(s.precision) for s in results if s.precision),
         commit=_distinct(_commit(s.part("git")) for s in results),
     )
+
+
+def _date(results: Sequence[WrittenResult]) -> str:
+    """ "2026-11-26 17:18 to 17:25 UTC": of the stages that say when they ran, and how many do not."""
+    told = [result for result in results if "started" in result and "finished" in result]
+    if not told:
+        return ""
+    first = min(datetime.fromisoformat(result["started"]) for result in told)
+    last = max(datetime.fromisoformat(result["finished"]) for result in told)
+    end = f"{last:%H:%M}" if first.date() == last.date() else f"{last:%Y-%m-%d %H:%M}"
+    untold = len(results) - len(told)
+    more = f", {untold} of {len(results)} stages do not say when they ran" if untold else ""
+    return f"{first:%Y-%m-%d %H:%M} to {end} UTC{more}"
 
 
 def _distinct(words: Iterable[str]) -> list[str]:

@@ -40,7 +40,9 @@ class Reader:
 def _detector_measures(route: Route, results: Results) -> Measured:
     result = results[route.evaluation.id].result
     costs = {**result["costs"], **_removed(route.evaluation, results)}
-    return Measured({name: result["metrics"][name] for name in _AP}, costs, result["per_class"])
+    metrics = result["metrics"]
+    scores = {name: metrics[name] for name in (*_AP, "mask_AP") if name in metrics}  # few detectors predict masks
+    return Measured(scores, costs, result["per_class"])
 
 
 def _detector_evaluation(config: StudyConfig, first: WrittenResult | None) -> Basis:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from detect.heads import HEADS
+from detect.settings import DetectorSettings
 from study.plan.named import DENSE
 from study.report import units
 from study.report.routes import RouteResults, find_route
@@ -43,6 +45,18 @@ def distilled(routes: Sequence[RouteResults], stages: Mapping[str, StageResult])
         " weights have no teacher; a route that is given what another spends is given these passes, not the teacher's"
         " training."
     )
+
+
+def counted_on_regions(stages: Mapping[str, StageResult]) -> str:
+    """What the costs of these detectors count on the regions of an image; empty where nothing looks at regions."""
+    default = DetectorSettings.model_fields["head"].default
+    models = [stage.part("settings")["model"] for stage in stages.values() if "model" in stage.part("settings")]
+    heads = list(dict.fromkeys(model.get("head", default) for model in models))
+    counts = {head: HEADS[head].counted or "nothing on regions" for head in heads if head in HEADS}
+    if not any(HEADS[head].counted for head in counts):
+        return ""
+    words = [f"{words} (head: {head})" if len(counts) > 1 else words for head, words in counts.items()]
+    return f"Their MACs and activations count {'; '.join(words)}."
 
 
 def _taught_by_step(route: RouteResults, stages: Mapping[str, StageResult]) -> dict[str, int]:

@@ -22,17 +22,21 @@
 
   const hidden = new Set(); // names of routes; a trace says its route as `meta`
 
-  function draw(width) {
+  function draw(width, share = 1) {
     for (const place of document.querySelectorAll("[data-figure]")) {
       const figure = JSON.parse(document.getElementById(place.dataset.figure).textContent);
       for (const trace of figure.data) if (hidden.has(trace.meta)) trace.visible = false;
-      Plotly.react(place, figure.data, { ...themed(figure.layout), width }, config);
+      const { height: whole, meta: { stays } } = figure.layout;
+      const height = width ? Math.min(stays + (whole - stays) * share, LONGEST) : whole;
+      Plotly.react(place, figure.data, { ...themed(figure.layout), width, height }, config);
     }
   }
 
   // A sheet of paper is narrower than a window, and what is drawn does not follow by itself.
-  const PRINTED = 600; // pixels: fits A4 and letter, upright
-  window.addEventListener("beforeprint", () => draw(PRINTED));
+  const PRINTED = 670; // pixels: fits A4 and letter, upright
+  const LOWER = 0.7; // of its height, but for what has to stay: so that two fit below each other
+  const LONGEST = 860;
+  window.addEventListener("beforeprint", () => draw(PRINTED, LOWER));
   window.addEventListener("afterprint", () => draw());
 
   // Plotly comes packed. The policy of the page lets no script in from elsewhere, but a new element may hold one.
@@ -58,7 +62,7 @@
   for (const box of document.querySelectorAll("input[data-route]")) {
     box.addEventListener("change", () => {
       hidden[box.checked ? "delete" : "add"](box.dataset.route);
-      for (const row of document.querySelectorAll("tr[data-route]")) row.hidden = hidden.has(row.dataset.route);
+      for (const row of document.querySelectorAll("tr[data-route], figure[data-route]")) row.hidden = hidden.has(row.dataset.route);
       draw();
     });
   }

@@ -19,7 +19,7 @@ from training.files import Json, read_json
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-_SCORES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "top1", "top5", "val_top1")
+_SCORES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "mask_AP", "top1", "top5", "val_top1")
 _AFTER_PRUNING = ("pruned_top1", "recalibrated_top1")
 # A row of comparison.json is flat, as its readers know it: what is neither a score nor in here is a cost, whatever its
 # task measures.

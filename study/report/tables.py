@@ -58,8 +58,9 @@ DIFFERENCE_NOTE = (
 
 @dataclass(frozen=True)
 class MainTable:
-    """The main table: grid columns, measure columns, one line per route and grid point."""
+    """The main table: grid columns, measure columns, one line per route and grid point; `scores`: its qualities."""
 
+    scores: tuple[str, ...]
     grid: tuple[str, ...]
     columns: tuple[str, ...]
     lines: tuple[Line, ...]
@@ -68,6 +69,8 @@ class MainTable:
 def comparison_csv(comparison: Comparison) -> str:
     """comparison.csv: one row per pipeline, grid point and seed."""
     fields, columns = point_fields(comparison), topic_of(comparison).csv
+    keys = [measure.key for measure in topic_of(comparison).also]
+    columns = (*columns, *(key for key in keys if any(row.number(key) is not None for row in comparison.rows)))
     if any(row.pretraining for row in comparison.rows):
         columns = (*columns, "pretraining")
     if any(row.number(CHOOSING.key) is not None for row in comparison.rows):
@@ -123,9 +126,10 @@ def main_table(
     """Quality, differences and costs of every route; columns that would be empty are left out."""
     references = references_of(routes, topic)
     costs = [cost for cost in topic.costs if any(route.mean(cost.key) is not None for route in routes)]
-    after = [m for m in topic.after_pruning if any(route.mean(m.key) is not None for route in routes)]
+    also, after = (_measured(some, routes) for some in (topic.also, topic.after_pruning))
+    scores = (*topic.measures, *also)
     columns = (
-        *(measure.name for measure in topic.measures),
+        *(measure.name for measure in scores),
         *(difference_heading(topic, name) for name in references),
         *(measure.name for measure in after),
         *(cost.name for cost in costs),
@@ -135,13 +139,18 @@ def main_table(
         note = topic.pipelines.get(route.name)
         cells = (
             *(_quality(route, measure, topic.decimals) for measure in topic.measures),
+            *(_if_measured(route, measure, topic.decimals) for measure in also),
             *(_difference(route, find_route(routes, name, route.point), topic, differences) for name in references),
-            *(_after_pruning(route, measure, topic.decimals) for measure in after),
+            *(_if_measured(route, measure, topic.decimals) for measure in after),
             *(_cost(route, find_route(routes, DENSE, route.point), cost) for cost in costs),
         )
         point = tuple(str(route.point.get(key, units.MISSING)) for key in fields)
         lines.append(Line(route, note.paper if note else "", note.explanation if note else "", point, cells))
-    return MainTable(tuple(fields), columns, tuple(lines))
+    return MainTable(tuple(measure.name for measure in scores), tuple(fields), columns, tuple(lines))
+
+
+def _measured(measures: Sequence[Measure], routes: Sequence[RouteResults]) -> list[Measure]:
+    return [measure for measure in measures if any(route.mean(measure.key) is not None for route in routes)]
 
 
 def _quality(route: RouteResults, measure: Measure, decimals: int) -> Cell:
@@ -152,8 +161,8 @@ def _quality(route: RouteResults, measure: Measure, decimals: int) -> Cell:
     return Cell(units.score(summary.mean, decimals), (f"{spread}(n = {summary.n})",))
 
 
-def _after_pruning(route: RouteResults, measure: Measure, decimals: int) -> Cell:
-    """As `_quality`; most routes have none, which is no gap."""
+def _if_measured(route: RouteResults, measure: Measure, decimals: int) -> Cell:
+    """As `_quality`, of what a route may lack without a gap."""
     return Cell(units.MISSING) if route.summary(measure.key) is None else _quality(route, measure, decimals)
 
 

@@ -38,7 +38,7 @@ class Cost:
 class Topic:
     """What a report is about: detection or classification.
 
-    `measures`: the primary one first; `after_pruning`: those shown only where a route has them.
+    `measures`: the primary one first; `also` and `after_pruning`: those shown only where a route has them.
     `margin`: how far a result may lie below another and still count as no worse, in points of the primary measure;
     twice as far with fewer than `few_images` test images.
     `forward_costs`: the keys of the costs of one image that quality is drawn against. `answer_costs`: keys and words
@@ -61,6 +61,7 @@ class Topic:
     cost_caption: str
     curves: Mapping[str, str]
     few_images: int = 0
+    also: tuple[Measure, ...] = ()  # of the finished network
     after_pruning: tuple[Measure, ...] = ()  # with what the last pruning removed
 
     @property
@@ -99,7 +100,7 @@ _ONE_IMAGE = (
     Cost("latency_ms", "latency", "milliseconds", relative=False),
 )
 _ONE_IMAGE_CSV = ("activation_bytes", LATENCY_FROM, LATENCY_TO, LATENCY_ROUNDS)
-_SUMMED = (
+SUMMED = (
     "Activations: the sum over one forward pass of one image in float32, counting the outputs of convolutions, linear"
     " layers and products of matrices, not those of normalisation, activation functions and pooling. Latency: the"
     " median, and from the lowest first to the highest third quartile over seeds; n is the number of times taken."
@@ -114,6 +115,7 @@ DETECTION = Topic(
     margin_reason="above the 0.2 to 0.3 AP by which runs of one detector differ on COCO",
     few_images=1000,
     measures=(Measure("AP", "AP", "AP"), Measure("AP50", "AP50"), Measure("AP75", "AP75")),
+    also=(Measure("mask_AP", "mask AP"),),
     costs=(
         Cost("backbone_macs", "backbone MACs"),
         Cost("backbone_params", "backbone params"),
@@ -135,10 +137,7 @@ DETECTION = Topic(
     ),
     forward_costs=("backbone_macs",),
     answer_costs=("backbone_macs", "train_macs"),
-    cost_caption=(
-        "Detector MACs, activations and latency: one image at the evaluation size; MACs and activations with the box"
-        f" head on every proposal. {_SUMMED}"
-    ),
+    cost_caption="Detector MACs, activations and latency: one image at the evaluation size.",
     curves={"train_detector": "detectors", "train_classifier": "classifiers"},
 )
 
@@ -181,7 +180,7 @@ CLASSIFICATION = Topic(
     answer_costs=("macs", "train_macs"),
     cost_caption=(
         "MACs and params of networks that lost single weights count the weights left; latency is that of the "
-        "computation as it runs, one image; epochs are those of the last training. " + _SUMMED
+        "computation as it runs, one image; epochs are those of the last training."
     ),
     curves={"train_classifier": "classifiers"},
 )

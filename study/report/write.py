@@ -27,6 +27,7 @@ from training.files import write_text
 
 CSV, CLAIMS, MARKDOWN, HTML = "comparison.csv", "claims.csv", "report.md", "report.html"
 _HERE = Path(__file__).parent
+_DIGITS = 5  # of a number that is drawn: finer than a pixel
 _SPECIAL = re.compile(r"([\\`*_\[\]|#])")
 
 
@@ -94,8 +95,9 @@ def _environment(finalize: Callable[[object], object] | None = None) -> jinja2.E
 
 
 def figure_json(figure: go.Figure) -> Markup:
-    """A figure as JSON that cannot leave its <script> element, whatever its labels contain."""
-    text = give_legend_room(figure).to_json()
+    """A figure as JSON that cannot leave its <script> element, whatever its labels contain; floats as they are seen."""
+    found = json.loads(give_legend_room(figure).to_json(), parse_float=lambda text: float(f"{float(text):.{_DIGITS}g}"))
+    text = json.dumps(found, separators=(",", ":"), ensure_ascii=False)
     for character in "<>&\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")
     return Markup(text)

@@ -5,6 +5,7 @@ import logging
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from time import perf_counter, time
 
 import yaml
@@ -59,7 +60,7 @@ def run_stage(task: Task) -> str:
 
 def _run(task: Task) -> str:
     run, stage = task.run, task.stage
-    start = perf_counter()
+    start, started = perf_counter(), datetime.now(UTC)
     config = {"kind": stage.kind, "seed": stage.seed, "parents": [p.id for p in stage.parents]}
     # result.json repeats it, so it need not outlive a power failure
     dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # in C where PyYAML has it: ten times as fast
@@ -75,7 +76,12 @@ def _run(task: Task) -> str:
     training, metrics = found.pop("train_seconds", 0.0), found["metrics"]
     assert isinstance(training, int | float) and isinstance(metrics, Mapping)
     seconds = max(perf_counter() - start, training)
-    about = {"seconds": round(seconds, 3), **environment(context.device)}
+    # of the process that finished it
+    times = {
+        "started": started.isoformat(timespec="seconds"),
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    about = {"seconds": round(seconds, 3), **times, **environment(context.device)}
     # the mark of a finished run; what is only of use to an unfinished one goes after it, never before
     run.write_result({**config, "settings": _plain(stage.settings), **found, **about})
     remove_checkpoints(run.checkpoint)

@@ -6,8 +6,9 @@ from detect.data.check import check_split, shared_images
 from detect.data.loader import mean_image_size
 from detect.data.open import open_detection, open_for
 from detect.evaluate import METRICS, evaluate_detector
+from detect.marks import MIN_IOU, MIN_SCORE
 from detect.mask_metrics import MASK_METRICS
-from detect.pictures import MIN_IOU, MIN_SCORE, draw_scenes
+from detect.pictures import draw_scenes
 from detect.voc_metrics import VOC_METRICS
 from pruning.errors import Refusal
 from study.stages.detector import load_detector, trained_by

@@ -59,6 +59,8 @@ class WrittenResult(TypedDict, total=False):
     planned_iterations: int
     train_macs: int
     seconds: float
+    started: str
+    finished: str
     prune_seconds: float
     artifacts: dict[str, str]
 

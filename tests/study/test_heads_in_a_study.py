@@ -63,6 +63,9 @@ def test_masks_are_learned_and_measured_on_every_route_that_prunes(tmp_path):
         result = route.evaluation.run(tmp_path / "runs").read_result()
         assert 0 <= result["metrics"]["mask_AP"] <= result["metrics"]["mask_AP50"] <= 100
         assert result["evaluation"]["metric"].endswith("COCO mask AP, likewise")
+        assert rows[route.pipeline]["mask_AP"] == result["metrics"]["mask_AP"]
+    page = (out / "report.html").read_text()
+    assert "AP, AP50, AP75, mask AP: mean" in page and "the mask head on as many objects" in page
 
 
 @pytest.mark.slow

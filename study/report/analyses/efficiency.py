@@ -5,7 +5,7 @@ Liu et al., ICLR 2019, section 5.
 
 from __future__ import annotations
 
-from study.report.figures import against_cost
+from study.report.figures import against_cost, cost_table
 from study.report.material import Material
 from study.report.plots import Exhibit
 
@@ -31,11 +31,5 @@ def _against(material: Material, ending: str) -> Exhibit | None:
     figure = against_cost(material, key) if key else None
     if key is None or figure is None:
         return None
-    cost = topic.cost(key).name
-    columns = ("route", "at", cost, topic.primary.name, "standard deviation", "n")
-    rows = []
-    for route in material.routes:
-        summary, value = route.summary(topic.primary.key), route.mean(key)
-        found = (summary.mean, summary.std, summary.n) if summary else (None, None, 0)
-        rows.append((route.name, route.place, None if value is None else round(value), *found))
-    return Exhibit(f"{topic.primary.name} against {cost}", _CAPTION, figure, (), columns, tuple(rows))
+    title = f"{topic.primary.name} against {topic.cost(key).name}"
+    return Exhibit(title, _CAPTION, figure, (), *cost_table(material, key))

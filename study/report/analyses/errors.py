@@ -15,6 +15,7 @@ from plotly.subplots import make_subplots
 
 from detect.errors import KINDS
 from study.report.artifacts import steps
+from study.report.figures import axis_label
 from study.report.material import Material
 from study.report.plots import Exhibit, Value, base_figure, hatched, plain
 from study.report.routes import RouteResults
@@ -115,7 +116,7 @@ def _shares(seeds: Sequence[Json], n_classes: int) -> NDArray[np.float64]:
 
 def _matrices(found: Sequence[_Errors], shares: Mapping[int, NDArray[np.float64]], names: Sequence[str]) -> go.Figure:
     rows = -(-len(found) // _COLUMNS)
-    titles = [plain(each.route.label) for each in found]
+    titles = [axis_label(each.route) for each in found]
     figure = make_subplots(rows, _COLUMNS, subplot_titles=titles, vertical_spacing=0.3 / rows, horizontal_spacing=0.09)
     figure.update_layout(base_figure("", "", height=_PANEL * rows + 40).layout)
     figure.update_layout(margin={"t": 36})

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from detect.matches import Matches
 from study.plan.named import DENSE
 from study.report.differences import Differences
+from study.report.figures import axis_label
 from study.report.material import Material
-from study.report.plots import Exhibit, Value, base_figure, plain
+from study.report.plots import Exhibit, Value, base_figure
 from study.report.routes import RouteResults, find_route
 from study.report.rows import Row
 from study.report.statistics.families import Difference
@@ -73,7 +74,9 @@ def analyse(material: Material) -> Exhibit | None:
     if not rows and not gaps:
         return None
     title = "How sure: other seeds, other test images"
-    return Exhibit(title, _CAPTION, _figure(rows) if rows else None, gaps, _COLUMNS if rows else (), tuple(rows))
+    return Exhibit(
+        title, _CAPTION, _figure(rows, material.routes) if rows else None, gaps, _COLUMNS if rows else (), tuple(rows)
+    )
 
 
 def _row(
@@ -132,9 +135,10 @@ def _data_of(material: Material, row: Row) -> str:
     return next((str(each) for each in found if each), "")
 
 
-def _figure(rows: list[tuple[Value, ...]]) -> go.Figure:
+def _figure(rows: list[tuple[Value, ...]], routes: Sequence[RouteResults]) -> go.Figure:
     figure = base_figure("standard error (points)", "", height=130 + 46 * len(rows))
-    names = [plain(f"{row[0]} ({row[1]})" if row[1] else row[0]) for row in rows]
+    labels = {(route.name, route.place): axis_label(route) for route in routes}
+    names = [labels[str(row[0]), str(row[1])] for row in rows]
     for column, (name, colour) in enumerate(PARTS, 3):
         values = [row[column] for row in rows]
         figure.add_bar(orientation="h", y=names, x=values, name=name, marker={"color": colour})

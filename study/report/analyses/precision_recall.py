@@ -148,6 +148,7 @@ def _traces(route: RouteResults, recall: Curve, spread: Spread, look: Look, dash
         meta=plain(route.name),
         showlegend=False,
     )
+    n, deviation = spread[0].n, "" if spread[0].std is None else " ± %{customdata:.3f}"
     mean = go.Scatter(
         x=recall,
         y=[s.mean for s in spread],
@@ -155,16 +156,12 @@ def _traces(route: RouteResults, recall: Curve, spread: Spread, look: Look, dash
         name=label,
         legendgroup=label,
         meta=plain(route.name),
-        hovertext=[f"{label}<br>recall {r:.2f}: {_words(s)}" for r, s in zip(recall, spread, strict=True)],
-        hoverinfo="text",
+        hovertext=label,
+        customdata=[s.std for s in spread],
+        hovertemplate=f"%{{hovertext}}<br>recall %{{x:.2f}}: precision %{{y:.3f}}{deviation} (n = {n})<extra></extra>",
         showlegend=True,
     )
     return band, mean
-
-
-def _words(summary: Summary) -> str:
-    spread = "" if summary.std is None else f" ± {summary.std:.3f}"
-    return f"precision {summary.mean:.3f}{spread} (n = {summary.n})"
 
 
 def _set_axes(figure: go.Figure) -> None:

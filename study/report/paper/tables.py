@@ -108,7 +108,8 @@ def _short_place(place: str, fields: Sequence[str]) -> str:
 def means_csv(content: Content) -> str:
     """means.csv: one row per route and grid point, with all digits."""
     topic = content.topic
-    measures = [measure.key for measure in (*topic.measures, *topic.after_pruning)]
+    also = [measure for measure in topic.also if measure.name in content.table.scores]
+    measures = [measure.key for measure in (*topic.measures, *also, *topic.after_pruning)]
     chosen = any(line.route.mean(CHOOSING.key) is not None for line in content.table.lines)
     costs = [cost.key for cost in topic.costs if chosen or cost is not CHOOSING]
     published = ["pretraining"] if any(line.route.pretraining for line in content.table.lines) else []

@@ -15,6 +15,12 @@ def test_a_line_of_the_legend_beyond_the_usual_adds_its_height():
     assert give_legend_room(with_lines(4, hidden=20)).layout.height == 400
 
 
+def test_on_paper_the_legend_keeps_its_height_and_so_do_bars_beside_their_names():
+    assert [give_legend_room(with_lines(n)).layout.meta["stays"] for n in (0, 4, 12)] == [76, 76, 228]
+    bars = base_figure("x", "", height=500).add_bar(orientation="h", x=[1], y=["a"])
+    assert give_legend_room(bars).layout.meta["stays"] == 500
+
+
 def test_the_figure_itself_stays_as_it_was():
     figure = with_lines(12)
     give_legend_room(figure)

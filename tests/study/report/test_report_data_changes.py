@@ -1,8 +1,8 @@
-"""The report warns where stages of one data set saw different contents."""
+"""What the report says of where its stages come from: their data, and when they ran."""
 
 from support.fabricated_study import a_comparison
 
-from study.report.provenance import warnings
+from study.report.provenance import provenance, warnings
 from study.report.rows import StageResult
 
 
@@ -28,3 +28,25 @@ def test_what_was_left_out_of_a_data_set_is_said_once():
     notes = {"data": {"notes": ["2 broken images of 100 are skipped"]}}
     noted = StageResult("train_classifier", "classify", notes)
     assert warnings(a_comparison(stages={"a": noted, "b": noted})) == ["Data: 2 broken images of 100 are skipped"]
+
+
+def ran(*spans):
+    """The date of a study whose stages began and ended at these times of 26 and 27 November; None: a run of before."""
+    results = [
+        {} if span is None else dict(zip(("started", "finished"), (f"2026-11-{t}:00+00:00" for t in span), strict=True))
+        for span in spans
+    ]
+    stages = {str(k): StageResult("prune", "prune", result) for k, result in enumerate(results)}
+    return provenance(a_comparison(stages=stages)).date
+
+
+def test_the_date_is_from_the_first_start_to_the_last_end():
+    assert ran(("26T17:20", "26T17:25"), ("26T17:18", "26T17:19")) == "2026-11-26 17:18 to 17:25 UTC"
+    assert ran(("26T23:50", "27T00:10")) == "2026-11-26 23:50 to 2026-11-27 00:10 UTC"
+
+
+def test_stages_that_do_not_say_when_they_ran_are_counted():
+    assert ran(None) == ""
+    assert ran(None, ("26T17:20", "26T17:25")) == (
+        "2026-11-26 17:20 to 17:25 UTC, 1 of 2 stages do not say when they ran"
+    )

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from detect.pictures import Drawn, judged, outline
+from detect.marks import Drawn, Tally, judged, outline
 
 BOX, OFF = (0.0, 0.0, 10.0, 10.0), (0.0, 4.0, 10.0, 14.0)  # their IoU is 60 / 140
 
@@ -31,6 +31,15 @@ def test_a_crowd_is_neither_missed_nor_used_up():
     crowd = Drawn(BOX, 1, ignored=True)
     assert lines([Drawn(BOX, 1), Drawn(BOX, 1)], [crowd]) == [(1, "solid")] * 2
     assert lines([], [crowd]) == []
+
+
+def test_an_image_is_scored_by_its_boxes_found_and_missed_and_its_false_alarms():
+    near = (0.0, 1.0, 10.0, 11.0)
+    truth = [Drawn(BOX, 1), Drawn(BOX, 2), Drawn(near, 3, ignored=True)]
+    tally = Tally.of(judged([Drawn(BOX, 1), Drawn(BOX, 3), Drawn(OFF, 2), Drawn(BOX, 4)], truth), truth)
+    assert tally == Tally(found=1, missed=1, false_alarms=2)  # what lies on the ignored box counts for nothing
+    assert tally.f1 == 2 / 5
+    assert (Tally(2, 0, 0).f1, Tally(0, 3, 0).f1, Tally(0, 0, 4).f1) == (1, 0, None)
 
 
 def test_broken_lines_are_broken():
