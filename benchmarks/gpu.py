@@ -51,6 +51,7 @@ from pruning.graph.groups import find_groups
 from pruning.methods import METHODS
 from pruning.methods.guided import GuidedOptions
 from pruning.select import Selection
+from training.compiled import compiled
 from training.device import channels_last, deterministic_algorithms, usable_cores
 
 DTYPES = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -331,6 +332,11 @@ def classifier_loops(stack: ExitStack, name: str, images: Tensor, labels: Tensor
             f"ours, {precision}",
             lambda training=training: training.take(images, labels, len(images), step=0, lr=0.1),  # type: ignore[misc]
         )
+    model = build(name, classes).cuda()
+    stack.enter_context(channels_last(model, dtype=torch.bfloat16))
+    stack.enter_context(compiled(model))
+    training = TrainingStep(model, _settings(len(images)), TrainRun(mean=MEAN, std=STD, seed=0), torch.bfloat16)
+    yield "ours, bfloat16, compiled", lambda: training.take(images, labels, len(images), step=0, lr=0.1)
 
 
 def _settings(batch: int) -> TrainSettings:
@@ -384,6 +390,11 @@ def detectors(stack: ExitStack, case: Case, norm: str) -> Loops:
         ours.load_state_dict(weights)
         stack.enter_context(channels_last(ours.cuda().train(), dtype=dtype))
         yield f"ours, {name}", step_of(our_trainer(ours, batch, dtype))
+    ours = make_detector(case, norm)
+    ours.load_state_dict(weights)
+    stack.enter_context(channels_last(ours.cuda().train(), dtype=torch.bfloat16))
+    stack.enter_context(compiled(ours.backbone))
+    yield "ours, bfloat16, compiled", step_of(our_trainer(ours, batch, torch.bfloat16))
 
 
 # --------------------------------------------------------------------------------------------------------- loading

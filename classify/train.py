@@ -6,7 +6,7 @@ batch, gradients and BatchNorm statistics are over all of them, effects act alik
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 
@@ -23,6 +23,7 @@ from classify.step import TrainingStep
 from pruning.errors import Refusal
 from pruning.methods import Effect
 from training.checkpoint import CheckpointClock, save_snapshot
+from training.compiled import compiled
 from training.device import Precision, channels_last, settle_together
 from training.distributed import any_process, is_main, own_images, world_size
 from training.state import TrainingState, saved_training
@@ -72,16 +73,17 @@ def train_classifier(
     device = next(model.parameters()).device.type
     identity = {"seed": run.seed, "total": total, "algorithm": settings.optimizer}  # the run's name covers the rest
     saved = saved_training(checkpoint, identity, device)
-    precision = settle_together(run.precision, device).of_checkpoint(saved, checkpoint)
+    precision = replace(settle_together(run.precision, device), compiled=run.compile).of_checkpoint(saved, checkpoint)
     schedule = schedule or settings.lr_schedule()
     fast_teacher = nullcontext() if teacher is None else channels_last(teacher.network, dtype=precision.dtype)
-    with channels_last(model, dtype=precision.dtype), fast_teacher, synchronised_norms(model), between_steps():
+    fast = compiled(model, effects, wanted=run.compile)
+    with channels_last(model, dtype=precision.dtype), fast_teacher, synchronised_norms(model), fast, between_steps():
         training = TrainingStep(model, settings, run, precision.dtype, effects, teacher)
         for effect in effects:
             effect.plan_for(total, training.optimizer)
         clock = CheckpointClock(run.checkpoint_minutes)
         state = TrainingState(
-            model, training.optimizer, training.scaler, effects, checkpoint, identity, precision.name, clock
+            model, training.optimizer, training.scaler, effects, checkpoint, identity, precision.words, clock
         )
         step = state.restore(saved, device)
         del saved  # as large as the network and its optimiser

@@ -7,7 +7,7 @@ main one writes.
 
 from collections.abc import Sequence
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader
 from classify.optimizers import fused_sgd
 from detect.build import Detector
 from detect.data import DetectionDataset, class_names
-from detect.data.loader import train_loader
+from detect.data.loader import sizes_vary, train_loader
 from detect.data.records import Record
 from detect.distillation import Teacher
 from detect.evaluate import evaluate_detector
@@ -33,6 +33,7 @@ from detect.validation import Enough, Kept, Validation
 from pruning.errors import Diverged, Refusal
 from pruning.methods import Effect
 from training.checkpoint import CheckpointClock
+from training.compiled import compiled
 from training.device import Precision, channels_last, settle_together
 from training.distributed import data_parallel, from_main, is_main, mean_over_processes, rank, world_size
 from training.options import changed
@@ -111,21 +112,23 @@ def train_detector(
     device = next(detector.parameters()).device.type
     schedule, total = schedule or schedule_of(settings), settings.iterations
     saved = saved_training(checkpoint, _identity(settings, run), device)
-    precision = settle_together(run.precision, device).of_checkpoint(saved, checkpoint)
+    precision = replace(settle_together(run.precision, device), compiled=run.compile).of_checkpoint(saved, checkpoint)
     fast_teacher = nullcontext() if teacher is None else channels_last(teacher.detector, dtype=precision.dtype)
     with channels_last(detector, dtype=precision.dtype), fast_teacher:
         optimizer = _optimizer(detector, settings)
         for effect in effects:
             effect.plan_for(total, optimizer)
+        # the backbone alone: proposals are of another number in each image, so nothing behind it has a fixed shape
+        fast = compiled(detector.backbone, effects, wanted=run.compile, sizes_vary=sizes_vary(dataset, cfg))
         # PyTorch's SyncBatchNorm needs GPUs; here it works on the CPU too
-        with synchronised_norms(detector, nn.SyncBatchNorm):
+        with synchronised_norms(detector, nn.SyncBatchNorm), fast:
             trainer = DetectorTrainer(detector, optimizer, settings, run, precision.dtype, teacher)
             validator = _validation(detector, cfg, settings, run, validation)
             keeper = Checkpointer(
                 detector,
                 checkpoint,
                 identity=_identity(settings, run),
-                precision=precision.name,
+                precision=precision.words,
                 clock=CheckpointClock(run.checkpoint_minutes),
                 meets_every=run.report_every,
                 effects=effects,

@@ -11,6 +11,9 @@ from pruning.masks import Masks
 class Effect:
     """What is added to a training; a hook that is not overridden does nothing."""
 
+    uncompilable: str | None = None
+    """Why the network cannot be compiled while this acts; None: it can, since it acts between the passes alone."""
+
     def plan_for(self, steps: int, optimizer: Optimizer | None = None) -> None:
         """The training has `steps` steps of the optimiser in all; ValueError where that is too few.
 

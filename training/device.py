@@ -11,7 +11,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -30,6 +30,7 @@ _SECONDS = 0.1  # of measuring, where two rounds do not take longer
 _FEWEST_ROUNDS = 2
 _LEAST_SPEEDUP = 1.1  # less is not worth bfloat16's 8 bits, nor more than so short a measurement tells
 _DTYPES = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_COMPILED = ", compiled"
 _log = logging.getLogger(__name__)
 _JOB_BYTES = 2 * 2**30  # a small detector's training takes about 1 GiB
 
@@ -40,37 +41,50 @@ class Precision:
 
     `asked`: what the config says. `by`: how it was chosen, one of `_REASONS`; "the checkpoint" is the precision of the
     training that is continued. `bfloat16_speedup`: seconds in float32 over those in bfloat16; None: not measured.
+    `compiled`: by torch.compile, which rounds in other places.
     """
 
     name: str
     asked: str
     by: str = ASKED
     bfloat16_speedup: float | None = None
+    compiled: bool = False
 
     @property
     def dtype(self) -> torch.dtype | None:
         """The type for torch.autocast; None for plain float32."""
         return _DTYPES[self.name]
 
+    @property
+    def words(self) -> str:
+        """As a checkpoint and a report say it: "bfloat16", or "bfloat16, compiled"."""
+        return f"{self.name}{_COMPILED}" if self.compiled else self.name
+
     def as_result(self) -> dict[str, str | float | None]:
-        """What result.json says of it."""
-        return asdict(self)
+        """What result.json says of it; of `compiled` only where it is so."""
+        return {key: value for key, value in asdict(self).items() if key != "compiled" or value}
 
     def of_checkpoint(self, saved: State | None, path: Path) -> "Precision":
         """The one to go on in with the training whose state, `saved`, was read from `path`: that of its first part.
 
         ValueError if a definite other one is asked for: the two would be mixed in one network.
         """
-        name = self.name if saved is None else saved["precision"]
-        if name == self.name:
+        if saved is None or saved["precision"] == self.words:
             return self
+        name, compiled, _ = saved["precision"].partition(_COMPILED)
+        if bool(compiled) != self.compiled:
+            was, key = ("compiled", "true") if compiled else ("not compiled", "false")
+            raise Refusal(
+                f"{path}: a checkpoint of a training that was {was}; set machine.compile to {key} to go on with it, or"
+                " delete it to train from the start"
+            )
         if self.asked != "auto":
             raise Refusal(
                 f"{path}: a checkpoint of a training with precision={name}, not {self.asked}; ask for {name} or auto to"
                 " go on with it, or delete it to train from the start"
             )
         _log.warning("%s: made in %s, and the training goes on in that, not in %s", path, name, self.name)
-        return Precision(name, self.asked, CHECKPOINT, self.bfloat16_speedup)
+        return replace(self, name=name, by=CHECKPOINT)
 
 
 def settle(precision: str | Precision, device: str) -> Precision:

@@ -27,11 +27,12 @@ class Run:
     """What one run of a training is told beside its settings.
 
     `seed` decides the result with them; the rest changes nothing of it beyond floating point. `precision`: one of
-    training.device.PRECISIONS, or what one was settled to. `checkpoint_minutes`: between checkpoints, 0: one
-    after each step. `report_every`: in steps.
+    training.device.PRECISIONS, or what one was settled to. `compile`: by torch.compile. `checkpoint_minutes`: between
+    checkpoints, 0: one after each step. `report_every`: in steps.
     """
 
     seed: int = 0
     precision: str | Precision = "auto"
+    compile: bool = False
     checkpoint_minutes: float = 10
     report_every: int = 20

@@ -142,6 +142,16 @@ def mean_image_size(dataset: DetectionDataset, cfg: CfgNode) -> tuple[int, int]:
     return height, width
 
 
+def sizes_vary(dataset: DetectionDataset, cfg: CfgNode) -> bool:
+    """Do training images come in several sizes once they are scaled or cropped?"""
+    shorter, longest = cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.MAX_SIZE_TRAIN
+    if cfg.INPUT.CROP.ENABLED or len(set(shorter)) > 1:
+        return True
+    found = {(image.height, image.width) for image in dataset.split.images}
+    scaled = {T.ResizeShortestEdge.get_output_shape(*size, shorter[0], longest) for size in found}
+    return len(scaled) > 1
+
+
 def train_loader(
     dataset: DetectionDataset,
     cfg: CfgNode,

@@ -120,6 +120,8 @@ def masks_of(model: nn.Module, group: Group) -> Iterator[Gate]:
 class GroupFisherEffect(Effect):
     """Gathers importance while the network trains, removes channels by it, and holds at zero what is removed."""
 
+    uncompilable = "group_fisher listens to each layer while the network computes"
+
     def __init__(self, model: nn.Module, groups: Sequence[Group], request: Request[GroupFisherOptions]):
         self._model, self._options = model, request.options
         self._gates = [gate for group in groups for gate in masks_of(model, group)]

@@ -236,6 +236,8 @@ class Machine(Section):
     """Device to compute on: auto (a GPU if there is one), cpu, or cuda."""
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Arithmetic of training; auto: what is measured to be fast and safe on this device."""
+    compile: bool = False
+    """Compile networks for training by torch.compile: less time a step on a GPU, minutes before the first one."""
     workers: Annotated[int, Field(ge=0)] = 0
     """Processes that load data, of a training that reads images from disk; 0: the training process does."""
     data_root: Path = Path("data")

@@ -13,6 +13,7 @@ from pruning.errors import Refusal
 from study.config.sections import Machine
 from study.stages.settings import Evaluate, TrainDetector
 from study.stages.stage import Stage, device_of
+from training.compiled import check_compiler
 from training.device import Precision, settle
 from training.files import canonical
 
@@ -43,6 +44,12 @@ def check_device(machine: Machine) -> None:
             raise Refusal(f"machine.device: {machine.device!r}: PyTorch finds no GPU here; take auto or cpu")
     if machine.precision != "auto":
         settle_on(machine.precision, device_type(machine))
+
+
+def check_compile(machine: Machine) -> None:
+    """ValueError where networks are to be compiled and cannot be; that of a cluster is seen in its jobs."""
+    if machine.compile and machine.executor == "local":
+        check_compiler(device_type(machine))
 
 
 def settle_on(precision: str, device: str) -> Precision:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from study.config.load import source_of
-from study.plan.checks import check_device
+from study.plan.checks import check_compile, check_device
 from study.plan.estimate import Estimator
 from study.plan.rehearsal import Rehearsal
 from study.stages.settings import TrainDetector
@@ -22,6 +22,9 @@ _SECTIONS = {
     "prune_detector": ("prune",),
     "train_detector": ("detector",),
 }
+
+# of the machine -> the keys that one follows from
+_CHECKS = {check_device: ("machine.device", "machine.precision"), check_compile: ("machine.compile",)}
 
 
 @dataclass(frozen=True)
@@ -45,10 +48,11 @@ def foresee(stages: Sequence[Stage], estimator: Estimator, source: Path, overrid
     start = time.perf_counter()
     tried: set[str] = set()
     rehearsal = Rehearsal(estimator)
-    try:
-        check_device(estimator.machine)
-    except ValueError as error:
-        raise ConfigError(f"{source_of(source, overrides, 'machine.device', 'machine.precision')}: {error}") from error
+    for check, keys in _CHECKS.items():
+        try:
+            check(estimator.machine)
+        except ValueError as error:
+            raise ConfigError(f"{source_of(source, overrides, *keys)}: {error}") from error
     # From cheap to dear, so that a mistake is told within seconds: the shape, the pruning on untrained weights, one
     # trial of each detector, and the cost, which traces it.
     for stage in stages:

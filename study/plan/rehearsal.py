@@ -18,7 +18,7 @@ from pruning.achieved import achieved
 from pruning.cut import make_plan
 from pruning.errors import Refusal
 from pruning.graph.members import Group
-from pruning.methods import Choice, Request, get_method
+from pruning.methods import Choice, Effect, Request, get_method
 from study.plan.estimate import Estimator
 from study.stages.cost_left import at_share
 from study.stages.effects import method_effect, trained_network
@@ -26,6 +26,7 @@ from study.stages.network import Network, starts_dense
 from study.stages.prune import after_masks, write_pattern
 from study.stages.settings import Cut, TrainClassifier, TrainDetector
 from study.stages.stage import Stage
+from training.compiled import check_compilable
 
 
 class Rehearsal:
@@ -71,6 +72,7 @@ class Rehearsal:
         effect = method_effect(
             settings.effect, model, network, lambda: self.estimator._prunable(network)[1], stage.seed
         )
+        self._check_compilable(effect)
         effect.plan_for(train.epochs * train.steps_per_epoch(info.n_train))
         return trained_network(network, [effect])
 
@@ -80,8 +82,13 @@ class Rehearsal:
             return network
         model, groups = _inside(stage, network, self.estimator._blank(network))
         effect = method_effect(settings.effect, model, network, groups, stage.seed)
+        self._check_compilable(effect)
         effect.plan_for(self.estimator.iterations(stage))
         return trained_network(network, [effect])
+
+    def _check_compilable(self, effect: Effect) -> None:
+        if self.estimator.machine.compile:
+            check_compilable([effect])
 
     def _pruned(self, stage: Stage, before: Network, parents: list[Network]) -> Network:
         settings = stage.read(Cut)

@@ -76,15 +76,15 @@ def _commit(git: Json) -> str:
 def _chosen(precision: Precision) -> str:
     """How a precision came to be chosen: "bfloat16 (auto, by measuring; bfloat16 measured 1.85 times as fast ...)"."""
     if precision.asked != "auto":
-        return f"{precision.name} (as asked)"
+        return f"{precision.words} (as asked)"
     speedup = precision.bfloat16_speedup
     measured = f"; bfloat16 measured {speedup:.2f} times as fast as float32" if speedup is not None else ""
-    return f"{precision.name} (auto, by {precision.by}{measured})"
+    return f"{precision.words} (auto, by {precision.by}{measured})"
 
 
 def precision_of(stages: Iterable[StageResult]) -> str:
     """The precisions of trainings, each once: "float32", or "float32 and bfloat16"; empty if none trained."""
-    return _AND.join(_distinct(stage.precision.name for stage in stages if stage.precision))
+    return _AND.join(_distinct(stage.precision.words for stage in stages if stage.precision))
 
 
 def warnings(comparison: Comparison) -> list[str]:

@@ -40,6 +40,7 @@ class FineTuning:
             std=self.network.std,
             seed=self.context.stage.seed,
             precision=self.context.precision,
+            compile=self.context.machine.compile,
             checkpoint_minutes=self.context.machine.checkpoint_minutes,
         )
         with torch.enable_grad():

@@ -194,6 +194,7 @@ def _train(
         std=network.std,
         seed=context.stage.seed,
         precision=context.precision,
+        compile=context.machine.compile,
         checkpoint_minutes=context.machine.checkpoint_minutes,
     )
     per_epoch = settings.train.steps_per_epoch(len(data.train))

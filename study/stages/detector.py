@@ -71,6 +71,7 @@ def run_train_detector(context: Context) -> dict[str, object]:
     run = TrainRun(
         seed=stage.seed,
         precision=context.precision,
+        compile=context.machine.compile,
         num_workers=context.machine.workers,
         checkpoint_minutes=context.machine.checkpoint_minutes,
     )

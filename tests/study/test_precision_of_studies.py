@@ -15,8 +15,10 @@ from study.run.precision import settle_here
 from study.run.study import run_study
 from study.stages.stage import Stage
 from study.stages.store import RunDir
+from training.compiled import check_compiler
 from training.device import Precision
 from training.files import read_json
+from training.strict_yaml import ConfigError
 
 ONE_STAGE = [Stage("train_classifier", {"number": 0}, (), 0)]
 
@@ -96,6 +98,35 @@ def test_the_answer_is_that_of_the_device_that_computes(tmp_path, monkeypatch, m
 def test_nothing_is_measured_for_stages_that_train_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr("training.device.bfloat16_speedup", lambda: pytest.fail("measured"))
     assert settle_here([Stage("prune", {}, (), 0)], tmp_path, Machine()) is None
+
+
+@pytest.mark.cpu_only
+def test_a_compiled_training_says_so_and_is_the_same_run(tmp_path, monkeypatch):
+    monkeypatch.setattr("training.compiled.BACKEND", "aot_eager")
+    results = run(tmp_path, precision="float32", compile=True)
+    assert chosen(results) == [{**Precision("float32", "float32").as_result(), "compiled": True}] * 2
+    report = (tmp_path / "tiny" / "report.md").read_text()
+    assert "trained in float32, compiled" in report and "mix precisions" not in report
+    _, routes = tiny({"pipelines": ["unpruned", "fine_tune"]})
+    all_stages(routes)[-1].run(tmp_path).result.unlink()
+    assert [p.get("compiled") for p in chosen(run(tmp_path, precision="float32"))] == [True, None]
+    assert "The rows mix precisions" in (tmp_path / "tiny" / "report.md").read_text()
+
+
+@pytest.mark.parametrize("overrides", [{}, {"prune": {"method": "group_fisher", "ratio": 0.5}}])
+def test_what_cannot_be_compiled_is_refused_before_any_work(tmp_path, monkeypatch, overrides):
+    if overrides:
+        monkeypatch.setattr("training.compiled.BACKEND", "aot_eager")
+        said = "group_fisher listens to each layer while the network computes"
+    else:
+        monkeypatch.setattr("training.compiled.BACKEND", lambda graph, inputs: 1 / 0)
+        said = "nothing can be compiled for 'cpu' here: "
+    check_compiler.cache_clear()
+    config, routes = tiny({"pipelines": ["fine_tune"], "machine.compile": True, **overrides})
+    with pytest.raises(ConfigError, match=said) as error:
+        run_study(config, tmp_path / "tiny.yaml", routes, tmp_path)
+    assert "\n" not in str(error.value) and not list(tmp_path.glob("*-*"))
+    check_compiler.cache_clear()
 
 
 def test_float16_on_the_cpu_is_refused_before_any_work(tmp_path):
