@@ -165,7 +165,7 @@ class Evaluation(Section):
     scenes: Annotated[int, Field(ge=0)] = 6
     """Test images drawn into the report with the detections of each route; of detectors only."""
     latency_rounds: Positive = 20
-    """Forward passes of each network that are timed for the latency, one image each."""
+    """Forward passes of each network that are timed for the latency, one image each, anew for each seed."""
     margin: Annotated[float, Field(gt=0)] | None = None
     """Points by which a score may lie below another and count as no worse; null: 0.5, or 1 on few test images."""
 
