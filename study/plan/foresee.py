@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from study.config.load import source_of
-from study.plan.checks import check_device
+from study.plan.checks import check_device, check_processes
 from study.plan.estimate import Estimator
 from study.plan.rehearsal import Rehearsal
 from study.stages.settings import TrainDetector
@@ -47,8 +47,10 @@ def foresee(stages: Sequence[Stage], estimator: Estimator, source: Path, overrid
     rehearsal = Rehearsal(estimator)
     try:
         check_device(estimator.machine)
+        check_processes([stage for stage in stages if not stage.run(estimator.runs).done], estimator.machine)
     except ValueError as error:
-        raise ConfigError(f"{source_of(source, overrides, 'machine.device', 'machine.precision')}: {error}") from error
+        keys = ("machine.device", "machine.precision", "machine.gpus_per_stage")
+        raise ConfigError(f"{source_of(source, overrides, *keys)}: {error}") from error
     # From cheap to dear, so that a mistake is told within seconds: the shape, the pruning on untrained weights, one
     # trial of each detector, and the cost, which traces it.
     for stage in stages:

@@ -231,6 +231,11 @@ def device_of(machine: Machine) -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
+def processes_of(stage: Stage, machine: Machine) -> int:
+    """How many processes run a stage together: several where it trains a network or scores a detector."""
+    return machine.gpus_per_stage if stage.kind in ("train_classifier", "train_detector", "evaluate") else 1
+
+
 @dataclass(frozen=True)
 class Task:
     """A stage to run below `runs` on a machine; `label` is what a person calls it.
