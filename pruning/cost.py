@@ -152,20 +152,23 @@ class Latency:
 
 
 def measure_latency(
-    models: dict[str, nn.Module], example: Tensor, *, rounds: int = 30, warmup: int = 5
-) -> dict[str, Latency]:
-    """Times of one forward pass of each model, taken in turn so that they share the machine's drift."""
+    models: Mapping[str, tuple[nn.Module, Tensor]], *, rounds: int, sets: int = 1, warmup: int = 5
+) -> dict[str, tuple[Latency, ...]]:
+    """Times of one forward pass of each model on its example, taken in turn so that they share the machine's drift.
+
+    Of each model `sets` times of `rounds` passes, which are taken in turn as well.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in models}
-    with evaluation_mode(*models.values()), torch.inference_mode():
-        for i in range(warmup + rounds):
-            for name, model in models.items():
+    with evaluation_mode(*(model for model, _ in models.values())), torch.inference_mode():
+        for i in range(warmup + rounds * sets):
+            for name, (model, example) in models.items():
                 start = time.perf_counter()
                 model(example)
                 if example.is_cuda:  # kernels run on after the call returns
                     torch.cuda.synchronize()
                 if i >= warmup:
                     seconds[name].append(time.perf_counter() - start)
-    return {name: _latency(values) for name, values in seconds.items()}
+    return {name: tuple(_latency(values[s::sets]) for s in range(sets)) for name, values in seconds.items()}
 
 
 def _latency(seconds: Sequence[float]) -> Latency:

@@ -244,12 +244,15 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def jobs_that_fit(device: str, threads: int) -> int:
-    """Trainings that there is room for side by side: a GPU each, or `threads` cores and 2 GiB of memory each."""
+def jobs_that_fit(device: str, threads: int, processes: int = 1) -> int:
+    """Trainings of so many processes that there is room for side by side.
+
+    Each process takes a GPU, or `threads` cores and 2 GiB of memory.
+    """
     if device != "cpu" and torch.cuda.is_available():
-        return max(1, torch.cuda.device_count())
+        return max(1, torch.cuda.device_count() // processes)
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return max(1, min(usable_cores() // max(1, threads), memory // _JOB_BYTES))
+    return max(1, min(usable_cores() // max(1, threads), memory // _JOB_BYTES) // processes)
 
 
 def set_threads(threads: int, *, jobs: int) -> None:

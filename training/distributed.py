@@ -7,6 +7,7 @@ same images in it, whatever the number of processes.
 import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
 
 import torch
 import torch.distributed as dist
@@ -37,8 +38,11 @@ def launched_processes() -> int:
 
 
 @contextmanager
-def process_group(device: str) -> Iterator[None]:
-    """Within the block the processes that torchrun started are connected: nccl for "cuda", gloo for "cpu"."""
+def process_group(device: str, meeting: Path | None = None) -> Iterator[None]:
+    """Within the block the processes that torchrun started are connected: nccl for "cuda", gloo for "cpu".
+
+    `meeting`: a file that does not exist, where they meet; None: as torchrun says.
+    """
     if launched_processes() == 1:
         yield
         return
@@ -47,7 +51,12 @@ def process_group(device: str) -> Iterator[None]:
         if local >= torch.cuda.device_count():
             raise Refusal(f"process {local} of this machine has no GPU: there are {torch.cuda.device_count()}")
         torch.cuda.set_device(local)
-    dist.init_process_group("nccl" if device == "cuda" else "gloo")
+    dist.init_process_group(
+        "nccl" if device == "cuda" else "gloo",
+        init_method=None if meeting is None else meeting.absolute().as_uri(),
+        rank=int(os.environ["RANK"]),
+        world_size=launched_processes(),
+    )
     try:
         yield
     finally:

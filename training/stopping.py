@@ -6,12 +6,15 @@ Slurm announces the end of a job's time by SIGUSR1 or SIGUSR2, preemption by SIG
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing import parent_process
 from types import FrameType
 
 ASKING = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
+_ORPHAN_SECONDS = 5.0
 
 
 class Stopped(KeyboardInterrupt):
@@ -70,6 +73,21 @@ def stop_on_signals() -> Iterator[None]:
         for signum, handler in before.items():
             signal.signal(signum, handler)
         _asked.signum = None
+
+
+def end_with_parent() -> None:
+    """From now on this process is asked to end when its parent is gone."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """Ask this process to end: again and again, until a training hears it after its step."""
+    parent = parent_process()
+    assert parent is not None
+    parent.join()
+    while True:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(_ORPHAN_SECONDS)
 
 
 @contextmanager

@@ -40,7 +40,7 @@ def main(arguments: argparse.Namespace) -> int:
         study = RunDir(arguments.runs / config.name)
         check_begun(study)
         plan = plan_study(config, routes, source=str(arguments.config), contents=contents)
-        watch(partial(plan.named_stages, arguments.runs), study, Console())
+        watch(partial(plan.named_stages, study), study, Console())
         return 0
     if arguments.dry_run:
         console = Console(width=None if sys.stdout.isatty() else 200)

@@ -165,7 +165,7 @@ class Evaluation(Section):
     scenes: Annotated[int, Field(ge=0)] = 6
     """Test images drawn into the report with the detections of each route; of detectors only."""
     latency_rounds: Positive = 20
-    """Forward passes of each network that are timed for the latency, one image each."""
+    """Forward passes of each network that are timed for the latency, one image each, anew for each seed."""
     margin: Annotated[float, Field(gt=0)] | None = None
     """Points by which a score may lie below another and count as no worse; null: 0.5, or 1 on few test images."""
 
@@ -227,9 +227,11 @@ class Machine(Section):
     slurm: Slurm = Slurm()
     """What a job asks the cluster for, with executor: slurm."""
     jobs: Positive | Literal["auto"] = 1
-    """Stages at a time on this machine, in a process each if more than one; auto: one a GPU, or as the cores allow."""
+    """Stages at a time on this machine, in a process each if more than one; auto: as the GPUs allow, or the cores."""
     deterministic: bool | None = None
     """Use only operations that repeat themselves bit for bit; null: yes on the CPU, no on a GPU."""
+    gpus_per_stage: Positive = 1
+    """GPUs on which a network is trained or a detector scored, a process each; a batch is shared out among them."""
     threads: Annotated[int, Field(ge=0)] = 0
     """CPU threads of PyTorch in each stage; 0: the cores are shared among the jobs."""
     device: str = "auto"
@@ -248,4 +250,6 @@ class Machine(Section):
     @property
     def n_jobs(self) -> int:
         """Stages at a time, as a number."""
-        return jobs_that_fit(self.device, self.threads) if self.jobs == "auto" else self.jobs
+        if self.jobs != "auto":
+            return self.jobs
+        return jobs_that_fit(self.device, self.threads, self.gpus_per_stage)

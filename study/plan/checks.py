@@ -11,10 +11,10 @@ import torch
 from detect.data.open import open_detection, open_for
 from pruning.errors import Refusal
 from study.config.sections import Machine
-from study.stages.settings import Evaluate, TrainDetector
+from study.stages.settings import Evaluate, TrainClassifier, TrainDetector
 from study.stages.stage import Stage, device_of
 from training.compiled import check_compiler
-from training.device import Precision, settle
+from training.device import Precision, settle, usable_cores
 from training.files import canonical
 
 
@@ -48,8 +48,38 @@ def check_device(machine: Machine) -> None:
 
 def check_compile(machine: Machine) -> None:
     """ValueError where networks are to be compiled and cannot be; that of a cluster is seen in its jobs."""
+    if machine.compile and machine.gpus_per_stage > 1:
+        raise Refusal(
+            "machine.compile: BatchNorms over several processes are not compiled; set it to false, or"
+            " machine.gpus_per_stage to 1"
+        )
     if machine.compile and machine.executor == "local":
         check_compiler(device_type(machine))
+
+
+def check_processes(stages: Sequence[Stage], machine: Machine) -> None:
+    """ValueError where `machine.gpus_per_stage` processes are not there for a stage, or cannot share its batches."""
+    count = machine.gpus_per_stage
+    key = f"machine.gpus_per_stage: {count}"
+    if count == 1:
+        return
+    if machine.device not in ("auto", "cpu", "cuda"):
+        raise Refusal(f"{key}: machine.device: {machine.device} is one GPU; take auto")
+    if machine.executor == "local":
+        on_gpus = device_type(machine) == "cuda"
+        there = torch.cuda.device_count() if on_gpus else usable_cores()
+        if count > there:
+            raise Refusal(f"{key}: this machine has {there} {'GPUs' if on_gpus else 'CPU cores'}")
+    for stage in stages:
+        if stage.kind == "train_detector":
+            settings = stage.read(TrainDetector)
+            batch = settings.train.batch_size
+            # by this key of Detectron2's the batch grows with the processes
+            if batch % count and not settings.model.detectron2().get("SOLVER.REFERENCE_WORLD_SIZE"):
+                raise Refusal(f"{key}: a detector's batch_size of {batch} is no multiple of it")
+        if stage.kind == "train_classifier" and stage.read(TrainClassifier).train.batch_size < count:
+            batch = stage.read(TrainClassifier).train.batch_size
+            raise Refusal(f"{key}: a classifier's batch_size of {batch} has not an image for each")
 
 
 def settle_on(precision: str, device: str) -> Precision:

@@ -50,6 +50,7 @@ def print_plan(
     console.print(
         f"training MACs: {costs.total:.4g}, of which {costs.left:.4g} are left; {costs.each:.4g} if nothing were shared"
     )
+    console.print("then, with nothing else at work: the latency of one network of each shape")
     if costs.taught:
         console.print(f"forward passes of teachers: {costs.taught:.4g} of these")
     if any(stage.kind == "take_weights" for stage in all_stages(routes)):

@@ -3,10 +3,11 @@
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from study.config.load import source_of
-from study.plan.checks import check_compile, check_device
+from study.plan.checks import check_compile, check_device, check_processes
 from study.plan.estimate import Estimator
 from study.plan.rehearsal import Rehearsal
 from study.stages.settings import TrainDetector
@@ -22,9 +23,6 @@ _SECTIONS = {
     "prune_detector": ("prune",),
     "train_detector": ("detector",),
 }
-
-# of the machine -> the keys that one follows from
-_CHECKS = {check_device: ("machine.device", "machine.precision"), check_compile: ("machine.compile",)}
 
 
 @dataclass(frozen=True)
@@ -48,7 +46,12 @@ def foresee(stages: Sequence[Stage], estimator: Estimator, source: Path, overrid
     start = time.perf_counter()
     tried: set[str] = set()
     rehearsal = Rehearsal(estimator)
-    for check, keys in _CHECKS.items():
+    unfinished = [stage for stage in stages if not stage.run(estimator.runs).done]
+    for check, *keys in (
+        (check_device, "machine.device", "machine.precision"),
+        (check_compile, "machine.compile"),
+        (partial(check_processes, unfinished), "machine.gpus_per_stage"),
+    ):
         try:
             check(estimator.machine)
         except ValueError as error:

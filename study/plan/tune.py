@@ -13,11 +13,13 @@ from pathlib import Path
 
 from study.config.schema import StudyConfig
 from study.config.tune import own_rate
+from study.plan.latency import read_timing
 from study.plan.pipelines import RATES, Route, all_stages, at_point, chains, describe, labels, make_route, points
 from study.plan.retraining import kept_by
 from study.plan.steps import StageBuilder
 from study.stages.contents import Contents
 from study.stages.stage import Stage
+from study.stages.store import RunDir
 from training.files import canonical, read_json
 
 RECIPE, TUNED = "recipe", "tuned"  # the values of the field RATES
@@ -122,10 +124,16 @@ class StudyPlan:
         chosen = ((decision.tuning, decision.chosen) for decision in decisions)
         return [*found, *(route for tuning, best in chosen if best for route in self.at(tuning, best))]
 
-    def named_stages(self, runs: Path) -> tuple[list[Stage], dict[str, str]]:
-        """Every stage of both phases, as far as rates are chosen, and what a person calls it beside its seed."""
-        routes = [*self.tried, *self.routes(self.decide(runs))]
-        return all_stages(routes), labels(routes, seeds=False)
+    def named_stages(self, study: RunDir) -> tuple[list[Stage], dict[str, str]]:
+        """Every stage as far as rates are chosen and networks to time are known, and what a person calls it.
+
+        `study`: the study's directory, in the folder of the runs. Names are those beside a seed.
+        """
+        routes = [*self.tried, *self.routes(self.decide(study.path.parent))]
+        stages, names, timing = all_stages(routes), labels(routes, seeds=False), read_timing(study)
+        if timing is None:
+            return stages, names
+        return [*stages, timing.stage], {**names, timing.stage.id: timing.label}
 
     def at(self, tuning: Tuning, candidate: Candidate) -> list[Route]:
         """A route with the values of a candidate on the study's seeds."""

@@ -1,30 +1,24 @@
 """Results on disk into the comparison: one row a route, all that a report is made from."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-import torch
 import yaml
-from torch import nn
 
-from pruning.cost import measure_latency
 from study.config.schema import StudyConfig
+from study.plan.latency import read_timing
 from study.plan.pipelines import RATES, Route, grid_fields
 from study.plan.tune import TUNED, Decision
 from study.report.provenance import precision_of
 from study.report.rates import tuned_from
 from study.report.readers import READERS, Reader, Results
 from study.report.routes import LATENCY_FROM, LATENCY_ROUNDS, LATENCY_TO
-from study.report.rows import Comparison, Missing, Numbers, Row, StageResult, Step
+from study.report.rows import Comparison, Missing, Numbers, Row, StageResult, Step, Timed
 from study.report.topic import CHOOSING
-from study.stages.stage import Stage, device_of
-from study.stages.store import WrittenResult
-from training.files import canonical, content_hash, read_json, write_json
-
-_BYTES = 4  # of a float32, which networks are evaluated in
-_SHOWN_GAPS = 3  # the others are counted
+from study.stages.stage import Stage
+from study.stages.store import RunDir
+from training.files import canonical
 
 
 def collect(
@@ -46,7 +40,7 @@ def collect(
     task = "detection" if config.detector else "classification"
     reader = READERS[task]
     first = results[finished[0].evaluation.id].result if finished else None
-    measured, gaps = _measured(config, reader, finished, runs, first)
+    measured, timed, gap = _timed(RunDir(runs / config.name), why)
     users: dict[str, set[tuple[str, str]]] = {}
     for route in routes:
         for stage in route.stages:
@@ -67,9 +61,10 @@ def collect(
             *(_missing(route, results, why) for route in routes if route not in finished),
             *(gap for decision in decisions for gap in _undecided(decision, config.seeds, results, why)),
         ),
-        gaps=tuple(gaps),
+        gaps=tuple(filter(None, [gap if finished else "", *_untimed(finished, measured)])),
         stages={s.id: results[s.id] for route in finished for s in route.stages},
         tuning=tuple(tuned_from(decision, runs) for decision in decisions),
+        timed=timed,
     )
 
 
@@ -142,51 +137,38 @@ def _reason(route: Route, results: Results, why: Mapping[str, str]) -> str:
     return next((f"{s.kind} failed: {why[s.id]}" for s in lost if s.id in why), f"{lost[0].id} has not run")
 
 
-def _measured(
-    config: StudyConfig, reader: Reader, routes: Sequence[Route], runs: Path, first: WrittenResult | None
-) -> tuple[dict[str, Numbers], list[str]]:
-    """What each route's whole network takes for one test-sized image: milliseconds, and bytes of activations.
+def _timed(study: RunDir, why: Mapping[str, str]) -> tuple[dict[str, Numbers], Timed | None, str]:
+    """What networks take for one test-sized image, by evaluation, and where that was measured; or why it was not.
 
-    The networks are timed in turn in one process. Measured once for a finished study: the numbers are kept beside the
-    report. Nothing else in a report needs the networks themselves: a sentence for each one that is gone, and no number.
-    `first`: the result of the first route.
+    Milliseconds, and bytes of activations.
     """
-    file, rounds, device = (
-        runs / config.name / "latency.json",
-        config.evaluate.latency_rounds,
-        device_of(config.machine),
-    )
-    wanted = sorted({r.evaluation.id for r in routes})
-    key = content_hash([wanted, rounds, device])
-    with suppress(OSError, ValueError, KeyError, TypeError):  # absent, damaged, or of another version
-        kept = read_json(file)
-        if kept["key"] == key:
-            return dict(kept["networks"]), []
-    networks: dict[str, nn.Module] = {}
-    gone: dict[str, str] = {}
-    for route in routes:
-        try:
-            networks[route.evaluation.id] = reader.network(route, runs, device)
-        except (ValueError, RuntimeError, OSError) as error:
-            gone[route.evaluation.id] = f"No latency of {route.pipeline} (seed {route.seed}): {error}"
-    gaps = [*gone.values()][:_SHOWN_GAPS]
-    if len(gone) > _SHOWN_GAPS:
-        gaps.append(f"No latency of {len(gone) - _SHOWN_GAPS} more networks, for such reasons.")
-    if not networks or first is None:
-        return {}, gaps
-    example = reader.example(routes[0], first).to(device)
-    measured: dict[str, Numbers] = {}
-    for name, latency in measure_latency(networks, example, rounds=rounds).items():
-        measured[name] = {
-            "latency_ms": latency.median,
-            LATENCY_FROM: latency.first_quartile,
-            LATENCY_TO: latency.third_quartile,
-            LATENCY_ROUNDS: latency.rounds,
-            "activation_bytes": _BYTES * reader.activations(networks[name], example),
+    timing, runs = read_timing(study), study.path.parent
+    if timing is None or not timing.stage.run(runs).done:
+        reason = why.get(timing.stage.id, "") if timing else ""
+        return {}, None, f"Latency is not measured: {reason or 'a run of the study does so at its end'}."
+    try:
+        result = timing.stage.run(runs).read_result()
+    except ValueError as error:
+        return {}, None, f"Latency is not measured: {error}."
+    found: dict[str, Numbers] = {}
+    for evaluation, (name, number) in timing.rows.items():
+        network = result["networks"][name]
+        times = network["times"][number]
+        found[evaluation] = {
+            "latency_ms": times["median"],
+            LATENCY_FROM: times["first_quartile"],
+            LATENCY_TO: times["third_quartile"],
+            LATENCY_ROUNDS: times["rounds"],
+            "activation_bytes": network["activation_bytes"],
         }
-    if not gone:
-        write_json(file, {"key": key, "device": device, "threads": torch.get_num_threads(), "networks": measured})
-    return measured, gaps
+    return found, Timed(timing.stage.id, result["date"], result["device"]), ""
+
+
+def _untimed(routes: Sequence[Route], measured: Mapping[str, Numbers]) -> Iterator[str]:
+    """A sentence about finished routes that have no times though others have."""
+    names = dict.fromkeys(route.pipeline for route in routes if route.evaluation.id not in measured)
+    if measured and names:
+        yield f"Latency is not measured of all seeds of {', '.join(names)}: a run of the study does so at its end."
 
 
 def _step_of(stage: Stage, routes: Sequence[Route]) -> str:

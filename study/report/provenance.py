@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -25,7 +25,7 @@ class Provenance:
     """The distinct versions, devices, precisions and commits of all stages, each in order of appearance.
 
     `command`: what runs the study again. `date`: when the first of its stages began and the last one ended; empty where
-    none says. `time`: what they took, one after the other.
+    none says. `time`: what they took, one after the other. `latency`: where and when that was measured.
     """
 
     command: str
@@ -35,20 +35,22 @@ class Provenance:
     device: list[str]
     precision: list[str]
     commit: list[str]
+    latency: list[str]
 
 
 def provenance(comparison: Comparison) -> Provenance:
     """What the results of all stages record of it."""
-    results = comparison.stages.values()
+    results, timed = comparison.stages.values(), comparison.timed
     seconds = sum(float(s.result.get("seconds") or 0) for s in results)
     return Provenance(
         command=shlex.join(["prune-transfer", "run", comparison.config_file, *comparison.overrides]),
         date=_date([s.result for s in results]),
         time=f"{time_in_words(seconds)} for {len(results)} stages, one after the other",
         versions=_distinct(", ".join(f"{k} {v}" for k, v in sorted(s.part("versions").items())) for s in results),
-        device=_distinct(", ".join(f"{k}: {v}" for k, v in s.part("device").items()) for s in results),
+        device=_distinct(_words(s.part("device")) for s in results),
         precision=_distinct(_chosen(s.precision) for s in results if s.precision),
         commit=_distinct(_commit(s.part("git")) for s in results),
+        latency=[f"{timed.date}, {_words(timed.device)} ({timed.run})"] if timed else [],
     )
 
 
@@ -63,6 +65,10 @@ def _date(results: Sequence[WrittenResult]) -> str:
     untold = len(results) - len(told)
     more = f", {untold} of {len(results)} stages do not say when they ran" if untold else ""
     return f"{first:%Y-%m-%d %H:%M} to {end} UTC{more}"
+
+
+def _words(device: Mapping[str, object]) -> str:
+    return ", ".join(f"{key}: {value}" for key, value in device.items())
 
 
 def _distinct(words: Iterable[str]) -> list[str]:

@@ -2,17 +2,12 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 
-import torch
-from torch import Tensor, nn
-
-from pruning.cost import count_activations
 from pruning.plan import PruningPlan
 from study.config.schema import StudyConfig
 from study.plan.pipelines import Route
 from study.report.rows import Basis, Measured, StageResult
-from study.stages.network import Network, load_model
+from study.stages.network import Network
 from study.stages.stage import Stage
 from study.stages.store import WrittenResult
 
@@ -25,16 +20,11 @@ class Reader:
     """How the results of a task are read.
 
     `measures(route, results)`: quality and size, for one row. `evaluation(config, result)`: what was measured on what;
-    `result` None: nothing is finished. `network(route, runs, device)` and `example(route, result)`: what latency is
-    measured of, a function of one image. `activations(network, example)`: elements that it writes, see
-    `count_activations`. A `result` is that of the route's evaluation.
+    `result`: that of a route's evaluation, None: nothing is finished.
     """
 
     measures: Callable[[Route, Results], Measured]
     evaluation: Callable[[StudyConfig, WrittenResult | None], Basis]
-    network: Callable[[Route, Path, str], nn.Module]
-    example: Callable[[Route, WrittenResult], Tensor]
-    activations: Callable[[nn.Module, Tensor], int]
 
 
 def _detector_measures(route: Route, results: Results) -> Measured:
@@ -61,39 +51,6 @@ def _detector_evaluation(config: StudyConfig, first: WrittenResult | None) -> Ba
         on.get("detections"),
         f"{width} x {height}",
     )
-
-
-def _detector(route: Route, runs: Path, device: str) -> nn.Module:
-    from study.stages.detector import load_detector  # Detectron2, which classification works without
-
-    classes = len(route.evaluation.run(runs).read_result()["per_class"])
-    _, detector, _ = load_detector(route.evaluation.parents[0], runs, classes, device=device)
-    return _OneImage(detector.eval())
-
-
-def _detector_example(route: Route, result: WrittenResult) -> Tensor:
-    return torch.randint(
-        256, (3, *result["evaluation"]["image_size"]), generator=torch.Generator().manual_seed(0)
-    ).float()
-
-
-class _OneImage(nn.Module):
-    """A detector as a function of one image (3, H, W)."""
-
-    def __init__(self, detector: nn.Module):
-        super().__init__()
-        self.detector = detector
-
-    def forward(self, image: Tensor) -> object:
-        return self.detector([{"image": image}])
-
-
-def _detector_activations(network: nn.Module, image: Tensor) -> int:
-    from detect.cost import detector_activations  # Detectron2, which classification works without
-
-    assert isinstance(network, _OneImage)
-    height, width = image.shape[1:]
-    return detector_activations(network.detector, image_size=(height, width))  # type: ignore[arg-type]
 
 
 def _classifier_measures(route: Route, results: Results) -> Measured:
@@ -140,14 +97,6 @@ def _classifier_evaluation(config: StudyConfig, first: WrittenResult | None) -> 
     return replace(found, images=None if images is None else int(images), image_size=f"{side} x {side}")
 
 
-def _classifier(route: Route, runs: Path, device: str) -> nn.Module:
-    return load_model(route.evaluation.run(runs)).to(device).eval()
-
-
-def _classifier_example(route: Route, result: WrittenResult) -> Tensor:
-    return _dense(route, result).example()
-
-
 def _dense(route: Route, result: WrittenResult) -> Network:
     """The unpruned network of a route, from its result: a report needs no plan for it, which may be gone."""
     first = next(s.settings for s in reversed(route.evaluation.with_ancestors()) if "arch" in s.settings)
@@ -157,8 +106,6 @@ def _dense(route: Route, result: WrittenResult) -> Network:
 
 
 READERS: dict[str, Reader] = {
-    "detection": Reader(_detector_measures, _detector_evaluation, _detector, _detector_example, _detector_activations),
-    "classification": Reader(
-        _classifier_measures, _classifier_evaluation, _classifier, _classifier_example, count_activations
-    ),
+    "detection": Reader(_detector_measures, _detector_evaluation),
+    "classification": Reader(_classifier_measures, _classifier_evaluation),
 }

@@ -21,7 +21,7 @@ def slower(routes: Sequence[RouteResults]) -> Iterator[str]:
         here, there = route.latency_spread, dense.latency_spread
         if here is not None and there is not None and here[0] > there[1]:
             times = " against ".join(units.milliseconds(each.mean("latency_ms")) for each in (route, dense))
-            yield f"{route.label} is slower than {DENSE}, though pruned: {times} for one image on this machine."
+            yield f"{route.label} is slower than {DENSE}, though pruned: {times} for one image on the same machine."
 
 
 def distilled(routes: Sequence[RouteResults], stages: Mapping[str, StageResult]) -> Iterator[str]:

@@ -199,13 +199,22 @@ class Basis:
 
 
 @dataclass(frozen=True)
+class Timed:
+    """Where latency was measured: the run, its day, and the device as results record it."""
+
+    run: str
+    date: str
+    device: Mapping[str, object]
+
+
+@dataclass(frozen=True)
 class Comparison:
     """All that a report is made from.
 
     `task`: "detection" or "classification"; `config`: what the user set, `config_yaml` the same as text; `grid`: field
     -> its values; `stages`: by run, relative to the runs' folder; `gaps`: sentences about what could not be measured;
     `tuning`: how the rates of each route were chosen, if they were; `claims`: the verdicts, which the report finds and
-    writes; `overrides`: what the command line changed of the file.
+    writes; `overrides`: what the command line changed of the file; `timed`: None where latency is not measured.
     """
 
     study: str
@@ -224,10 +233,11 @@ class Comparison:
     tuning: tuple[Tuned, ...] = ()
     claims: tuple[Claim, ...] = ()
     overrides: tuple[str, ...] = ()
+    timed: Timed | None = None
 
     def to_json(self) -> dict[str, object]:
-        """The content of comparison.json; `tuning` and `overrides` only where there are some."""
-        own = {name: value for name, value in vars(self).items() if name not in ("tuning", "overrides")}
+        """The content of comparison.json; `tuning`, `overrides` and `timed` only where there are some."""
+        own = {name: value for name, value in vars(self).items() if name not in ("tuning", "overrides", "timed")}
         return {
             **own,
             "evaluation": self.evaluation.to_json(),
@@ -237,6 +247,7 @@ class Comparison:
             **({"tuning": [tuned.to_json() for tuned in self.tuning]} if self.tuning else {}),
             "claims": [vars(claim) for claim in self.claims],
             **({"overrides": list(self.overrides)} if self.overrides else {}),
+            **({"timed": vars(self.timed)} if self.timed else {}),
         }
 
     @classmethod
@@ -252,6 +263,7 @@ class Comparison:
             "stages": {run: StageResult(**stage) for run, stage in content["stages"].items()},
             "tuning": tuple(Tuned.from_json(tuned) for tuned in content.get("tuning", ())),
             "claims": tuple(Claim(**claim) for claim in content.get("claims", ())),  # an earlier version wrote none
+            "timed": Timed(**content["timed"]) if "timed" in content else None,
         }
         return cls(**{**content, **read})
 

@@ -70,7 +70,7 @@ def unused_runs(runs: Path) -> list[RunInfo]:
             _, _, plan = load_written_study(file.parent)
         except ValueError as error:
             raise Refusal(f"{file}: what this study needs cannot be told, so nothing is removed: {error}") from error
-        needed |= {stage.id for stage in plan.named_stages(runs)[0]}
+        needed |= {stage.id for stage in plan.named_stages(RunDir(file.parent))[0]}
     return [info for info in list_runs(runs) if info.id not in needed]
 
 

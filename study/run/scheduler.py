@@ -33,6 +33,11 @@ class Outcome:
     def complete(self) -> bool:
         return not self.failed and not self.blocked
 
+    def __add__(self, later: "Outcome") -> "Outcome":
+        """Of a phase and a later one."""
+        failed, blocked = {**self.failed, **later.failed}, {**self.blocked, **later.blocked}
+        return Outcome([*self.done, *later.done], failed, blocked)
+
 
 def run_stages(
     stages: Sequence[Stage],

@@ -48,7 +48,8 @@ def share_of(machine: Machine, processes: int) -> Machine:
     """
     # the number is written down, so that the executor, which sets threads for one job, comes to the same share
     set_threads(machine.threads, jobs=processes)
-    return machine.model_copy(update={"jobs": 1, "executor": "local", "threads": torch.get_num_threads()})
+    here = {"jobs": 1, "executor": "local", "threads": torch.get_num_threads(), "gpus_per_stage": 1}
+    return machine.model_copy(update=here)
 
 
 def share_stage(stage: Stage, machine: Machine, runs: Path, run: Callable[[Machine], Result]) -> Result | None:

@@ -11,13 +11,15 @@ from time import perf_counter, time
 import yaml
 
 from pruning.errors import Diverged, Failure, Refusal
+from study.run.log import log_into
+from study.run.together import run_here, run_together
 from study.stages.contents import check_unchanged
 from study.stages.progress import Recorder
 from study.stages.provenance import environment
-from study.stages.stage import KINDS, Context, Task
+from study.stages.stage import Task, device_of, processes_of
 from study.stages.store import RunDir
 from training.checkpoint import remove_checkpoints
-from training.device import deterministic_algorithms
+from training.distributed import world_size
 from training.files import remove_partial, write_json, write_text
 from training.locks import locked
 from training.stopping import Stopped
@@ -66,12 +68,10 @@ def _run(task: Task) -> str:
     dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # in C where PyYAML has it: ten times as fast
     settings = yaml.dump({**config, "settings": _plain(stage.settings)}, Dumper=dumper, sort_keys=False)
     write_text(run.config, settings, flush=False)
-    recorder = Recorder(run, task.label)
-    context = Context(stage, task.runs, task.machine, recorder, task.precision)
-    with deterministic_algorithms(task.machine.deterministic, context.device):
-        check_unchanged(stage, task.runs, task.machine)
-        found = KINDS[stage.kind].run(context)
-        check_unchanged(stage, task.runs, task.machine)  # a data set that changed meanwhile makes no result
+    processes = processes_of(stage, task.machine)
+    check_unchanged(stage, task.runs, task.machine)
+    found = run_together(task, processes) if processes > 1 else run_here(task, Recorder(run, task.label))
+    check_unchanged(stage, task.runs, task.machine)  # a data set that changed meanwhile makes no result
     # A resumed training reports the seconds of all its processes; this one's clock has only seen the last.
     training, metrics = found.pop("train_seconds", 0.0), found["metrics"]
     assert isinstance(training, int | float) and isinstance(metrics, Mapping)
@@ -81,7 +81,9 @@ def _run(task: Task) -> str:
         "started": started.isoformat(timespec="seconds"),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    about = {"seconds": round(seconds, 3), **times, **environment(context.device)}
+    about = {"seconds": round(seconds, 3), **times, **environment(device_of(task.machine))}
+    if (processes := max(processes, world_size())) > 1:
+        about["processes"] = processes
     # the mark of a finished run; what is only of use to an unfinished one goes after it, never before
     run.write_result({**config, "settings": _plain(stage.settings), **found, **about})
     remove_checkpoints(run.checkpoint)
@@ -90,39 +92,22 @@ def _run(task: Task) -> str:
     return "  ".join(f"{k} {v:.4g}" for k, v in list(metrics.items())[:3] if isinstance(v, float))
 
 
-class _LogFile(logging.FileHandler):
-    """A full disk is reported by what fails next, not by its log."""
-
-    def handleError(self, record: logging.LogRecord) -> None:
-        return
-
-
 @contextmanager
 def _logged(run: RunDir) -> Iterator[None]:
     """Send log records and the traceback of a failure to the run's log.txt, its sentence to failure.json."""
-    handler = _LogFile(run.log, encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(name)s %(levelname)s %(message)s"))
-    # the root logger, so that warnings of Detectron2 and of data loading are kept with the run that they are about
-    root = logging.getLogger()
-    level = root.level
-    try:
-        root.addHandler(handler)
-        root.setLevel(logging.INFO)
-        _log.info("started by process %d", os.getpid())
-        yield
-    except Exception as error:
-        _log.exception("the stage failed")
-        with suppress(OSError):
-            write_json(run.failure, {"error": sentence(error), "time": time(), "diverged": isinstance(error, Diverged)})
-        raise
-    except Stopped as stopped:  # no failure: the run goes on from its checkpoint, and its state is "stopped"
-        _log.info("%s", stopped)
-        raise
-    finally:
-        root.setLevel(level)
-        root.removeHandler(handler)
-        with suppress(OSError):
-            handler.close()
+    with log_into(run):
+        try:
+            _log.info("started by process %d", os.getpid())
+            yield
+        except Exception as error:
+            _log.exception("the stage failed")
+            failure = {"error": sentence(error), "time": time(), "diverged": isinstance(error, Diverged)}
+            with suppress(OSError):
+                write_json(run.failure, failure)
+            raise
+        except Stopped as stopped:  # no failure: the run goes on from its checkpoint, and its state is "stopped"
+            _log.info("%s", stopped)
+            raise
 
 
 def sentence(error: BaseException) -> str:

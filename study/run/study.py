@@ -16,6 +16,7 @@ from study.config.schema import StudyConfig
 from study.plan.checks import check_detection_data, check_writable
 from study.plan.estimate import Estimator
 from study.plan.foresee import foresee
+from study.plan.latency import plan_timing
 from study.plan.pace import Pace, pace_of
 from study.plan.pipelines import Route, all_stages, expand, labels
 from study.plan.tune import StudyPlan, plan_study
@@ -127,12 +128,9 @@ def _run_study(
     with _alone_in(out):
         write_json(out / STUDY_FILE, study)
     tuning = _choose_rates(config, plan, estimator)
-    outcome = _run_routes(config, plan.routes(plan.decide(runs)), estimator)
-    outcome = Outcome(
-        [*tuning.done, *outcome.done],
-        {**tuning.failed, **outcome.failed},
-        {**tuning.blocked, **outcome.blocked},
-    )
+    routes = plan.routes(plan.decide(runs))
+    outcome = tuning + _run_routes(config, routes, estimator)
+    outcome += _time_networks(config, routes, runs)
     set_threads(config.machine.threads, jobs=1)
     report(config, str(config_file), plan, runs, {**outcome.failed, **outcome.blocked})
     return outcome
@@ -163,6 +161,18 @@ def _run_routes(config: StudyConfig, routes: Sequence[Route], estimator: Estimat
     pace = pace_of(stages, estimator)
     print(f"{config.name}: {phase}{_opening(routes, stages, pace, runs)}", flush=True)
     return run_stages(stages, names, runs, config.machine, precision, pace)
+
+
+def _time_networks(config: StudyConfig, routes: Sequence[Route], runs: Path) -> Outcome:
+    """The last phase: what was trained is timed when nothing else of the study is at work, whatever `machine.jobs`."""
+    study = RunDir(runs / config.name)
+    timing = plan_timing(config, routes, study)
+    if timing is None:
+        return Outcome()
+    with _alone_in(study.path):
+        timing.write(study)
+    machine = config.machine.model_copy(update={"jobs": 1})
+    return run_stages([timing.stage], {timing.stage.id: timing.label}, runs, machine)
 
 
 def _opening(routes: Sequence[Route], stages: Sequence[Stage], pace: Pace, runs: Path) -> str:

@@ -241,6 +241,24 @@ class Evaluate(Section):
     classes: tuple[str, ...] | None = None
 
 
+class TimedNetwork(Section):
+    """`shape`: all that the time of a network follows from; `paths`: at `run`, the finished stage that has such a one.
+
+    Which weights it has, and which channels were kept, makes no difference.
+    """
+
+    shape: dict[str, object]
+    paths: dict[str, str]
+
+
+class Latency(Section):
+    """Networks by name, each timed `sets` times for `rounds` passes of one image."""
+
+    networks: dict[str, TimedNetwork]
+    rounds: int
+    sets: int
+
+
 def is_structural(target: str | None) -> bool:
     """Does this published shape drop blocks or read fewer inputs, which no selection of channels can say?"""
     return target is not None and bool(get_target(target).select or get_target(target).blocks)

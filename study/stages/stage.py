@@ -20,7 +20,15 @@ from pruning.select import Selection
 from study.config.pruning import CalibrationData
 from study.config.sections import ClassifierData, Machine
 from study.stages.progress import Recorder
-from study.stages.settings import Evaluate, Prune, PruneDetector, TakeWeights, TrainClassifier, TrainDetector
+from study.stages.settings import (
+    Evaluate,
+    Latency,
+    Prune,
+    PruneDetector,
+    TakeWeights,
+    TrainClassifier,
+    TrainDetector,
+)
 from study.stages.store import RunDir
 from training.device import Precision
 from training.files import content_hash
@@ -62,6 +70,7 @@ KINDS: dict[str, Kind] = {
     "train_detector": Kind(3, "study.stages.detector:run_train_detector", TrainDetector),
     "prune_detector": Kind(3, "study.stages.prune_detector:run_prune_detector", PruneDetector),
     "evaluate": Kind(2, "study.stages.evaluate:run_evaluate", Evaluate),
+    "latency": Kind(1, "study.stages.latency:run_latency", Latency),
 }
 
 
@@ -220,6 +229,11 @@ def device_of(machine: Machine) -> str:
     if machine.device != "auto":
         return machine.device
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def processes_of(stage: Stage, machine: Machine) -> int:
+    """How many processes run a stage together: several where it trains a network or scores a detector."""
+    return machine.gpus_per_stage if stage.kind in ("train_classifier", "train_detector", "evaluate") else 1
 
 
 @dataclass(frozen=True)

@@ -45,6 +45,13 @@ class DetectionDataSaid(TypedDict, total=False):
     per_class: dict[str, int]
 
 
+class TimesSaid(TypedDict):
+    """What a network takes for one image: bytes of activations, and the times of each set in milliseconds."""
+
+    activation_bytes: int
+    times: list[dict[str, float]]
+
+
 class WrittenResult(TypedDict, total=False):
     """What is read of a `result.json` that a stage wrote; a kind writes what it has, and more."""
 
@@ -62,6 +69,9 @@ class WrittenResult(TypedDict, total=False):
     started: str
     finished: str
     prune_seconds: float
+    networks: dict[str, TimesSaid]
+    date: str
+    device: dict[str, object]
     artifacts: dict[str, str]
 
 
@@ -161,6 +171,11 @@ class RunDir:
     def precision(self) -> Path:
         """Of a study's directory: the precision that was settled when it was first run."""
         return self.path / "precision.json"
+
+    @property
+    def timing(self) -> Path:
+        """Of a study's directory: the stage that times its networks, and which of them each route has."""
+        return self.path / "latency.json"
 
     @property
     def at_work(self) -> Path:

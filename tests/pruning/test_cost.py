@@ -1,5 +1,7 @@
 """Params, multiply-adds and latency against closed forms."""
 
+import time
+
 import pytest
 import torch
 from torch import nn
@@ -121,14 +123,34 @@ def test_activations_of_resnet50_are_the_published_ones():
     assert count_activations(resnet50(), torch.zeros(1, 3, 224, 224)) / 1e6 == pytest.approx(11.1, abs=0.05)
 
 
-def test_latency_is_a_positive_median_for_each_network():
+def test_latency_is_a_positive_median_for_each_set_of_each_network():
+    image = torch.zeros(1, 3, 64, 64)
     models = {"small": nn.Conv2d(3, 4, 3), "large": nn.Sequential(*(nn.Conv2d(64, 64, 3) for _ in range(4)))}
     with pytest.raises(RuntimeError, match="expected input"):
-        measure_latency(models, torch.zeros(1, 3, 32, 32), rounds=1, warmup=0)
+        measure_latency({name: (model, image) for name, model in models.items()}, rounds=1, warmup=0)
     models["large"].insert(0, nn.Conv2d(3, 64, 3))
     models["large"].train()
-    times = measure_latency(models, torch.zeros(1, 3, 64, 64), rounds=5, warmup=1)
+    shown = {"small": (models["small"], torch.zeros(1, 3, 32, 32)), "large": (models["large"], image)}
+    times = measure_latency(shown, rounds=5, sets=2, warmup=1)
     assert list(times) == ["small", "large"]
-    assert 0 < times["small"].median < times["large"].median
-    assert all(t.first_quartile <= t.median <= t.third_quartile and t.rounds == 5 for t in times.values())
+    for small, large in zip(*times.values(), strict=True):
+        assert 0 < small.median < large.median
+    assert all(t.first_quartile <= t.median <= t.third_quartile and t.rounds == 5 for s in times.values() for t in s)
     assert models["large"].training
+
+
+def test_networks_are_timed_in_turn_and_their_times_dealt_out_to_the_sets(monkeypatch):
+    clock, called = iter(range(100)), []
+    monkeypatch.setattr(time, "perf_counter", lambda: next(clock) ** 2)
+
+    class Noted(nn.Module):
+        def forward(self, x):
+            called.append((self, float(x)))
+
+    first, second = Noted(), Noted()
+    shown = {"a": (first, torch.tensor(1.0)), "b": (second, torch.tensor(2.0))}
+    times = measure_latency(shown, rounds=2, sets=2, warmup=1)
+    assert called == [(first, 1.0), (second, 2.0)] * 5
+    # the clock is looked at twice a pass, after once for each warm-up: (n + 1)^2 - n^2 at n = 2, 4, 6, ... in seconds
+    assert [t.median for t in times["a"]] == [1000 * (5 + 21) / 2, 1000 * (13 + 29) / 2]
+    assert [t.median for t in times["b"]] == [1000 * (9 + 25) / 2, 1000 * (17 + 33) / 2]

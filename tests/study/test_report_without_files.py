@@ -1,11 +1,13 @@
-"""The report is made of results: files of networks that are gone cost what only they can tell, and a sentence."""
+"""The report is made of results: it needs no network, and says what was not measured."""
 
 import pytest
 from support.tiny_classification import SETTINGS, run
 
+from study.plan.latency import read_timing
 from study.report.rows import COMPARISON
 from study.report.write import MARKDOWN
 from study.run.study import report_again
+from study.stages.store import RunDir
 from training.files import read_json
 
 MEASURED = (
@@ -32,22 +34,15 @@ def rebuilt(runs):
     return {row["pipeline"]: row for row in found["rows"]}, (runs / SETTINGS["name"] / MARKDOWN).read_text()
 
 
-def test_what_is_measured_of_the_network_alone_needs_the_weights(finished):
+def test_times_that_were_taken_outlive_the_networks(finished):
     runs, routes = finished
     before, text = rebuilt(runs)
     assert before["pruned"]["activation_bytes"] == before["unpruned"]["activation_bytes"] > 0  # it lost single weights
-    assert all(row["latency_ms"] > 0 for row in before.values()) and "No latency" not in text
-    (runs / SETTINGS["name"] / "latency.json").write_text("damaged")
+    assert all(row["latency_ms"] > 0 for row in before.values()) and "Latency is not measured" not in text
     for file in (routes["pruned"].evaluation.run(runs).weights, routes["fine_tune"].evaluation.run(runs).plan):
         file.unlink()
     rows, text = rebuilt(runs)
-    assert rows["unpruned"]["latency_ms"] > 0
-    assert rows["pruned"]["latency_ms"] is None and rows["fine_tune"]["latency_ms"] is None
-    assert "No latency of pruned (seed 0): " in text and "weights.safetensors" in text and "plan.json" in text
-    for name, row in rows.items():
-        assert {k: v for k, v in row.items() if k not in MEASURED} == {
-            k: v for k, v in before[name].items() if k not in MEASURED
-        }
+    assert rows == before and "Latency is not measured" not in text
 
 
 def test_a_damaged_result_is_missing_from_the_report_and_the_others_are_there(finished):
@@ -59,11 +54,17 @@ def test_a_damaged_result_is_missing_from_the_report_and_the_others_are_there(fi
     assert "its content does not have its checksum" in text
 
 
-def test_a_report_without_any_weights_is_a_report(finished):
+def test_a_report_without_any_weights_and_times_is_a_report(finished):
     runs, routes = finished
-    (runs / SETTINGS["name"] / "latency.json").unlink(missing_ok=True)
+    before, _ = rebuilt(runs)
+    read_timing(RunDir(runs / SETTINGS["name"])).stage.run(runs).result.unlink()
     for route in routes.values():
         for stage in route.stages:
             stage.run(runs).weights.unlink(missing_ok=True)
-    rows, _ = rebuilt(runs)
+    rows, text = rebuilt(runs)
     assert rows and all(row["latency_ms"] is None for row in rows.values())
+    assert "Latency is not measured: a run of the study does so at its end." in text and "latency: not measured" in text
+    for name, row in rows.items():
+        assert {k: v for k, v in row.items() if k not in MEASURED} == {
+            k: v for k, v in before[name].items() if k not in MEASURED
+        }

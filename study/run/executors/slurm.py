@@ -15,7 +15,7 @@ from pruning.errors import Failure, Refusal
 from study.config.sections import Machine, Slurm
 from study.run.executors.executor import Executor
 from study.run.stage import run_stage
-from study.stages.stage import Task
+from study.stages.stage import Task, processes_of
 from study.stages.store import RunDir
 from training.device import set_threads
 from training.files import read_json, write_json
@@ -176,7 +176,8 @@ def parameters(settings: Slurm, task: Task) -> dict[str, object]:
     if settings.partition is not None:
         wanted["partition"] = settings.partition
     if settings.gpus:
-        wanted["gpus_per_node"] = settings.gpus
+        processes = processes_of(task.stage, task.machine)
+        wanted["gpus_per_node"] = processes if processes > 1 else settings.gpus
     if settings.memory_gb is not None:
         wanted["mem"] = f"{round(settings.memory_gb * 1024)}MB"
     return wanted

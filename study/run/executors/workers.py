@@ -1,15 +1,13 @@
-"""Stages side by side in worker processes of this machine: a GPU each where there are several."""
+"""Stages side by side in worker processes of this machine: with GPUs of their own where there are several."""
 
 import os
 import signal
-import threading
-import time
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from multiprocessing import active_children, get_context, parent_process
+from multiprocessing import active_children, get_context
 
 import torch
 
@@ -19,10 +17,9 @@ from study.run.executors.executor import Executor
 from study.run.stage import run_stage
 from study.stages.stage import Task
 from training.device import set_threads
-from training.stopping import stop_on_signals
+from training.stopping import end_with_parent, stop_on_signals
 
 _VISIBLE = "CUDA_VISIBLE_DEVICES"
-_ORPHAN_SECONDS = 5.0
 
 
 @contextmanager
@@ -38,11 +35,16 @@ def workers(machine: Machine) -> Iterator[Executor]:
 
 
 class _Workers:
-    """A pool of one process for each slot: when a process dies its pool is of no use any more, the others are."""
+    """A pool of one process for each slot: when a process dies its pool is of no use any more, the others are.
+
+    Each slot has as many GPUs as a stage takes; more slots than there are GPUs for share them in turn.
+    """
 
     def __init__(self, machine: Machine):
         self.machine = machine
-        self.devices = visible_devices()  # as this process sees them; each worker is then given one by the same name
+        # as this process sees them; each worker is then given some by the same names
+        devices, size = visible_devices(), machine.gpus_per_stage
+        self.devices = [",".join(devices[i : i + size]) for i in range(0, len(devices) - size + 1, size)]
         self.pools: dict[int, ProcessPoolExecutor] = {}
         self.free = list(range(machine.n_jobs))[::-1]  # taken from the end, so slot 0 first
 
@@ -89,8 +91,7 @@ class _Workers:
 
     def _pool(self, slot: int) -> ProcessPoolExecutor:
         if slot not in self.pools:
-            # spawned, not forked: CUDA cannot be used in a fork of a process that has touched it. More jobs than GPUs
-            # share them in turn; with one there is nothing to choose.
+            # spawned, not forked: CUDA cannot be used in a fork of a process that has touched it
             device = self.devices[slot % len(self.devices)] if len(self.devices) > 1 else None
             self.pools[slot] = ProcessPoolExecutor(
                 1, mp_context=get_context("spawn"), initializer=_prepare, initargs=(self.machine, device)
@@ -113,17 +114,7 @@ def _prepare(machine: Machine, device: str | None) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal; the parent passes it on as SIGTERM
     warnings.simplefilter("ignore")
     set_threads(machine.threads, jobs=machine.n_jobs)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    """When the parent is gone, ask this process to end: again and again, until a training hears it after its step."""
-    parent = parent_process()
-    assert parent is not None
-    parent.join()
-    while True:
-        os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(_ORPHAN_SECONDS)
+    end_with_parent()
 
 
 def _work(task: Task) -> str:

@@ -30,7 +30,7 @@ def remarks(small, dense=((1.9, 2.0, 2.1), (2.0, 2.1, 2.2))):
 
 def test_a_pruned_network_that_is_slower_is_named():
     assert remarks([(2.3, 2.5, 2.6), (2.4, 2.7, 2.8)]) == [
-        "scratch_e is slower than unpruned, though pruned: 2.6 ms against 2.0 ms for one image on this machine."
+        "scratch_e is slower than unpruned, though pruned: 2.6 ms against 2.0 ms for one image on the same machine."
     ]
 
 

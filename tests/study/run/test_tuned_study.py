@@ -138,7 +138,7 @@ def test_the_dry_run_and_the_watch_show_both_phases(finished, tmp_path, capsys):
     assert "routes at their best: at most 8 stages more" in fresh and "counted at the recipe's cost" in fresh
     again = shown(runs, "--dry-run")
     assert "tiny: 8 routes, 18 stages" in again and "of which 0 are left" in again and "at most" not in again
-    assert "33 of 33 stages done" in shown(runs, "--watch")
+    assert "34 of 34 stages done" in shown(runs, "--watch")
 
 
 def better_at(lr):
@@ -167,7 +167,7 @@ def test_a_study_killed_between_its_phases_goes_on_with_the_second(tmp_path, mon
     assert phases == [5, 4]  # dense, pruned, three rates; dense, pruned, fine-tuned at two of them
     phases[:] = [0, 0]
     _, outcome = run_study(config, Path("tiny.yaml"), routes, tmp_path)
-    assert phases == [0, 0, 4] and outcome.complete
+    assert phases == [0, 0, 4, 1] and outcome.complete  # and the networks' times
     comparison = load_comparison(tmp_path / "tiny" / "comparison.json")
     assert [row.point["rates"] for row in comparison.rows] == ["recipe", "recipe", "tuned", "tuned"]
 

@@ -94,7 +94,7 @@ def test_what_differs_from_a_default_is_named_and_what_is_off_is_not():
 
 
 def test_a_kind_names_its_version_and_a_function_that_is_there():
-    known = {"train_classifier", "take_weights", "prune", "train_detector", "prune_detector", "evaluate"}
+    known = {"train_classifier", "take_weights", "prune", "train_detector", "prune_detector", "evaluate", "latency"}
     assert KINDS.keys() == known
     assert all(module.resolve_name(kind.place) for kind in KINDS.values())
 
