@@ -31,10 +31,9 @@ def main(arguments: argparse.Namespace) -> int:
     from study.stages.contents import Contents
     from study.stages.store import RunDir
 
-    flags = {"jobs": arguments.jobs, "executor": arguments.executor}
-    machine = [f"machine.{key}={value}" for key, value in flags.items() if value is not None]
+    flags = {"--jobs": arguments.jobs, "--executor": arguments.executor}
+    overrides = [*arguments.overrides, *(f"{flag}={value}" for flag, value in flags.items() if value is not None)]
     contents = Contents(arguments.runs, fetch=not (arguments.dry_run or arguments.watch))
-    overrides = [*arguments.overrides, *machine]
     config, routes = load_study(arguments.config, overrides, contents)
     if arguments.watch:
         study = RunDir(arguments.runs / config.name)

@@ -14,6 +14,7 @@ from training.strict_yaml import ConfigError, parse_yaml, parse_yaml_file
 
 Schema = TypeVar("Schema", bound=BaseModel)
 _OVERRIDE = "override "  # how what is said of one begins
+_FLAGS = {"--jobs": "machine.jobs", "--executor": "machine.executor"}  # overrides that are written as flags
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,8 @@ def load_config(
 ) -> Schema:
     """Read `path`, inherit from its `_base_`, apply `key.path=value` overrides, validate.
 
-    `path` None: there is no file. `short`: what short forms such as `--ratio 0.5` say, applied before the overrides.
+    An override may be a flag that stands for a key, `--jobs=4`. `path` None: there is no file. `short`: what short
+    forms such as `--ratio 0.5` say, applied before the overrides.
     Raises ConfigError with one line per problem, which names the words that it comes from, or else the file.
     """
     data = {} if path is None else read_yaml(path)
@@ -56,10 +58,15 @@ def source_of(path: Path, overrides: Sequence[str], *keys: str) -> str:
     """Where the first of these keys that an override sets comes from: that override, or else the file."""
     for key in keys:
         for override in reversed(overrides):
-            place = override.partition("=")[0].split(".")
+            place = _key_of(override).split(".")
             if _leads_to(place, key.split(".")) or _leads_to(key.split("."), place):
-                return f"override {override!r}"
+                return in_words(override)
     return str(path)
+
+
+def in_words(override: str) -> str:
+    """What a sentence calls an override: by its text, and a flag as it was written."""
+    return override if override.partition("=")[0] in _FLAGS else f"{_OVERRIDE}{override!r}"
 
 
 def read_yaml(path: Path, _inheriting: tuple[Path, ...] = ()) -> dict[str, object]:
@@ -117,10 +124,16 @@ def set_key(data: dict[str, object], key: str, value: object) -> None:
 
 
 def _read_override(override: str) -> Change:
-    key, equals, text = override.partition("=")
+    key, (_, equals, text) = _key_of(override), override.partition("=")
+    words = in_words(override)
     if not equals or not all(key.split(".")):
-        raise ConfigError(f"override {override!r} is not of the form key.path=value")
-    return Change(f"{_OVERRIDE}{override!r}", key, parse_value(text, source=f"override {override!r}"))
+        raise ConfigError(f"{words} is not of the form key.path=value")
+    return Change(words, key, parse_value(text, source=words))
+
+
+def _key_of(override: str) -> str:
+    key = override.partition("=")[0]
+    return _FLAGS.get(key, key)
 
 
 def _with(data: Mapping[str, object], changes: Sequence[Change]) -> dict[str, object]:

@@ -48,6 +48,7 @@ class CalibrationData(Section):
         return at_most_of_each(labels, self.per_class)
 
 
+_TARGETS = ("target", "target_macs", "target_params")
 _AMOUNTS = {"ratio", "target_macs", "target_params"}
 
 
@@ -82,9 +83,14 @@ class Pruning(Section, Selection):
     @model_validator(mode="before")
     @classmethod
     def _null_is_no_ratio(cls, data: object) -> object:
-        """So that `ratio: null` takes back the ratio of a `_base_`, which a target of costs does not go with."""
+        """So that `ratio: null` takes back the ratio of a `_base_`, which a target does not go with."""
         if not isinstance(data, dict) or data.get("ratio", 0) is not None:
             return data
+        if all(data.get(key) is None for key in _TARGETS):
+            raise Refusal(
+                f"ratio: null takes back a ratio where {', '.join(_TARGETS[:-1])} or {_TARGETS[-1]} says how much goes,"
+                " and none of them does; give a fraction"
+            )
         return {key: value for key, value in data.items() if key != "ratio"}
 
     @model_validator(mode="after")
@@ -100,7 +106,10 @@ class Pruning(Section, Selection):
             check_target(self.method, options)
             if "ratio" in self.model_fields_set:
                 key = f"target_{wanted[0]}"
-                raise Refusal(f"{key}: the ratio of it is searched, so `ratio` does not go with it; set ratio: null")
+                raise Refusal(
+                    f"{key}: the ratio of it is searched, so `ratio` does not go with it; leave it out, or take back"
+                    " that of a `_base_` by ratio: null"
+                )
         if self.between_layers is not None:
             self._check_between_layers()
         return self

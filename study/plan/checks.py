@@ -29,19 +29,19 @@ def check_writable(runs: Path) -> None:
         raise Refusal(f"{runs}: cannot write run directories there: {error.strerror or error}") from error
 
 
-def check_device(machine: Machine) -> None:
+def check_device(machine: Machine, key: str = "machine.device") -> None:
     """ValueError for a device that there is not here, where stages run, or a precision that it has not.
 
-    "auto" is not measured here.
+    "auto" is not measured here. `key`: what says the device.
     """
-    kinds = f"machine.device: {machine.device!r} is no device; take auto, cpu, cuda, or one GPU, such as cuda:1"
+    kinds = f"{key}: {machine.device!r} is no device; take auto, cpu, cuda, or one GPU, such as cuda:1"
     if machine.device != "auto":
         try:
             kind = torch.device(machine.device).type
         except RuntimeError as error:
             raise Refusal(kinds) from error
         if kind == "cuda" and machine.executor == "local" and not torch.cuda.is_available():
-            raise Refusal(f"machine.device: {machine.device!r}: PyTorch finds no GPU here; take auto or cpu")
+            raise Refusal(f"{key}: {machine.device!r}: PyTorch finds no GPU here; take auto or cpu")
     if machine.precision != "auto":
         settle_on(machine.precision, device_type(machine))
 

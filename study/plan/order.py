@@ -3,7 +3,7 @@
 from typing import overload
 
 from classify.models import in_channels
-from classify.regimes import RETRAINING, Regime
+from classify.regimes import BASE, RETRAINING, Regime, get_regime
 from detect.settings import TrainSettings
 from pruning.errors import Refusal
 from pruning.methods import METHODS, get_method
@@ -58,6 +58,22 @@ def check_start(regime: Regime, pruned: Stage) -> None:
         raise Refusal("comes after a network that was pruned before any training (prune_at_init), this one was trained")
     if regime.init in ("inherited", "original", "rewound") and untrained:
         raise Refusal("comes after a network that was trained and pruned, here its shape alone is known")
+    if regime.init in ("original", "rewound"):
+        _check_rewound(pruned)
+
+
+def _check_rewound(pruned: Stage) -> None:
+    """ValueError where a network that is to go back to the dense training's weights began from others since."""
+    before: Stage | None = pruned
+    while before is not None:
+        if before.kind == "train_classifier":
+            name = before.read(TrainClassifier).regime
+            if name != BASE and get_regime(name).init in ("random", "initial"):
+                raise Refusal(
+                    f"goes back to weights of the dense training, and {name} began from others; leave out {name}, or"
+                    " go on with fine_tune"
+                )
+        before = before.parents[0] if before.parents else None
 
 
 def check_untrained(method: str) -> None:

@@ -5,7 +5,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TypedDict
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +27,7 @@ from pruning.select import Selection
 from pruning.targets import Target, get_target, prune_to_shape, scratch_b_epochs
 from study.config.schema import PruneConfig
 from study.config.sections import Machine
+from study.plan.checks import check_device
 from study.prune_one.chart import draw_channels, panels
 from study.stages.given_weights import SaidNormalization, normalization_of, without_training_only
 from study.stages.network import save_weights
@@ -64,9 +65,11 @@ def prune_alone(config: PruneConfig, out: Path, *, force: bool = False) -> dict[
     Nothing is written unless all went well; ValueError for what cannot be done. `force`: files in `out` are replaced.
     """
     check_output_folder(out, force=force)
+    machine = Machine(device=config.device)
+    check_device(machine, "device")
     target = _target(config)
     dense = _dense_network(config, target)
-    pruned = _prune(config, target, dense)
+    pruned = _prune(config, target, dense, device_of(machine))
     summary = _summary(config, target, dense, pruned) | {"out": str(out)}
     picture = draw_channels(_title(config, dense), panels(dense.model, pruned.model, pruned.plan, pruned.masks))
     known = RunDir(out)
@@ -146,11 +149,10 @@ def _only_projection_biases(model: nn.Module, weights: Mapping[str, Tensor]) -> 
     return "only because the projections of these weights have biases: add --arch-options projection_bias=true"
 
 
-def _prune(config: PruneConfig, target: Target | None, dense: _Dense) -> Pruned:
+def _prune(config: PruneConfig, target: Target | None, dense: _Dense, device: str) -> Pruned:
     name = arch(dense.arch, dense.options)
     generator = torch.Generator().manual_seed(config.seed)
     # masked and small network are compared on it; of full size, because budgets of MACs are counted on it, too
-    device = device_of(Machine(device=config.device))
     batch = torch.randn(2, *dense.example.shape[1:], generator=generator).to(device)
     model = copy.deepcopy(dense.model).to(device)
     if target is not None:
@@ -272,13 +274,7 @@ def _budget(target: Target | None, dense: _Dense) -> tuple[int, int]:
     return count_params(model), count_macs(model, dense.example)
 
 
-class _Left(TypedDict):
-    effective_params: int
-    effective_macs: int
-    density: float
-
-
-def _left(dense: _Dense, pruned: Pruned) -> _Left:
+def _left(dense: _Dense, pruned: Pruned) -> dict[str, Any]:
     """Sizes when a masked weight counts as no parameter and no multiply-add, and the kept share of what was masked."""
     masks = Masks(pruned.masks)
     params, macs = masked_costs(pruned.model, masks, dense.example)

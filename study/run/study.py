@@ -11,7 +11,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from pruning.errors import Refusal
-from study.config.load import load_config, source_of
+from study.config.load import in_words, load_config, source_of
 from study.config.schema import StudyConfig
 from study.plan.checks import check_detection_data, check_writable
 from study.plan.estimate import Estimator
@@ -81,7 +81,7 @@ def _blamed(sentence: str, path: Path, overrides: Sequence[str], contents: Conte
             expand(load_config(StudyConfig, path, others), source=str(path), contents=contents)
         except ValueError:
             continue
-        return f"override {override!r}"
+        return in_words(override)
     return source
 
 

@@ -184,7 +184,7 @@ class Subject:
 def open_subject(run: Path, asked: Asked, machine: Machine) -> Subject:
     """The classifier of a finished run directory, measured as it is; ValueError for what has no such curves."""
     options = asked.read_options()
-    check_device(machine)
+    check_device(machine, "--device")
     stage = load_stage(run)
     if stage.kind != "train_classifier":
         raise Refusal(f"{run}: a run of kind {stage.kind!r} is no trained classifier; choose one of train_classifier")

@@ -61,6 +61,26 @@ def test_methods_that_remove_while_training_prune_only_what_they_trained(method,
 
 
 @pytest.mark.parametrize(
+    ("begun", "retrain"),
+    [
+        (["shape", "scratch_e"], {}),
+        (["shape", "scratch_b"], {}),
+        (["shape", "scratch_e", "prune", "fine_tune"], {}),
+        (["prune_at_init", "from_init"], {}),
+        (["shape", "scratch_e"], {"classifier.retrain": "weight_rewind", "classifier.fine_tune.epochs": 1}),
+    ],
+)
+@pytest.mark.parametrize("method", ["l1_filter", "taylor"])  # whose shape needs no training, and needs one
+def test_weights_that_a_network_did_not_begin_with_are_not_gone_back_to(method, begun, retrain, tmp_path):
+    step = "fine_tune" if retrain else "ticket"
+    changes = {**changes_for(method, tmp_path, "scratch"), **retrain, "pipelines": {"mine": [*begun, "prune", step]}}
+    with pytest.raises(
+        ValueError, match=f"mine: {step}: goes back to weights of the dense training, and {begun[1]} beg"
+    ):
+        tiny(changes)
+
+
+@pytest.mark.parametrize(
     ("method", "prune", "words"),
     [
         ("uniform", {"layers": {"layer1.*": 0.5}}, "uniform: one ratio for every layer"),

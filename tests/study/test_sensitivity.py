@@ -216,7 +216,7 @@ def test_the_command_writes_table_and_page_and_prints_what_a_config_takes(runs, 
         ({"tolerance": -1.0}, "--tolerance -1: the points of accuracy that a layer may lose are not negative"),
         ({"run": "l1_filter"}, "a run of kind 'prune' is no trained classifier; choose one of train_classifier"),
         ({"run": "nowhere"}, "nowhere: not a run directory"),
-        ({"device": "gpu"}, "'gpu' is no device; take auto, cpu, cuda"),
+        ({"device": "gpu"}, "--device: 'gpu' is no device; take auto, cpu, cuda"),
     ],
 )
 def test_what_has_no_curves_is_one_sentence_and_nothing_is_written(runs, tmp_path, asked, message):

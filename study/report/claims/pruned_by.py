@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from classify.regimes import RETRAINING
+from classify.regimes import BASE, FINE_TUNE, REGIMES, RETRAINING
 from pruning.methods import METHODS
 from study.report.artifacts import steps
 from study.report.claims.statement import AUTOMATIC, PREDEFINED, UNSTRUCTURED
@@ -15,6 +15,7 @@ from study.report.rows import Json, StageResult
 from study.stages.store import RunDir
 from training.files import canonical
 
+_CLASSIFIERS = ("train_classifier", "take_weights")
 _PRUNING = ("prune", "prune_detector")
 _NETWORK = ("arch", "arch_options", "dataset", "normalization")
 
@@ -42,11 +43,12 @@ def pruned_by(routes: Iterable[RouteResults], stages: Mapping[str, StageResult],
 def _pruned_by(route: RouteResults, stages: Mapping[str, StageResult], runs: Path) -> PrunedBy:
     if not route.rows:
         return PrunedBy()
-    kinds = ("train_classifier", "take_weights", *_PRUNING)
+    kinds = (*_CLASSIFIERS, "train_detector", *_PRUNING)
     chain = [step for seed, step in steps(route, *kinds) if seed == route.rows[0].seed]
     settings = {step.run: stages[step.run].part("settings") for step in chain}
     arch = next((s["arch"] for step in reversed(chain) if (s := settings[step.run]).get("arch")), "")
-    facts = _training_facts([settings[step.run] for step in chain if step.kind not in _PRUNING])
+    classifiers = [settings[step.run] for step in chain if step.kind in _CLASSIFIERS]
+    facts = _training_facts(classifiers) | _detector_facts([(step.kind, settings[step.run]) for step in chain])
     pruning = [step.run for step in chain if step.kind in _PRUNING]
     if not pruning:
         return PrunedBy(arch=arch, facts=facts)
@@ -61,7 +63,7 @@ def _pruned_by(route: RouteResults, stages: Mapping[str, StageResult], runs: Pat
     else:
         facts["prune.ratio"] = ratios[0] if len(ratios) == 1 else ratios
     if method in METHODS and METHODS[method].follows_patterns:
-        facts["guide"] = _guide([settings[step.run] for step in chain if step.kind not in _PRUNING])
+        facts["guide"] = _guide(classifiers)
     kind = _kind(method, selection, masks=RunDir(runs / pruning[-1]).masks.is_file())
     return PrunedBy(method, kind, last.get("target") or "", arch, ratios, facts)
 
@@ -70,14 +72,46 @@ def _training_facts(trainings: list[Json]) -> dict[str, object]:
     """Of the last network: how it was trained, and how fine-tuned; those of networks that a design follows are left."""
     facts: dict[str, object] = {}
     for settings in reversed(trainings):
-        for key in _NETWORK:
-            facts.setdefault(f"classifier.{key}", settings.get(key))
-        retrain = settings.get("regime") if settings.get("regime") in RETRAINING else None
-        section = "fine_tune" if retrain else "train"
-        if retrain:
-            facts.setdefault("classifier.retrain", retrain)
-        for key, value in (settings.get("train") or {}).items():
-            facts.setdefault(f"classifier.{section}.{key}", value)
+        found, regime = {key: settings.get(key) for key in _NETWORK}, settings.get("regime")
+        if regime in RETRAINING:
+            found |= {"retrain": regime, "distill": canonical(settings.get("distill"))}
+        elif regime in REGIMES and REGIMES[regime].same_compute:
+            found["scratch_b_cap"] = canonical(settings.get("cap"))
+        elif regime == BASE:
+            found["weights"] = canonical((settings.get("weights") or {}).get("sha256"))
+        section = "fine_tune" if regime in RETRAINING else "train"
+        found |= {f"{section}.{key}": value for key, value in (settings.get("train") or {}).items()}
+        for key, value in found.items():
+            facts.setdefault(f"classifier.{key}", value)
+    return {key: value for key, value in facts.items() if value is not None}
+
+
+def _detector_facts(chain: Sequence[tuple[str, Json]]) -> dict[str, object]:
+    """Of the last detector, its model and its trainings, from kinds and settings of a chain.
+
+    What a route changes of a config by itself has a name of its own, so that it sets no two routes apart.
+    """
+    facts: dict[str, object] = {}
+    kinds = [kind for kind, _ in chain]
+    for place in reversed(range(len(chain))):
+        (kind, settings), before = chain[place], chain[place - 1] if place else ("", {})
+        if kind != "train_detector":
+            continue
+        scratch, after = settings.get("init") == "random", before[0] == "prune_detector"
+        cut_short = not after and "prune_detector" in kinds[place:]
+        section = "fine_tune" if after else "train"
+        training = {f"{section}.{key}": value for key, value in (settings.get("train") or {}).items()}
+        if cut_short:  # by prune_at
+            training["iterations before pruning"] = training.pop("train.iterations", None)
+        found = {"dataset": settings.get("data"), "from_scratch" if scratch else "model": settings.get("model")}
+        if after:
+            found["retrain"] = settings.get("retrain") or FINE_TUNE
+        if not scratch and (before[0] in _PRUNING or before[1].get("regime") in RETRAINING):
+            found["distill"] = canonical(settings.get("distill"))
+        if not cut_short:
+            found["budget"] = canonical(settings.get("budget"))
+        for key, value in {**found, **training}.items():
+            facts.setdefault(f"detector.{key}", value)
     return {key: value for key, value in facts.items() if value is not None}
 
 

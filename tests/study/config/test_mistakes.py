@@ -20,6 +20,7 @@ MISTAKES = {
     "prune.ratio=-0.5": f"prune.ratio: -0.5 does not fit; expected: {RATIO}",
     "prune.ratio=half": f"prune.ratio: 'half' does not fit; expected: {RATIO}",
     "prune.ratio=[0.5, 2]": f"prune.ratio: [0.5, 2] does not fit; expected: {RATIO}",
+    "prune.ratio=null": "prune.ratio: null takes back a ratio where target, target_macs or target_params says how much",
     "prune=0.5": "prune: 0.5 does not fit; expected: section",
     "prune.rati=0.5": "prune.rati: unknown key; did you mean 'ratio'? known keys: ratio, level,",
     "ratio=0.5": "ratio: unknown key; did you mean 'prune.ratio'? known keys: name, title,",
