@@ -16,9 +16,10 @@ from pycocotools import mask as rle
 from torch import nn
 
 from detect.data import DetectionDataset
+from detect.data.images import UNKNOWN
 from detect.data.loader import test_loader
 from detect.data.picture import read_picture
-from detect.data.records import UNKNOWN, Detection, Split
+from detect.data.records import Detection, Split
 from training.files import write_bytes
 
 Corners = tuple[float, float, float, float]  # left, top, right, bottom

@@ -135,10 +135,9 @@ class _Size(T.AugInput):
 def mean_image_size(dataset: DetectionDataset, cfg: CfgNode) -> tuple[int, int]:
     """Mean (height, width) in pixels of the images as evaluation resizes them: the size that costs are given at."""
     short, longest = cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST
-    sizes = []
-    for image in dataset.split.images:
-        sizes.append(T.ResizeShortestEdge.get_output_shape(image.height, image.width, short, longest))
-    height, width = np.mean(sizes, axis=0).round().astype(int).tolist()
+    sizes, of_images = np.unique(dataset.split.images.sizes, axis=0, return_inverse=True)
+    resized = np.array([T.ResizeShortestEdge.get_output_shape(h, w, short, longest) for h, w in sizes.tolist()])
+    height, width = resized[of_images.ravel()].mean(axis=0).round().astype(int).tolist()
     return height, width
 
 
@@ -169,12 +168,13 @@ def train_loader(
         colours=colour_augmentations(colour_jitter),
         masks=None if outlines is None else "bitmask" if any_encoded(outlines) else "polygon",
     )
+    heights, widths = records.images.sizes.T
     stream = TrainStream(
         records,
         mapper,
         seed=seed,
         batch_size=batch_size,
-        group_by_aspect=group_by_aspect or cfg.DATALOADER.ASPECT_RATIO_GROUPING,
+        landscape=widths > heights if group_by_aspect or cfg.DATALOADER.ASPECT_RATIO_GROUPING else None,
         repeat_threshold=repeat_threshold,
     )
     return build_detection_train_loader(

@@ -7,7 +7,8 @@ from pycocotools import mask
 
 from detect.data.coco import read_json
 from detect.data.coco_fields import BadField, as_polygons
-from detect.data.records import Box, Encoded, Outline, Split
+from detect.data.images import Box
+from detect.data.records import Encoded, Outline, Split
 from pruning.errors import Refusal
 
 
