@@ -14,7 +14,7 @@ from detectron2.data.detection_utils import build_augmentation
 from detectron2.structures import PolygonMasks
 from torch.utils.data import DataLoader
 
-from detect.data.outlines import any_encoded, read_outlines
+from detect.data.outlines import read_outlines
 from detect.data.picture import read_picture
 from detect.data.records import DetectionDataset, Record
 from detect.data.stream import PositionSampler, TrainStream
@@ -166,7 +166,7 @@ def train_loader(
         augmentations=train_augmentations(cfg, flip),
         image_format=cfg.INPUT.FORMAT,
         colours=colour_augmentations(colour_jitter),
-        masks=None if outlines is None else "bitmask" if any_encoded(outlines) else "polygon",
+        masks=None if outlines is None else "bitmask" if outlines.any_encoded else "polygon",
     )
     heights, widths = records.images.sizes.T
     stream = TrainStream(

@@ -4,9 +4,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 from itertools import chain, compress
 
-import numpy as np
-from numpy.typing import NDArray
-
 from detect.data.images import Box, ImageRecord
 from detect.data.problems import CORNERS, MOSTLY_OVER, NORMALISED, OUTSIDE, OVER_EDGE, Problem
 from detect.data.records import Split
@@ -36,10 +33,10 @@ def suspected(split: Split) -> Split:
 def _normalised(split: Split) -> list[Problem]:
     """The boxes whose numbers are all fractions, if most are such."""
     x, y, w, h = (split.images.of_box(name) for name in "xywh")
-    written = np.stack([x, y, w, h] if split.voc_year is None else [x + 1, y + 1, x + w, y + h])
-    fractions: NDArray[np.bool_] = ((written >= _UNIT[0]) & (written <= _UNIT[1])).all(0) & np.stack([x, y, w, h]).any(
-        0
-    )
+    written = (x, y, w, h) if split.voc_year is None else (x + 1, y + 1, x + w, y + h)
+    fractions = (x != 0) | (y != 0) | (w != 0) | (h != 0)
+    for value in written:
+        fractions &= (value >= _UNIT[0]) & (value <= _UNIT[1])
     found = []
     if 2 * fractions.sum() > len(fractions):
         for image, box in compress(_boxes(split), fractions):
