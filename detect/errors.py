@@ -27,7 +27,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as rle
 
-from detect.data.records import UNKNOWN, Box, Detection, Split
+from detect.data.images import UNKNOWN, Box
+from detect.data.records import Detection, Split
 
 ERRORS = "errors.json"  # in the folder of an evaluation
 KINDS = ("class", "place", "both", "duplicate", "background", "missed")

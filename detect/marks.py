@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from pycocotools import mask as rle
 
+from detect.data.images import UNKNOWN, ImageRecord
 from detect.data.picture import read_picture
-from detect.data.records import UNKNOWN, Detection, ImageRecord, Split
+from detect.data.records import Detection, Split
 
 Corners = tuple[float, float, float, float]  # left, top, right, bottom
 # Small pictures are drawn larger, at most three times and up to this longer side in pixels, so that text fits

@@ -22,7 +22,7 @@ def mask_metrics(split: Split, detections: Sequence[Detection]) -> dict[str, flo
     Where the split has no outlines to measure masks by there are no MASK_METRICS, and the words say so.
     """
     try:
-        outlines = read_outlines(split, lambda box: box.to_find, encoded=True)
+        outlines = read_outlines(split, split.images.to_find, encoded=True)
     except Refusal as error:
         return {"mask_metric": f"mask AP not measured: {error}"}
     place = {image.id: k for k, image in enumerate(split.images, 1)}

@@ -7,7 +7,8 @@ numbers in them and fails without detections, so the computation is here; a test
 import numpy as np
 from numpy.typing import NDArray
 
-from detect.data.records import UNKNOWN, Detection, Split
+from detect.data.images import UNKNOWN
+from detect.data.records import Detection, Split
 from detect.data.voc import PIXEL
 from detect.matches import HIT, IGNORED, MISS, Matches
 

@@ -194,9 +194,9 @@ def files_digest(files: tuple[Path, ...]) -> str:
 @lru_cache(maxsize=16)
 def _digest_of(stamps: tuple[tuple[str, tuple[int, int] | None], ...]) -> str:
     if len(stamps) == 1 and stamps[0][1]:
-        return hashlib.sha256(Path(stamps[0][0]).read_bytes()).hexdigest()
+        return sha256(Path(stamps[0][0]))
     digest = hashlib.sha256()
     for name, there in stamps:
-        content = hashlib.sha256(Path(name).read_bytes()).hexdigest() if there else "absent"
+        content = sha256(Path(name)) if there else "absent"
         digest.update(f"{Path(name).name} {content}\n".encode())
     return digest.hexdigest()

@@ -11,6 +11,7 @@ from pathlib import Path
 from PIL import Image
 
 from classify.data.decode import has_16_bits
+from detect.data.images import UNKNOWN, ImageRecord
 from detect.data.picture import DAMAGE, SIDEWAYS, UNTURNED, orientation
 from detect.data.problems import (
     BAD_ANNOTATION,
@@ -31,7 +32,7 @@ from detect.data.problems import (
     Problem,
     by_kind,
 )
-from detect.data.records import UNKNOWN, DetectionDataset, ImageRecord, Split
+from detect.data.records import DetectionDataset, Split
 from pruning.errors import Refusal
 
 _LEFT_OUT = (NO_ANNOTATION, BAD_ANNOTATION, IMAGE_ID_TWICE, MALFORMED, STRAY)  # of these a split has no image or box

@@ -6,7 +6,10 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
-from detect.data.records import UNKNOWN, DetectionDataset, Split
+import numpy as np
+
+from detect.data.images import UNKNOWN
+from detect.data.records import DetectionDataset, Split
 from pruning.errors import Refusal
 
 
@@ -126,7 +129,9 @@ def _has(names: list[str]) -> str:
 
 
 def _boxes_by_name(split: Split) -> Counter[str]:
-    return Counter(split.classes[box.label] for box in split.boxes() if box.label != UNKNOWN)
+    labels, counts = np.unique(split.images.labels, return_counts=True)
+    found = zip(labels.tolist(), counts.tolist(), strict=True)
+    return Counter({split.classes[label]: count for label, count in found if label != UNKNOWN})
 
 
 def _with_classes(split: Split, classes: tuple[str, ...], notes: tuple[str, ...]) -> Split:
@@ -137,13 +142,7 @@ def _with_classes(split: Split, classes: tuple[str, ...], notes: tuple[str, ...]
     unused = max(own.values(), default=0) + 1
     ids = tuple(own.get(name, unused + k) for k, name in enumerate(classes))
     place = {name: k for k, name in enumerate(classes)}
-    labels = {k: place.get(name, UNKNOWN) for k, name in enumerate(split.classes)} | {UNKNOWN: UNKNOWN}
-    images = split.images
-    if any(new not in (old, UNKNOWN) for old, new in labels.items()):
-        images = tuple(
-            replace(image, boxes=tuple(replace(box, label=labels[box.label]) for box in image.boxes))
-            for image in split.images
-        )
+    images = split.images.relabelled([place.get(name, UNKNOWN) for name in split.classes])
     return replace(split, classes=classes, category_ids=ids, images=images, notes=(*split.notes, *notes))
 
 

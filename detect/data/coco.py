@@ -7,7 +7,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from detect.data.coco_fields import BadField, as_area, as_crowd, as_id, as_size, as_text, as_xywh
+from detect.data.images import BOX, IMAGE, UNKNOWN, Box, ImageRecord, Images, Table
+from detect.data.kept import Kept, kept
 from detect.data.picture import size_of
 from detect.data.problems import (
     ANNOTATION_ID_TWICE,
@@ -15,6 +19,7 @@ from detect.data.problems import (
     FILE_TWICE,
     FROM_POLYGON,
     IMAGE_ID_TWICE,
+    KINDS,
     MALFORMED,
     NO_SIZE,
     STRAY,
@@ -22,22 +27,31 @@ from detect.data.problems import (
     Problem,
     box_fault,
 )
-from detect.data.records import UNKNOWN, Box, ImageRecord, Split
+from detect.data.records import Split
 from detect.data.suspicions import suspected
 from pruning.errors import Refusal
+from training.files import files_digest
+
+_FORMAT = 1  # raise it whenever the same file begins to give other images, boxes or problems
 
 
 @dataclass(frozen=True)
 class CocoDataset:
-    """A COCO annotation file and the folder that its `file_name`s are relative to."""
+    """A COCO annotation file and the folder that its `file_name`s are relative to.
+
+    `kept`: a folder in which other processes find what one has read; None: each reads the file.
+    """
 
     annotations: Path
     images: Path
+    kept: Path | None = None
 
     @cached_property
     def split(self) -> Split:
         """What the file says, read once; ValueError if it cannot be read."""
-        return read_coco(self.annotations, self.images)
+        if self.kept is None:
+            return read_coco(self.annotations, self.images)
+        return _kept_split(self.annotations, self.images, self.kept)
 
 
 @dataclass
@@ -74,11 +88,50 @@ def read_coco(path: Path, images: Path) -> Split:
             problems += _place(annotation, place, listed, labels, seen, number)
         except BadField as error:
             problems.append(Problem(MALFORMED, f"{place}: {error}" if place else str(error)))
-    records = tuple(
-        ImageRecord(image.id, images / image.name, image.height, image.width, tuple(image.boxes))
+    del coco
+    records = (
+        ImageRecord(image.id, Path(image.name), image.height, image.width, image.boxes)
         for _, image in sorted(listed.items())
     )
-    return suspected(Split(path, names, ids, records, tuple(problems), notes=notes))
+    found = Images.all_of(Table.of(records), images)
+    return suspected(Split(path, names, ids, found, tuple(problems), notes=notes))
+
+
+def kept_key(path: Path, what: str) -> list[object]:
+    """Of `what` is kept of a COCO file: it changes with the file's content and with how it is read."""
+    return [_FORMAT, what, list(KINDS), repr((IMAGE, BOX)), files_digest((path,))]
+
+
+def _kept_split(path: Path, images: Path, folder: Path) -> Split:
+    """As `read_coco`, from what is kept in `folder`."""
+    key = kept_key(path, "split")
+
+    def make() -> tuple[Kept, bool]:
+        split = read_coco(path, images)
+        table = split.images.table
+        about = {
+            "classes": split.classes,
+            "category_ids": split.category_ids,
+            "notes": [note.removeprefix(f"{path}: ") for note in split.notes],
+            "problems": [(problem.kind, problem.where) for problem in split.problems],
+        }
+        arrays = {"images": table.images, "boxes": table.boxes, "texts": table.texts}
+        of_pictures = not (split.images.sizes > 0).all() or any(p.kind == NO_SIZE for p in split.problems)
+        lasts = not of_pictures and kept_key(path, "split") == key
+        return Kept(about, {name: array.view(np.uint8) for name, array in arrays.items()}), lasts
+
+    found = kept(folder, key, make)
+    return Split(
+        source=path,
+        classes=tuple(found.about["classes"]),
+        category_ids=tuple(found.about["category_ids"]),
+        images=Images.all_of(
+            Table(found.arrays["images"].view(IMAGE), found.arrays["boxes"].view(BOX), found.arrays["texts"]), images
+        ),
+        problems=tuple(Problem(kind, where) for kind, where in found.about["problems"]),
+        notes=tuple(f"{path}: {note}" for note in found.about["notes"]),
+        kept=folder,
+    )
 
 
 def _place(

@@ -1,13 +1,15 @@
 """Random shares of a data set's images, the same for the same seed: a test split, a validation split."""
 
 import hashlib
-from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
-from detect.data.records import UNKNOWN, DetectionDataset, ImageRecord, Split
+import numpy as np
+
+from detect.data.images import Images
+from detect.data.records import DetectionDataset, Split
 from pruning.errors import Refusal
 
 
@@ -40,20 +42,20 @@ class Carved:
         """The images of that side; ValueError where a side has none, or training would lose all boxes of a class."""
         whole = self.dataset.split
         try:
-            kept = drawn((str(image.id) for image in whole.images), self.share, self.seed)
+            ids = [str(image.id) for image in whole.images]
+            kept = drawn(ids, self.share, self.seed)
         except ValueError as error:
             raise Refusal(f"{whole.source}: validation {error}") from error
-        sides: dict[str, list[ImageRecord]] = {"train": [], "val": []}
-        for image in whole.images:
-            sides["val" if str(image.id) in kept else "train"].append(image)
+        for_val = np.array([image_id in kept for image_id in ids])
+        sides = {side: whole.images.take(np.flatnonzero(for_val == (side == "val"))) for side in ("train", "val")}
         self._check(whole, sides["train"], sides["val"])
         said = f"{len(sides['val'])} of {len(whole.images)} training images are kept for validation"
         note = f"{whole.source}: {said} (detector.dataset.validation {self.share:g}, seed {self.seed})"
-        return replace(whole, images=tuple(sides[self.side]), notes=(*whole.notes, note))
+        return replace(whole, images=sides[self.side], notes=(*whole.notes, note))
 
-    def _check(self, whole: Split, train: list[ImageRecord], val: list[ImageRecord]) -> None:
-        left, kept = (Counter(b.label for image in side for b in image.boxes if b.trainable) for side in (train, val))
-        lost = [whole.classes[label] for label in sorted(kept) if label != UNKNOWN and not left[label]]
+    def _check(self, whole: Split, train: Images, val: Images) -> None:
+        left, kept = (set(side.labels[side.trainable].tolist()) for side in (train, val))
+        lost = [whole.classes[label] for label in sorted(kept - left)]
         if lost or not kept:
             what = f"every box of {lost[0]!r}" if lost else "no box at all"
             raise Refusal(

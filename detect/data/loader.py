@@ -14,7 +14,7 @@ from detectron2.data.detection_utils import build_augmentation
 from detectron2.structures import PolygonMasks
 from torch.utils.data import DataLoader
 
-from detect.data.outlines import any_encoded, read_outlines
+from detect.data.outlines import read_outlines
 from detect.data.picture import read_picture
 from detect.data.records import DetectionDataset, Record
 from detect.data.stream import PositionSampler, TrainStream
@@ -135,10 +135,9 @@ class _Size(T.AugInput):
 def mean_image_size(dataset: DetectionDataset, cfg: CfgNode) -> tuple[int, int]:
     """Mean (height, width) in pixels of the images as evaluation resizes them: the size that costs are given at."""
     short, longest = cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST
-    sizes = []
-    for image in dataset.split.images:
-        sizes.append(T.ResizeShortestEdge.get_output_shape(image.height, image.width, short, longest))
-    height, width = np.mean(sizes, axis=0).round().astype(int).tolist()
+    sizes, of_images = np.unique(dataset.split.images.sizes, axis=0, return_inverse=True)
+    resized = np.array([T.ResizeShortestEdge.get_output_shape(h, w, short, longest) for h, w in sizes.tolist()])
+    height, width = resized[of_images.ravel()].mean(axis=0).round().astype(int).tolist()
     return height, width
 
 
@@ -177,14 +176,15 @@ def train_loader(
         augmentations=train_augmentations(cfg, flip),
         image_format=cfg.INPUT.FORMAT,
         colours=colour_augmentations(colour_jitter),
-        masks=None if outlines is None else "bitmask" if any_encoded(outlines) else "polygon",
+        masks=None if outlines is None else "bitmask" if outlines.any_encoded else "polygon",
     )
+    heights, widths = records.images.sizes.T
     stream = TrainStream(
         records,
         mapper,
         seed=seed,
         batch_size=batch_size,
-        group_by_aspect=group_by_aspect or cfg.DATALOADER.ASPECT_RATIO_GROUPING,
+        landscape=widths > heights if group_by_aspect or cfg.DATALOADER.ASPECT_RATIO_GROUPING else None,
         repeat_threshold=repeat_threshold,
     )
     return build_detection_train_loader(

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from detect.data.images import ImageRecord, Images
 from detect.data.picture import SUFFIXES, size_of
-from detect.data.records import ImageRecord, Split
+from detect.data.records import Split
 from pruning.errors import Refusal
 
 
@@ -31,7 +32,7 @@ class Pictures:
                 width, height = size_of(file)
                 images[name] = ImageRecord(name, file, height, width, ())
         ids = tuple(range(1, len(self.classes) + 1))
-        return Split(self.places[0], self.classes, ids, tuple(images.values()), ())
+        return Split(self.places[0], self.classes, ids, Images.of(images.values()), ())
 
 
 def _files(place: Path) -> Iterator[tuple[str, Path]]:

@@ -47,19 +47,19 @@ def splits_of(data: Mapping[str, object]) -> tuple[str, ...]:
     return ("train", "val", "test") if has_val else ("train", "test")
 
 
-def open_detection(data: Mapping[str, object], split: str, root: Path) -> DetectionDataset:
-    """One of `splits_of(data)` on disk; generated scenes are written below `root` once."""
+def open_detection(data: Mapping[str, object], split: str, root: Path | None) -> DetectionDataset:
+    """One of `splits_of(data)` on disk; scenes, and what takes long to read, are written below `root` once."""
     # the images' sums are found with it, and say nothing about how it is opened
     return _open_detection(canonical({k: v for k, v in data.items() if k != "images"}), split, root)
 
 
-def open_for(classes: tuple[str, ...], data: Mapping[str, object], root: Path) -> DetectionDataset:
+def open_for(classes: tuple[str, ...], data: Mapping[str, object], root: Path | None) -> DetectionDataset:
     """The `test` split for a detector of these classes, which was trained on other data."""
     return NamedDataset(_side(canonical({k: v for k, v in data.items() if k != "images"}), "test", root), classes)
 
 
 @lru_cache(maxsize=4)
-def _open_detection(text: str, split: str, root: Path) -> DetectionDataset:
+def _open_detection(text: str, split: str, root: Path | None) -> DetectionDataset:
     """Kept, as a data set in memory serves several stages; `text` changes with the annotations' contents."""
     data = json.loads(text)
     if is_generated(data):
@@ -80,7 +80,7 @@ def _open_detection(text: str, split: str, root: Path) -> DetectionDataset:
 
 
 @lru_cache(maxsize=4)
-def _side(text: str, split: str, root: Path) -> DetectionDataset:
+def _side(text: str, split: str, root: Path | None) -> DetectionDataset:
     """The files of one split alone; kept, as each side is matched with the other."""
     data = json.loads(text)
     source, identity = _given(data)

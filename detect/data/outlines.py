@@ -1,49 +1,132 @@
 """The outlines of objects in a COCO file: what Mask R-CNN learns from. They are read where it is asked for alone."""
 
+import json
 from array import array
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from pycocotools import mask
 
-from detect.data.coco import read_json
+from detect.data.coco import kept_key, read_json
 from detect.data.coco_fields import BadField, as_polygons
-from detect.data.records import Box, Encoded, Outline, Split
+from detect.data.images import Images
+from detect.data.kept import Kept, kept
+from detect.data.records import Encoded, Outline, Split
 from pruning.errors import Refusal
 
+# `letters` bytes of the texts from `text` on are JSON: polygons, a run-length encoding's counts, or what is wrong
+_ENTRY = np.dtype([("text", "<i8"), ("letters", "<i8"), ("kind", "u1")])
+_NONE, _POLYGONS, _RUNS, _BAD = range(4)
 
-def read_outlines(
-    split: Split, of: Callable[[Box], bool] = lambda box: box.trainable and not box.crowd, *, encoded: bool = False
-) -> dict[int, Outline]:
-    """The outline of each object that training sees, or of each that is one `of`, by its box's `number`.
+
+@dataclass(frozen=True, eq=False)
+class Outlines(Mapping[int, Outline]):
+    """Outlines of the objects `wanted` (K,), by their boxes' `number`; each is made when it is asked for.
+
+    `entries`: one for each annotation of the file. `sizes`: (height, width) of each one's image.
+    `encoded`: all as run-length encodings.
+    """
+
+    entries: NDArray[np.void]
+    texts: NDArray[np.uint8]
+    sizes: NDArray[np.int64]
+    wanted: NDArray[np.int64]
+    encoded: bool
+
+    def __len__(self) -> int:
+        return len(self.wanted)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.wanted.tolist())
+
+    @cached_property
+    def _there(self) -> NDArray[np.bool_]:
+        found = np.zeros(len(self.entries), dtype=bool)
+        found[self.wanted] = True
+        return found
+
+    def __contains__(self, number: object) -> bool:
+        return isinstance(number, int) and 0 <= number < len(self._there) and bool(self._there[number])
+
+    def __getitem__(self, number: int) -> Outline:
+        if number not in self:
+            raise KeyError(number)
+        height, width = self.sizes[number].tolist()
+        read = self.read(number)
+        if self.entries["kind"][number] == _RUNS:
+            return {"size": [height, width], "counts": read.encode()}
+        polygons = [array("d", polygon) for polygon in read]
+        return _encoded(polygons, (height, width)) if self.encoded else polygons
+
+    def read(self, number: int) -> Any:
+        """The JSON of an annotation."""
+        text, letters, _ = self.entries[number].item()
+        return json.loads(self.texts[text : text + letters].tobytes())
+
+    @property
+    def any_encoded(self) -> bool:
+        """Is one a run-length encoding? Detectron2 then wants all as bitmaps."""
+        return len(self) > 0 and (self.encoded or bool((self.entries["kind"][self.wanted] == _RUNS).any()))
+
+
+def read_outlines(split: Split, of: NDArray[np.bool_] | None = None, *, encoded: bool = False) -> Outlines:
+    """The outline of each object that training sees, or of each that is one `of` (B,), by its box's `number`.
 
     `encoded`: all as run-length encodings. ValueError where the split is not of a COCO file, or an object has no
     outline that can be read.
     """
-    wanted = {box.number: image for image in split.images for box in image.boxes if of(box)}
-    if -1 in wanted:
+    images = split.images
+    wanted = images.of_box("number")[images.trainable & ~images.of_box("crowd") if of is None else of]
+    if (wanted < 0).any():
         raise Refusal(f"{split.source}: it has no outlines of objects, of which masks are learned; a COCO file may")
-    annotations = read_json(split.source)["annotations"]
-    found: dict[int, Outline] = {}
-    without = []
-    for number, image in wanted.items():
-        annotation = annotations[number]
-        try:
-            outline = _outline(annotation, (image.height, image.width))
-        except BadField as error:
-            without.append(f"annotation {annotation.get('id', number)!r:.40}: {error}")
-        else:
-            found[number] = _encoded(outline, (image.height, image.width)) if encoded else outline
-    if without:
+    every = Images.all_of(images.table)
+    known = every.of_box("number") >= 0
+    numbers = every.of_box("number")[known]
+    sizes = np.zeros((int(numbers.max(initial=-1)) + 1, 2), dtype=np.int64)
+    sizes[numbers] = every.sizes[every.of_boxes[known]]
+    found = _kept(split, numbers, sizes)
+    outlines = Outlines(found.arrays["entries"].view(_ENTRY), found.arrays["texts"], sizes, wanted, encoded)
+    without = wanted[outlines.entries["kind"][wanted] == _BAD]
+    if len(without):
         raise Refusal(
             f"{split.source}: {len(without)} of {len(wanted)} objects have no outline of which a mask could be learned,"
-            f" such as {without[0]}"
+            f" such as {outlines.read(without[0])}"
         )
-    return found
+    return outlines
 
 
-def any_encoded(outlines: Mapping[int, Outline]) -> bool:
-    """Is one a run-length encoding? Detectron2 then wants all as bitmaps."""
-    return any(isinstance(outline, dict) for outline in outlines.values())
+def _kept(split: Split, numbers: NDArray[np.int64], sizes: NDArray[np.int64]) -> Kept:
+    """`entries` and `texts` of the annotations `numbers`, whose images have `sizes` (height, width) by number."""
+    key = None if split.kept is None else kept_key(split.source, "outlines")
+
+    def make() -> tuple[Kept, bool]:
+        annotations = read_json(split.source)["annotations"]
+        entries, texts = np.zeros(len(sizes), _ENTRY), bytearray()
+        for number in numbers.tolist():
+            kind, what = _found(annotations[number], number, tuple(sizes[number].tolist()))
+            text = json.dumps(what).encode()
+            entries[number] = (len(texts), len(text), kind)
+            texts += text
+        found = Kept({}, {"entries": entries.view(np.uint8), "texts": np.frombuffer(bytes(texts), np.uint8)})
+        return found, key is not None and kept_key(split.source, "outlines") == key
+
+    return make()[0] if split.kept is None else kept(split.kept, key, make)
+
+
+def _found(annotation: Mapping[str, object], number: int, size: tuple[int, int]) -> tuple[int, object]:
+    """The kind of an entry and what its JSON says."""
+    try:
+        outline = _outline(annotation, size)
+    except BadField as error:
+        return _BAD, f"annotation {annotation.get('id', number)!r:.40}: {error}"
+    if isinstance(outline, dict):
+        counts = outline["counts"]
+        return _RUNS, counts.decode() if isinstance(counts, bytes) else counts
+    return _POLYGONS, [polygon.tolist() for polygon in outline]
 
 
 def _outline(annotation: Mapping[str, object], size: tuple[int, int]) -> Outline:
@@ -82,9 +165,7 @@ def _runs(text: str) -> list[int] | None:
     return None if shift else runs
 
 
-def _encoded(outline: Outline, size: tuple[int, int]) -> Encoded:
-    """The run-length encoding of an outline in an image of `size` (height, width)."""
-    if isinstance(outline, dict):
-        return outline
-    encoded: Encoded = mask.merge(mask.frPyObjects([list(polygon) for polygon in outline], *size))
+def _encoded(polygons: "list[array[float]]", size: tuple[int, int]) -> Encoded:
+    """The run-length encoding of polygons in an image of `size` (height, width)."""
+    encoded: Encoded = mask.merge(mask.frPyObjects([list(polygon) for polygon in polygons], *size))
     return encoded

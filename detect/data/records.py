@@ -5,67 +5,19 @@ Detectron2's dicts and COCO's ground truth are made from it, whatever format the
 
 import hashlib
 from array import array
-from collections import Counter
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NotRequired, Protocol, TypeAlias, TypedDict
+from typing import TYPE_CHECKING, NotRequired, Protocol, TypeAlias, TypedDict, overload
 
+import numpy as np
+
+from detect.data.images import UNKNOWN, Box, ImageRecord, Images
 from detect.data.problems import KINDS, Problem, by_kind
 
 if TYPE_CHECKING:
     from detectron2.structures import Instances
     from torch import Tensor
-
-UNKNOWN = -1  # the label of a box whose class the data set does not have
-
-
-@dataclass(frozen=True, slots=True)
-class Box:
-    """An annotated object, as annotated: nothing is clipped yet.
-
-    `xywh`: left, top, width and height in pixels, edges of pixels at whole numbers. `label`: index of its class.
-    `area`: square pixels; COCO's is that of the segmentation. `difficult`, `truncated`: VOC's flags. `fault`: a kind of
-    detect.data.problems.KINDS. `number`: which of a COCO file's annotations it is, from 0.
-    """
-
-    xywh: tuple[float, float, float, float]
-    label: int
-    area: float
-    crowd: bool = False
-    difficult: bool = False
-    truncated: bool = False
-    fault: str = ""
-    number: int = field(default=-1, compare=False)
-
-    @property
-    def trainable(self) -> bool:
-        """Does training see it? It is neither refused nor dropped."""
-        return self.label != UNKNOWN and (not self.fault or KINDS[self.fault].effect == "clipped")
-
-    @property
-    def to_find(self) -> bool:
-        """Does an evaluation look at it? It is of a known class and has an extent; nothing can match one without."""
-        return self.label != UNKNOWN and min(self.xywh[2:]) > 0
-
-    def clipped(self, width: int, height: int) -> list[float]:
-        """The part in an image of that size, as `xywh`; floats, since Detectron2 scales integers in integers."""
-        left, top, w, h = self.xywh
-        if self.fault == "":
-            return [float(left), float(top), float(w), float(h)]
-        x, y = max(left, 0.0), max(top, 0.0)
-        return [float(x), float(y), float(min(left + w, width) - x), float(min(top + h, height) - y)]
-
-
-@dataclass(frozen=True, slots=True)
-class ImageRecord:
-    """An image file with its annotated size in pixels and its boxes; `id` is the data set's own."""
-
-    id: int | str
-    file: Path
-    height: int
-    width: int
-    boxes: tuple[Box, ...]
 
 
 class Encoded(TypedDict):
@@ -144,31 +96,32 @@ class Split:
 
     `source`: the file that lists the images. `voc_year`: whose metric is the data set's own; None: COCO's. `notes`:
     sentences on what reading decided, for the result and the report. `declared`: somebody listed the classes; else they
-    are those that boxes have.
+    are those that boxes have. `kept`: the folder where what was read of `source` is kept, if it is.
     """
 
     source: Path
     classes: tuple[str, ...]
     category_ids: tuple[int, ...]  # the data set's id of each class
-    images: tuple[ImageRecord, ...]
+    images: Images
     problems: tuple[Problem, ...]
     voc_year: int | None = None
     notes: tuple[str, ...] = ()
     declared: bool = True
+    kept: Path | None = None
 
     def boxes(self) -> Iterator[Box]:
         for image in self.images:
             yield from image.boxes
 
-    def records(self, *, filter_empty: bool = False, outlines: Mapping[int, Outline] | None = None) -> list[Record]:
+    def records(self, *, filter_empty: bool = False, outlines: Mapping[int, Outline] | None = None) -> "Records":
         """Detectron2's dataset dicts with the boxes that training sees; `filter_empty` leaves out images without.
 
         `outlines`: of the objects, by their boxes' `number`, for detectors that predict masks.
         """
-        records = [_record(image, outlines or {}) for image in self.images]
-        if not filter_empty:
-            return records
-        return [r for r in records if any(not a["iscrowd"] for a in r["annotations"])]
+        images = self.images
+        if filter_empty:
+            images = images.take(np.unique(images.of_boxes[images.trainable & ~images.of_box("crowd")]))
+        return Records(images, outlines or {})
 
     def truth(self, outlines: Mapping[int, Outline] | None = None) -> Truth:
         """COCO's ground truth, boxes as annotated; image k has id k + 1, so that any ids of the data set do.
@@ -193,17 +146,19 @@ class Split:
 
     def summary(self) -> SplitSummary:
         """Counts for a result: what there is, what training clips and drops (`usable` is left), and a fingerprint."""
-        boxes = list(self.boxes())
-        per_class = Counter(box.label for box in boxes)
+        images = self.images
+        crowd, difficult, truncated = (images.of_box(flag) for flag in ("crowd", "difficult", "truncated"))
+        labels = images.labels
+        per_class = np.bincount(labels[labels != UNKNOWN], minlength=len(self.classes)).tolist()
         return {
-            "images": len(self.images),
-            "images_without_boxes": sum(not image.boxes for image in self.images),
-            "boxes": len(boxes),
-            "crowd": sum(box.crowd for box in boxes),
-            "difficult": sum(box.difficult for box in boxes),
-            "truncated": sum(box.truncated for box in boxes),
-            "per_class": {name: per_class[k] for k, name in enumerate(self.classes)},
-            "usable": sum(box.trainable and not box.crowd for box in boxes),
+            "images": len(images),
+            "images_without_boxes": int((images.box_counts == 0).sum()),
+            "boxes": len(labels),
+            "crowd": int(crowd.sum()),
+            "difficult": int(difficult.sum()),
+            "truncated": int(truncated.sum()),
+            "per_class": dict(zip(self.classes, per_class, strict=True)),
+            "usable": int((images.trainable & ~crowd).sum()),
             "problems": {kind: len(places) for kind, places in by_kind(self.problems).items()},
             "notes": [*self.notes, *self._changes()],
             "fingerprint": self.fingerprint(),
@@ -224,6 +179,26 @@ class Split:
             boxes = [(box.xywh, box.label, box.crowd, box.difficult) for box in image.boxes]
             digest.update(repr((image.id, image.file.name, image.height, image.width, boxes)).encode())
         return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class Records(Sequence[Record]):
+    """Detectron2's dataset dicts of images, each made when it is asked for; they hold the boxes that training sees."""
+
+    images: Images
+    outlines: Mapping[int, Outline]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @overload
+    def __getitem__(self, place: int) -> Record: ...
+    @overload
+    def __getitem__(self, place: slice) -> "Records": ...
+    def __getitem__(self, place: "int | slice") -> "Record | Records":
+        if isinstance(place, slice):
+            return Records(self.images[place], self.outlines)
+        return _record(self.images[place], self.outlines)
 
 
 class DetectionDataset(Protocol):

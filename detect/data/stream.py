@@ -2,7 +2,7 @@
 
 import random
 from bisect import bisect_right
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -32,29 +32,29 @@ class PositionSampler(Sampler[int]):
 class TrainStream(Dataset[Record]):
     """Position in the endless training stream -> mapped record, a pure function of (seed, position).
 
-    Each epoch is a permutation drawn from (seed, epoch). With `group_by_aspect` landscape and portrait images
-    are put in different batches, and the epoch's last, incomplete batch is left out. With `repeat_threshold` images of
-    rare classes are there several times in an epoch, as often as Detectron2's RepeatFactorTrainingSampler says, so
-    that epochs differ in length.
+    Each epoch is a permutation drawn from (seed, epoch). `landscape` (N,): is each image wider than it is high? Such
+    and others are put in different batches then, and the epoch's last, incomplete batch is left out. With
+    `repeat_threshold` images of rare classes are there several times in an epoch, as often as Detectron2's
+    RepeatFactorTrainingSampler says, so that epochs differ in length.
     """
 
     def __init__(
         self,
-        records: list[Record],
+        records: Sequence[Record],
         mapper: Callable[[Record], Record],
         *,
         seed: int,
         batch_size: int = 1,
-        group_by_aspect: bool = False,
+        landscape: np.ndarray | None = None,
         repeat_threshold: float | None = None,
     ):
-        if group_by_aspect and len(records) < batch_size:
+        if landscape is not None and len(records) < batch_size:
             raise Refusal(f"{len(records)} images do not fill one batch of {batch_size} grouped by aspect")
         self.records = records
         self.mapper = mapper
         self.seed = seed
         self.batch_size = batch_size
-        self.landscape = np.array([r["width"] > r["height"] for r in records]) if group_by_aspect else None
+        self.landscape = landscape
         self.repeats = None if repeat_threshold is None else _repeats(records, repeat_threshold)
         self._order: tuple[int, np.ndarray] = (-1, np.empty(0, dtype=np.int64))  # the epoch drawn last
         self._ends = [0]  # where epochs of different lengths end
@@ -107,7 +107,7 @@ class TrainStream(Dataset[Record]):
         return np.concatenate([batches[i] for i in rng.permutation(len(batches))])
 
 
-def _repeats(records: list[Record], threshold: float) -> RepeatFactorTrainingSampler:
+def _repeats(records: Sequence[Record], threshold: float) -> RepeatFactorTrainingSampler:
     """How often each record is drawn in an epoch on average: the square root of threshold / frequency, if above 1."""
     factors = RepeatFactorTrainingSampler.repeat_factors_from_category_frequency(records, threshold)
     return RepeatFactorTrainingSampler(factors, seed=0)  # the seed of an order that is not asked for

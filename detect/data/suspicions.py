@@ -2,10 +2,11 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
-from itertools import chain
+from itertools import chain, compress
 
+from detect.data.images import Box, ImageRecord
 from detect.data.problems import CORNERS, MOSTLY_OVER, NORMALISED, OUTSIDE, OVER_EDGE, Problem
-from detect.data.records import Box, ImageRecord, Split
+from detect.data.records import Split
 
 _UNIT = (-0.1, 1.1)  # where fractions of an image are; some exporters go a little beyond it
 _FEW = 2  # one box over the edge is a slip, in whatever small data set
@@ -31,12 +32,17 @@ def suspected(split: Split) -> Split:
 
 def _normalised(split: Split) -> list[Problem]:
     """The boxes whose numbers are all fractions, if most are such."""
+    x, y, w, h = (split.images.of_box(name) for name in "xywh")
+    written = (x, y, w, h) if split.voc_year is None else (x + 1, y + 1, x + w, y + h)
+    fractions = (x != 0) | (y != 0) | (w != 0) | (h != 0)
+    for value in written:
+        fractions &= (value >= _UNIT[0]) & (value <= _UNIT[1])
     found = []
-    for image, box in _boxes(split):
-        written = _corners(box) if split.voc_year is not None else box.xywh
-        if all(_UNIT[0] <= value <= _UNIT[1] for value in written) and any(box.xywh):
-            found.append(Problem(NORMALISED, f"{image.file.name}: {[round(value, 4) for value in written]}"))
-    return found if 2 * len(found) > sum(1 for _ in split.boxes()) else []
+    if 2 * fractions.sum() > len(fractions):
+        for image, box in compress(_boxes(split), fractions):
+            numbers = _corners(box) if split.voc_year is not None else box.xywh
+            found.append(Problem(NORMALISED, f"{image.file.name}: {[round(value, 4) for value in numbers]}"))
+    return found
 
 
 def _all_are_corners(split: Split) -> bool:

@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from xml.parsers import expat
 
+from detect.data.images import UNKNOWN, Box, ImageRecord, Images
 from detect.data.picture import size_of
 from detect.data.problems import (
     BAD_ANNOTATION,
@@ -20,7 +21,7 @@ from detect.data.problems import (
     Problem,
     box_fault,
 )
-from detect.data.records import UNKNOWN, Box, ImageRecord, Split
+from detect.data.records import Split
 from detect.data.suspicions import suspected
 from detect.data.voc_layout import Draw, VocSet, list_file
 from pruning.errors import Refusal
@@ -109,7 +110,7 @@ def read_voc(dataset: VocDataset) -> Split:
     if not problems and not any(record.boxes for record in records):
         raise Refusal(f"{found.source}: not one of its {len(records)} images has a box")
     ids = tuple(range(1, len(classes) + 1))
-    split = Split(found.source, classes, ids, tuple(records), tuple(problems), dataset.year, found.notes)
+    split = Split(found.source, classes, ids, Images.of(records), tuple(problems), dataset.year, found.notes)
     return suspected(replace(split, declared=dataset.declared))
 
 
@@ -224,7 +225,7 @@ class JoinedDataset:
                 first = sources.setdefault(image.id, split.source)
                 if first is not split.source:
                     raise Refusal(f"{first} and {split.source} both have an image {image.id}: rename one of them")
-        images = tuple(image for split in splits for image in split.images)
+        images = Images.of(image for split in splits for image in split.images)
         problems = tuple(problem for split in splits for problem in split.problems)
         notes = tuple(note for split in splits for note in split.notes)
         return replace(splits[0], images=images, problems=problems, notes=notes)

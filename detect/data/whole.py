@@ -5,9 +5,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+import numpy as np
+
 from detect.data.check import look_at
+from detect.data.images import UNKNOWN
 from detect.data.problems import BAD_ANNOTATION, MISSING, NO_ANNOTATION, UNREADABLE
-from detect.data.records import UNKNOWN, DetectionDataset, Split
+from detect.data.records import DetectionDataset, Split
 from pruning.errors import Refusal
 
 BROKEN = (MISSING, UNREADABLE, NO_ANNOTATION, BAD_ANNOTATION)
@@ -37,8 +40,8 @@ def without_broken(split: Split) -> Split:
     left_out = [p for p in split.problems if p.kind in BROKEN] + [p for found in broken for p in found]
     if not left_out:
         return split
-    images = tuple(image for image, found in zip(split.images, broken, strict=True) if not found)
-    gone = {box.label for box in split.boxes()} - {box.label for image in images for box in image.boxes} - {UNKNOWN}
+    images = split.images.take(np.flatnonzero([not found for found in broken]))
+    gone = set(split.images.labels.tolist()) - set(images.labels.tolist()) - {UNKNOWN}
     if not images or gone:
         what = "image" if not images else f"image of class {split.classes[min(gone)]!r}"
         raise Refusal(f"{split.source}: no {what} can be read, such as {left_out[0].where}")

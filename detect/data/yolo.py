@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from detect.data.images import UNKNOWN, Box, ImageRecord, Images
 from detect.data.picture import size_of
 from detect.data.problems import (
     BAD_ANNOTATION,
@@ -21,7 +22,7 @@ from detect.data.problems import (
     Problem,
     box_fault,
 )
-from detect.data.records import UNKNOWN, Box, ImageRecord, Split
+from detect.data.records import Split
 from detect.data.suspicions import suspected
 from detect.data.yolo_layout import YoloSet, label_file
 from pruning.errors import Refusal
@@ -62,7 +63,7 @@ def read_yolo(files: YoloSet, names: Mapping[int, str]) -> Split:
     if not any(image.boxes for image in images) and all(problem.kind == NO_LABELS for problem in problems):
         where = label_file(images[0].file)
         raise Refusal(f"{source}: not one of its {len(images)} images has a box; labels are looked for as in {where}")
-    return suspected(Split(source, tuple(names.values()), tuple(names), tuple(images), tuple(problems)))
+    return suspected(Split(source, tuple(names.values()), tuple(names), Images.of(images), tuple(problems)))
 
 
 def _read(path: Path, labels: Mapping[int, int], width: int, height: int) -> Iterator[Box | Problem]:

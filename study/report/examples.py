@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from detect.data.images import ImageRecord
 from detect.data.open import open_for
 from detect.data.picture import DAMAGE
-from detect.data.records import Detection, ImageRecord, Split
+from detect.data.records import Detection, Split
 from detect.marks import MIN_IOU, MIN_SCORE, Drawn, Tally, draw, found_boxes, judged, true_boxes
 from pruning.errors import Refusal
 from study.report import units

@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from detect.data.records import Box, ImageRecord, Split
+from detect.data.images import Box, ImageRecord, Images
+from detect.data.records import Split
 from detect.errors import KINDS, errors_of
 from detect.evaluate import _evaluate
 
@@ -19,7 +20,7 @@ def split(*boxes, images=1):
     """The boxes (class from 0, xywh, crowd), all on the first image."""
     truth = tuple(Box(xywh, label, xywh[2] * xywh[3], crowd=crowd) for label, xywh, crowd in boxes)
     records = [ImageRecord(k, Path(f"{k}.png"), 100, 100, truth if k == 0 else ()) for k in range(images)]
-    return Split(Path("a"), ("cat", "dog"), (CAT, DOG), tuple(records), ())
+    return Split(Path("a"), ("cat", "dog"), (CAT, DOG), Images.of(records), ())
 
 
 def found(*detections, image=0):

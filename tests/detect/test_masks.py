@@ -108,7 +108,7 @@ def test_a_crowd_needs_none_to_train_and_other_formats_have_none(tmp_path):
     anonymous = type(split.images[0].boxes[0])((4, 4, 12, 12), 0, 9.0)  # as of a VOC or YOLO file
     image = type(split.images[0])(1, split.images[0].file, 20, 40, (anonymous,))
     with pytest.raises(ValueError, match=r"all\.json: it has no outlines of objects, of which masks are learned"):
-        read_outlines(type(split)(split.source, split.classes, split.category_ids, (image,), ()))
+        read_outlines(type(split)(split.source, split.classes, split.category_ids, type(split.images).of([image]), ()))
 
 
 def config(**overrides):

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from detect.data.records import Box, ImageRecord, Split
+from detect.data.images import Box, ImageRecord, Images
+from detect.data.records import Split
 
 CLASSES, IDS = ("nine", "three", "seven"), (9, 3, 7)
 
@@ -20,7 +21,7 @@ def scenes(images=12, *, seed=0, special=0.2, voc_year=None):
             flag = {"crowd" if voc_year is None else "difficult": bool(rng.random() < special)}
             boxes.append(Box(xywh, int(rng.integers(0, 3)), xywh[2] * xywh[3], **flag))
         records.append(ImageRecord(i, Path(f"{i}.png"), 64, 96, tuple(boxes)))
-    return Split(Path("annotations.json"), CLASSES, IDS, tuple(records), (), voc_year)
+    return Split(Path("annotations.json"), CLASSES, IDS, Images.of(records), (), voc_year)
 
 
 def guesses(split, *, seed=1, shift=3.0, levels=None):

@@ -40,7 +40,7 @@ def test_a_fraction_is_met_on_average():
     assert {len(one._epoch_order(epoch)) for epoch in range(20)} == {11, 12}
 
 
-@pytest.mark.parametrize("grouped", [{}, {"group_by_aspect": True, "batch_size": 2}])
+@pytest.mark.parametrize("grouped", [{}, {"landscape": np.arange(SIZE) < 5, "batch_size": 2}])
 def test_a_place_says_the_record_whoever_asks_in_whatever_order(grouped):
     forward, backward = stream(threshold=0.625, **grouped), stream(threshold=0.625, **grouped)
     expected = [forward.index(position) for position in range(100)]

@@ -97,8 +97,10 @@ def test_json_that_is_none_is_refused(dataset):
         check_dataset(dataset)
 
 
-def _stream(n=7, seed=0, **arguments):
+def _stream(n=7, seed=0, grouped=False, **arguments):
     records = [{"width": 40, "height": 20 if i % 3 else 60, "id": i} for i in range(n)]
+    if grouped:
+        arguments["landscape"] = np.array([record["width"] > record["height"] for record in records])
     return TrainStream(records, lambda record: (record["id"], random.random()), seed=seed, **arguments)
 
 
@@ -119,15 +121,15 @@ def test_a_record_depends_on_its_position_alone():
 
 
 def test_grouping_puts_one_orientation_in_each_batch():
-    stream = _stream(n=12, batch_size=4, group_by_aspect=True)  # 8 landscape, 4 portrait
+    stream = _stream(n=12, batch_size=4, grouped=True)  # 8 landscape, 4 portrait
     landscape = [stream.landscape[stream.index(p)] for p in range(24)]
     batches = [set(landscape[i : i + 4]) for i in range(0, 24, 4)]
     assert all(len(batch) == 1 for batch in batches)
     assert sorted(stream.index(p) for p in range(12)) == list(range(12))
-    ragged = _stream(n=7, batch_size=4, group_by_aspect=True)  # 4 landscape, 3 portrait: one batch an epoch
+    ragged = _stream(n=7, batch_size=4, grouped=True)  # 4 landscape, 3 portrait: one batch an epoch
     assert len(ragged) == 4
     with pytest.raises(ValueError, match="3 images do not fill one batch of 4"):
-        _stream(n=3, batch_size=4, group_by_aspect=True)
+        _stream(n=3, batch_size=4, grouped=True)
 
 
 def test_positions_are_shared_out_between_processes(monkeypatch):

@@ -11,6 +11,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from support.scenes_and_guesses import guesses, scenes
 
+from detect.data.images import Images
 from detect.matches import coco_matches
 from detect.voc_metrics import VOC_METRICS, voc_matches, voc_metrics
 from study.report.statistics import images
@@ -44,7 +45,7 @@ def _drawn(split, detections, counts):
     """The data set in which each image occurs as often as it was drawn, under a new id."""
     of = {image.id: [d for d in detections if d["image_id"] == image.id] for image in split.images}
     chosen = [image for image, count in zip(split.images, counts, strict=True) for _ in range(int(count))]
-    records = tuple(replace(image, id=k) for k, image in enumerate(chosen))
+    records = Images.of(replace(image, id=k) for k, image in enumerate(chosen))
     found = [{**d, "image_id": k} for k, image in enumerate(chosen) for d in of[image.id]]
     return replace(split, images=records), found
 
@@ -89,7 +90,7 @@ def test_equal_scores_in_one_image_are_taken_detection_by_detection():
     split = scenes(1, special=0.0)
     (image,) = split.images
     (box, *_) = image.boxes
-    split = replace(split, images=(replace(image, boxes=(box,)),))
+    split = replace(split, images=Images.of([replace(image, boxes=(box,))]))
     category = split.category_ids[box.label]
     wrong = {"image_id": 0, "category_id": category, "bbox": [0.0, 0.0, 2.0, 2.0], "score": 0.5}
     found = average_precisions([_matches(split, [wrong, {**wrong, "bbox": list(box.xywh)}])], np.full((1, 1), 2.0))
@@ -102,7 +103,7 @@ def test_a_class_without_a_box_in_the_draw_is_left_out_of_it():
     chosen = ((first, 0), (second, 0), (last, 1))
     split = replace(
         split,
-        images=tuple(
+        images=Images.of(
             replace(image, id=k, boxes=tuple(replace(box, label=label) for box in image.boxes))
             for k, (image, label) in enumerate(chosen)
         ),
