@@ -5,14 +5,13 @@ batch, gradients and BatchNorm statistics are over all of them, effects act alik
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 
 import torch
 from fvcore.common.param_scheduler import ParamScheduler
-from torch import nn
+from torch import Tensor, nn
 
 from classify.batch_norms import check_smallest_batch
 from classify.data.images import Batch, Images, stream
@@ -23,11 +22,12 @@ from classify.step import TrainingStep
 from pruning.errors import Refusal
 from pruning.methods import Effect
 from training.checkpoint import CheckpointClock, save_snapshot
+from training.checkpoint_writer import CheckpointWriter
 from training.compiled import compiled
 from training.device import Precision, channels_last, settle_together
-from training.distributed import any_process, is_main, own_images, world_size
+from training.distributed import is_main, own_images
 from training.state import TrainingState, saved_training
-from training.stopping import between_steps, end_if, stop_asked
+from training.stopping import between_steps
 from training.synchronised_norm import synchronised_norms
 
 Report = Callable[[int, int, Mapping[str, float]], None]
@@ -74,46 +74,48 @@ def train_classifier(
     identity = {"seed": run.seed, "total": total, "algorithm": settings.optimizer}  # the run's name covers the rest
     saved = saved_training(checkpoint, identity, device)
     precision = replace(settle_together(run.precision, device), compiled=run.compile).of_checkpoint(saved, checkpoint)
-    schedule = schedule or settings.lr_schedule()
-    fast_teacher = nullcontext() if teacher is None else channels_last(teacher.network, dtype=precision.dtype)
-    fast = compiled(model, effects, wanted=run.compile)
-    with channels_last(model, dtype=precision.dtype), fast_teacher, synchronised_norms(model), fast, between_steps():
+    schedule, clock = schedule or settings.lr_schedule(), CheckpointClock(run.checkpoint_minutes)
+    networks = (model,) if teacher is None else (model, teacher.network)
+    with (
+        channels_last(*networks, dtype=precision.dtype),
+        synchronised_norms(model),
+        compiled(model, effects, wanted=run.compile),
+        between_steps(),
+        CheckpointWriter(checkpoint) as writer,
+    ):
         training = TrainingStep(model, settings, run, precision.dtype, effects, teacher)
         for effect in effects:
             effect.plan_for(total, training.optimizer)
-        clock = CheckpointClock(run.checkpoint_minutes)
         state = TrainingState(
-            model, training.optimizer, training.scaler, effects, checkpoint, identity, precision.words, clock
+            model, training.optimizer, training.scaler, effects, writer, identity, precision.words, clock
         )
-        step = state.restore(saved, device)
+        done = state.restore(saved)
         del saved  # as large as the network and its optimiser
-        _check_snapshots(snapshots, step, total)
-        if step == 0:
-            _begin(model, effects, snapshots)
-        while step < total:
-            epoch, first = divmod(step, per_epoch)
-            plan = _plan(len(train), settings.batch_size, run.seed, epoch=epoch, first=first)
-            for images, labels in train.batches(plan, settings.augmentation):
-                lr = settings.lr * schedule(step / total)
-                n_images = min(settings.batch_size, len(train) - step % per_epoch * settings.batch_size)
-                state.watch(training.take(images, labels, n_images, step=step, lr=lr))
-                step += 1
-                reports = step % run.report_every == 0
-                # several processes stop and save together, and ask one another only where it does not hold up a GPU
-                meets = reports or world_size() == 1 or device == "cpu"
-                stops = meets and any_process(stop_asked(), device)
-                saves = step == total or stops or (meets and clock.due(device))
-                ends = step % per_epoch == 0
-                if saves or reports or ends:
-                    state.settle(step)
-                metrics = _end_epoch(model, effects, validation, run) if ends else {}
-                if report is not None and is_main() and (reports or metrics):
-                    report(step, total, {"loss": state.last_loss, "lr": lr, **metrics})
-                _take_snapshots(snapshots, model, step)
-                if saves:
-                    state.save(step)
-                end_if(stops)
+        _begin(model, effects, snapshots, done, total)
+        for step, (images, labels, n_images) in enumerate(_batches(train, settings, run, done, total), done + 1):
+            lr = settings.lr * schedule((step - 1) / total)
+            state.watch(training.take(images, labels, n_images, step=step - 1, lr=lr))
+            reports, ends = step % run.report_every == 0, step % per_epoch == 0
+            state.after(step, total, reports=reports, ends=ends)
+            metrics = _end_epoch(model, effects, validation, run) if ends else {}
+            if report is not None and is_main() and (reports or metrics):
+                report(step, total, {"loss": state.last_loss, "lr": lr, **metrics})
+            _take_snapshots(snapshots, model, step)
+            state.keep(step)
     return TrainOutcome(settings.epochs * len(train), state.seconds, state.last_loss, precision)
+
+
+def _batches(
+    train: Images, settings: TrainSettings, run: TrainRun, done: int, total: int
+) -> Iterator[tuple[Tensor, Tensor, int]]:
+    """Images and labels of this process, and the images of the whole batch, of every step behind the first `done`."""
+    per_epoch = settings.steps_per_epoch(len(train))
+    while done < total:
+        epoch, first = divmod(done, per_epoch)
+        plan = _plan(len(train), settings.batch_size, run.seed, epoch=epoch, first=first)
+        for images, labels in train.batches(plan, settings.augmentation):
+            yield images, labels, min(settings.batch_size, len(train) - done % per_epoch * settings.batch_size)
+            done += 1
 
 
 def _plan(n: int, batch_size: int, seed: int, *, epoch: int, first: int) -> Iterator[Batch]:
@@ -124,7 +126,11 @@ def _plan(n: int, batch_size: int, seed: int, *, epoch: int, first: int) -> Iter
             yield Batch(index, (seed, epoch, i), own_images())
 
 
-def _begin(model: nn.Module, effects: Sequence[Effect], snapshots: Mapping[Path, int]) -> None:
+def _begin(model: nn.Module, effects: Sequence[Effect], snapshots: Mapping[Path, int], done: int, total: int) -> None:
+    """What comes before the first step, unless `done` steps are; ValueError if the end would lack a snapshot."""
+    _check_snapshots(snapshots, done, total)
+    if done:
+        return
     _take_snapshots(snapshots, model, 0)
     for effect in effects:
         effect.at_start()

@@ -6,6 +6,7 @@ are numbered anew here), and one with boxes whose `area` is 0 or less (which is 
 """
 
 import contextlib
+import gzip
 import io
 import itertools
 import json
@@ -33,6 +34,7 @@ from detect.matches import MATCHES, Matches, coco_matches, to_bytes
 from detect.voc_metrics import voc_matches, voc_metrics
 from training.files import write_bytes
 
+DETECTIONS = "detections.json.gz"  # in the folder of an evaluation
 # COCO's summary begins with these six; APs, APm and APl are boxes under 32^2, 96^2 and over 96^2 pixels
 METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 _COCO_TEXT = "COCO box AP, IoU 0.50:0.95, all areas, 100 detections an image (faster-coco-eval)"
@@ -60,9 +62,10 @@ def evaluate_detector(
     """Metrics of the detector on every image of the data set.
 
     Several processes share the images out. Returns what `score_detections` does and `seconds`, in the main process;
-    {} in the others. With `out_dir` files are left in it: the detections in COCO's result format (detections.json),
-    `precision_recall` (pr.json), `errors_of` (errors.json) and the matches of each metric, "COCO", and "VOC" of a VOC
-    data set (matches.npz); of a detector that predicts masks there are then MASK_METRICS too, whose outlines are read.
+    {} in the others. With `out_dir` files are left in it: the detections in COCO's result format (DETECTIONS, which
+    nothing here reads), `precision_recall` (pr.json), `errors_of` (errors.json) and the matches of each metric, "COCO",
+    and "VOC" of a VOC data set (matches.npz); of a detector that predicts masks there are then MASK_METRICS too, whose
+    outlines are read.
     """
     start = time.perf_counter()
     found = find_objects(detector, cfg, dataset=dataset, num_workers=num_workers)
@@ -70,9 +73,10 @@ def evaluate_detector(
         return {}
     evaluation, voc = _evaluate(dataset.split, found), _voc_matches(dataset.split, found)
     if out_dir is not None:
-        _write_json(out_dir / "detections.json", found)
-        _write_json(out_dir / "pr.json", _precision_recall(dataset.split, evaluation))
-        _write_json(out_dir / ERRORS, errors_of(dataset.split, found))
+        packed = gzip.compress(_json(found), mtime=0)  # without the time, so that equal detections are equal files
+        write_bytes(out_dir / DETECTIONS, packed)
+        write_bytes(out_dir / "pr.json", _json(_precision_recall(dataset.split, evaluation)))
+        write_bytes(out_dir / ERRORS, _json(errors_of(dataset.split, found)))
         write_bytes(out_dir / MATCHES, to_bytes({"COCO": coco_matches(evaluation), **voc}))
     scores = _scores(dataset.split, found, evaluation, voc)
     if cfg.MODEL.MASK_ON and out_dir is not None:
@@ -200,5 +204,5 @@ def _percent(value: float) -> float | None:
     return None if value < 0 else 100.0 * float(value)
 
 
-def _write_json(path: Path, content: object) -> None:
-    write_bytes(path, json.dumps(content, allow_nan=False).encode())
+def _json(content: object) -> bytes:
+    return json.dumps(content, allow_nan=False).encode()

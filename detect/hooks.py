@@ -9,9 +9,11 @@ from detectron2.engine import HookBase
 from fvcore.common.param_scheduler import ParamScheduler
 from torch import nn
 
+from detect.settings import TrainRun
 from detect.validation import Enough, Validation
 from pruning.methods import Effect
-from training.checkpoint import CheckpointClock, State, save_checkpoint, training_to_continue
+from training.checkpoint import CheckpointClock, State, training_to_continue
+from training.checkpoint_writer import CheckpointWriter
 from training.distributed import any_process, check_equal, is_main, mean_over_processes, world_size
 from training.stopping import end_if, stop_asked
 
@@ -61,33 +63,31 @@ class EffectHook(HookBase):
 class Checkpointer(HookBase):
     """Saves and restores everything that the next step depends on, and counts the seconds.
 
-    `identity` names what a checkpoint has to agree with to be continued, `precision` what it is made in. One is written
-    when `clock` says so and at the end; several processes ask one another every `meets_every` iterations whether it
-    does, and whether a signal asked to end.
+    `identity` names what a checkpoint has to agree with to be continued, `precision` what it is made in. `writer`
+    writes one every `run.checkpoint_minutes` and at the end; several processes ask one another every
+    `run.report_every` iterations whether it is time, and whether a signal asked to end.
     """
 
     def __init__(
         self,
         detector: nn.Module,
-        path: Path,
-        *,
+        writer: CheckpointWriter,
+        run: TrainRun,
         identity: Mapping[str, int],
         precision: str,
-        clock: CheckpointClock,
-        meets_every: int,
-        effects: Sequence[Effect] = (),
-        validation: Validation | None = None,
+        effects: Sequence[Effect],
+        validation: Validation | None,
     ):
-        self.effects = effects
-        self.validation = validation
         self.detector = detector
-        self.path = path
+        self.writer = writer
+        self.clock = CheckpointClock(run.checkpoint_minutes)
+        self.meets_every = run.report_every
         self.identity = identity
         self.precision = precision
-        self.clock = clock
-        self.meets_every = meets_every
+        self.effects = effects
+        self.validation = validation
         self.seconds = 0.0
-        self.stops = False  # did a signal ask to end when this step's checkpoint was written?
+        self.stops = False  # did a signal ask to end when this step's checkpoint was begun?
 
     def restore(self, saved: State | None) -> int:
         """Take over what `saved_training` found, if anything; returns the iteration to go on with."""
@@ -111,6 +111,7 @@ class Checkpointer(HookBase):
         self.since = time.perf_counter()
 
     def after_step(self) -> None:
+        self.writer.check()
         done = self.trainer.iter + 1
         meets = world_size() == 1 or done % self.meets_every == 0
         self.stops = meets and any_process(stop_asked(), self.trainer.device)
@@ -122,7 +123,7 @@ class Checkpointer(HookBase):
         self.seconds += now - self.since
         self.since = now
         if is_main():
-            save_checkpoint(self.path, self._state(done))
+            self.writer.save(self._state(done))
             self.clock.restart()
 
     def _state(self, iteration: int) -> State:
@@ -167,7 +168,7 @@ class Reporter(HookBase):
 
 
 class Stop(HookBase):
-    """Ends the training where a signal or `patience` asks for it and the checkpoint is written; the last hook."""
+    """Ends the training where a signal or `patience` asks for it and its checkpoint is begun; the last hook."""
 
     def __init__(self, keeper: Checkpointer):
         self.keeper = keeper

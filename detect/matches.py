@@ -1,6 +1,6 @@
 """Which detections are right, image by image: AP of any draw of the images follows, with nothing matched again.
 
-The scores themselves are in detections.json; here is only the order that they give.
+The scores themselves are in detections.json.gz; here is only the order that they give.
 """
 
 import io

@@ -6,14 +6,14 @@ main one writes.
 """
 
 from collections.abc import Sequence
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.engine import DefaultTrainer, HookBase, SimpleTrainer
+from detectron2.engine import DefaultTrainer, SimpleTrainer
 from detectron2.solver import get_default_optimizer_params
 from detectron2.structures import Boxes, Instances
 from fvcore.common.param_scheduler import ParamScheduler
@@ -32,7 +32,7 @@ from detect.settings import TrainRun, TrainSettings
 from detect.validation import Enough, Kept, Validation
 from pruning.errors import Diverged, Refusal
 from pruning.methods import Effect
-from training.checkpoint import CheckpointClock
+from training.checkpoint_writer import CheckpointWriter
 from training.compiled import compiled
 from training.device import Precision, channels_last, settle_together
 from training.distributed import data_parallel, from_main, is_main, mean_over_processes, rank, world_size
@@ -111,10 +111,11 @@ def train_detector(
     check_divisible(settings.batch_size, world_size())
     device = next(detector.parameters()).device.type
     schedule, total = schedule or schedule_of(settings), settings.iterations
-    saved = saved_training(checkpoint, _identity(settings, run), device)
+    identity = {"seed": run.seed, "iterations": total, "batch_size": settings.batch_size}
+    saved = saved_training(checkpoint, identity, device)
     precision = replace(settle_together(run.precision, device), compiled=run.compile).of_checkpoint(saved, checkpoint)
-    fast_teacher = nullcontext() if teacher is None else channels_last(teacher.detector, dtype=precision.dtype)
-    with channels_last(detector, dtype=precision.dtype), fast_teacher:
+    detectors = (detector,) if teacher is None else (detector, teacher.detector)
+    with channels_last(*detectors, dtype=precision.dtype), CheckpointWriter(checkpoint) as writer:
         optimizer = _optimizer(detector, settings)
         for effect in effects:
             effect.plan_for(total, optimizer)
@@ -124,22 +125,12 @@ def train_detector(
         with synchronised_norms(detector, nn.SyncBatchNorm), fast:
             trainer = DetectorTrainer(detector, optimizer, settings, run, precision.dtype, teacher)
             validator = _validation(detector, cfg, settings, run, validation)
-            keeper = Checkpointer(
-                detector,
-                checkpoint,
-                identity=_identity(settings, run),
-                precision=precision.words,
-                clock=CheckpointClock(run.checkpoint_minutes),
-                meets_every=run.report_every,
-                effects=effects,
-                validation=validator,
-            )
-            epoch = max(1, len(dataset.split.images) // settings.batch_size)
-            before: list[HookBase] = [Schedule(schedule, settings.lr, total)]
-            before += [EffectHook(effect, epoch=epoch) for effect in effects]
-            before += [] if validator is None else [validator]
+            keeper = Checkpointer(detector, writer, run, identity, precision.words, effects, validator)
             told = Reporter(report if is_main() else None, every=run.report_every, total=total, validation=validator)
-            trainer.register_hooks([*before, keeper, told, Stop(keeper)])
+            epoch = max(1, len(dataset.split.images) // settings.batch_size)
+            at_epochs = [EffectHook(effect, epoch=epoch) for effect in effects]
+            rate = Schedule(schedule, settings.lr, total)
+            trainer.register_hooks([rate, *at_epochs, validator, keeper, told, Stop(keeper)])
             start = keeper.restore(saved)
             del saved  # as large as the detector and its optimiser
             if start < total and not (validator is not None and validator.ended):
@@ -173,11 +164,6 @@ def _validation(
 def _optimizer(detector: nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:
     groups = get_default_optimizer_params(detector, weight_decay_norm=0.0)
     return fused_sgd(groups, settings.lr, settings.momentum, weight_decay=settings.weight_decay)
-
-
-def _identity(settings: TrainSettings, run: TrainRun) -> dict[str, int]:
-    """What a checkpoint has to agree with to be continued."""
-    return {"seed": run.seed, "iterations": settings.iterations, "batch_size": settings.batch_size}
 
 
 def schedule_of(settings: TrainSettings) -> ParamScheduler:

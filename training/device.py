@@ -189,24 +189,26 @@ _MOST_WEIGHTS = 500_000
 
 
 @contextmanager
-def channels_last(model: nn.Module, *, dtype: torch.dtype | None) -> Iterator[None]:
-    """Within the block the model computes on (N, H, W, C) in memory; shapes and values are the same.
+def channels_last(*models: nn.Module, dtype: torch.dtype | None) -> Iterator[None]:
+    """Within the block the models compute on (N, H, W, C) in memory; shapes and values are the same.
 
     `dtype` is autocast's, None for float32. On leaving, all weights are contiguous again.
     """
-    model.to(memory_format=torch.channels_last)
     hooks = []
-    if dtype is None and all(p.device.type == "cpu" for p in model.parameters()):
-        for module in model.modules():
-            if isinstance(module, nn.Conv2d) and module.weight.numel() > _MOST_WEIGHTS:
-                module.to(memory_format=torch.contiguous_format)
-                hooks.append(module.register_forward_pre_hook(_contiguous_input))
+    for model in models:
+        model.to(memory_format=torch.channels_last)
+        if dtype is None and all(p.device.type == "cpu" for p in model.parameters()):
+            for module in model.modules():
+                if isinstance(module, nn.Conv2d) and module.weight.numel() > _MOST_WEIGHTS:
+                    module.to(memory_format=torch.contiguous_format)
+                    hooks.append(module.register_forward_pre_hook(_contiguous_input))
     try:
         yield
     finally:
         for hook in hooks:
             hook.remove()
-        model.to(memory_format=torch.contiguous_format)
+        for model in models:
+            model.to(memory_format=torch.contiguous_format)
 
 
 def _contiguous_input(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

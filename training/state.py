@@ -10,8 +10,10 @@ from torch import Tensor, nn
 
 from pruning.errors import Diverged
 from pruning.methods import Effect
-from training.checkpoint import CheckpointClock, State, check_same_network, save_checkpoint, training_to_continue
-from training.distributed import check_equal, is_main, sum_over_processes
+from training.checkpoint import CheckpointClock, State, check_same_network, training_to_continue
+from training.checkpoint_writer import CheckpointWriter
+from training.distributed import any_process, check_equal, is_main, sum_over_processes, world_size
+from training.stopping import end_if, stop_asked
 
 _KEYS = ("model", "optimizer", "scaler", "effects", "step", "seconds", "loss", "precision")
 
@@ -23,35 +25,62 @@ def saved_training(path: Path, identity: Mapping[str, int | str], device: str) -
 
 @dataclass
 class TrainingState:
-    """The parts of a training whose states are saved, and the file.
+    """The parts of a training whose states are saved, and what writes them.
 
     `identity`: what a checkpoint must agree with, besides the network; `precision`: what it is made in, `clock`: when.
-    Times are in seconds.
+    `stops`, `saves`: what `after` found of a step. Times are in seconds.
     """
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     effects: Sequence[Effect]
-    path: Path
+    writer: CheckpointWriter
     identity: Mapping[str, int | str]
     precision: str
     clock: CheckpointClock
     seconds: float = 0.0
     last_loss: float = float("nan")
+    stops: bool = False
+    saves: bool = False
     _since: float = field(default_factory=time.perf_counter)
     _losses: list[Tensor] = field(default_factory=list)
 
-    def restore(self, saved: State | None, device: str) -> int:
+    @property
+    def _device(self) -> str:
+        return next(self.model.parameters()).device.type
+
+    def restore(self, saved: State | None) -> int:
         """Take over what `saved_training` found, if anything; returns the step to go on with."""
         step = 0 if saved is None else self._load(saved)
-        check_equal(step, "the step to go on with", device)
+        check_equal(step, "the step to go on with", self._device)
         self._since = time.perf_counter()
         return step
 
     def watch(self, loss: Tensor) -> None:
         """Note the loss of a step, this process's share of it, without waiting for a GPU to compute it."""
         self._losses.append(loss)
+
+    def after(self, step: int, total: int, *, reports: bool, ends: bool) -> None:
+        """Find out whether a signal asks to end after `step`, and whether the state is to be saved then.
+
+        `reports`, `ends`: is the loss reported, does an epoch end? Then, and before the state is saved, `last_loss` is
+        this step's. Several processes stop and save together, and ask one another only where it does not hold up a GPU.
+        OSError if the last checkpoint could not be written, FloatingPointError as `settle`.
+        """
+        self.writer.check()
+        device = self._device
+        meets = reports or world_size() == 1 or device == "cpu"
+        self.stops = meets and any_process(stop_asked(), device)
+        self.saves = step == total or self.stops or (meets and self.clock.due(device))
+        if self.saves or reports or ends:
+            self.settle(step)
+
+    def keep(self, step: int) -> None:
+        """Save if `after` found it time; Stopped if a signal asked to end."""
+        if self.saves:
+            self.save(step)
+        end_if(self.stops)
 
     def settle(self, step: int) -> None:
         """Take the losses up to `step` from the device; FloatingPointError with the step of the first not finite."""
@@ -64,7 +93,7 @@ class TrainingState:
         self.last_loss = float(losses[-1])
 
     def save(self, step: int) -> None:
-        """Write the checkpoint, in the main process."""
+        """Begin to write the checkpoint, in the main process."""
         now = time.perf_counter()
         self.seconds, self._since = self.seconds + now - self._since, now
         if not is_main():
@@ -80,11 +109,11 @@ class TrainingState:
             "seconds": self.seconds,
             "loss": self.last_loss,
         }
-        save_checkpoint(self.path, state)
+        self.writer.save(state)
         self.clock.restart()
 
     def _load(self, state: State) -> int:
-        check_same_network(self.path, self.model, state["model"])
+        check_same_network(self.writer.path, self.model, state["model"])
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])

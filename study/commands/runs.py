@@ -14,9 +14,9 @@ def main(arguments: argparse.Namespace) -> int:
     """List, verify or remove; the exit code: 1 if something is wrong with a run."""
     from rich.console import Console  # late: PyTorch takes seconds to load, which --help need not
 
-    from study.report.units import size_in_words
     from study.run.housekeeping import remove_runs, unused_runs, verify_runs
     from study.run.watch import list_runs, runs_table
+    from study.stages.progress import size_in_words
 
     console = Console(width=None if sys.stdout.isatty() else 160)
     if arguments.action == "verify":

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from study.config.schema import StudyConfig
+from study.plan.disk import disk_of
 from study.plan.estimate import Estimator
 from study.plan.foresee import foresee
 from study.plan.pace import FLOP, GPU_FLOPS, pace_of
@@ -17,6 +18,7 @@ from study.plan.tune import Decision, StudyPlan, plan_study
 from study.stages.contents import Contents, absences
 from study.stages.given_weights import NOT_COUNTED
 from study.stages.progress import time_in_words
+from study.stages.stage import Stage
 from study.stages.store import RunDir
 
 _WIDE = 120  # columns of a console that has room for all digits
@@ -57,13 +59,14 @@ def print_plan(
         console.print(f"pretraining of the weights that are taken: {NOT_COUNTED}")
     for why in dict.fromkeys(absences(all_stages(routes))):
         console.print(f"planned without its data, so the runs have no final names yet: {why}", highlight=False)
-    console.print(_time_left(plan, decisions, estimator, costs), highlight=False)
+    stages = all_stages([*plan.tried, *plan.routes(decisions)])
+    console.print(_time_left(stages, estimator, costs), highlight=False)
+    console.print(str(disk_of(stages, estimator)), highlight=False)
     console.print(str(foreseen))
 
 
-def _time_left(plan: StudyPlan, decisions: Sequence[Decision], estimator: Estimator, costs: "_Costs") -> str:
+def _time_left(stages: Sequence[Stage], estimator: Estimator, costs: "_Costs") -> str:
     """How long what is left takes on this machine, and of what takes an hour or more also on a GPU."""
-    stages = all_stages([*plan.tried, *plan.routes(decisions)])
     pace = pace_of(stages, estimator)
     left = pace.left(stage for stage in stages if not stage.run(estimator.runs).done)
     hours = FLOP * costs.left / (GPU_FLOPS * 3600)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from study.report.statistics.families import Difference
 from study.report.statistics.summary import Summary
+from study.stages.progress import size_in_words
 
 MISSING = "–"
 _PREFIXES = ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
@@ -99,12 +100,3 @@ def _decimals(value: float, fewest: int) -> int:
 def _minus(text: str) -> str:
     """The typographic minus sign."""
     return text.replace("-", "−")
-
-
-def size_in_words(size: float) -> str:
-    """Bytes with a unit: 12 B, 3.4 MB."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:.3g} {unit}"
-        size /= 1000
-    return f"{size:.3g} TB"

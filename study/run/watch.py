@@ -13,10 +13,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from pruning.errors import Refusal
-from study.report.units import size_in_words
 from study.run.monitor import progress_cells
 from study.run.study import STUDY_FILE
-from study.stages.progress import time_in_words
+from study.stages.progress import size_in_words, time_in_words
 from study.stages.stage import KINDS, Stage
 from study.stages.store import RunDir
 from training.files import read_json

@@ -20,7 +20,7 @@ from training.distributed import is_main
 def run_evaluate(context: Context) -> dict[str, object]:
     """COCO's and VOC's metrics on the test split (`val` where rates are chosen), costs at its image size, pictures.
 
-    Artifacts: detections.json, pr.json (precision by recall at IoU 0.5), errors.json, matches.npz, detections/.
+    Artifacts: detections.json.gz, pr.json (precision by recall at IoU 0.5), errors.json, matches.npz, detections/.
     """
     settings, parent = context.stage.read(Evaluate), context.stage.parents[0]
     if settings.classes is None:

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
+from support.written_detections import written_detections
 from torch import nn
 
 from detect.data import CocoDataset
@@ -136,7 +137,7 @@ def test_a_detector_that_knows_scores_100_through_the_loader(dataset, tmp_path):
     cfg = make_config(DetectorSettings(image_size=64), num_classes=3)
     result = evaluate_detector(_oracle(dataset), cfg, dataset=dataset, out_dir=tmp_path / "out")
     assert result["AP"] == pytest.approx(100.0) and result["images"] == 6
-    written = json.loads((tmp_path / "out" / "detections.json").read_text())
+    written = written_detections(tmp_path / "out")
     assert len(written) == 24 and {d["category_id"] for d in written} <= {3, 7, 9}
 
 

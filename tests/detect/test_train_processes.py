@@ -22,6 +22,7 @@ from support.detector_processes import (
     train_together,
 )
 from support.tiny_detector import make_detector, settings, two_squares
+from support.written_detections import written_detections
 
 from detect.evaluate import METRICS, evaluate_detector
 from detect.processes import Processes
@@ -99,9 +100,7 @@ def test_an_evaluation_shared_out_is_that_of_one_process(runs, norm, tmp_path):
     detector, cfg = make_detector(norm=norm, **EVERYTHING)
     detector.load_state_dict(load_file(two / f"{norm}_rank0.safetensors"))
     again = evaluate_detector(detector, cfg, dataset=two_squares(tmp_path), out_dir=tmp_path)
-    expected, found = (
-        json.loads((folder / "detections.json").read_text()) for folder in (tmp_path, two / f"{norm}_scores_rank0")
-    )
+    expected, found = (written_detections(folder) for folder in (tmp_path, two / f"{norm}_scores_rank0"))
     assert {d["image_id"] for d in found} == set(range(8))
     assert [(d["image_id"], d["category_id"]) for d in found] == [(d["image_id"], d["category_id"]) for d in expected]
     np.testing.assert_allclose([d["bbox"] for d in found], [d["bbox"] for d in expected], rtol=1e-4, atol=1e-3)

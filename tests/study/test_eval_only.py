@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 from support.finished_detector import CLASSIFIER, finished_detector
+from support.written_detections import written_detections
 
 ROOT = Path(__file__).parents[2]
 
@@ -64,8 +65,8 @@ def test_a_run_is_scored_on_the_test_images_of_another_data_set(runs, tmp_path, 
     assert out != evaluation and result["evaluation"]["images"] == 2
     assert list(result["per_class"]) == ["left", "right"]  # in the order of the detector's own
     numbers = {7: 2, 3: 1}  # left and right, in the detector's data and here
-    before = [d for d in json.loads((evaluation / "detections.json").read_text()) if d["image_id"] == 10]
-    now = [d for d in json.loads((out / "detections.json").read_text()) if d["image_id"] == 1]
+    before = [d for d in written_detections(evaluation) if d["image_id"] == 10]
+    now = [d for d in written_detections(out) if d["image_id"] == 1]
     assert now == [{**d, "image_id": 1, "category_id": numbers[d["category_id"]]} for d in before] != []
     assert call(config, evaluation)[1].out.splitlines()[-1] == f"run directory: {out}"  # the same, by its evaluation
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from support.finished_detector import CLASSIFIER, NETWORK, finished_detector, write_run
+from support.written_detections import written_detections
 
 from study.export import export_run
 from study.predict import predict
@@ -29,7 +30,7 @@ def evaluated(evaluation):
     files = sorted((evaluation.parents[1] / "photos").iterdir())
     return by_picture(
         (files[one["image_id"] // 10 - 1].name, names[one["category_id"]], one)
-        for one in json.loads((evaluation / "detections.json").read_text())
+        for one in written_detections(evaluation)
     )
 
 

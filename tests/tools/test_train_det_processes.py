@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from support.tiny_study import TINY
+from support.written_detections import written_detections
 
 ROOT = Path(__file__).resolve().parents[2]
 ITERATIONS = 60
@@ -60,13 +61,13 @@ def test_two_processes_leave_one_run_and_stop_together(tmp_path):
     assert json.loads(trained.read_text())["images_seen"] == 2 * ITERATIONS
     assert "going on from" in (trained.parent / "log.txt").read_text()
     together = json.loads((out / "result.json").read_text())
-    detections = json.loads((out / "detections.json").read_text())
+    detections = written_detections(out)
 
     shutil.rmtree(out)  # once more by one process, of the same weights
     assert run(*training) == out
     alone = json.loads((out / "result.json").read_text())
     assert together["metrics"] == pytest.approx(alone["metrics"])
-    again = json.loads((out / "detections.json").read_text())
+    again = written_detections(out)
     assert [d["image_id"] for d in again] == [d["image_id"] for d in detections]
 
 

@@ -9,7 +9,7 @@ from support.told import told
 from classify.train import train_classifier
 from detect.train import train_detector
 from study.config.sections import Machine
-from training import checkpoint
+from training import checkpoint, checkpoint_writer
 from training.checkpoint import CheckpointClock
 
 
@@ -46,7 +46,7 @@ def test_ten_minutes_unless_said_otherwise():
 )
 def test_a_classifier_is_saved_by_the_clock_and_at_the_end(tmp_path, monkeypatch, minutes, pace, steps):
     saved = []
-    monkeypatch.setattr("training.state.save_checkpoint", lambda path, state: saved.append(state["step"]))
+    monkeypatch.setattr(checkpoint_writer, "save_checkpoint", lambda path, state: saved.append(state["step"]))
     asked = told(small_training.SETTINGS, checkpoint_minutes=minutes)
     with a_minute_a_step(pace):
         train_classifier(small_training.network(), small_training.images(), **asked, checkpoint=tmp_path / "c.pt")
@@ -56,7 +56,9 @@ def test_a_classifier_is_saved_by_the_clock_and_at_the_end(tmp_path, monkeypatch
 @pytest.mark.parametrize(("minutes", "pace", "steps"), [(2, 1, [2, 4, 5]), (10, 6, [2, 4, 5]), (10, 1, [5])])
 def test_a_detector_is_saved_by_the_clock_and_at_the_end(tmp_path, monkeypatch, minutes, pace, steps):
     saved = []
-    monkeypatch.setattr("detect.hooks.save_checkpoint", lambda path, state: saved.append(state["iteration"]))
+    monkeypatch.setattr(
+        "training.checkpoint_writer.save_checkpoint", lambda path, state: saved.append(state["iteration"])
+    )
     asked = settings(iterations=5, checkpoint_minutes=minutes)
     with a_minute_a_step(pace):
         train_detector(*make_detector(), dataset=two_squares(tmp_path), **asked, checkpoint=tmp_path / "c.pt")

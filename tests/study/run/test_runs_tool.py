@@ -13,11 +13,10 @@ from support.trivial_stages import Doing, run, stage
 
 from study.plan.dry_run import _done
 from study.plan.pipelines import all_stages
-from study.report.units import size_in_words
 from study.run.housekeeping import remove_runs, unused_runs, verify_runs
 from study.run.study import STUDY_FILE, _seen_at_work
 from study.run.watch import is_locked, list_runs, state_of, study_table, watch
-from study.stages.progress import time_in_words
+from study.stages.progress import size_in_words, time_in_words
 from study.stages.stage import KINDS
 from study.stages.store import RunDir
 from training.files import PARTIAL, write_json
