@@ -23,13 +23,16 @@ _EXAMPLES = 3
 
 
 def config_splits(path: Path, runs: Path) -> "dict[str, DetectionDataset]":
-    """The splits of the detector's data set in a config of any kind; generated scenes are written below `runs`."""
+    """The splits of the detector's data set in a config of any kind; generated scenes are written below `runs`.
+
+    What is remembered there of images does not count: they are read anew.
+    """
     config = read_yaml(path)
     section = config.get("detector")
     if not isinstance(section, dict) or "dataset" not in section:
         raise Refusal(f"{path}: it has no key detector.dataset, and so no detection data to check")
     data = detection_data(validate(DetectorData, section["dataset"], source=f"{path}: detector.dataset"))
-    return {split: open_detection(data, split, runs / "data") for split in splits_of(data)}
+    return {split: open_detection(data, split, runs / "data", memory=False) for split in splits_of(data)}
 
 
 def coco_splits(pairs: Sequence[Sequence[str]]) -> "dict[str, DetectionDataset]":

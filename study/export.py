@@ -228,7 +228,7 @@ def _classes(stage: Stage, runs: Path, count: int) -> dict[str, object]:
             dataset = dataset_of(stage)
             if dataset is None:
                 raise Refusal(f"no stage before {stage.id} names a classification data set")
-            names = open_classification(dataset, Machine()).train.classes
+            names = open_classification(dataset, Machine(), runs).train.classes
         else:
             from detect.data import class_names
 

@@ -18,7 +18,7 @@ from classify.data.cifar import (
     cifar100_splits,
     cifar_pieces,
 )
-from classify.data.content import Piece
+from classify.data.content import Pieces
 from classify.data.digits import DIGIT_CLASSES, DigitsOptions, digits_splits
 from classify.data.folder import FolderOptions, folder_pieces, folder_splits
 from classify.data.imagenet import ImageNetOptions, imagenet_pieces, imagenet_splits
@@ -39,7 +39,7 @@ class DataSet(Generic[OptionsT]):
 
     options: type[OptionsT]
     open: Callable[[OptionsT, Location], Splits]
-    pieces: Callable[[OptionsT, Location], list[Piece]] | None = None  # None: it follows from the options alone
+    pieces: Callable[[OptionsT, Location], Pieces] | None = None  # None: it follows from the options alone
 
 
 DATASETS: dict[str, DataSet[Any]] = {
@@ -52,17 +52,26 @@ DATASETS: dict[str, DataSet[Any]] = {
 }
 
 
-def open_splits(name: str, *, root: Path = Path("data"), seed: int = 0, workers: int = 0, **options: object) -> Splits:
+def open_splits(
+    name: str,
+    *,
+    root: Path = Path("data"),
+    seed: int = 0,
+    workers: int = 0,
+    memory: Path | None = None,
+    **options: object,
+) -> Splits:
     """All splits of a data set of `DATASETS`, files checked; a ValueError says what is wrong with them.
 
     `root` is the directory of data sets that are read from disk, `seed` decides generated data and held-out splits,
-    `workers` is the number of processes that decode images which do not fit in memory (0: this one).
+    `workers` is the number of processes that decode images which do not fit in memory (0: this one). `memory` is a
+    folder that remembers which files were checked, so that those that did not change are not read again.
     """
     read = read_dataset_options(name, options)
-    return DATASETS[name].open(read, Location(root, seed, workers))
+    return DATASETS[name].open(read, Location(root, seed, workers, memory))
 
 
-def data_pieces(name: str, *, root: Path = Path("data"), **options: object) -> list[Piece] | None:
+def data_pieces(name: str, *, root: Path = Path("data"), **options: object) -> Pieces | None:
     """What the files of a data set of `DATASETS` consist of; None for one that is made here from its options.
 
     ValueError says what is not there. With the option `download` it is fetched first.

@@ -14,7 +14,7 @@ from threading import Lock
 import numpy as np
 import torch
 
-from classify.data.content import Piece
+from classify.data.content import Piece, Pieces
 from classify.data.download import checked_file, download
 from classify.data.images import ImageSet
 from classify.data.splits import Location, Splits, memory_splits
@@ -97,14 +97,14 @@ def open_cifar(files: CifarFiles, options: CifarOptions, location: Location) -> 
     return memory_splits(train, test, val=options.val, seed=location.seed, mean=CIFAR_MEAN, std=CIFAR_STD)
 
 
-def cifar_pieces(files: CifarFiles, options: CifarOptions, location: Location) -> list[Piece]:
+def cifar_pieces(files: CifarFiles, options: CifarOptions, location: Location) -> Pieces:
     """The files of one of the two sets: the same unpacked and in the archive. ValueError where neither is there."""
     archive, folder = _places(files, location.root, wanted=options.download)
     names = (*files.train, files.test, files.names)
     if not archive.is_file():
-        return [Piece(name, folder / name) for name in names]
+        return Pieces.of([Piece(name, folder / name) for name in names])
     unpacked, lock = cache(lambda: _contents(files, location.root, wanted=False)), Lock()
-    return [Piece(name, archive, partial(_entry, unpacked, lock, name)) for name in names]
+    return Pieces.of([Piece(name, archive, partial(_entry, unpacked, lock, name)) for name in names])
 
 
 def _entry(contents: Callable[[], dict[str, bytes]], lock: Lock, name: str) -> bytes:

@@ -23,16 +23,16 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
     Pillow itself would turn all grey above 255 white. ValueError for 32 bits a pixel, which have no common range.
     """
-    if has_16_bits(image):
+    if has_16_bits(image.mode):
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     if image.mode in ("I", "F"):
         raise Refusal(f"mode {image.mode} has 32 bits a pixel and no known range; convert it to 8 bits")
     return image.convert("RGB")
 
 
-def has_16_bits(image: Image.Image) -> bool:
-    """Is it grey of 16 bits a pixel?"""
-    return image.mode.startswith("I;16")
+def has_16_bits(mode: str) -> bool:
+    """Is this mode of Pillow's grey of 16 bits a pixel?"""
+    return mode.startswith("I;16")
 
 
 # What damaged files make Pillow and zipfile raise; Pillow's own error for files it does not know is an OSError

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from classify.data.check_files import Check, Opening, decode_all, open_layout, report_broken, report_ignored
-from classify.data.content import Piece
+from classify.data.content import Pieces
 from classify.data.decode import Crop
 from classify.data.image_files import ImageFiles, open_files
 from classify.data.images import SPLITS, ImageSet, at_most_of_each, balanced_indices, channel_mean_std
@@ -54,7 +54,8 @@ def folder_splits(options: FolderOptions, location: Location) -> Splits:
     layout = _limited(read_layout(files.root, listing), options.per_class, location.seed)
     layout = _complete(layout, options, location.seed)
     crop = Crop.of(options.image_size, options.resize)
-    how = Opening(crop, _fits(layout, crop, options.in_memory), options.check, options.skip_broken, location.workers)
+    in_memory = _fits(layout, crop, options.in_memory)
+    how = Opening(crop, in_memory, options.check, options.skip_broken, location.workers, location.memory)
     opened, notes = open_layout(files, layout, how)
     train = opened["train"]
     mean, std = channel_mean_std(train.take(balanced_indices(train.labels, _MEASURED)))
@@ -62,7 +63,7 @@ def folder_splits(options: FolderOptions, location: Location) -> Splits:
     return Splits(train, opened["val"], opened["test"], mean, std, notes)
 
 
-def folder_pieces(options: FolderOptions, location: Location) -> list[Piece]:
+def folder_pieces(options: FolderOptions, location: Location) -> Pieces:
     """The images of all splits; ValueError where there is no folder or zip."""
     return _files(options, location).pieces()
 
@@ -89,7 +90,7 @@ def load_folder(root: Path, *, image_size: int, n_images: int, per_class: int | 
     in_turn = [index for index in chain.from_iterable(zip_longest(*shuffled)) if index is not None]
     chosen = train.subset(in_turn[: n_images if per_class is None else at_most_of_each(train.labels, per_class)])
     images, broken = decode_all(files, chosen, layout.classes, Crop.of(image_size))
-    report_broken(files, {chosen.files[i].name: reason for i, reason in broken.items()}, len(chosen), skip=False)
+    report_broken(files, broken, len(chosen), skip=False)
     return images
 
 
@@ -103,8 +104,8 @@ def _complete(layout: Layout, options: FolderOptions, seed: int) -> Layout:
         if split not in layout.splits:
             train = layout.splits["train"]
             kept, held = held_out(train.labels, _DEFAULT[split] if amount is None else amount, seed=seed, split=split)
-            layout = layout.with_split("train", train.subset(kept.tolist()))
-            layout = layout.with_split(split, train.subset(held.tolist()))
+            layout = layout.with_split("train", train.subset(kept))
+            layout = layout.with_split(split, train.subset(held))
         elif amount is not None:
             raise Refusal(f"{layout.root}: {split}={amount:g} is to be held out, but there is a {split} on disk")
     return layout

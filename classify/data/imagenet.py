@@ -7,7 +7,7 @@ once; a validation split is held out of the training images.
 from dataclasses import dataclass
 
 from classify.data.check_files import Check, Opening, open_layout, report_ignored
-from classify.data.content import Piece
+from classify.data.content import Pieces
 from classify.data.decode import Crop
 from classify.data.image_files import ImageFiles, open_files
 from classify.data.layout import Layout, check_classes, read_layout
@@ -44,14 +44,13 @@ def imagenet_splits(options: ImageNetOptions, location: Location) -> Splits:
     listing = files.listing()
     layout = _with_test(read_layout(files.root, listing), options.val, location.seed)
     crop = Crop(options.image_size, options.resize)
-    opened, notes = open_layout(
-        files, layout, Opening(crop, False, options.check, options.skip_broken, location.workers)
-    )
+    how = Opening(crop, False, options.check, options.skip_broken, location.workers, location.memory)
+    opened, notes = open_layout(files, layout, how)
     notes = (*report_ignored(files, listing), *notes)
     return Splits(opened["train"], opened["val"], opened["test"], IMAGENET_MEAN, IMAGENET_STD, notes)
 
 
-def imagenet_pieces(options: ImageNetOptions, location: Location) -> list[Piece]:
+def imagenet_pieces(options: ImageNetOptions, location: Location) -> Pieces:
     """The images of all splits; ValueError where there is no folder."""
     return _files(options, location).pieces()
 
@@ -73,5 +72,5 @@ def _with_test(layout: Layout, val: float, seed: int) -> Layout:
     check_classes(layout)
     train = layout.splits["train"]
     kept, held = held_out(train.labels, val, seed=seed, split="val")
-    splits = {"train": train.subset(kept.tolist()), "val": train.subset(held.tolist()), "test": layout.splits["val"]}
+    splits = {"train": train.subset(kept), "val": train.subset(held), "test": layout.splits["val"]}
     return Layout(layout.root, layout.classes, splits)

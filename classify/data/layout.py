@@ -1,13 +1,14 @@
 """Which file is of which split and class: `class/image`, or `train/class/image` with `val` and `test` beside it."""
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from classify.data.image_files import SUFFIXES, ImageFile, Listing, parent_of
+from classify.data.image_files import SUFFIXES, ImageList, Listing, parent_of
 from classify.data.images import SPLITS
 from pruning.errors import Refusal
 
@@ -16,16 +17,16 @@ from pruning.errors import Refusal
 class Labelled:
     """Image files and the indices of their classes, int64, (N,)."""
 
-    files: tuple[ImageFile, ...]
+    files: ImageList
     labels: Tensor
 
     def __len__(self) -> int:
         return len(self.files)
 
-    def subset(self, index: Iterable[int]) -> "Labelled":
+    def subset(self, index: Sequence[int] | Tensor) -> "Labelled":
         """The files `index` alone."""
-        chosen = list(index)
-        return Labelled(tuple(self.files[i] for i in chosen), self.labels[chosen])
+        chosen = torch.as_tensor(index, dtype=torch.int64)
+        return Labelled(self.files.take(chosen.numpy()), self.labels[chosen])
 
 
 @dataclass(frozen=True)
@@ -48,19 +49,22 @@ def read_layout(root: Path, listing: Listing) -> Layout:
     a class without images, and a class that is in one split and not in another.
     """
     _check_folders(root, listing)
-    paths = [file.name.split("/") for file in listing.files]
-    outer = _outer(paths)
-    of_split: dict[str, dict[str, list[ImageFile]]] = {}
-    for file, parts in zip(listing.files, paths, strict=True):
+    numbers, first = np.unique(listing.parents, return_index=True)
+    folders = {n: listing.folders[n] for n in numbers[first.argsort()].tolist()}  # those with images, in their order
+    paths = {number: folder.split("/") if folder else [] for number, folder in folders.items()}
+    outer = _outer(list(paths.values()))
+    of_split: dict[str, dict[str, int]] = {}  # split -> class -> number of its folder
+    for number, parts in paths.items():
         inner = parts[outer:]
-        if len(inner) == 3 and inner[0] in SPLITS:
+        if len(inner) == 2 and inner[0] in SPLITS:
             split, name = inner[0], inner[1]
-        elif len(inner) == 2 and inner[0] not in SPLITS:
+        elif len(inner) == 1 and inner[0] not in SPLITS:
             split, name = "", inner[0]
         else:
-            raise Refusal(f"{root}: {file.name} is neither class/image nor train/class/image (or val, or test)")
-        of_split.setdefault(split, {}).setdefault(name, []).append(file)
-    return _layout(root, of_split)
+            image = listing.files[int(np.argmax(listing.parents == number))]
+            raise Refusal(f"{root}: {image.name} is neither class/image nor train/class/image (or val, or test)")
+        of_split.setdefault(split, {})[name] = number
+    return _layout(root, listing, of_split)
 
 
 def check_classes(layout: Layout) -> None:
@@ -69,7 +73,7 @@ def check_classes(layout: Layout) -> None:
         raise Refusal(f"{layout.root}: one class only, {layout.classes[0]}; there is nothing to tell it from")
 
 
-def _layout(root: Path, of_split: dict[str, dict[str, list[ImageFile]]]) -> Layout:
+def _layout(root: Path, listing: Listing, of_split: dict[str, dict[str, int]]) -> Layout:
     if "" in of_split and len(of_split) > 1:
         raise Refusal(f"{root}: has folders of classes beside {', '.join(sorted(of_split.keys() - {''}))}")
     if "" in of_split:
@@ -83,31 +87,35 @@ def _layout(root: Path, of_split: dict[str, dict[str, list[ImageFile]]]) -> Layo
             raise Refusal(f"{root}: in train but not in {split}: {_some(missing)}")
         if more:
             raise Refusal(f"{root}: in {split} but not in train: {_some(more)}")
-    number = {name: i for i, name in enumerate(classes)}
     splits = {}
     for split, found in of_split.items():
-        pairs = [(file, number[name]) for name in classes for file in found[name]]  # in alphabetical order
-        splits[split] = Labelled(tuple(file for file, _ in pairs), torch.tensor([label for _, label in pairs]))
+        label = np.full(len(listing.folders), -1)  # by number of a folder
+        label[[found[name] for name in classes]] = np.arange(len(classes))
+        labels = label[listing.parents]
+        index = np.argsort(labels, kind="stable")[np.count_nonzero(labels < 0) :]  # of a class in alphabetical order
+        splits[split] = Labelled(listing.files.take(index), torch.from_numpy(labels[index]))
     return Layout(root, classes, splits)
 
 
 def _check_folders(root: Path, listing: Listing) -> None:
     """ValueError for a folder with nothing of use in it."""
-    parents = {parent_of(name) for name in listing.folders} | {parent_of(file.name) for file in listing.files}
-    for name in listing.folders:
-        if name not in parents:
+    parents = {parent_of(name) for name in listing.folders}
+    parents |= {listing.folders[number] for number in np.unique(listing.parents)}
+    for name in sorted(listing.folders):
+        if name and name not in parents:
             raise Refusal(f"{root / name}: no image in it; files read are {', '.join(SUFFIXES)}")
-    if not listing.files:
+    if not len(listing.files):
         raise Refusal(f"{root}: no image in it; images are expected as class/image.png or train/class/image.png")
 
 
 def _outer(paths: list[list[str]]) -> int:
-    """How many folders are around everything: shared by all files, no split, and with class folders inside."""
+    """How many of the folders `paths` are around everything: shared by all images, no split, and with class folders
+    inside."""
     first = paths[0]
     outer = 0
     while (
-        first[outer] not in SPLITS
-        and min(len(parts) for parts in paths) - outer >= 3
+        min(len(parts) for parts in paths) - outer >= 2
+        and first[outer] not in SPLITS
         and all(parts[outer] == first[outer] for parts in paths)
     ):
         outer += 1

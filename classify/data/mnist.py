@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torchvision.datasets import MNIST
 
-from classify.data.content import Piece
+from classify.data.content import Piece, Pieces
 from classify.data.download import checked_file, download
 from classify.data.images import ImageSet
 from classify.data.splits import Location, Splits, memory_splits
@@ -52,13 +52,13 @@ def open_mnist(files: tuple[tuple[str, str], ...], options: MnistOptions, locati
     return memory_splits(train, test, val=options.val, seed=location.seed, mean=MNIST_MEAN, std=MNIST_STD)
 
 
-def mnist_pieces(files: tuple[tuple[str, str], ...], options: MnistOptions, location: Location) -> list[Piece]:
+def mnist_pieces(files: tuple[tuple[str, str], ...], options: MnistOptions, location: Location) -> Pieces:
     """The four files, the same packed and unpacked; ValueError where one is missing."""
     pieces = []
     for name, md5 in files:
         file = _there(location.root / FOLDER / name, md5, wanted=options.download)
         pieces.append(Piece(Path(name).stem, file, partial(_content, file, md5) if file.name == name else None))
-    return pieces
+    return Pieces.of(pieces)
 
 
 def _array(packed: Path, md5: str, *, wanted: bool) -> np.ndarray:

@@ -15,7 +15,8 @@ from pruning.errors import Refusal
 
 @dataclass(frozen=True)
 class Location:
-    """Where data sets are read: the folder they are in, the seed of what is drawn, the processes that decode.
+    """Where data sets are read: the folder they are in, the seed of what is drawn, the processes that decode, and the
+    folder that remembers which files were checked.
 
     `seed` decides generated data and held-out splits. It is not the seed of a run, so that runs with different
     seeds compare on the same images.
@@ -24,6 +25,7 @@ class Location:
     root: Path
     seed: int = 0
     workers: int = 0
+    memory: Path | None = None
 
     def __post_init__(self) -> None:
         if self.seed < 0:

@@ -60,7 +60,7 @@ class StreamedImages:
 
     def subset(self, index: Tensor) -> "StreamedImages":
         """The images `index` (n,) alone."""
-        return replace(self, labelled=self.labelled.subset(index.tolist()))
+        return replace(self, labelled=self.labelled.subset(index))
 
     def fingerprint(self) -> str:
         """SHA-256 of the classes, the crop, and each file's name, size in bytes and label."""

@@ -1,32 +1,25 @@
 """Looks at a data set before anything is trained on it: what was found while reading, and every image file."""
 
-import hashlib
-import os
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 
-from PIL import Image
-
 from classify.data.decode import has_16_bits
+from detect.data.decoded import Decoded, decode_split
 from detect.data.images import UNKNOWN, ImageRecord
-from detect.data.picture import DAMAGE, SIDEWAYS, UNTURNED, orientation
+from detect.data.picture import SIDEWAYS, UNTURNED
 from detect.data.problems import (
     BAD_ANNOTATION,
     DEEP,
     IMAGE_ID_TWICE,
     KINDS,
     MALFORMED,
-    MISSING,
     NO_ANNOTATION,
     SAME_CONTENT,
     SHARED,
     STRAY,
     TOO_DEEP,
     TURNED,
-    UNREADABLE,
     UNTRAINED,
     WRONG_SIZE,
     Problem,
@@ -53,25 +46,29 @@ class Checked:
         return not any(KINDS[problem.kind].fault for problem in self.problems)
 
 
-def check_split(split: Split) -> Checked:
-    """Decode every image, several at a time, and add what is wrong with them to what reading found."""
+def check_split(split: Split, memory: Path | None = None) -> Checked:
+    """Decode every image, several at a time, and add what is wrong with them to what reading found.
+
+    `memory`: the folder that remembers images that were decoded; None: all are decoded now.
+    """
     problems = list(split.problems)
     contents: dict[str, Path] = {}
-    # Pillow decodes, and the disk is waited for, without Python's lock
-    with ThreadPoolExecutor(os.cpu_count() or 1) as threads:
-        looked_at = zip(split.images, threads.map(look_at, split.images), strict=True)
-        for image, (digest, found) in looked_at:
-            problems += found
-            if digest in contents and contents[digest] != image.file:
-                problems.append(Problem(SAME_CONTENT, f"{image.file} and {contents[digest]}"))
-            elif digest:
-                contents[digest] = image.file
+    for image, decoded in zip(split.images, decode_split(split, memory), strict=True):
+        problems += picture_problems(image, decoded)
+        digest = decoded.sha256
+        if digest in contents and contents[digest] != image.file:
+            problems.append(Problem(SAME_CONTENT, f"{image.file} and {contents[digest]}"))
+        elif digest:
+            contents[digest] = image.file
     return Checked(split, tuple(problems), contents)
 
 
-def check_dataset(dataset: DetectionDataset) -> Checked:
-    """Read everything once and decode every image; ValueError names all that would corrupt a result."""
-    checked = check_split(dataset.split)
+def check_dataset(dataset: DetectionDataset, memory: Path | None = None) -> Checked:
+    """Read everything once and decode every image; ValueError names all that would corrupt a result.
+
+    `memory`: as of `check_split`.
+    """
+    checked = check_split(dataset.split, memory)
     refused = {k: v for k, v in by_kind(checked.problems).items() if KINDS[k].effect == "refused"}
     if refused:
         sentences = "; ".join(_sentence(checked.split, kind, places) for kind, places in refused.items())
@@ -132,34 +129,16 @@ def _sentence(split: Split, kind: str, places: list[str]) -> str:
     return f"{len(places)} of {there + left_out} {kind}, such as {places[0]}"
 
 
-def look_at(image: ImageRecord) -> tuple[str, list[Problem]]:
-    """SHA-256 of the file (empty if there is none) and what is wrong with it."""
-    try:
-        content = image.file.read_bytes()
-    except FileNotFoundError:
-        return "", [Problem(MISSING, str(image.file))]
-    except OSError as error:
-        return "", [Problem(UNREADABLE, f"{image.file}: {error.strerror or error}")]
-    return hashlib.sha256(content).hexdigest(), list(_decode(image, content))
-
-
-def _decode(image: ImageRecord, content: bytes) -> Iterator[Problem]:
-    try:
-        with Image.open(BytesIO(content)) as picture:
-            mode, size, deep = picture.mode, picture.size, has_16_bits(picture)
-            # a JPEG is read to its end at an eighth of its size too, in less than half of the time
-            picture.draft(None, (1, 1))
-            picture.load()
-            turn = orientation(picture)
-    except DAMAGE as error:
-        reason = "no image of a known format" if "identify" in str(error) else str(error)
-        yield Problem(UNREADABLE, f"{image.file}: {reason}")
+def picture_problems(image: ImageRecord, decoded: Decoded) -> Iterator[Problem]:
+    """What is wrong with a picture that has these annotations."""
+    if decoded.fault:
+        yield Problem(decoded.fault, f"{image.file}: {decoded.reason}" if decoded.reason else str(image.file))
         return
-    if mode in _DEEP:
-        yield Problem(TOO_DEEP, f"{image.file}: mode {mode}; convert it to 8 bits")
-    if deep:
-        yield Problem(DEEP, f"{image.file}: mode {mode}")
-    yield from _compare_sizes(image, size, turn)
+    if decoded.mode in _DEEP:
+        yield Problem(TOO_DEEP, f"{image.file}: mode {decoded.mode}; convert it to 8 bits")
+    if has_16_bits(decoded.mode):
+        yield Problem(DEEP, f"{image.file}: mode {decoded.mode}")
+    yield from _compare_sizes(image, decoded.size, decoded.turn)
 
 
 def _compare_sizes(image: ImageRecord, size: tuple[int, int], turn: int) -> Iterator[Problem]:

@@ -15,6 +15,7 @@ from detect.data.whole import WholeImages
 from detect.settings import DetectorData
 from pruning.errors import Refusal
 from training.files import canonical, files_digest
+from training.remembered import FOLDER
 
 
 def detection_data(data: DetectorData) -> dict[str, object]:
@@ -47,45 +48,55 @@ def splits_of(data: Mapping[str, object]) -> tuple[str, ...]:
     return ("train", "val", "test") if has_val else ("train", "test")
 
 
-def open_detection(data: Mapping[str, object], split: str, root: Path | None) -> DetectionDataset:
-    """One of `splits_of(data)` on disk; scenes, and what takes long to read, are written below `root` once."""
+def open_detection(
+    data: Mapping[str, object], split: str, root: Path | None, *, memory: bool = True
+) -> DetectionDataset:
+    """One of `splits_of(data)` on disk; scenes, and what takes long to read, are written below `root` once.
+
+    `memory`: `image_memory(root)` serves to know broken images, which may be left out; else all are read anew.
+    """
     # the images' sums are found with it, and say nothing about how it is opened
-    return _open_detection(canonical({k: v for k, v in data.items() if k != "images"}), split, root)
+    return _open_detection(canonical({k: v for k, v in data.items() if k != "images"}), split, root, memory)
 
 
 def open_for(classes: tuple[str, ...], data: Mapping[str, object], root: Path | None) -> DetectionDataset:
     """The `test` split for a detector of these classes, which was trained on other data."""
-    return NamedDataset(_side(canonical({k: v for k, v in data.items() if k != "images"}), "test", root), classes)
+    return NamedDataset(_side(canonical({k: v for k, v in data.items() if k != "images"}), "test", root, True), classes)
+
+
+def image_memory(root: Path) -> Path:
+    """The folder that remembers which images were decoded, below the one of generated scenes."""
+    return root / FOLDER
 
 
 @lru_cache(maxsize=4)
-def _open_detection(text: str, split: str, root: Path | None) -> DetectionDataset:
+def _open_detection(text: str, split: str, root: Path | None, memory: bool) -> DetectionDataset:
     """Kept, as a data set in memory serves several stages; `text` changes with the annotations' contents."""
     data = json.loads(text)
     if is_generated(data):
-        return _side(text, split, root)
+        return _side(text, split, root, memory)
     if split not in splits_of(data):
         raise Refusal(
             "there is no validation split; detector.dataset.validation says which share is kept for it, or the data"
             " set's key `val` names its images"
         )
-    train, test = (_side(text, side, root) for side in ("train", "test"))
+    train, test = (_side(text, side, root, memory) for side in ("train", "test"))
     matched = MatchedDataset(train, test, "test" if split == "test" else "train")
     if split == "test" or "val" not in splits_of(data):
         return matched
     side: Literal["train", "val"] = "val" if split == "val" else "train"
     if "validation" in data:
         return Carved(matched, **data["validation"], side=side)
-    return ValidatedDataset(matched, _side(text, "val", root), side)
+    return ValidatedDataset(matched, _side(text, "val", root, memory), side)
 
 
 @lru_cache(maxsize=4)
-def _side(text: str, split: str, root: Path | None) -> DetectionDataset:
+def _side(text: str, split: str, root: Path | None, memory: bool) -> DetectionDataset:
     """The files of one split alone; kept, as each side is matched with the other."""
     data = json.loads(text)
     source, identity = _given(data)
     dataset = source.open(identity, split, root)
-    return WholeImages(dataset) if data.get("skip_broken") else dataset
+    return WholeImages(dataset, image_memory(root) if memory and root else None) if data.get("skip_broken") else dataset
 
 
 def annotations_now(data: Mapping[str, object]) -> dict[str, object]:

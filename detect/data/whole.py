@@ -1,13 +1,13 @@
 """Going on without what is broken: only where a config asks for it, and never without a word."""
 
-import os
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 
-from detect.data.check import look_at
+from detect.data.check import picture_problems
+from detect.data.decoded import decode_split
 from detect.data.images import UNKNOWN
 from detect.data.problems import BAD_ANNOTATION, MISSING, NO_ANNOTATION, UNREADABLE
 from detect.data.records import DetectionDataset, Split
@@ -21,22 +21,23 @@ _NAMED = 20  # in the note, of which a report shows all
 class WholeImages:
     """A data set without its images that cannot be read, and without those whose annotations cannot; notes name them.
 
-    Every image is decoded when the split is first asked for. ValueError from it if a class or everything is gone.
+    Every image is decoded when the split is first asked for, but for those that the folder `memory` remembers as whole.
+    ValueError from it if a class or everything is gone.
     """
 
     dataset: DetectionDataset
+    memory: Path | None = None
 
     @cached_property
     def split(self) -> Split:
         """What is left."""
-        return without_broken(self.dataset.split)
+        return without_broken(self.dataset.split, self.memory)
 
 
-def without_broken(split: Split) -> Split:
+def without_broken(split: Split, memory: Path | None) -> Split:
     """`split` without broken images and annotation files; ValueError where none, or none of a class, is left."""
-    with ThreadPoolExecutor(os.cpu_count() or 1) as threads:
-        looked_at = list(threads.map(look_at, split.images))
-    broken = [[p for p in found if p.kind in BROKEN] for _, found in looked_at]
+    decoded = zip(split.images, decode_split(split, memory), strict=True)
+    broken = [[p for p in picture_problems(image, found) if p.kind in BROKEN] for image, found in decoded]
     left_out = [p for p in split.problems if p.kind in BROKEN] + [p for found in broken for p in found]
     if not left_out:
         return split

@@ -8,7 +8,7 @@ from tempfile import TemporaryFile
 
 import torch
 
-from detect.data.open import open_detection, open_for
+from detect.data.open import image_memory, open_detection, open_for
 from pruning.errors import Refusal
 from study.config.sections import Machine
 from study.stages.settings import Evaluate, TrainClassifier, TrainDetector
@@ -119,8 +119,8 @@ def _splits_of(stage: Stage) -> tuple[str, ...]:
 def _check_splits(data: dict[str, object], splits: set[str], runs: Path) -> None:
     from detect.data import check_apart, check_classes, check_dataset  # Detectron2, which classification works without
 
-    in_order = [split for split in ("train", "val", "test") if split in splits]
-    checked = {split: check_dataset(open_detection(data, split, runs / "data")) for split in in_order}
+    in_order, root = [split for split in ("train", "val", "test") if split in splits], runs / "data"
+    checked = {split: check_dataset(open_detection(data, split, root), image_memory(root)) for split in in_order}
     for first, second in combinations(in_order, 2):
         if first == "train":
             check_classes(checked[first], checked[second])
@@ -138,12 +138,14 @@ def check_scored(stage: Stage, runs: Path) -> list[str]:
 
     settings = stage.read(Evaluate)
     assert settings.classes is not None
-    test, untold = check_dataset(open_for(settings.classes, settings.data, runs / "data")), []
+    root, untold = runs / "data", list[str]()
+    test = check_dataset(open_for(settings.classes, settings.data, root), image_memory(root))
     for trained in stage.with_ancestors():
         if trained.kind != "train_detector" or settings.data.get("allow_shared"):
             continue
         try:
-            train = check_split(open_detection(trained.read(TrainDetector).data, "train", runs / "data").split)
+            data = trained.read(TrainDetector).data
+            train = check_split(open_detection(data, "train", root).split, image_memory(root))
         except (Refusal, OSError) as error:
             untold.append(f"whether the detector was trained on images of {test.split.source} is not known: {error}")
         else:

@@ -131,7 +131,7 @@ class Estimator:
         return Network(plan, info.num_classes, size, mean=(0.0,) * channels, std=(1.0,) * channels)
 
     def _data(self, stage: Stage) -> DataInfo:
-        return classification_info(stage.settings["dataset"], self.machine)
+        return classification_info(stage.settings["dataset"], self.machine, self.runs)
 
     def _pruned(self, stage: Stage, before: Network) -> Network | None:
         """The shape that a selection asks for: which channels stay does not matter for its cost."""
@@ -246,7 +246,7 @@ class Estimator:
                 f"detector.budget: {budget.rule} counts all stages, and what it cost to train the given weights"
                 " is not known; choose another budget"
             )
-        n_train = classification_info(dataset, self.machine).n_train
+        n_train = classification_info(dataset, self.machine, self.runs).n_train
         return TRAINING_FACTOR * self._cost(network.dense())[1] * budget.classifier_epochs * n_train
 
     def _spare(self, stage: Stage, network: Network) -> int:
@@ -254,7 +254,7 @@ class Estimator:
         dataset = dataset_of(stage)
         assert dataset is not None  # the classifier before was trained on it
         dense, pruned = self._cost(network.dense())[1], self._cost(network)[1]
-        images = classification_info(dataset, self.machine).n_train
+        images = classification_info(dataset, self.machine, self.runs).n_train
         allowed = pretraining_macs(stage, dense_macs=dense, pruned_macs=pruned, images=images)
         return allowed - self._spent(stage.parents[0])
 

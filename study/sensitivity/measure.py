@@ -193,7 +193,7 @@ def open_subject(run: Path, asked: Asked, machine: Machine) -> Subject:
     assert dataset is not None  # it was trained on one
     if network.masks is not None:
         raise Refusal(f"{run}: single weights were removed from this network, so that its channels cannot be pruned")
-    data = open_classification(dataset, machine)
+    data = open_classification(dataset, machine, run.resolve().parents[1])
     n_validation = len(data.val)
     images = data.val
     if n_validation > asked.n_images:  # all of them stay in their order, and in the batches of the run's own evaluation

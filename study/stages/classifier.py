@@ -134,7 +134,7 @@ def run_train_classifier(context: Context) -> dict[str, object]:
     Artifacts: plan.json, weights.safetensors, correct.npy, and masks.safetensors or snapshots if there are.
     """
     stage, settings = context.stage, context.stage.read(TrainClassifier)
-    data = open_classification(settings.dataset, context.machine)
+    data = open_classification(settings.dataset, context.machine, context.runs)
     network = Network.load(context.parent) if stage.parents else dense_network(settings, data)
     model = starting_model(stage, network, context.runs).to(context.device)
     costs, dense_costs = network.costs(), network.dense().costs()

@@ -11,17 +11,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from classify.data import data_pieces
-from classify.data.content import Piece
+from classify.data.content import Piece, Pieces
 from classify.published import published_file, published_preset
 from detect.data.open import annotations_now, detection_data, is_generated, open_detection, splits_of
 from detect.settings import DetectorData
 from pruning.errors import Refusal
 from study.config.sections import ClassifierData, Machine
-from study.stages.content_sums import FOLDER, ContentSums, alone
+from study.stages.content_sums import content_sum
 from study.stages.data import with_paths
 from study.stages.settings import Data
 from study.stages.stage import Stage
 from training.files import canonical, file_digest
+from training.remembered import FOLDER, alone
 
 if TYPE_CHECKING:  # it imports Detectron2, and classification works without
     from detect.data import DetectionDataset
@@ -90,7 +91,7 @@ class Contents:
                 pieces = data_pieces(name, root=root, **options)
             if pieces is None:  # made from its options
                 return asked
-            content = _sums(self.runs).digest(_place(name, options, root), pieces)
+            content = content_sum(_place(name, options, root), pieces, _memory(self.runs))
         except (ValueError, OSError) as error:
             return {**found, "content": None, "paths": {**places, "why": _absent(name, root, error)}}
         return {**found, "content": content, "paths": places}
@@ -131,9 +132,10 @@ def check_unchanged(stage: Stage, runs: Path, machine: Machine) -> None:
     data: Data = next((s.settings[kind] for s in reversed(before) if kind in s.settings), {})
     if "content" in data:
         options = with_paths(data)["options"]
-        pieces = data_pieces(data["name"], root=machine.data_root, **options) or []
+        pieces = data_pieces(data["name"], root=machine.data_root, **options)
         place = _place(data["name"], options, machine.data_root)
-        _same(place, data["content"], _sums(runs).digest(place, pieces))
+        assert pieces is not None  # such a data set is made from its options, and has no content
+        _same(place, data["content"], content_sum(place, pieces, _memory(runs)))
     if "images" in data:
         _same("the annotations of detector.dataset", data, annotations_now(data))
         for split, content in data["images"].items():
@@ -162,8 +164,8 @@ def _same(what: str, before: object, now: object) -> None:
         )
 
 
-def _sums(runs: Path | None) -> ContentSums:
-    return ContentSums(None if runs is None else runs / FOLDER)
+def _memory(runs: Path | None) -> Path | None:
+    return None if runs is None else runs / FOLDER
 
 
 def _place(name: str, options: Mapping[str, object], root: Path) -> str:
@@ -181,10 +183,8 @@ def _images(data: Mapping[str, object], split: str, root: Path | None, runs: Pat
     """SHA-256 of the images of a split, in its order: their names are in the annotations."""
     dataset: DetectionDataset = open_detection(data, split, root)
     images = dataset.split.images
-    return _sums(runs).digest(
-        f"{split} images of {dataset.split.source.resolve()}",
-        [Piece(str(number), image.file) for number, image in enumerate(images)],
-    )
+    pieces = Pieces.of([Piece(str(number), image.file) for number, image in enumerate(images)])
+    return content_sum(f"{split} images of {dataset.split.source.resolve()}", pieces, _memory(runs))
 
 
 def _given(path: Path, key: str) -> dict[str, object]:

@@ -10,6 +10,7 @@ from study.config.sections import Machine
 from study.stages.settings import Data
 from study.stages.stage import Stage
 from training.files import canonical
+from training.remembered import FOLDER
 
 
 def with_paths(data: Data) -> Data:
@@ -25,23 +26,26 @@ def dataset_of(stage: Stage) -> Data | None:
     return None if nearest is None else nearest.settings.get("dataset")
 
 
-def open_classification(data: Data, machine: Machine) -> Splits:
-    """All splits of a data set as `Contents` gives it; kept for the next stage. ValueError if it is not there."""
+def open_classification(data: Data, machine: Machine, runs: Path | None = None) -> Splits:
+    """All splits of a data set as `Contents` gives it; kept for the next stage. ValueError if it is not there.
+
+    `runs`: below it is remembered which files were checked, so that a start after the first only reads what changed.
+    """
     if data.get("content", "") is None:
         raise Refusal(data["paths"]["why"])
-    return _load(canonical(with_paths(data)), machine.data_root, machine.workers)
+    return _load(canonical(with_paths(data)), machine.data_root, machine.workers, runs and runs / FOLDER)
 
 
-def classification_info(data: Data, machine: Machine) -> DataInfo:
-    """The facts of a data set; its files are opened only where nothing else can tell."""
+def classification_info(data: Data, machine: Machine, runs: Path) -> DataInfo:
+    """The facts of a data set; its files are opened only where nothing else can tell. `runs`: as above."""
     known = known_info(data["name"], data["options"])
     if known is not None:
         return known
-    train = open_classification(data, machine).train
+    train = open_classification(data, machine, runs).train
     return DataInfo(len(train.classes), len(train), train.shape)
 
 
 @lru_cache(maxsize=2)
-def _load(text: str, root: Path, workers: int) -> Splits:
+def _load(text: str, root: Path, workers: int, memory: Path | None) -> Splits:
     data = json.loads(text)
-    return open_splits(data["name"], root=root, seed=data["seed"], workers=workers, **data["options"])
+    return open_splits(data["name"], root=root, seed=data["seed"], workers=workers, memory=memory, **data["options"])

@@ -196,7 +196,7 @@ def _spare(context: Context, network: Network) -> int:
 def _classification_images(context: Context) -> int:
     dataset = dataset_of(context.stage)
     assert dataset is not None  # budgets that count the classifier's training are refused without
-    return classification_info(dataset, context.machine).n_train
+    return classification_info(dataset, context.machine, context.runs).n_train
 
 
 def groups_inside(

@@ -4,7 +4,7 @@ from detect.cost import detector_params, evaluation_macs
 from detect.data import DetectionDataset, class_names
 from detect.data.check import check_split, shared_images
 from detect.data.loader import mean_image_size
-from detect.data.open import open_detection, open_for
+from detect.data.open import image_memory, open_detection, open_for
 from detect.evaluate import METRICS, evaluate_detector
 from detect.marks import MIN_IOU, MIN_SCORE
 from detect.mask_metrics import MASK_METRICS
@@ -68,11 +68,12 @@ def _shared_images(context: Context, dataset: DetectionDataset) -> list[str]:
     data = settings.data
     if not data.get("allow_shared"):
         return []
+    memory = image_memory(context.data)
     trained_on = data if settings.classes is None else trained_by(context.stage.parents[0]).settings["data"]
     try:
-        train = check_split(open_detection(trained_on, "train", context.data).split)
+        train = check_split(open_detection(trained_on, "train", context.data).split, memory)
     except (Refusal, OSError) as error:
         return [f"how many images of the {settings.split} split are in training too is not known: {error}"]
-    shared = sum(1 for _ in shared_images(train, check_split(dataset.split)))
+    shared = sum(1 for _ in shared_images(train, check_split(dataset.split, memory)))
     there = f"{len(dataset.split.images)} images of the {settings.split} split"
     return [f"{shared} of {there} are in training too"] if shared else []

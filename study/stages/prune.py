@@ -133,7 +133,7 @@ def choosing_facts(pruned: _Facts, n_images: int | None) -> dict[str, object]:
 
 def _before(context: Context) -> _Before:
     stage, dataset = context.stage, dataset_of(context.stage)
-    data = None if dataset is None else open_classification(dataset, context.machine)
+    data = None if dataset is None else open_classification(dataset, context.machine, context.runs)
     if not starts_dense(stage):
         return _Before(Network.load(context.parent), load_model(context.parent), data)
     network = made_network(own_network(stage)) if data is None else dense_network(own_network(stage), data)

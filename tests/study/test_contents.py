@@ -12,14 +12,15 @@ from PIL import Image
 from support.tiny_classification import run, tiny
 from support.voc_layout import voc_object, write_voc
 
+from classify.data import image_files
 from detect.settings import DetectorData, DetectorSettings
 from study.config.sections import ClassifierData, Machine
 from study.run.stage import run_stage
 from study.run.study import load_written_study, report_again, run_study
-from study.stages import content_sums
 from study.stages.contents import Contents, check_unchanged
 from study.stages.data import open_classification
 from study.stages.stage import Stage, Task
+from training import remembered
 from training.files import read_json
 
 
@@ -82,7 +83,7 @@ def test_the_same_images_elsewhere_or_in_a_zip_are_the_same_data(folder, tmp_pat
     ids=["pixels", "labels", "moved", "removed"],
 )
 def test_other_images_are_other_data_though_they_were_hashed_before(folder, tmp_path, change, monkeypatch):
-    monkeypatch.setattr(content_sums, "_SETTLED_NS", 0)
+    monkeypatch.setattr(remembered, "_SETTLED_NS", 0)
     before = named(folder.parent, "mine", tmp_path / "runs")
     assert named(folder.parent, "mine", tmp_path / "runs") == before
     change(folder)
@@ -91,9 +92,9 @@ def test_other_images_are_other_data_though_they_were_hashed_before(folder, tmp_
 
 def test_bytes_are_read_once_and_then_only_those_of_files_that_changed(folder, tmp_path, monkeypatch):
     read: list[Path] = []
-    real = content_sums.sha256
-    monkeypatch.setattr(content_sums, "_SETTLED_NS", 0)
-    monkeypatch.setattr(content_sums, "sha256", lambda file: read.append(file) or real(file))
+    real = image_files.sha256
+    monkeypatch.setattr(remembered, "_SETTLED_NS", 0)
+    monkeypatch.setattr(image_files, "sha256", lambda file: read.append(file) or real(file))
     first = named(folder.parent, "mine", tmp_path)
     assert len(read) == 16
     assert named(folder.parent, "mine", tmp_path) == first
@@ -107,24 +108,23 @@ def test_bytes_are_read_once_and_then_only_those_of_files_that_changed(folder, t
 def test_what_was_written_a_moment_ago_is_not_remembered(folder, tmp_path):
     """It could be written again within one tick of the clock, and look the same."""
     named(folder.parent, "mine", tmp_path)
-    (memory,) = (tmp_path / content_sums.FOLDER).glob("*.jsonl")
-    assert list(json.loads(memory.read_text())) == ["place"]
+    assert not list((tmp_path / remembered.FOLDER).glob("*.npz"))
 
 
 @pytest.mark.parametrize("text", ["", "nonsense", "[1]\n", '{"state": 3}\n["a"]\n', "\x00\xff"])
 def test_a_damaged_memory_is_none(folder, tmp_path, text, monkeypatch):
-    monkeypatch.setattr(content_sums, "_SETTLED_NS", 0)
+    monkeypatch.setattr(remembered, "_SETTLED_NS", 0)
     first = named(folder.parent, "mine", tmp_path)
-    (memory,) = (tmp_path / content_sums.FOLDER).glob("*.jsonl")
+    (memory,) = (tmp_path / remembered.FOLDER).glob("*.npz")
     memory.write_text(text, encoding="latin-1")
     assert named(folder.parent, "mine", tmp_path) == first
 
 
 def test_of_several_that_start_at_once_one_reads(folder, tmp_path, monkeypatch):
     read: list[Path] = []
-    real, found = content_sums.sha256, []
-    monkeypatch.setattr(content_sums, "_SETTLED_NS", 0)
-    monkeypatch.setattr(content_sums, "sha256", lambda file: read.append(file) or real(file))
+    real, found = image_files.sha256, []
+    monkeypatch.setattr(remembered, "_SETTLED_NS", 0)
+    monkeypatch.setattr(image_files, "sha256", lambda file: read.append(file) or real(file))
     threads = [threading.Thread(target=lambda: found.append(named(folder.parent, "mine", tmp_path))) for _ in range(4)]
     for thread in threads:
         thread.start()
@@ -158,8 +158,10 @@ def test_a_study_on_replaced_images_is_another_and_its_report_outlives_its_data(
     assert len(read_json(tmp_path / "runs" / "tiny" / "comparison.json")["rows"]) == 1
 
 
-def test_a_stage_whose_data_changed_after_it_was_named_does_not_run(folder, tmp_path):
+@pytest.mark.parametrize("settled", [0, 10**18], ids=["remembered", "not remembered"])
+def test_a_stage_whose_data_changed_after_it_was_named_does_not_run(folder, tmp_path, settled, monkeypatch):
     """As a training that resumes would: its checkpoint is of other images."""
+    monkeypatch.setattr(remembered, "_SETTLED_NS", settled)
     _, routes = tiny({**ON_A_FOLDER, "machine.data_root": str(folder.parent)})
     stage = routes[0].evaluation
     machine = Machine(threads=1, precision="float32", data_root=folder.parent)
@@ -189,7 +191,7 @@ def detection(data: dict, runs: Path | None = None) -> str:
 
 
 def test_replaced_images_of_a_detection_data_set_are_other_data(tmp_path, monkeypatch):
-    monkeypatch.setattr(content_sums, "_SETTLED_NS", 0)
+    monkeypatch.setattr(remembered, "_SETTLED_NS", 0)
     for place in ("one", "two"):
         root = write_voc(tmp_path / place, {"a": [voc_object("cat", (1, 1, 9, 9))]}, "train")
         write_voc(root, {"b": [voc_object("cat", (1, 1, 9, 9))]}, "test")

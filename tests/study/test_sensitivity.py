@@ -70,8 +70,8 @@ def val_top1(run):
     return json.loads((run / "result.json").read_text())["metrics"]["val_top1"]
 
 
-def without_test(data, machine):
-    return replace(open_classification(data, machine), test=None)
+def without_test(data, machine, runs):
+    return replace(open_classification(data, machine, runs), test=None)
 
 
 @pytest.mark.cpu_only  # image by image
