@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 import threading
 import time
 from multiprocessing import active_children
@@ -16,7 +17,8 @@ from study.config.sections import Machine, Slurm
 from study.plan.checks import check_processes
 from study.plan.latency import read_timing
 from study.plan.pipelines import all_stages
-from study.run.executors import slurm, workers
+from study.run.executors import slurm
+from study.run.executors.workers import _Workers, visible_devices
 from study.run.study import run_study
 from study.stages.stage import Stage
 from study.stages.store import RunDir
@@ -116,8 +118,9 @@ def test_gpus_are_dealt_out_to_jobs(monkeypatch):
     assert [jobs_that_fit("auto", 0, each) for each in (1, 2, 5, 8)] == [5, 2, 1, 1]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,4,5,7,9")
     given = []
-    monkeypatch.setattr(workers, "ProcessPoolExecutor", lambda *_, initargs, **__: given.append(initargs[1]))
-    pool = workers._Workers(Machine(jobs=3, gpus_per_stage=2))
+    module = sys.modules[visible_devices.__module__]  # the package has a function of its name
+    monkeypatch.setattr(module, "ProcessPoolExecutor", lambda *_, initargs, **__: given.append(initargs[1]))
+    pool = _Workers(Machine(jobs=3, gpus_per_stage=2))
     for slot in range(3):
         pool._pool(slot)
     assert given == ["3,4", "5,7", "3,4"]
