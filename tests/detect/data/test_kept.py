@@ -17,6 +17,7 @@ from detect.data.kept import Kept, kept
 from detect.data.open import detection_data, open_detection
 from detect.data.outlines import read_outlines
 from detect.settings import DetectorData
+from study.stages.contents import Contents
 
 IDS = ["7", 3.0, 12]
 BOXES = [
@@ -187,11 +188,15 @@ def test_of_several_at_once_one_makes_it(tmp_path):
         found[0].arrays["some"][0] = 1
 
 
-def test_a_study_keeps_it_beside_its_generated_data(files, tmp_path):
+def test_a_study_keeps_it_beside_its_generated_data(files, tmp_path, monkeypatch):
     sides = {side: {"annotations": files[0], "images": files[1]} for side in ("train", "test")}
-    data = detection_data(DetectorData.model_validate({"coco": sides}))
+    settings = DetectorData.model_validate({"coco": sides, "allow_shared": True})
+    data = detection_data(settings)
     before = sorted(tmp_path.rglob("*"))
+    monkeypatch.chdir(tmp_path)
+    known = Contents().detection(settings)
     assert open_detection(data, "test", None).split.kept is None and sorted(tmp_path.rglob("*")) == before
+    assert Contents(tmp_path / "runs").detection(settings) == known
     assert open_detection(data, "test", tmp_path / "runs" / "data").split.kept == tmp_path / "runs" / "data" / "coco"
     assert len(list((tmp_path / "runs" / "data" / "coco").glob("*.arrays"))) == 1
 
