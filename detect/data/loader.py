@@ -24,8 +24,8 @@ class Mapper(DatasetMapper):
     """Detectron2's own reading clips grey of 16 bits at 255; its records have boxes here, and outlines if asked for.
 
     In training what a record becomes by the same transformation is kept for the process: a picture is read and scaled
-    once. `colours`: augmentations that look at pixels, anew each time. `masks`: Detectron2's format of the objects'
-    masks, "polygon" or "bitmask"; None: records have none.
+    once, unless `keeps` is false. `colours`: augmentations that look at pixels, anew each time. `masks`: Detectron2's
+    format of the objects' masks, "polygon" or "bitmask"; None: records have none.
     """
 
     def __init__(
@@ -36,6 +36,7 @@ class Mapper(DatasetMapper):
         image_format: str,
         colours: Sequence[T.Augmentation] = (),
         masks: str | None = None,
+        keeps: bool = True,
     ):
         super().__init__(
             is_train=is_train,
@@ -45,7 +46,7 @@ class Mapper(DatasetMapper):
             instance_mask_format=masks or "polygon",
         )
         crops = any(isinstance(augmentation, T.RandomCrop) for augmentation in augmentations)
-        self.keeps = is_train and not crops  # two crops are hardly ever alike
+        self.keeps = keeps and is_train and not crops  # two crops are hardly ever alike
         self.colours = T.AugmentationList(colours)
 
     def __call__(self, dataset_dict: Record) -> Record:
@@ -88,11 +89,14 @@ class Mapper(DatasetMapper):
         return record
 
 
+_ROOM = 2**28  # bytes of a process
+
+
 @dataclass
 class _Kept:
     """What pictures became, as long as there is room: the first ones stay."""
 
-    free: int = 2**28  # bytes of a process
+    free: int = _ROOM
     mapped: dict[tuple[object, ...], Record] = field(default_factory=dict)
 
     def get(self, key: tuple[object, ...], make: Callable[[], Record]) -> Record:
@@ -177,6 +181,7 @@ def train_loader(
         image_format=cfg.INPUT.FORMAT,
         colours=colour_augmentations(colour_jitter),
         masks=None if outlines is None else "bitmask" if outlines.any_encoded else "polygon",
+        keeps=_worth_keeping(dataset, cfg),
     )
     heights, widths = records.images.sizes.T
     stream = TrainStream(
@@ -195,6 +200,12 @@ def train_loader(
         aspect_ratio_grouping=False,
         num_workers=num_workers,
     )
+
+
+def _worth_keeping(dataset: DetectionDataset, cfg: CfgNode) -> bool:
+    """Is there room for a tenth of an epoch's pictures? Of fewer hardly one is asked for again."""
+    height, width = mean_image_size(dataset, cfg)
+    return 3 * height * width * len(dataset.split.images) <= 10 * _ROOM
 
 
 def backbone_inputs(dataset: DetectionDataset, cfg: CfgNode, *, batch_size: int, seed: int) -> Iterator[torch.Tensor]:

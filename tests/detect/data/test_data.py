@@ -198,6 +198,17 @@ def test_what_is_kept_of_an_image_is_what_reading_it_gives(dataset, monkeypatch)
     assert not loader._kept.mapped
 
 
+def test_of_a_data_set_of_which_little_has_room_nothing_is_kept(dataset, monkeypatch):
+    cfg = make_config(DetectorSettings(image_size=10, max_image_size=40), num_classes=2)
+    epoch = 5 * 3 * 13 * 14  # bytes: three pictures of 15 x 10 pixels and two of 10 x 20
+    for room, expected in ((epoch // 10, 10), (epoch // 10 - 1, 0)):
+        kept = _Kept()
+        monkeypatch.setattr(loader, "_kept", kept)
+        monkeypatch.setattr(loader, "_ROOM", room)
+        _shown(dataset, cfg)
+        assert len(kept.mapped) == expected
+
+
 def test_an_image_that_changed_is_read_again(dataset):
     cfg = make_config(DetectorSettings(image_size=10, max_image_size=40), num_classes=2)
     _shown(dataset, cfg)
