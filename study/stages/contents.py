@@ -97,7 +97,7 @@ class Contents:
         return {**found, "content": content, "paths": places}
 
     def _detection(self, data: DetectorData) -> dict[str, object]:
-        root = Path("data") if self.runs is None else self.runs / "data"
+        root = None if self.runs is None else self.runs / "data"
         try:
             found = detection_data(data)
             if is_generated(found):
@@ -179,7 +179,7 @@ def _absent(name: str, root: Path, error: Exception) -> str:
     )
 
 
-def _images(data: Mapping[str, object], split: str, root: Path, runs: Path | None) -> str:
+def _images(data: Mapping[str, object], split: str, root: Path | None, runs: Path | None) -> str:
     """SHA-256 of the images of a split, in its order: their names are in the annotations."""
     dataset: DetectionDataset = open_detection(data, split, root)
     images = dataset.split.images

@@ -69,7 +69,7 @@ def _check(part: CocoFiles, key: str) -> None:
             )
 
 
-def _open(identity: Parts[_Files], split: str, root: Path) -> CocoDataset:
+def _open(identity: Parts[_Files], split: str, root: Path | None) -> CocoDataset:
     paths = files_of(identity, split)["paths"]
     return CocoDataset(Path(paths["annotations"]), Path(paths["images"]))
 

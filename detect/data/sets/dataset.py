@@ -41,17 +41,18 @@ class DataSet(Generic[OptionsT, IdentityT]):
     `options`: its section below `detector.dataset`, whose meaning for a user is `meaning`. `title(options)`: what a
     report calls it. `identity(options)`: JSON of what defines its images and boxes, ValueError where its files are not
     there; files are {"sha256": ..., "paths": ...}, as a path is where a file is, not what it is.
-    `open(identity, split, root)`: the `train` or `test` split, and `val` where there is one; what is generated is
-    written below `root`. `files(paths)`: the files of which `sha256` is the sum; None where all follows from the
-    options, which are then the identity. `has_val(options)`: are there validation images beside those for training and
-    testing? ValueError as by `identity`. `outlines`: can its files hold those of objects, of which masks are learned?
+    `open(identity, split, root)`: the `train` or `test` split, and `val` where there is one; what is generated, and
+    what is kept of files that take long to read, is written below `root`; None: nothing is. `files(paths)`: the files
+    of which `sha256` is the sum; None where all follows from the options, which are then the identity.
+    `has_val(options)`: are there validation images beside those for training and testing? ValueError as by `identity`.
+    `outlines`: can its files hold those of objects, of which masks are learned?
     """
 
     options: type[OptionsT]
     meaning: str
     title: Callable[[OptionsT], str]
     identity: Callable[[OptionsT], IdentityT]
-    open: Callable[[IdentityT, str, Path], DetectionDataset]
+    open: Callable[[IdentityT, str, Path | None], DetectionDataset]
     files: Callable[[Any], tuple[Path, ...]] | None = None
     has_val: Callable[[OptionsT], bool] = lambda options: False
     outlines: bool = False

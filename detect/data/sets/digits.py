@@ -31,9 +31,10 @@ class Scenes(Section):
     """Seed of the scenes; not the seed of a run, so all runs see the same data."""
 
 
-def _open(identity: Mapping[str, object], split: str, root: Path) -> CocoDataset:
+def _open(identity: Mapping[str, object], split: str, root: Path | None) -> CocoDataset:
     """The scenes of a split, which are written below `root` once."""
     options = Scenes.model_validate(identity)
+    assert root is not None  # without it nothing is written, and so no scene
     scenes = write_scenes(
         root,
         images={"train": options.train, "val": options.val, "test": options.test},

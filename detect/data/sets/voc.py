@@ -183,7 +183,7 @@ def _check(part: VocPart, key: str) -> None:
         )
 
 
-def _open(identity: _Identity, split: str, root: Path) -> DetectionDataset:
+def _open(identity: _Identity, split: str, root: Path | None) -> DetectionDataset:
     also = identity.get("also", ()) if split == "train" else ()
     parts = tuple(_dataset(part["paths"], identity) for part in (files_of(identity, split), *also))
     return JoinedDataset(parts) if len(parts) > 1 else parts[0]

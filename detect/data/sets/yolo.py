@@ -94,7 +94,7 @@ def _set(paths: _Paths) -> YoloSet:
     return YoloSet(Path(paths["root"]), tuple(paths["places"]))
 
 
-def _open(identity: _Identity, split: str, root: Path) -> YoloDataset:
+def _open(identity: _Identity, split: str, root: Path | None) -> YoloDataset:
     files = _set(files_of(identity, split)["paths"])
     return YoloDataset(files.root, files.places, {int(number): name for number, name in identity["names"].items()})
 
