@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from detect.data.open import detection_data, open_detection, splits_of
+from detect.data.open import detection_data, is_generated, open_detection, splits_of
 from detect.settings import DetectorData
 from pruning.errors import Refusal
 from study.config.load import read_yaml, validate
@@ -25,14 +25,15 @@ _EXAMPLES = 3
 def config_splits(path: Path, runs: Path) -> "dict[str, DetectionDataset]":
     """The splits of the detector's data set in a config of any kind; generated scenes are written below `runs`.
 
-    What is remembered there of images does not count: they are read anew.
+    Files are read anew: what is remembered there of them does not count.
     """
     config = read_yaml(path)
     section = config.get("detector")
     if not isinstance(section, dict) or "dataset" not in section:
         raise Refusal(f"{path}: it has no key detector.dataset, and so no detection data to check")
     data = detection_data(validate(DetectorData, section["dataset"], source=f"{path}: detector.dataset"))
-    return {split: open_detection(data, split, runs / "data", memory=False) for split in splits_of(data)}
+    root = runs / "data" if is_generated(data) else None
+    return {split: open_detection(data, split, root) for split in splits_of(data)}
 
 
 def coco_splits(pairs: Sequence[Sequence[str]]) -> "dict[str, DetectionDataset]":

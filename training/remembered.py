@@ -21,7 +21,7 @@ from rich.progress import track
 from training.files import write_bytes
 from training.locks import locked
 from training.side_by_side import side_by_side
-from training.texts import Texts
+from training.texts import Texts, to_bytes
 
 FOLDER = ".contents"  # what is remembered, below a folder of results: a file for each data set and question
 ABSENT = (-1, -1, -1)
@@ -51,9 +51,10 @@ def stamps_of(files: Iterable[Path]) -> Stamps:
     return np.array(rows, np.int64).reshape(-1, 3)
 
 
-def memory_file(folder: Path | None, what: str) -> Path | None:
-    """The file in `folder` that remembers `what`, a question about the files of one place."""
-    return None if folder is None else folder / f"{hashlib.sha256(what.encode()).hexdigest()[:16]}.npz"
+def keys_of(files: Iterable[Path]) -> Texts:
+    """Keys of files that are named by where they are; of relative paths from the working directory."""
+    here = Path.cwd()
+    return Texts.of(to_bytes(str(here / file)) for file in files)
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ def remembered(
     written. What was found before an interruption is remembered. `aloud`: say on the terminal how far it is, not in
     the log.
     """
-    file = memory_file(folder, what)
+    file = None if folder is None else folder / f"{hashlib.sha256(what.encode()).hexdigest()[:16]}.npz"
     known = _recall(file, asked)
     if None not in known:
         return _complete(known)

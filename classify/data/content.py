@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from training.files import sha256
-from training.remembered import Stamps, stamps_of
+from training.remembered import Stamps, keys_of, stamps_of
 from training.texts import Texts, to_bytes
 
 
@@ -44,6 +44,6 @@ class Pieces:
             piece = pieces[index]
             return sha256(piece.file) if piece.read is None else hashlib.sha256(piece.read()).hexdigest()
 
-        keys = (str(p.file) if p.read is None else f"{p.file}\0{p.name}" for p in pieces)
         names = Texts.of(to_bytes(piece.name) for piece in pieces)
-        return cls(names, Texts.of(map(to_bytes, keys)), stamps_of([piece.file for piece in pieces]), digest)
+        keys = keys_of(p.file if p.read is None else p.file / p.name for p in pieces)
+        return cls(names, keys, stamps_of(piece.file for piece in pieces), digest)

@@ -12,8 +12,7 @@ from PIL import Image
 from detect.data.picture import DAMAGE, UNTURNED, orientation
 from detect.data.problems import MISSING, UNREADABLE
 from detect.data.records import Split
-from training.remembered import Asked, Found, remembered, stamps_of
-from training.texts import Texts, to_bytes
+from training.remembered import Asked, Found, keys_of, remembered, stamps_of
 
 
 @dataclass(frozen=True)
@@ -59,7 +58,7 @@ def decode_split(split: Split, memory: Path | None) -> Sequence[Decoded]:
     Where one is remembered, only its size and times were looked at now.
     """
     files = [image.file for image in split.images]
-    asked = Asked(Texts.of(to_bytes(str(file)) for file in files), stamps_of(files))
+    asked = Asked(keys_of(files), stamps_of(files))
 
     def find(index: int) -> Found:
         found = decode(files[index])

@@ -48,55 +48,50 @@ def splits_of(data: Mapping[str, object]) -> tuple[str, ...]:
     return ("train", "val", "test") if has_val else ("train", "test")
 
 
-def open_detection(
-    data: Mapping[str, object], split: str, root: Path | None, *, memory: bool = True
-) -> DetectionDataset:
-    """One of `splits_of(data)` on disk; scenes, and what takes long to read, are written below `root` once.
-
-    `memory`: `image_memory(root)` serves to know broken images, which may be left out; else all are read anew.
-    """
+def open_detection(data: Mapping[str, object], split: str, root: Path | None) -> DetectionDataset:
+    """One of `splits_of(data)` on disk; scenes, and what takes long to read, are written below `root` once."""
     # the images' sums are found with it, and say nothing about how it is opened
-    return _open_detection(canonical({k: v for k, v in data.items() if k != "images"}), split, root, memory)
+    return _open_detection(canonical({k: v for k, v in data.items() if k != "images"}), split, root)
 
 
 def open_for(classes: tuple[str, ...], data: Mapping[str, object], root: Path | None) -> DetectionDataset:
     """The `test` split for a detector of these classes, which was trained on other data."""
-    return NamedDataset(_side(canonical({k: v for k, v in data.items() if k != "images"}), "test", root, True), classes)
+    return NamedDataset(_side(canonical({k: v for k, v in data.items() if k != "images"}), "test", root), classes)
 
 
-def image_memory(root: Path) -> Path:
-    """The folder that remembers which images were decoded, below the one of generated scenes."""
-    return root / FOLDER
+def image_memory(root: Path | None) -> Path | None:
+    """The folder below `root` that remembers which images were decoded; None: nothing does."""
+    return None if root is None else root / FOLDER
 
 
 @lru_cache(maxsize=4)
-def _open_detection(text: str, split: str, root: Path | None, memory: bool) -> DetectionDataset:
+def _open_detection(text: str, split: str, root: Path | None) -> DetectionDataset:
     """Kept, as a data set in memory serves several stages; `text` changes with the annotations' contents."""
     data = json.loads(text)
     if is_generated(data):
-        return _side(text, split, root, memory)
+        return _side(text, split, root)
     if split not in splits_of(data):
         raise Refusal(
             "there is no validation split; detector.dataset.validation says which share is kept for it, or the data"
             " set's key `val` names its images"
         )
-    train, test = (_side(text, side, root, memory) for side in ("train", "test"))
+    train, test = (_side(text, side, root) for side in ("train", "test"))
     matched = MatchedDataset(train, test, "test" if split == "test" else "train")
     if split == "test" or "val" not in splits_of(data):
         return matched
     side: Literal["train", "val"] = "val" if split == "val" else "train"
     if "validation" in data:
         return Carved(matched, **data["validation"], side=side)
-    return ValidatedDataset(matched, _side(text, "val", root, memory), side)
+    return ValidatedDataset(matched, _side(text, "val", root), side)
 
 
 @lru_cache(maxsize=4)
-def _side(text: str, split: str, root: Path | None, memory: bool) -> DetectionDataset:
+def _side(text: str, split: str, root: Path | None) -> DetectionDataset:
     """The files of one split alone; kept, as each side is matched with the other."""
     data = json.loads(text)
     source, identity = _given(data)
     dataset = source.open(identity, split, root)
-    return WholeImages(dataset, image_memory(root) if memory and root else None) if data.get("skip_broken") else dataset
+    return WholeImages(dataset, image_memory(root)) if data.get("skip_broken") else dataset
 
 
 def annotations_now(data: Mapping[str, object]) -> dict[str, object]:
