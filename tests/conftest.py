@@ -12,6 +12,8 @@ import pytest
 import torch
 from support.pretended_clock import a_minute_a_step
 
+from training.device import give_back_freed_memory
+
 torch.set_num_threads(1)
 
 
@@ -19,6 +21,13 @@ def pytest_runtest_setup(item):
     """What is about the CPU, or forks processes, which CUDA does not survive, has no place where a GPU is visible."""
     if torch.cuda.is_available() and item.get_closest_marker("cpu_only"):
         pytest.skip("for the CPU alone, and a GPU is visible")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def small_process():
+    """What the networks of one file have left free goes back before the next file's."""
+    yield
+    give_back_freed_memory()
 
 
 @pytest.fixture(params=["float32", "bfloat16"])

@@ -268,8 +268,22 @@ def _keep_freed_memory() -> None:
 
     Each large tensor costs page faults otherwise: thousands a step.
     """
-    if os.name != "posix" or not hasattr(allocator := ctypes.CDLL(None), "mallopt"):
-        return
-    trim_threshold, mmap_threshold = -1, -3  # malloc.h
-    allocator.mallopt(mmap_threshold, 2**30)
-    allocator.mallopt(trim_threshold, 2**31 - 1)
+    if (allocator := _glibc()) is not None:
+        trim_threshold, mmap_threshold = -1, -3  # malloc.h
+        allocator.mallopt(mmap_threshold, 2**30)
+        allocator.mallopt(trim_threshold, 2**31 - 1)
+
+
+def give_back_freed_memory() -> None:
+    """Have glibc give back to the system what is free, after a training, the holes between what is in use included.
+
+    Otherwise a process that trains one network after the other grows by what none of the later ones fits into.
+    """
+    if (allocator := _glibc()) is not None:
+        allocator.malloc_trim(0)
+
+
+def _glibc() -> ctypes.CDLL | None:
+    """The C library that this process runs on, if it is glibc."""
+    library = ctypes.CDLL(None) if os.name == "posix" else None
+    return library if hasattr(library, "mallopt") and hasattr(library, "malloc_trim") else None

@@ -19,6 +19,7 @@ from study.stages.provenance import environment
 from study.stages.stage import Task, device_of, processes_of
 from study.stages.store import RunDir
 from training.checkpoint import remove_checkpoints
+from training.device import give_back_freed_memory
 from training.distributed import world_size
 from training.files import remove_partial, write_json, write_text
 from training.locks import locked
@@ -49,7 +50,10 @@ def run_stage(task: Task) -> str:
             # under the lock, so these are left by a process that died, not in use by one that runs
             remove_partial(run.path)
             run.failure.unlink(missing_ok=True)
-            return _run(task)
+            try:
+                return _run(task)
+            finally:
+                give_back_freed_memory()
     except OSError as error:
         if error.errno not in _STORAGE:
             raise

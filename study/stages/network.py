@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import NotRequired, TypedDict
 
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from classify.data import Splits
 from classify.models import arch, channel_groups, in_channels, rebuild
+from classify.models.blank import rebuild_blank
 from pruning.cost import count_macs, count_params, masked_costs
 from pruning.cut import Arch
 from pruning.errors import Refusal
@@ -95,10 +97,12 @@ class Network:
 
     def costs(self) -> Sizes:
         """`params` and `macs` of the classifier at its input size; weights that masks remove do not count."""
-        model, example, masks = self.build(), self.example(), self.backbone().masks
-        if masks is None:
-            return {"params": count_params(model), "macs": count_macs(model, example)}
-        params, macs = masked_costs(model, masks, example)
+        backbone = self.backbone()
+        if backbone.masks is None:
+            params, macs = _sizes(backbone.plan.to_json(), self.num_classes, self.image_size, len(self.mean))
+            return {"params": params, "macs": macs}
+        masks = backbone.masks
+        params, macs = masked_costs(self.build(), masks, self.example())
         return {"params": params, "macs": macs, "density": masks.density()}
 
     def save(self, run: RunDir) -> None:
@@ -126,6 +130,14 @@ class Network:
         masks = Masks.load(run.whole(run.masks)) if run.masks.name in result["artifacts"] else None
         plan, source = PruningPlan.load(run.whole(run.plan)), data.get("normalization", OF_THE_DATA)
         return cls(plan, data["num_classes"], data["image_size"], mean, std, masks, source)
+
+
+@lru_cache(maxsize=64)
+def _sizes(plan: str, num_classes: int, image_size: int, channels: int) -> tuple[int, int]:
+    """Parameters and multiply-adds; kept, as every stage of a route asks for those of the same few networks."""
+    with torch.random.fork_rng(devices=[]):  # others' constructors draw
+        model = rebuild_blank(PruningPlan.from_json(plan), num_classes)
+    return count_params(model), count_macs(model, torch.zeros(1, channels, image_size, image_size))
 
 
 def load_model(run: RunDir) -> nn.Module:

@@ -6,7 +6,8 @@ import pytest
 import torch
 from support.given_files import CLASSIFIER, given
 from support.short_schedules import CHANNELS_EACH_STEP, EACH_STEP
-from support.tiny_classification import run, tiny
+from support.stages_alone import run_alone
+from support.tiny_classification import run, tiny, train
 from support.tiny_study import tiny as tiny_detection
 
 import study.stages.classifier
@@ -14,7 +15,6 @@ from classify.train import TrainOutcome
 from pruning.methods import METHODS
 from study.plan.estimate import Estimator
 from study.run.single import train_classifier_alone
-from study.run.study import run_study
 from study.stages.network import read_weights
 from training.files import file_digest
 from training.strict_yaml import ConfigError
@@ -42,7 +42,7 @@ def equal(state, other):
 @pytest.mark.parametrize("method", ["l1_filter", *WITH_EFFECT])
 def test_every_route_starts_from_the_weights_or_from_random_ones(tmp_path, first_states, method):
     weights = given(tmp_path / "mine.pt")
-    found = run(
+    found = train(
         tmp_path / "runs",
         {
             **CLASSIFIER,
@@ -114,10 +114,7 @@ def test_a_detector_is_made_of_what_started_from_the_weights(tmp_path, first_sta
     first = routes[0].stages[0]
     assert first.settings["effect"]["method"] == "slimming"
     assert first.settings["weights"]["counted_epochs"] == 2
-    config, _ = tiny({"machine.threads": 1})
-    run_study(
-        config.model_copy(update={"name": "one"}), tmp_path / "x.yaml", _only(routes[0], first), tmp_path / "runs"
-    )
+    run_alone(tiny()[0], _only(routes[0], first), tmp_path / "runs")
     assert equal(first_states[0], weights)
 
 
@@ -147,7 +144,7 @@ def test_a_ticket_of_given_weights_is_refused_also_alone(tmp_path):
     given(tmp_path / "mine.pt")
     runs = tmp_path / "runs"
     changes = {"classifier.weights": str(tmp_path / "mine.pt"), "pipelines": ["pruned"], "machine.precision": "float32"}
-    found = run(runs, changes)
+    found = train(runs, changes)
     config = tmp_path / "one.yaml"
     settings = tiny()[0].classifier.model_dump(mode="json", exclude_unset=True)
     config.write_text(json.dumps({"classifier": settings, "regime": "ticket"}))
@@ -164,7 +161,7 @@ def test_a_ticket_of_given_weights_is_refused_also_alone(tmp_path):
 )
 def test_what_a_pruned_network_did_not_come_from_is_refused(tmp_path, override, message):
     runs = tmp_path / "runs"
-    found = run(runs, {"pipelines": ["pruned"], "machine.precision": "float32"})
+    found = train(runs, {"pipelines": ["pruned"], "machine.precision": "float32"})
     given(tmp_path / "other.pt")
     config = tmp_path / "one.yaml"
     settings = tiny()[0].classifier.model_dump(mode="json", exclude_unset=True)
@@ -187,7 +184,7 @@ def test_a_replaced_head_is_trained_from_the_other_weights(tmp_path, first_state
         "pipelines": ["unpruned", "pruned"],
         "prune": {"method": "slimming", "ratio": 0.25},
     }
-    found = run(tmp_path / "runs", changes)
+    found = train(tmp_path / "runs", changes)
     assert len(first_states) == 2  # with and without slimming
     for state in first_states:
         assert all(torch.equal(state[n], t) for n, t in weights.items() if not n.startswith("fc."))

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from support.tiny_classification import run, tiny
+from support.tiny_classification import tiny, train
 
 from classify.models import build, channel_groups
 from pruning.design.pattern import Pattern
@@ -23,7 +23,7 @@ def test_a_guide_that_selects_inputs_gives_its_own_pattern(arch, depth, tmp_path
         "pipelines": ["scratch_e"],
         "machine.precision": "float32",
     }
-    (route,) = run(tmp_path, changes).values()
+    (route,) = train(tmp_path, changes).values()
     stage = next(s for s in route.stages if s.settings.get("method") == "guided")
     found = Pattern.from_json(stage.run(tmp_path).pattern.read_text())
     guide = Network.load(stage.parents[0].run(tmp_path))

@@ -4,14 +4,14 @@ import pytest
 import torch
 from support.given_files import IMAGENET, WIDTH, given, refused, settings_of
 from support.pruning_alone import alone
-from support.tiny_classification import run
+from support.stages_alone import run_alone
+from support.tiny_classification import train
 from support.tiny_study import tiny as tiny_detection
 
 from classify.calibration import CalibrationImages
 from classify.models import build, example_input, in_channels
 from classify.models.normalization import published_normalization
 from study.export import export_run
-from study.run.study import run_study
 from study.stages.detector import load_detector
 from study.stages.network import Network
 from training.strict_yaml import ConfigError
@@ -85,7 +85,7 @@ def test_the_result_records_the_normalisation_and_the_children_follow(tmp_path):
         "pipelines": ["unpruned", "fine_tune", "scratch_e"],
         "machine.precision": "float32",
     }
-    found = run(runs, changes)
+    found = train(runs, changes)
     for route in found.values():
         for stage in route.stages:
             network = stage.run(runs).read_result()["network"]
@@ -97,7 +97,7 @@ def test_the_result_records_the_normalisation_and_the_children_follow(tmp_path):
     copied = tmp_path / "elsewhere.safetensors"
     copied.write_bytes(found["unpruned", 0].evaluation.run(runs).weights.read_bytes())
     assert settings_of({**changes, "classifier.weights": str(copied)})[0]["normalization"]["mean"] == IMAGENET[0]
-    plain = run(runs, {k: v for k, v in changes.items() if k != "classifier.weights"} | {"pipelines": ["unpruned"]})
+    plain = train(runs, {k: v for k, v in changes.items() if k != "classifier.weights"} | {"pipelines": ["unpruned"]})
     copied.write_bytes(plain["unpruned", 0].evaluation.run(runs).weights.read_bytes())
     own = Network.load(plain["unpruned", 0].evaluation.run(runs))
     assert own.mean != tuple(IMAGENET[0])
@@ -131,7 +131,7 @@ def test_detectors_of_a_study_read_images_as_their_classifier_does(tmp_path):
         "pipelines=[transfer_then_prune]",
         "machine.precision=float32",
     )
-    run_study(config, tmp_path / "x.yaml", routes, tmp_path)
+    run_alone(config, routes, tmp_path)
     stages = [s for s in routes[0].stages if s.kind != "evaluate"]
     for stage in stages:
         network = stage.run(tmp_path).read_result()["network"]

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from support.tiny_classification import run, tiny
+from support.tiny_classification import tiny, train
 from torch import nn
 
 from study.config.load import ConfigError
@@ -39,7 +39,7 @@ GROUP_FISHER = {"method": "group_fisher", "ratio": 0.4, "level": "global", "opti
 
 
 def test_channels_that_went_in_training_are_those_that_are_cut(tmp_path):
-    (route,) = run(tmp_path, {"prune": GROUP_FISHER, "pipelines": ["pruned"]}).values()
+    (route,) = train(tmp_path, {"prune": GROUP_FISHER, "pipelines": ["pruned"]}).values()
     trained, pruned = (load_model(stage.run(tmp_path)) for _, stage in route.steps)
     cut = 0
     for name, layer in trained.named_modules():
@@ -63,7 +63,7 @@ def test_a_training_too_short_to_lose_its_channels_is_refused_before_anything_is
 
 def test_soft_training_zeroes_what_the_pruning_cuts(tmp_path):
     changes = {**SOFT, "prune": {"method": "soft_filter", "ratio": 0.5, "skip": ["conv1"]}}
-    (route,) = run(tmp_path, {**changes, "machine.precision": "float32"}).values()
+    (route,) = train(tmp_path, {**changes, "machine.precision": "float32"}).values()
     trained, pruned = (load_model(stage.run(tmp_path)) for _, stage in route.steps)
     for name, layer in trained.named_modules():
         if isinstance(layer, nn.Conv2d):

@@ -8,6 +8,7 @@ from study.config.load import set_key, validate
 from study.config.schema import StudyConfig
 from study.plan.pipelines import expand
 from study.run.study import run_study
+from support.stages_alone import run_alone
 
 SETTINGS: dict[str, Any] = {
     "name": "tiny",
@@ -35,8 +36,15 @@ def tiny(changes: dict[str, Any] | None = None):
     return config, expand(config, source="tiny.yaml")
 
 
+def train(runs: Path, changes: dict[str, Any] | None = None):
+    """Run its stages, without the checks ahead and the report; returns the routes as `run`."""
+    config, routes = tiny(changes)
+    run_alone(config, routes, runs)
+    return {(r.pipeline, *r.point.values(), r.seed): r for r in routes}
+
+
 def run(runs: Path, changes: dict[str, Any] | None = None):
-    """Run it; returns the routes by (pipeline, point's values, seed)."""
+    """Run the study to its report; returns the routes by (pipeline, point's values, seed)."""
     config, routes = tiny(changes)
     _, outcome = run_study(config, Path("tiny.yaml"), routes, runs)
     assert outcome.complete, outcome

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from support.tiny_classification import run, tiny
+from support.tiny_classification import run, tiny, train
 
 from classify.models import build
 from pruning.design.pattern import Pattern
@@ -90,7 +90,7 @@ def test_a_ticket_starts_from_the_dense_networks_weights_of_iteration_k(unstruct
 
 
 def test_without_an_iteration_a_ticket_goes_back_to_the_start(tmp_path):
-    found = run(tmp_path, {"pipelines": ["ticket"], "prune": {"method": "lottery", "options": {"unit": "filters"}}})
+    found = train(tmp_path, {"pipelines": ["ticket"], "prune": {"method": "lottery", "options": {"unit": "filters"}}})
     route = found["ticket", 0]
     network = Network.load(route.evaluation.run(tmp_path))
     start = starting_model(route.evaluation, network, tmp_path).state_dict()
@@ -104,7 +104,7 @@ def test_without_an_iteration_a_ticket_goes_back_to_the_start(tmp_path):
 def test_tickets_in_rounds_remove_a_share_of_what_is_left(tmp_path):
     chain = ["classify", "prune", "ticket", "prune", "ticket"]
     changes = {"pipelines": {"rounds": chain}, "prune": {"method": "lottery", "ratio": 0.5}}
-    route = run(tmp_path, changes)["rounds", 0]
+    route = train(tmp_path, changes)["rounds", 0]
     prunings = [s for s in route.stages if s.kind == "prune"]
     first, second = (Masks.load(s.run(tmp_path).masks) for s in prunings)
     assert (first.density(), second.density()) == pytest.approx((0.5, 0.25), abs=0.001)
@@ -124,7 +124,7 @@ def test_a_design_follows_the_pattern_of_networks_of_another_architecture(tmp_pa
         "prune": {"method": "guided", "options": {"budget": {"macs": 0.6}}},
         "guide": {**SLIMMING, "classifier": {"arch": "resnet18", "train": {"epochs": 1}}, "seeds": [0, 1]},
     }
-    route = run(tmp_path, changes)["scratch_e", 0]
+    route = train(tmp_path, changes)["scratch_e", 0]
     design = next(s for s in route.stages if s.kind == "prune" and "arch" in s.settings)
     assert [parent.settings["method"] for parent in design.parents] == ["slimming", "slimming"]
     assert [s.settings["arch"] for s in route.stages if s.kind == "train_classifier"] == ["resnet18"] * 2 + ["resnet10"]
