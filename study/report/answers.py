@@ -66,7 +66,7 @@ def _first(best: RouteResults, candidates: Sequence[RouteResults], among: str, t
         f"No route is shown to be best among {among}; the highest mean is {best.name}: {_score(best, topic)}, {gap}."
     )
     if behind:
-        sentence += f" It is shown to be above {_listed(behind)}."
+        sentence += f" {best.name} is shown to be above {_listed(behind)}."
     if over is not None and over.decidable:
         seen = units.score(over.detectable, topic.decimals)
         sentence += f" A lead of {seen} {topic.primary.unit} would have been shown with a probability of 80 %."
@@ -93,7 +93,7 @@ def _against_dense(route: RouteResults, meeting: Meeting, differences: Differenc
     if difference is None or dense is None:
         return ""
     costs = [
-        f"{share} of its {topic.cost(key).name}"
+        f"{share} of the {topic.cost(key).name}"
         for key in topic.answer_costs
         if (share := units.percent(route.mean(key), dense.mean(key)))
     ]
@@ -101,7 +101,7 @@ def _against_dense(route: RouteResults, meeting: Meeting, differences: Differenc
     against = f"{route.name} against {DENSE}: {amount} {units.interval(difference, topic.decimals)}"
     against += f", {units.shown(difference, topic.decimals)}"
     counted = ", published pretraining not counted" if costs and route.pretraining + dense.pretraining else ""
-    return against + (f", with {' and '.join(costs)}{counted}." if costs else ".")
+    return against + (f", with {' and '.join(costs)} of {DENSE}{counted}." if costs else ".")
 
 
 def _seeds(route: RouteResults) -> str:

@@ -104,7 +104,7 @@ SUMMED = (
     "Activations: the sum over one forward pass of one image in float32, counting the outputs of convolutions, linear"
     " layers and products of matrices, not those of normalisation, activation functions and pooling. Latency: the"
     " median, and from the lowest first to the highest third quartile over seeds; n is the number of times taken."
-    " Removed of asked: by the last pruning."
+    " Removed of asked: of the channels or weights that the last pruning was to remove, those that it did."
 )
 
 DETECTION = Topic(

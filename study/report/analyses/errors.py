@@ -67,7 +67,8 @@ def kinds(material: Material) -> Exhibit | None:
     figure.update_layout(barmode="group", bargap=0.25)
     caption = (
         "By how much AP50 rises when one kind of error alone is mended, mean over seeds, bars one standard deviation;"
-        " the rises do not add up. Near and right are an IoU of 0.1 and of 0.5 (TIDE, Bolya et al., ECCV 2020)."
+        " the rises do not add up. Right is an IoU of at least 0.5 with a box,"
+        " a wrong place one of 0.1 to 0.5 (TIDE, Bolya et al., ECCV 2020)."
     )
     columns = ("route", "at", "error", "AP50 gained", "standard deviation", "errors, mean", "n")
     return Exhibit("Kinds of errors", caption, figure, tuple(material.files.gaps), columns, tuple(rows))

@@ -39,7 +39,8 @@ _COLUMNS = (
 _CAPTION = (
     f"Standard error of the difference to {DENSE}, in points. Other seeds: by the block design, on these test images."
     " Other test images: 1,000 draws of as many images with replacement, the same for all routes and seeds, for the"
-    " networks of these seeds. Both: their sum less the part that both contain, each seed's own way with each image."
+    " networks of these seeds. Both: of the two variances together, less the part that is in each"
+    " of them, which is how the network of one seed deals with one image."
     " The intervals of the table are those of each difference alone; the last one takes the degrees of freedom of the"
     " seeds' part into account."
 )

@@ -80,7 +80,7 @@ def test_the_answer_is_given_for_each_variant(tmp_path):
     assert found[0].sentence.startswith(
         "scratch_b is shown to be best among the pruned routes: 90.25 % top-1, +0.40 [0.40, 0.40]"
     )
-    assert "with 75 % of its MACs" in found[0].detail
+    assert "with 75 % of the MACs" in found[0].detail and " of unpruned." in found[0].detail
 
 
 def test_the_kind_of_pruning_comes_from_settings_and_masks(tmp_path):

@@ -52,7 +52,7 @@ def test_a_winner_is_named_when_it_is_shown_above_every_other_pruned_route():
     close = steady | {"b": [62, 62.9, 62.1]}
     (answer,) = answered(routes_of(close))
     assert answer.sentence.startswith("No route is shown to be best among the pruned routes; the highest mean is a: ")
-    assert " It is shown to be above c. A lead of 0." in answer.sentence
+    assert " a is shown to be above c. A lead of 0." in answer.sentence
 
 
 def test_the_answer_of_one_seed_claims_no_interval():
