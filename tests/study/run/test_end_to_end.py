@@ -7,7 +7,6 @@ import runpy
 import sys
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
-from datetime import datetime, timedelta
 from pathlib import Path
 from unittest import mock
 
@@ -118,9 +117,6 @@ def test_artifacts_of_a_pruned_network(finished):
     assert result["network"]["params"] < result["dense"]["params"]
     assert result["masked_equals_small"] < 1e-3
     assert {"versions", "device", "git", "seconds"} <= result.keys()
-    started, finished = (datetime.fromisoformat(result[name]) for name in ("started", "finished"))
-    assert timedelta(0) <= finished - started <= timedelta(seconds=result["seconds"] + 1)
-    assert started.utcoffset() == timedelta(0)
 
 
 def test_scores_follow_from_what_is_kept_of_each_image(finished):

@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import time
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from support.trivial_stages import Doing, run, stage
@@ -119,6 +120,16 @@ def test_a_signal_ends_the_study_with_its_name(tmp_path, work):
         run(diamond(), tmp_path)
     assert done == [0, 1]
     assert "stopped by SIGTERM" in diamond()[1].run(tmp_path).log.read_text()
+
+
+def test_a_result_says_when_it_was_made(tmp_path, work):
+    before = datetime.now(UTC).replace(microsecond=0)
+    target = stage(0)
+    run_stage(Task(target, "number 0", tmp_path, Machine(threads=1)))
+    result = target.run(tmp_path).read_result()
+    started, finished = (datetime.fromisoformat(result[name]) for name in ("started", "finished"))
+    assert before <= started <= finished <= datetime.now(UTC)
+    assert started.utcoffset() == timedelta(0)
 
 
 @pytest.mark.cpu_only
