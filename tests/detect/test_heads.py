@@ -85,7 +85,7 @@ def test_the_structure_is_detectron2s():
     assert isinstance(one, RetinaNet) and one.head_in_features == ["p3", "p4", "p5", "p6", "p7"]
     first = cfg.MODEL.ANCHOR_GENERATOR.SIZES[0]  # Base-RetinaNet.yaml: 32 at p3, three to an octave
     assert first == pytest.approx([32, 32 * 2 ** (1 / 3), 32 * 2 ** (2 / 3)])
-    assert one.backbone.top_block.p6.in_channels == 512  # reads the last stage, as Detectron2's does
+    assert one.backbone.top_block.p6.in_channels == 128  # reads the last stage, as Detectron2's does
     assert {head: number_of_classes(make_detector(**HEADS[head])[0].state_dict()) for head in HEADS} == {
         "cascade": 2,
         "retinanet": 2,
@@ -105,7 +105,7 @@ def test_retinanets_head_is_drawn_so_that_as_much_is_left_at_any_width(channels,
 def test_a_narrow_retinanet_learns(tmp_path):
     """Of 32 channels; with Detectron2's own weights its classes' loss was 1.0 still after 100 steps."""
     narrow = ONE_STAGE | {"fpn_channels": 32, "strides": (4, 8, 16), "anchor_sizes": (8, 16, 32, 64, 128)}
-    detector, cfg = make_detector(**narrow)
+    detector, cfg = make_detector(width=1.0, **narrow)
     losses = []
     train_detector(
         detector,
@@ -123,8 +123,8 @@ def test_macs_of_retinanet_equal_the_closed_form():
     detector, cfg = make_detector(**ONE_STAGE)
     found = evaluation_macs(detector, cfg, image_size=(128, 128))
     places = (256, 64, 16, 4, 1)
-    laterals = sum(n * (width * 8 + 8 * 8 * 9) for width, n in zip((128, 256, 512), places, strict=False))
-    assert found.fpn == laterals + 4 * 512 * 8 * 9 + 1 * 8 * 8 * 9
+    laterals = sum(n * (width * 8 + 8 * 8 * 9) for width, n in zip((32, 64, 128), places, strict=False))
+    assert found.fpn == laterals + 4 * 128 * 8 * 9 + 1 * 8 * 8 * 9
     assert found.rpn == sum(places) * (8 * 8 * 9 * 8 + 8 * 9 * 9 * 2 + 8 * 9 * 9 * 4)
     assert found.roi_heads == 0 and training_macs(detector, cfg, image_size=(128, 128)) == 3 * found.total
     assert detector_params(detector)[1] == count_params(detector)

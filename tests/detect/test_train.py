@@ -7,11 +7,8 @@ import torch
 from detectron2.engine import SimpleTrainer
 from detectron2.layers import ROIAlign
 from support.short_schedules import EACH_STEP
-from support.tiny_detector import SMALL, make_detector, settings, two_squares
-from support.told import altered
-from torchvision.models.resnet import BasicBlock, ResNet
+from support.tiny_detector import make_detector, settings, two_squares
 
-from detect.build import build_detector
 from detect.data.loader import train_loader
 from detect.train import schedule_of, train_detector
 from pruning.methods import Effect, Request, get_method
@@ -154,11 +151,7 @@ def test_reports_and_effects_see_every_step(dataset, tmp_path):
 
 def test_a_step_equals_plain_detectron2(dataset, tmp_path):
     """Same loss, and the same weights after SGD, as Detectron2's RPN, ROIAlign and trainer."""
-    plain, _ = build_detector(
-        ResNet(BasicBlock, [1, 1, 1, 1], num_classes=2),
-        altered(SMALL, overrides={"MODEL.PROPOSAL_GENERATOR.NAME": "RPN"}),
-        num_classes=2,
-    )
+    plain, _ = make_detector(overrides={"MODEL.PROPOSAL_GENERATOR.NAME": "RPN"})
     for name in ("0", "1", "2", "3"):
         old = plain.roi_heads.box_pooler.level_poolers.get_submodule(name)
         new = ROIAlign(old.output_size, old.spatial_scale, old.sampling_ratio, old.aligned)

@@ -5,9 +5,9 @@ import json
 import numpy as np
 import torch
 from PIL import Image
-from torchvision.models.resnet import BasicBlock, ResNet
 
 import detect.settings
+from classify.models import build
 from detect.build import build_detector
 from detect.data import CocoDataset
 from detect.settings import DetectorSettings
@@ -56,9 +56,10 @@ SMALL = DetectorSettings(
 )
 
 
-def make_detector(**changes):
+def make_detector(width=0.25, **changes):
+    """Around a ResNet-10 of a quarter of the width: 16, 32, 64 and 128 channels."""
     torch.manual_seed(0)
-    return build_detector(ResNet(BasicBlock, [1, 1, 1, 1], num_classes=2), altered(SMALL, **changes), num_classes=2)
+    return build_detector(build("resnet10", 2, {"width": width}), altered(SMALL, **changes), num_classes=2)
 
 
 def settings(**changes):

@@ -38,6 +38,11 @@ def preresnet():
     return make("cifar_preresnet", depth=11)
 
 
+@pytest.fixture(scope="module")
+def vgg():
+    return make("vgg11_slim")
+
+
 def pruned(dense, method, selection=None, options=None):
     batch = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(1))
     selection = selection or Selection(0.0)
@@ -146,7 +151,7 @@ def test_guided_meets_a_budget_with_selected_inputs(network, quantity, request, 
 @pytest.mark.parametrize("scope", ["inner", "all"])
 def test_a_flat_pattern_is_the_uniform_network(network, scope, goal, request, tmp_path):
     """Widths, selections and what is kept, whatever the level and the number of stages of the flat pattern."""
-    dense = make("vgg16_slim") if network == "vgg" else request.getfixturevalue(network)
+    dense = request.getfixturevalue(network)
     budget, ratio = goal.get("budget"), goal.get("ratio", 0.0)
     control = pruned(dense, "uniform", Selection(ratio, scope=scope), UniformOptions(budget)).plan
     for shares in ((0.3,), (0.5, 0.5, 0.5)):

@@ -1,11 +1,11 @@
 """Budgets of detectors: iterations, compute of the detector, compute of the whole route."""
 
 import pytest
-from support.tiny_study import DIGITS, tiny
+from support.stages_alone import run_alone
+from support.tiny_study import tiny
 
 from detect.budgets import Costs, Length, remaining, stretched, with_spare
 from study.plan.estimate import Estimator
-from study.run.study import run_study
 
 
 def test_the_arithmetic():
@@ -74,8 +74,7 @@ def test_scratch_b_fair_spends_what_the_pruned_route_spends(tmp_path, rule, cap)
 
 def test_a_finished_scratch_b_fair_spent_what_the_pruned_route_spent(tmp_path):
     config, routes = tiny("pipelines=[prune_then_transfer, scratch_b_fair]", "evaluate={scenes: 0, latency_rounds: 1}")
-    _, outcome = run_study(config, DIGITS, routes, tmp_path)
-    assert outcome.complete, outcome
+    run_alone(config, routes, tmp_path)
     spent = {r.pipeline: sum(s.run(tmp_path).read_result()["train_macs"] for s in r.stages) for r in routes}
     detector = routes[-1].evaluation.parents[0].run(tmp_path).read_result()
     one_iteration = detector["train_macs"] // detector["iterations"]

@@ -39,6 +39,17 @@ def written(content: dict, runs: Path) -> Path:
     return runs / "paper"
 
 
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory) -> tuple[dict, Path]:
+    """The content of a comparison and the folder of its runs, with the report and the paper written there."""
+    runs = tmp_path_factory.mktemp("runs")
+    content = fabricate(runs)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("study.report.write.get_plotlyjs", lambda: "/* plotly */")
+        written(content, runs)
+    return content, runs
+
+
 def read_csv(file: Path) -> list[dict[str, str]]:
     return list(csv.DictReader(file.read_text().splitlines()))
 
@@ -140,8 +151,8 @@ def test_a_latex_file_of_others_is_not_written_over(tmp_path):
     written(content, tmp_path)  # ours are made again
 
 
-def test_the_files_of_a_paper(tmp_path):
-    out = written(fabricate(tmp_path), tmp_path)
+def test_the_files_of_a_paper(plain):
+    out = plain[1] / "paper"
     figures = {f"against-{key}.{form}" for key in ("backbone_macs", "train_macs") for form in ("pdf", "svg")}
     texts = {"results.tex", "claims.tex", "figures.tex", "means.csv", "differences.csv", "claims.csv", "citation.bib"}
     assert {file.name for file in out.iterdir()} == figures | texts
@@ -151,10 +162,10 @@ def test_the_files_of_a_paper(tmp_path):
         assert (out / name).is_file()
 
 
-def test_the_main_table_says_what_the_report_says(tmp_path):
-    content = fabricate(tmp_path)
-    tex = (written(content, tmp_path) / "results.tex").read_text()
-    found = content_of(Comparison.from_json(content), tmp_path, tmp_path / "digits").table
+def test_the_main_table_says_what_the_report_says(plain):
+    content, runs = plain
+    tex = (runs / "paper" / "results.tex").read_text()
+    found = content_of(Comparison.from_json(content), runs, runs / "digits").table
     line = next(line for line in found.lines if line.route.name == "scratch_b")
     row = next(line for line in tex.splitlines() if line.strip().startswith("Scratch-B &"))
     at = found.columns.index("Δ AP to unpruned")
@@ -167,11 +178,11 @@ def test_the_main_table_says_what_the_report_says(tmp_path):
     assert escape("Δ AP to Prune-C") in tex and "textbf" not in tex
 
 
-def test_claims_have_the_verdicts_of_the_report_and_its_rule(tmp_path):
-    content = fabricate(tmp_path)
-    out = written(content, tmp_path)
-    found = content_of(Comparison.from_json(content), tmp_path, tmp_path / "digits")
-    assert (tmp_path / "digits" / "claims.csv").read_text() == (out / "claims.csv").read_text()
+def test_claims_have_the_verdicts_of_the_report_and_its_rule(plain):
+    content, runs = plain
+    out = runs / "paper"
+    found = content_of(Comparison.from_json(content), runs, runs / "digits")
+    assert (runs / "digits" / "claims.csv").read_text() == (out / "claims.csv").read_text()
     rows = read_csv(out / "claims.csv")
     assert list(rows[0])[:8] == "statement place verdict estimate low high confidence n".split()
     assert list(rows[0])[8:] == "df p detectable power method scope source".split()
@@ -220,9 +231,9 @@ def test_a_route_of_any_name_is_printed_as_it_is(tmp_path):
     assert escape(NASTY) in (out / "results.tex").read_text()
 
 
-def test_figures_are_a_column_wide_with_text_that_is_text(tmp_path):
-    content = fabricate(tmp_path)
-    out = written(content, tmp_path)
+def test_figures_are_a_column_wide_with_text_that_is_text(plain, tmp_path):
+    content, runs = plain
+    out = runs / "paper"
     svg = ET.parse(out / "against-train_macs.svg").getroot()
     assert float(svg.attrib["width"].removesuffix("pt")) == pytest.approx(3.3 * 72)
     words = {"".join(text.itertext()) for text in svg.iter("{http://www.w3.org/2000/svg}text")}
@@ -231,8 +242,7 @@ def test_figures_are_a_column_wide_with_text_that_is_text(tmp_path):
     assert all(PIPELINES[row["pipeline"]].look.colour in code for row in content["rows"])
     pdf = (out / "against-train_macs.pdf").read_bytes()
     assert b"/Type0" in pdf and b"/Type3" not in pdf
-    before = pdf
-    assert (written(fabricate(tmp_path), tmp_path) / "against-train_macs.pdf").read_bytes() == before
+    assert (written(fabricate(tmp_path), tmp_path) / "against-train_macs.pdf").read_bytes() == pdf
 
 
 def test_a_study_without_results_has_a_paper_too(tmp_path):
@@ -283,9 +293,9 @@ def test_print_names_tell_the_routes_apart_and_are_short(pipelines):
     assert len(set(names)) == len(names) and max(map(len, names)) <= 16
 
 
-def test_the_comparison_is_read_again_as_it_was_collected(tmp_path):
-    collected = Comparison.from_json(fabricate(tmp_path))
-    written(fabricate(tmp_path), tmp_path)
-    again = load_comparison(tmp_path / "digits")
+def test_the_comparison_is_read_again_as_it_was_collected(plain):
+    content, runs = plain
+    collected = Comparison.from_json(content)
+    again = load_comparison(runs / "digits")
     assert again.rows == collected.rows and again.stages == collected.stages
-    assert [claim.verdict for claim in again.claims] and again == load_comparison(tmp_path / "digits/comparison.json")
+    assert [claim.verdict for claim in again.claims] and again == load_comparison(runs / "digits/comparison.json")

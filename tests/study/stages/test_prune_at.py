@@ -1,9 +1,8 @@
 """When a detector is pruned: the share of its training before, and what follows after."""
 
 import pytest
-from support.tiny_study import DIGITS, tiny
-
-from study.run.study import run_study
+from support.stages_alone import run_alone
+from support.tiny_study import tiny
 
 PIPELINE = "pipelines=[unpruned, transfer_then_prune]"
 
@@ -45,8 +44,7 @@ def test_what_cannot_be_is_one_sentence(overrides, words):
 def test_the_axis_is_a_grid_of_one_study_whose_other_routes_run_once(tmp_path):
     config, routes = tiny(PIPELINE, "grid={detector.prune_at: [0, 0.5]}")
     assert [route.point for route in routes] == [{}, {"detector.prune_at": 0}, {"detector.prune_at": 0.5}]
-    _, outcome = run_study(config, DIGITS, routes, tmp_path)
-    assert outcome.complete
+    run_alone(config, routes, tmp_path)
     early, late = ([s.run(tmp_path).read_result() for s in route.stages] for route in routes[1:])
     trained = [[r for r in results if r["kind"] == "train_detector"] for results in (early, late)]
     assert [[r["iterations"] for r in results] for results in trained] == [[0, 4], [2, 2]]

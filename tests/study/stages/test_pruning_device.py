@@ -3,7 +3,8 @@
 import pytest
 import torch
 from support.pruning_alone import HALF, SMALL, alone
-from support.tiny_classification import run
+from support.stages_alone import run_alone
+from support.tiny_classification import train
 from support.tiny_study import tiny as tiny_detection
 
 import study.prune_one.prune
@@ -11,7 +12,6 @@ import study.stages.prune
 import study.stages.prune_detector
 from pruning.cut import Pruned
 from pruning.plan import PruningPlan
-from study.run.study import run_study
 from study.stages.prune import run_prune
 from study.stages.prune_detector import run_prune_detector
 from study.stages.stage import Context
@@ -46,7 +46,7 @@ def on(config, stage, runs):
 @pytest.mark.parametrize("method", ["l1_filter", "thinet", "taylor"])
 def test_a_classifier_is_pruned_where_it_runs(method, tmp_path, request):
     changes = {"prune": {"method": method, "ratio": 0.5}, "pipelines": ["pruned"]}
-    (route,) = run(tmp_path, changes).values()
+    (route,) = train(tmp_path, changes).values()
     request.getfixturevalue("spy")
     config = tiny_detection()[0]
     with pytest.raises(Seen) as seen:
@@ -65,8 +65,7 @@ def test_a_network_alone_is_pruned_on_the_device_that_is_asked_for(method, tmp_p
 @pytest.mark.filterwarnings("ignore:.*copying from a non-meta parameter")
 def test_a_detector_is_pruned_where_it_runs(tmp_path, request):
     config, routes = tiny_detection("pipelines=[transfer_then_prune]")
-    _, outcome = run_study(config, tmp_path / "tiny.yaml", routes, tmp_path)
-    assert outcome.complete
+    run_alone(config, routes, tmp_path)
     request.getfixturevalue("spy")
     pruning = next(stage for step, stage in routes[0].steps if step == "prune_detector")
     with pytest.raises(Seen) as seen:
