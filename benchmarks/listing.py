@@ -11,7 +11,6 @@ memory that the first one left. What the system keeps of files that were read is
 import argparse
 import os
 import resource
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -40,13 +39,12 @@ def main() -> None:
         root = Path(name)
         n_files = make(root / "imagenet", CLASSES // given.share)
         time.sleep(SETTLED_SECONDS)
-        print(
-            f"{n_files:,} files, {usable_cores()} cores; seconds of: the sum of all bytes, list and look, both listings"
-        )
+        print(f"{n_files:,} files, {usable_cores()} cores; seconds of the clock : of this process")
         for label, start in (("plain", plain), ("plain again", plain), ("first start", ours), ("second start", ours)):
             with get_context("spawn").Pool(1) as process:  # of which the peak is this start's alone
-                seconds, peak = process.apply(start, (root,))
-            print(f"{label:>12}  " + "  ".join(f"{k} {v:7.2f}" for k, v in seconds.items()) + f"  peak +{peak:.0f} MB")
+                times, more = process.apply(start, (root,))
+            parts = "  ".join(f"{what} {clock:.2f} : {own:.2f}" for what, (clock, own) in times.items())
+            print(f"{label:>12}  {parts}  peak +{more:.0f} MB", flush=True)
 
 
 def make(folder: Path, n_classes: int) -> int:
@@ -77,15 +75,18 @@ def photographs(folder: Path) -> Iterator[Path]:
         yield file
 
 
-def plain(root: Path) -> tuple[dict[str, float], float]:
+Measured = tuple[dict[str, tuple[float, float]], float]
+
+
+def plain(root: Path) -> Measured:
     """Paths in a list, all of them handed to threads that look at their headers; nothing is remembered."""
-    before, begin = peak(), time.perf_counter()
+    before, start = peak(), now()
     files = sorted(path for path in (root / "imagenet").rglob("*") if path.is_file())
     sizes = [path.stat().st_size for path in files]
     with ThreadPoolExecutor(4) as threads:
         assert all(threads.map(has_header, files))
     assert len(sizes) == len(files)
-    return {"list and look": time.perf_counter() - begin}, peak() - before
+    return {"list and look": since(start)}, peak() - before
 
 
 def has_header(file: Path) -> bool:
@@ -93,18 +94,26 @@ def has_header(file: Path) -> bool:
         return image.size[0] > 0
 
 
-def ours(root: Path) -> tuple[dict[str, float], float]:
+def ours(root: Path) -> Measured:
     """What a study does, with its memory below `root`."""
-    before, begin = peak(), time.perf_counter()
+    before, start, times = peak(), now(), {}
     pieces = data_pieces("imagenet", root=root)
     assert pieces is not None
-    listed = time.perf_counter()
     content_sum("imagenet", pieces, root / "runs")
-    named = time.perf_counter()
+    times["list and sum"], start = since(start), now()
     splits = open_splits("imagenet", root=root, memory=root / "runs")
-    end = time.perf_counter()
+    times["list and look"] = since(start)
     assert sum(map(len, (splits.train, splits.val, splits.test))) == len(pieces.names)
-    return {"list and look": end - named, "list": listed - begin, "sum": named - listed}, peak() - before
+    return times, peak() - before
+
+
+def now() -> tuple[float, float]:
+    return time.perf_counter(), time.process_time()
+
+
+def since(start: tuple[float, float]) -> tuple[float, float]:
+    clock, own = now()
+    return clock - start[0], own - start[1]
 
 
 def peak() -> float:
@@ -113,4 +122,4 @@ def peak() -> float:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
