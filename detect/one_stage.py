@@ -44,7 +44,8 @@ class OneStageDetector(RetinaNet):
         return self.forward_inference(images, features, self.head(features))
 
     def _ema_update(self, name: str, value: float, initial_value: float, momentum: float = 0.9) -> float:
-        mean = float(mean_over_processes(torch.tensor(float(value), device=self.device)))
+        # filled, not copied from the CPU, which would wait for a GPU
+        mean = mean_over_processes(torch.full((), float(value), device=self.device)).double()
         old = getattr(self, name)
         old.copy_(old * momentum + mean * (1 - momentum))
         return float(old)

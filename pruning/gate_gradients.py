@@ -42,6 +42,7 @@ class GateGradients:
         self._passes: list[dict[str, Tensor]] = []
         self._open: dict[str, Tensor] = {}  # sums (N, width) of the pass whose gradients are coming in
         self._ended = False
+        self._device = next(model.parameters()).device
         self._handles = [self._watch(model.get_submodule(gate.layer), gate) for gate in gates]
 
     def take(self) -> list[Mapping[str, Tensor]]:
@@ -56,7 +57,7 @@ class GateGradients:
             handle.remove()
 
     def _watch(self, layer: nn.Module, gate: Gate) -> RemovableHandle:
-        places = torch.tensor(gate.positions)
+        places = torch.tensor(gate.positions, device=self._device)  # once: a GPU would be waited for in each pass
 
         def read(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
             return (self._seen(gate, places, inputs[0]), *inputs[1:]) if torch.is_grad_enabled() else None
@@ -79,7 +80,7 @@ class GateGradients:
 
         def add(gradient: Tensor) -> None:
             self._ended = True
-            found = _by_channel(values, gradient, gate.axis)[:, places.to(x.device)].sum(2)
+            found = _by_channel(values, gradient, gate.axis)[:, places].sum(2)
             before = self._open.get(gate.group)
             self._open[gate.group] = found if before is None else before + found
 

@@ -173,7 +173,7 @@ class GroupFisherEffect(Effect):
             raise Refusal(f"group_fisher: the loss does not depend on the channels of {unread[0]}; skip it")
         # (N, channels of all groups): of a loss that is the mean over the step's images, or a process's over its own
         gradients = torch.cat([torch.cat([found[name] for name in self._slices], 1) for found in passes])
-        n_images = _mean_over_processes(torch.tensor(float(len(gradients)), device=gradients.device))
+        n_images = _mean_over_processes(torch.full((), float(len(gradients)), device=gradients.device))
         new = (n_images * gradients).square().sum(0)
         self._importance += torch.where(new.isfinite().all(), new, 0.0)
 

@@ -135,16 +135,14 @@ class StructureEffect(Effect):
         options = self.options
         with torch.no_grad():
             for name, layer in self._layers.items():
-                gradient = self._gradient[name]
-                if bool(torch.isfinite(gradient).all()):  # not so where mixed precision skipped the step
-                    self._scale[name], self._velocity[name] = accelerated_step(
-                        self._scale[name],
-                        gradient,
-                        self._velocity[name],
-                        lr=lr,
-                        strength=options.strength,
-                        momentum=options.momentum,
-                    )
+                gradient, before = self._gradient[name], (self._scale[name], self._velocity[name])
+                stepped = accelerated_step(
+                    before[0], gradient, before[1], lr=lr, strength=options.strength, momentum=options.momentum
+                )
+                finite = gradient.isfinite().all()  # not so where mixed precision skipped the step
+                self._scale[name], self._velocity[name] = (
+                    torch.where(finite, new, old) for new, old in zip(stepped, before, strict=True)
+                )
                 # u is kept apart, since a product with a scale of zero does not give it back
                 for leaf, parameter in layer.named_parameters(recurse=False):
                     self._unscaled[f"{name}.{leaf}"] = parameter.detach().clone()
