@@ -26,7 +26,8 @@ class Timing:
     @property
     def label(self) -> str:
         """What a person calls the stage."""
-        return f"latency ({len(self.stage.settings['networks'])} networks)"
+        count = len(self.stage.settings["networks"])
+        return f"latency ({count} network{'' if count == 1 else 's'})"
 
     def times(self, shapes: Iterable[str], amount: Mapping[str, int]) -> bool:
         """Does the stage time all these shapes, and as often?"""
