@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -116,12 +116,11 @@ def _kept_split(path: Path, images: Path, folder: Path) -> Split:
             "problems": [(problem.kind, problem.where) for problem in split.problems],
         }
         arrays = {"images": table.images, "boxes": table.boxes, "texts": table.texts}
-        of_pictures = not (split.images.sizes > 0).all() or any(p.kind == NO_SIZE for p in split.problems)
-        lasts = not of_pictures and kept_key(path, "split") == key
+        lasts = not _of_pictures(split) and kept_key(path, "split") == key
         return Kept(about, {name: array.view(np.uint8) for name, array in arrays.items()}), lasts
 
     found = kept(folder, key, make)
-    return Split(
+    split = Split(
         source=path,
         classes=tuple(found.about["classes"]),
         category_ids=tuple(found.about["category_ids"]),
@@ -130,8 +129,13 @@ def _kept_split(path: Path, images: Path, folder: Path) -> Split:
         ),
         problems=tuple(Problem(kind, where) for kind, where in found.about["problems"]),
         notes=tuple(f"{path}: {note}" for note in found.about["notes"]),
-        kept=folder,
     )
+    return split if _of_pictures(split) else replace(split, kept=folder)
+
+
+def _of_pictures(split: Split) -> bool:
+    """Does it depend on the image files, as the annotation file lacks a size?"""
+    return not (split.images.sizes > 0).all() or any(problem.kind == NO_SIZE for problem in split.problems)
 
 
 def _place(

@@ -125,7 +125,8 @@ def test_sizes_that_pictures_have_are_not_kept(files):
     files[0].write_text(json.dumps(content))
     for size in ((40, 20), (30, 20)):
         picture(size=size).save(files[1] / "a.png")
-        assert CocoDataset(*files).split.images[1].width == size[0]
+        split = CocoDataset(*files).split
+        assert split.images[1].width == size[0] and split.kept is None
 
 
 def test_what_is_refused_is_refused_each_time(files):
