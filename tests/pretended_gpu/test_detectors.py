@@ -35,7 +35,7 @@ def test_scores_and_choices_there_are_those_of_the_cpu(tmp_path):
     def run(device):
         detector, cfg = detector_on(device)
         scores = evaluate_detector(detector, cfg, dataset=dataset)
-        found.append({name: value for name, value in scores.items() if name != "seconds"})
+        found.append([scores["AP"], scores["detections"]])
         batch = next(iter(train_loader(dataset, cfg, batch_size=2, seed=0)))
         pruned = prune_detector(
             detector, Arch("net", {}), groups, "taylor", Selection(0.4), losses=detection_losses([batch]),

@@ -164,7 +164,7 @@ def _compute(func, args, kwargs, waits):
 
 
 def _run(func, args, kwargs, *, on_gpu):
-    known = {}
+    known, first = {}, args[0] if args else None
 
     def inner(leaf):
         if isinstance(leaf, OnGpu):
@@ -177,6 +177,8 @@ def _run(func, args, kwargs, *, on_gpu):
         kwargs["device"] = "cpu"
     with _disable_current_modes():
         found = func(*args, **kwargs)
+    if torch.Tag.inplace_view in func.tags:  # a tensor that changed its shape in place
+        first.data = OnGpu(first.inner)
 
     def outer(leaf):
         if not isinstance(leaf, torch.Tensor) or not on_gpu:
