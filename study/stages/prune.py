@@ -215,6 +215,7 @@ def _metrics(model: nn.Module, before: _Before, settings: Prune, run: RunDir) ->
     if settings.untested:
         return found
     device = next(model.parameters()).device
+    # the same images for all networks and seeds; the model changes in place, which its file, already written, does not
     index = torch.randperm(len(data.train), generator=torch.Generator().manual_seed(0))
     batches = list(index[: RECALIBRATION_BATCHES * _RECALIBRATION_BATCH_SIZE].split(_RECALIBRATION_BATCH_SIZE))
     if len(batches) > 1 and len(batches[-1]) == 1 and norms_of_single_values(model, network.example().to(device)):

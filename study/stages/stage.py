@@ -126,6 +126,7 @@ class Stage:
         return [*found.values(), self]
 
     def __hash__(self) -> int:
+        # the one of a dataclass would hash `settings`, a mapping, which has no hash
         return hash(self.id)
 
 
@@ -158,6 +159,7 @@ def what_differs(settings: object, sections: Mapping[str, type]) -> object:
     for name, value in settings.items():
         if name in sections and isinstance(value, Mapping):
             default = defaults(sections[name])
+            # in a section "off" may be what differs from its default, so only equality leaves a key out
             value = {key: own for key, own in value.items() if key not in default or own != default[key]}
         elif isinstance(value, Mapping):
             value = what_differs(value, sections)
