@@ -243,4 +243,5 @@ def _seen_at_work(out: Path) -> Iterator[None]:
     try:
         yield
     finally:
+        # of a lock that another process has, this does nothing
         lock.release()

@@ -75,7 +75,7 @@ def accuracy(
 
 def starting_model(stage: Stage, network: Network, runs: Path) -> nn.Module:
     """The network of a training stage as it is before the first step of a fresh run."""
-    # Drawn in any case: what is read below replaces it, but for a head that `replace_head` keeps as drawn here.
+    # drawn in any case: weights that are read replace it, all but a head that `replace_head` keeps as it is here
     torch.manual_seed(stage.seed)
     model = network.build()
     init = get_regime(stage.read(TrainClassifier).regime).init

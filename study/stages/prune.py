@@ -169,6 +169,7 @@ def write_pattern(guides: Sequence[Network], file: Path) -> None:
     patterns = []
     for guide in guides:
         model = guide.dense().build()
+        # where single weights went no channels are asked for, and they may be such as nobody can follow
         groups = [] if guide.masks is not None else dense_groups(guide, model)
         patterns.append(pattern_of(guide.plan, Dense(model, groups, guide.example()), guide.masks))
     write_text(file, average(patterns).to_json())

@@ -189,7 +189,7 @@ class RunDir:
 
     def artifacts(self) -> list[Path]:
         """The files that a result vouches for, in order of their names."""
-        # what still changes, or goes, when the result has been written
+        # the result itself, and what changes or goes after it was written
         passing = {self.log, self.status, self.checkpoint, self.result, self.failure, self.job, self.lock}
         found = [file for file in self.path.rglob("*") if file.is_file() and file not in passing]
         return sorted(file for file in found if not file.name.startswith((".", "events.", self.checkpoint.stem)))

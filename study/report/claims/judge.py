@@ -179,7 +179,7 @@ def _judge(statement: Statement, pair: Pair, test: _Test, p: float, topic: Topic
     if difference is None:
         return Finding(statement, pair.place, UNDECIDED, "no seed has a result for both")
     decided = p <= LEVEL
-    # Holm multiplied this p by p / test.p. To compare the product with LEVEL is to compare test.p with this.
+    # Holm's adjustment came to a factor of p / test.p: to compare p with LEVEL is to compare test.p with this
     level = LEVEL * test.p / p if p else LEVEL
     confidence = 1 - (
         level if statement.relation in (ABOVE, BELOW) else 2 * level

@@ -54,6 +54,7 @@ class Blocks:
     @property
     def df(self) -> int:
         """Residual degrees of freedom: (routes - 1)(seeds - 1) without holes."""
+        # one less than effects, since a constant can be moved from all routes to all seeds
         return len(self.values) - (len(self.routes) + len(self.seeds) - 1)
 
     def paired(self, route: str, reference: str) -> Array:

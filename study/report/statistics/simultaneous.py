@@ -104,7 +104,7 @@ def _dunnett_tail(t: float, k: int, df: float) -> float:
 @lru_cache(maxsize=64)
 def _nodes(df: float) -> tuple[Array, Array, Array, Array]:
     """Points and weights for a standard normal z and for s = sqrt(chi-squared(df) / df)."""
-    # Gauss-Legendre: z within 9 deviations and s between its 1e-14 quantiles, beyond which a p-value is 0 for any reader
+    # Gauss-Legendre: z within 9 deviations, s between its 1e-14 quantiles; what lies beyond shows in no p-value
     x, weight = np.polynomial.legendre.leggauss(128)
     z = 9 * x
     z_weight = 9 * weight * np.exp(-z * z / 2) / math.sqrt(2 * math.pi)
