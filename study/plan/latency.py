@@ -68,6 +68,7 @@ def plan_timing(config: StudyConfig, routes: Sequence[Route], study: RunDir) -> 
                 holders.setdefault(name, holder.id)
     amount = {"rounds": config.evaluate.latency_rounds, "sets": len(seeds)}
     before = read_timing(study)
+    # all or nothing: networks are timed in turn by one stage, so that their times can be compared
     if before and before.stage.run(runs).done and before.times(shapes, amount):
         return Timing(before.stage, rows)
     networks = {name: {"shape": shapes[name], "paths": {"run": run}} for name, run in holders.items()}

@@ -157,6 +157,7 @@ def plan_study(config: StudyConfig, recipe: Sequence[Route], *, source: str, con
     kept = kept_by(all_stages(recipe))
     for point in points(config):
         options = list(_options(config, point, source))
+        # the recipe, which comes first
         here = options[0][1]
         for name, chain in chains(here).items():
             # the point without the fields of the grid that make no difference to the route
@@ -197,6 +198,7 @@ def _different(candidates: Iterable[Candidate]) -> tuple[Candidate, ...]:
     for candidate in candidates:
         once.setdefault(tuple(route.evaluation.id for route in candidate.routes), candidate)
     recipe, *others = once.values()
+    # a key in which all that are left agree makes no difference to this route
     matter = [key for key, own in recipe.values.items() if any(c.values[key] != own for c in others)]
     found = []
     for candidate in (recipe, *others):

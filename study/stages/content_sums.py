@@ -19,7 +19,7 @@ def content_sum(place: str, pieces: Pieces, folder: Path | None) -> str:
     """
 
     def find(index: int) -> Found:
-        # so is the stamp of a file that is not there, which is not remembered: it may come
+        # such a stamp is of a file that is not there; that is not remembered, since it may come
         if pieces.stamps[index, 0] < 0:
             return b"absent", False
         try:

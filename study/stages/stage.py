@@ -120,6 +120,7 @@ class Stage:
 
     def with_ancestors(self) -> list["Stage"]:
         """This stage and all it depends on, parents first, each once; a teacher before the route's own stages."""
+        # whoever looks back for the nearest stage of a kind then finds the route's own before the teacher's
         found: dict[str, Stage] = {}
         for parent in self.parents[::-1] if self.settings.get("distill") else self.parents:
             found |= {s.id: s for s in parent.with_ancestors()}
