@@ -43,6 +43,7 @@ def coco_splits(pairs: Sequence[Sequence[str]]) -> "dict[str, DetectionDataset]"
     stems = [Path(annotations).stem for annotations, _ in pairs]
     names = stems if len(set(stems)) == len(stems) else [annotations for annotations, _ in pairs]
     files = [CocoDataset(Path(annotations), Path(images)) for annotations, images in pairs]
+    # two sides are matched by their classes: training with the first of the others, alone with itself
     train = MatchedDataset(files[0], files[min(1, len(files) - 1)], "train")
     return dict(zip(names, [train, *(MatchedDataset(files[0], file, "test") for file in files[1:])], strict=True))
 

@@ -57,6 +57,7 @@ def validate(schema: type[Schema], data: Mapping[str, object], *, source: str) -
 def source_of(path: Path, overrides: Sequence[str], *keys: str) -> str:
     """Where the first of these keys that an override sets comes from: that override, or else the file."""
     for key in keys:
+        # the last one wins; one of a section touches the keys in it, one of a key the section around it
         for override in reversed(overrides):
             place = _key_of(override).split(".")
             if _leads_to(place, key.split(".")) or _leads_to(key.split("."), place):

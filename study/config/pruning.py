@@ -84,6 +84,7 @@ class Pruning(Section, Selection):
     @classmethod
     def _null_is_no_ratio(cls, data: object) -> object:
         """So that `ratio: null` takes back the ratio of a `_base_`, which a target does not go with."""
+        # 0 stands for a key that is not there: only null is looked for
         if not isinstance(data, dict) or data.get("ratio", 0) is not None:
             return data
         if all(data.get(key) is None for key in _TARGETS):

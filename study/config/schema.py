@@ -139,6 +139,7 @@ class StudyConfig(_Config):
                 f"guide.classifier: it changes {', '.join(other)}, but would start from {self.classifier.weights}, the"
                 " weights of the study's own network; set guide.classifier.weights: null to train it, or to its file"
             )
+        # refuses what does not fit, before anything runs
         self.guided_classifier()
         return self
 
@@ -288,6 +289,7 @@ def _kind(data: Mapping[str, object]) -> type[_Config] | None:
     """The kind of config that has these keys, where they leave no doubt."""
     if "pipelines" in data:
         return StudyConfig
+    # a study that lacks its routes, or a network to prune alone
     if data.keys() & {"name", "seeds", "prune"}:
         return None
     ours = data.keys() & {"classifier", "detector"}

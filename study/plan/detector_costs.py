@@ -59,6 +59,7 @@ class DetectorCosts:
     ) -> _Numbers:
         from detect.data.loader import mean_image_size
 
+        # a cost depends on how many weights stay in each tensor, not on which
         kept = {name: int(mask.sum()) for name, mask in (network.masks or {}).items()}
         key = (str(stage.settings["model"]), network.plan.to_json(), str(kept), what)
         if key not in self._known:

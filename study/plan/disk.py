@@ -46,6 +46,7 @@ def disk_of(stages: Sequence[Stage], estimator: Estimator) -> Disk:
     stored = {stage.id: _params(stage, estimator) for stage in left if stage.kind != "evaluate"}
     weights = sum(_weights(stage, stored[stage.id]) for stage in left if stage.id in stored)
     found = sum(_evaluation(stage, runs) for stage in left if stage.kind == "evaluate")
+    # only as many trainings as there are slots have checkpoints at a time: at most the largest
     trained = sorted(stored[stage.id] for stage in left if stage.kind.startswith("train_"))
     checkpoints = _CHECKPOINTS * _IN_CHECKPOINT * sum(trained[-slots:])
     return Disk(there + weights + found, there, checkpoints)

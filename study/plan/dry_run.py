@@ -124,6 +124,8 @@ def _done(run: RunDir) -> str:
 
 def _at_best(plan: StudyPlan, decision: Decision, estimator: Estimator) -> _Costs:
     """What a route may train anew at its best: the stages of the recipe that some candidate does not share."""
+    # The first candidate is the recipe. A choice that is open has at least one other, so the intersection is of
+    # something.
     own, *others = (all_stages(plan.at(decision.tuning, c)) for c in decision.tuning.candidates)
     kept = set.intersection(*({stage.id for stage in stages} for stages in others))
     found = [estimator.estimate(stage) for stage in own if stage.id not in kept]

@@ -69,9 +69,11 @@ def plan_timing(config: StudyConfig, routes: Sequence[Route], study: RunDir) -> 
                 holders.setdefault(name, holder.id)
     amount = {"rounds": config.evaluate.latency_rounds, "sets": len(seeds)}
     before = read_timing(study)
+    # all or nothing: networks are timed in turn by one stage, so that their times can be compared
     if before and before.stage.run(runs).done and before.times(shapes, amount):
         return Timing(before.stage, rows)
     networks = {name: {"shape": shapes[name], "paths": {"run": run}} for name, run in holders.items()}
+    # a shape whose networks have all lost their weights cannot be timed
     kept = {evaluation: row for evaluation, row in rows.items() if row[0] in networks}
     return Timing(_stage({"networks": networks, **amount}), kept) if networks else None
 
@@ -84,6 +86,7 @@ def _shape(evaluation: Stage, holder: Stage, runs: Path) -> dict[str, object]:
     """All that the time of a network follows from: how many channels it has where, and how large its image is."""
     run, result = holder.run(runs), evaluation.run(runs).read_result()
     plan, network = PruningPlan.load(run.whole(run.plan)), run.read_result()["network"]
+    # a group that keeps all its channels is left out, so that a plan that names it is as one that does not
     shape: dict[str, object] = {
         "arch": [plan.arch, dict(plan.options), len(network["mean"])],
         "kept": {name: kept for name, kept in plan.kept_counts().items() if kept < plan.widths[name]},

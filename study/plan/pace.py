@@ -48,6 +48,7 @@ class Pace:
 
     def left(self, stages: Iterable[Stage], spent: float = 0.0) -> float:
         """Seconds until these stages are done, of which those under way have had `spent`."""
+        # As if all slots were busy to the end. Stages that wait for others leave some idle, so it may take longer.
         return max(0.0, sum(self._seconds(stage) for stage in stages) - spent) / self._slots
 
     def _seconds(self, stage: Stage) -> float:

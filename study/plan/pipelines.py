@@ -48,8 +48,6 @@ def expand(config: StudyConfig, *, source: str, contents: Contents | None = None
     Raises ConfigError for a grid field or variant that does not fit, ValueError for a chain that makes no sense and for
     a published number of nothing that the study has.
     """
-    # `known` holds the stages of all routes by hash and seed: two routes that ask for equal work get one object, and
-    # the scheduler, which knows stages by their id, runs it once.
     check_expected(config, grid_fields(config))
     contents = contents or Contents()
     routes = _expand(config, {}, source, contents)
@@ -60,6 +58,8 @@ def expand(config: StudyConfig, *, source: str, contents: Contents | None = None
 
 def _expand(config: StudyConfig, kept: Kept, source: str, contents: Contents) -> list[Route]:
     routes: list[Route] = []
+    # `known` holds the stages of all routes by hash and seed: two routes that ask for equal work get one object, and
+    # the scheduler, which knows stages by their id, runs it once.
     known: dict[tuple[str, int], Stage] = {}
     for point in points(config):
         here = at_point(config, point, f"{source}: {describe(point)}")
@@ -77,6 +77,7 @@ def grid_fields(config: StudyConfig) -> dict[str, list[object]]:
 
 def points(config: StudyConfig) -> list[dict[str, object]]:
     """Every combination of the grid's fields."""
+    # without a grid the product of nothing is one point, {}
     fields = grid_fields(config)
     return [dict(zip(fields, values, strict=True)) for values in product(*fields.values())]
 
@@ -139,6 +140,7 @@ def _without(field: str, route: Route) -> Route:
 
 
 def _step(pipeline: str, step: GivenStep) -> tuple[str, dict[str, object]]:
+    # an empty mapping names no step, and is refused as the step ""
     name, changes = (step, {}) if isinstance(step, str) else next(iter(step.items()), ("", {}))
     if name not in STEPS or (not isinstance(step, str) and len(step) != 1):
         hint = did_you_mean(name, STEPS)
@@ -150,6 +152,8 @@ def at_point(config: StudyConfig, point: Mapping[str, object], place: str) -> St
     """The config with a variant's changes and values by key path; ConfigError begins with `place`."""
     if not point:
         return config
+    # At a point `variants` and `grid` are used up, and `expect` is about the whole grid. An empty `tune` would be
+    # refused, as one that somebody wrote.
     left_out = {"variants", "grid", "expect"} | (set() if config.tune else {"tune"})
     data = config.model_dump(exclude=left_out)
     data["prune"] = config.prune.model_dump(exclude_unset=True)  # only what the file said: `target` refuses defaults
@@ -234,6 +238,7 @@ def labels(routes: Sequence[Route], *, seeds: bool = True) -> dict[str, str]:
     names = {}
     for stage in all_stages(routes):
         pipelines = list(dict.fromkeys(route.pipeline for route in users[stage.id]))
+        # a variant, or rates, name a stage only where all of its routes have the same
         values = [{route.point.get(field) for route in users[stage.id]} for field in ("variant", RATES)]
         of_one = [str(value) for found in values if len(found) == 1 and (value := next(iter(found))) is not None]
         used = pipelines[0] if len(pipelines) == 1 else f"{len(pipelines)} routes"

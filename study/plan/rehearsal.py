@@ -73,6 +73,7 @@ class Rehearsal:
             settings.effect, model, network, lambda: self.estimator._prunable(network)[1], stage.seed
         )
         self._check_compilable(effect)
+        # refuses a training that is too short for what the effect is to do in it
         effect.plan_for(train.epochs * train.steps_per_epoch(info.n_train))
         return trained_network(network, [effect])
 

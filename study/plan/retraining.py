@@ -13,6 +13,7 @@ from study.stages.settings import TrainClassifier
 from study.stages.stage import Stage
 from training.options import changed
 
+# what the rate of each step follows from; all else of a retraining stays as `fine_tune` says
 _RATES = ("lr", "gamma", "schedule", "milestones", "warmup")
 Kept = Mapping[str, Collection[int]]
 """The epochs whose weights a dense training keeps, by the hash of the training that keeps none."""
@@ -57,6 +58,7 @@ def remembering(dense: Stage, classifier: Classifier, kept: Kept) -> Stage:
 def detector_before(pruned: Stage) -> Stage:
     """The training of a detector that pruning inside it came after, before any retraining."""
     training = pruned.parents[0]
+    # behind an earlier pruning inside the detector it is itself a retraining
     while training.parents[0].kind == "prune_detector":
         training = training.parents[0].parents[0]
     return training
@@ -75,6 +77,7 @@ def kept_by(stages: Iterable[Stage]) -> dict[str, set[int]]:
     found: dict[str, set[int]] = {}
     for stage in stages:
         if epochs := stage.settings.get("snapshot_epochs"):
+            # `remembering` asks by a training that keeps nothing yet, and has the hash of that
             rest = {key: value for key, value in stage.settings.items() if key != "snapshot_epochs"}
             found.setdefault(replace(stage, settings=rest).hash, set()).update(epochs)
     return found

@@ -47,6 +47,7 @@ class StageBuilder:
     kept: Kept = field(default_factory=dict)
 
     def stage(self, kind: str, settings: Mapping[str, object], *parents: Stage) -> Stage:
+        # of a detector `evaluate` chooses the split
         if self.validating and kind in ("train_classifier", "prune"):
             settings = {**settings, "untested": True}
         return self._known(Stage(kind, settings, parents, self.seed))
@@ -195,6 +196,7 @@ class StageBuilder:
     def detect_fair(self, parent: Stage | None, changes: dict[str, object]) -> Stage:
         """A detector that also spends what its classifier cost less than one that is pruned and fine-tuned."""
         stage = self.detect(parent, changes, "train", "train_classifier")
+        # asked for its epochs alone: it is no parent, so this route does not train it
         dense = self.classify_for_pruning(None, {}).read(TrainClassifier)
         epochs = dense.train.epochs + dense.counted_epochs
         fine_tuning = self.config.classifier.training("fine_tune").epochs

@@ -92,6 +92,7 @@ class Decision:
 
     def _rank(self, candidate: Candidate, scores: Sequence[float | None]) -> tuple[object, ...]:
         mean = sum(score for score in scores if score is not None) / len(scores)
+        # min() takes the highest mean; of equal ones, key by key, the own value (False < True), then the smaller
         return -mean, [(value != self.recipe.values[key], value) for key, value in candidate.values.items()]
 
 
@@ -138,6 +139,7 @@ class StudyPlan:
     def at(self, tuning: Tuning, candidate: Candidate) -> list[Route]:
         """A route with the values of a candidate on the study's seeds."""
         config, name = candidate.config, tuning.pipeline
+        # as in the recipe: what a dense training keeps is part of its hash, and the two shall share that training
         kept = kept_by(all_stages(self.recipe))
         builders = (StageBuilder(config, seed, contents=self.contents, kept=kept) for seed in config.seeds)
         return [make_route(name, chains(config)[name], b, {**tuning.point, RATES: TUNED}) for b in builders]
@@ -148,11 +150,14 @@ def plan_study(config: StudyConfig, recipe: Sequence[Route], *, source: str, con
     if not config.tune:
         return StudyPlan(recipe, (), contents)
     found: dict[tuple[str, str], Tuning] = {}
+    # A route is known by what it ends in. Points that make no difference to it lead to the same end, and are tuned
+    # once.
     ends = {(route.pipeline, route.evaluation.id): route.point for route in recipe}
     known: dict[tuple[str, int], Stage] = {}
     kept = kept_by(all_stages(recipe))
     for point in points(config):
         options = list(_options(config, point, source))
+        # the recipe, which comes first
         here = options[0][1]
         for name, chain in chains(here).items():
             # the point without the fields of the grid that make no difference to the route
@@ -193,6 +198,7 @@ def _different(candidates: Iterable[Candidate]) -> tuple[Candidate, ...]:
     for candidate in candidates:
         once.setdefault(tuple(route.evaluation.id for route in candidate.routes), candidate)
     recipe, *others = once.values()
+    # a key in which all that are left agree makes no difference to this route
     matter = [key for key, own in recipe.values.items() if any(c.values[key] != own for c in others)]
     found = []
     for candidate in (recipe, *others):

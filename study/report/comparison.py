@@ -33,14 +33,17 @@ def collect(
 
     `why`: sentences by stage id for what is not there.
     """
+    # results of rates that are still open: they tell why a choice is missing
     left = [route for decision in decisions for c in decision.open for route in c.routes]
     results, damaged = _results([*routes, *left], runs)
+    # what the run said of a stage goes before what is found on the disk
     why = {**damaged, **why}
     finished = [r for r in routes if all(s.id in results and s.id not in why for s in r.stages)]
     task = "detection" if config.detector else "classification"
     reader = READERS[task]
     first = results[finished[0].evaluation.id].result if finished else None
     measured, timed, gap = _timed(RunDir(runs / config.name), why)
+    # without seeds: the seeds of one route share the networks that guide it, and that is no sharing with others
     users: dict[str, set[tuple[str, str]]] = {}
     for route in routes:
         for stage in route.stages:

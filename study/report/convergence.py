@@ -33,6 +33,7 @@ def late_gain(steps: Sequence[float], values: Sequence[float]) -> float | None:
         return None
     x, y = np.array(late, dtype=np.float64).T
     x = x - x.mean()
+    # the least squares slope is the gain over a whole training; the last tenth has a tenth of it
     return float(_LAST * (x @ (y - y.mean())) / (x @ x))
 
 
@@ -71,6 +72,7 @@ def _gains(route: RouteResults, kinds: Mapping[str, str], files: RunFiles) -> tu
             key, gain = _gain(records)
             if gain is not None:
                 found.setdefault(key, []).append(_BETTER[key] * gain)
+    # seeds that recorded different measures have no common mean
     return next(iter(found.items())) if len(found) == 1 else None
 
 

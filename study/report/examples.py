@@ -184,6 +184,7 @@ def _chosen(view: _Seen, reference: _Seen | None) -> Iterator[_Choice]:
 def extreme(values: Sequence[float | None], split: Split) -> int | None:
     """The place of the image with the highest value, of equals that with the lowest id; None without a value."""
     some = [k for k, value in enumerate(values) if value is not None]
+    # ids are numbers or text, which Python does not compare: numbers go first
     first = sorted(some, key=lambda k: (isinstance(split.images[k].id, str), split.images[k].id))
     return max(first, key=lambda k: values[k] or 0.0, default=None)
 

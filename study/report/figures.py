@@ -185,6 +185,7 @@ def axis_label(route: RouteResults) -> str:
 def training_compute(routes: Sequence[RouteResults]) -> Exhibit:
     """Training MACs per route, stacked by stage; stages shared with other routes are hatched."""
     title = "Where the training compute went"
+    # by id: a route holds a mapping, its point, and so has no hash
     spent = {id(route): _stage_macs(route) for route in routes}
     stages = _ordered_stages(spent.values())
     total = max((sum(macs for _, macs, _ in stage.values()) for stage in spent.values()), default=0.0)

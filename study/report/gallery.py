@@ -37,6 +37,7 @@ def galleries(material: Material) -> list[Gallery]:
     """One gallery per grid point; of many points each has fewer scenes, and the last ones may have none."""
     points, found, size = full_points(material.routes), [], 0
     for k, point in enumerate(points, 1):
+        # shares add up: what earlier points left of theirs is there for this one
         gallery = _gallery(material, RunFiles(material.files.root), point, MAX_BYTES * k // len(points) - size, size)
         found.append(gallery)
         size += _size(gallery.rows)
@@ -86,6 +87,7 @@ def meaning(score: float, iou: float) -> str:
 
 def _ground_truth(files: RunFiles, runs: Iterable[str | None], k: int) -> str | None:
     """The scene's boxes: every evaluation draws the same ones, so the first that has them serves."""
+    # a picture that one evaluation lacks is no gap as long as another has it
     quiet = RunFiles(files.root)
     for run in runs:
         if run and (content := quiet.picture(run, f"ground_truth_{k}.png")) is not None:

@@ -152,6 +152,7 @@ def _changed_data(stages: Iterable[StageResult]) -> list[str]:
         settings, fingerprint = stage.part("settings"), stage.part("data").get("fingerprint")
         data = settings.get("dataset") or settings.get("data")
         if data and fingerprint:
+            # trainings and evaluations read different splits, whose fingerprints differ in any case
             asked = json.dumps([stage.kind, settings.get("split"), data], sort_keys=True)
             kinds[asked] = stage.kind
             found.setdefault(asked, set()).add(fingerprint)

@@ -146,6 +146,7 @@ def _choose_rates(config: StudyConfig, plan: StudyPlan, estimator: Estimator) ->
     if not left:
         return Outcome()
     outcome = _run_routes(config, left, estimator, "choosing rates: ")
+    # a failure counts only if a choice still waits for it: a candidate that diverged has its answer
     still = [route for decision in plan.decide(runs) for c in decision.open for route in c.routes]
     lost = {stage.id for stage in all_stages(still)}
     failed, blocked = ({k: why for k, why in found.items() if k in lost} for found in (outcome.failed, outcome.blocked))
@@ -242,4 +243,5 @@ def _seen_at_work(out: Path) -> Iterator[None]:
     try:
         yield
     finally:
+        # of a lock that another process has, this does nothing
         lock.release()

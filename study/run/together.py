@@ -86,6 +86,7 @@ def _wait(members: Sequence[_Member]) -> dict[str, object]:
             if isinstance(said, BaseException):
                 _end(members, None if isinstance(said, Stopped) else _PATIENCE)  # all write their checkpoint then
                 raise said
+            # only the first process has something to say, the others say {}
             found |= said
             left.pop(says).process.join()
     return found

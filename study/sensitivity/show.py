@@ -114,6 +114,7 @@ def draw(subject: Subject, curves: Sequence[Curve]) -> go.Figure:
     figure = base_figure("fraction removed of the layer's channels", "top-1 on validation images (%)")
     depths = [place / max(1, len(curves) - 1) for place in range(len(curves))]
     for curve, colour in zip(curves, sample_colorscale("Viridis", depths), strict=True):
+        # ratio 0 is the network as it is, with which every line begins
         points = [point for point in curve.points if point.ratio > 0]
         name = plain(curve.layer)
         figure.add_scatter(

@@ -75,6 +75,7 @@ def accuracy(
 
 def starting_model(stage: Stage, network: Network, runs: Path) -> nn.Module:
     """The network of a training stage as it is before the first step of a fresh run."""
+    # drawn in any case: weights that are read replace it, all but a head that `replace_head` keeps as it is here
     torch.manual_seed(stage.seed)
     model = network.build()
     init = get_regime(stage.read(TrainClassifier).regime).init
@@ -150,6 +151,7 @@ def run_train_classifier(context: Context) -> dict[str, object]:
         digest = settings.weights.sha256
         given = {"given_weights": {"sha256": digest, "trained_from": settings.trains, "notes": said}}
     images = outcome.images_seen + settings.counted_epochs * len(data.train)
+    # one forward pass of the unpruned network for each image seen
     taught = {} if settings.distill is None else {"teacher_macs": dense_costs["macs"] * outcome.images_seen}
     if not is_main():  # of several processes that trained together one writes
         return {}

@@ -19,6 +19,7 @@ def content_sum(place: str, pieces: Pieces, folder: Path | None) -> str:
     """
 
     def find(index: int) -> Found:
+        # such a stamp is of a file that is not there; that is not remembered, since it may come
         if pieces.stamps[index, 0] < 0:
             return b"absent", False
         try:

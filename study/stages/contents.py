@@ -140,6 +140,7 @@ def check_unchanged(stage: Stage, runs: Path, machine: Machine) -> None:
         _same("the annotations of detector.dataset", data, annotations_now(data))
         for split, content in data["images"].items():
             _same(f"the {split} images of detector.dataset", content, _images(data, split, runs / "data", runs))
+    # pruning and evaluation build the detector that a training before describes, from files that it may name
     detectors = [s.settings["model"] for s in before if "model" in s.settings] if kind == "data" else []
     for file, digest in _files(stage.settings, detectors):
         _same(file, digest, file_digest(Path(file)))

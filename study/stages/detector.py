@@ -55,6 +55,8 @@ def run_train_detector(context: Context) -> dict[str, object]:
     dataset = open_detection(settings.data, "train", context.data)
     network = Network.load(context.parent)
     torch.manual_seed(stage.seed)
+    # Behind a pruning inside the detector the parent's file holds the whole detector: all weights are loaded below,
+    # once it is built.
     inherited = settings.init == "inherited" and stage.parents[0].kind != "prune_detector"
     classifier = load_model(context.parent) if inherited else random_start(network)
     if settings.recalibrate:
@@ -147,6 +149,7 @@ def _validated(kept: Kept | None) -> dict[str, float]:
 def _recalibrate(classifier: nn.Module, network: Network, dataset: DetectionDataset, stage: Stage) -> None:
     """Estimate BatchNorm's statistics anew on the images that the detector is trained on, in place."""
     settings, device = stage.read(TrainDetector), next(classifier.parameters()).device
+    # the backbone, which alone is looked at, does not ask how many classes there are
     cfg = make_config(settings.model, num_classes=1, pixel_mean=network.mean, pixel_std=network.std)
     images = backbone_inputs(dataset, cfg, batch_size=settings.train.batch_size, seed=stage.seed)
     recalibrate(classifier, (batch.to(device) for batch in islice(images, RECALIBRATION_BATCHES)))
@@ -155,6 +158,7 @@ def _recalibrate(classifier: nn.Module, network: Network, dataset: DetectionData
 def _dense_detector(context: Context, network: Network, dataset: DetectionDataset) -> tuple[Detector, Config]:
     """The detector around the unpruned network, with weights that mean nothing."""
     dense = network.dense()
+    # only to be counted: the training must draw the same numbers with it and without
     with torch.random.fork_rng():
         return build(context.stage, dense, dense.build(), len(class_names(dataset)), device="cpu")
 

@@ -223,6 +223,7 @@ def _head_of(network: Network) -> list[str]:
 
 def _head(arch: str, options: Mapping[str, object], num_classes: int) -> list[str]:
     """The tensors whose shapes follow from the number of classes."""
+    # built for one class more, only the head has another shape, whatever it is called
     one, other = (build_blank(arch, n, options).state_dict() for n in (num_classes, num_classes + 1))
     return [name for name, tensor in one.items() if tensor.shape != other[name].shape]
 

@@ -169,6 +169,7 @@ def write_pattern(guides: Sequence[Network], file: Path) -> None:
     patterns = []
     for guide in guides:
         model = guide.dense().build()
+        # where single weights went no channels are asked for, and they may be such as nobody can follow
         groups = [] if guide.masks is not None else dense_groups(guide, model)
         patterns.append(pattern_of(guide.plan, Dense(model, groups, guide.example()), guide.masks))
     write_text(file, average(patterns).to_json())
@@ -215,6 +216,7 @@ def _metrics(model: nn.Module, before: _Before, settings: Prune, run: RunDir) ->
     if settings.untested:
         return found
     device = next(model.parameters()).device
+    # the same images for all networks and seeds; the model changes in place, which its file, already written, does not
     index = torch.randperm(len(data.train), generator=torch.Generator().manual_seed(0))
     batches = list(index[: RECALIBRATION_BATCHES * _RECALIBRATION_BATCH_SIZE].split(_RECALIBRATION_BATCH_SIZE))
     if len(batches) > 1 and len(batches[-1]) == 1 and norms_of_single_values(model, network.example().to(device)):

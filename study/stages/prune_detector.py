@@ -35,6 +35,7 @@ def run_prune_detector(context: Context) -> dict[str, object]:
     groups = prunable_groups(stage, network, network.build(), detector.backbone)
     loader = train_loader(dataset, cfg, batch_size=trained.train.batch_size, seed=stage.seed)
     looks = get_method(settings.method).needs != "nothing"
+    # one in any case: on it the masked detector is compared with the smaller one
     batches = list(islice(loader, settings.calibration.batches if looks else 1))
     pruned = prune_detector(
         detector,

@@ -171,6 +171,7 @@ class Prune(Cut):
     @model_validator(mode="before")
     @classmethod
     def _gather_network(cls, data: dict[str, object]) -> dict[str, object]:
+        # a stage has the keys of its network among its own, as a training has them
         own = {name: data[name] for name in OwnNetwork.model_fields if name in data}
         return {**{name: value for name, value in data.items() if name not in own}, "network": own or None}
 

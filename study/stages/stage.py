@@ -120,12 +120,14 @@ class Stage:
 
     def with_ancestors(self) -> list["Stage"]:
         """This stage and all it depends on, parents first, each once; a teacher before the route's own stages."""
+        # whoever looks back for the nearest stage of a kind then finds the route's own before the teacher's
         found: dict[str, Stage] = {}
         for parent in self.parents[::-1] if self.settings.get("distill") else self.parents:
             found |= {s.id: s for s in parent.with_ancestors()}
         return [*found.values(), self]
 
     def __hash__(self) -> int:
+        # the one of a dataclass would hash `settings`, a mapping, which has no hash
         return hash(self.id)
 
 
@@ -158,6 +160,7 @@ def what_differs(settings: object, sections: Mapping[str, type]) -> object:
     for name, value in settings.items():
         if name in sections and isinstance(value, Mapping):
             default = defaults(sections[name])
+            # in a section "off" may be what differs from its default, so only equality leaves a key out
             value = {key: own for key, own in value.items() if key not in default or own != default[key]}
         elif isinstance(value, Mapping):
             value = what_differs(value, sections)

@@ -189,6 +189,7 @@ class RunDir:
 
     def artifacts(self) -> list[Path]:
         """The files that a result vouches for, in order of their names."""
+        # the result itself, and what changes or goes after it was written
         passing = {self.log, self.status, self.checkpoint, self.result, self.failure, self.job, self.lock}
         found = [file for file in self.path.rglob("*") if file.is_file() and file not in passing]
         return sorted(file for file in found if not file.name.startswith((".", "events.", self.checkpoint.stem)))
@@ -200,6 +201,7 @@ class RunDir:
     def write_result(self, result: Mapping[str, object]) -> None:
         """Write `result.json` with the SHA-256 of every artifact and of itself: the mark of a finished run."""
         sums = {str(file.relative_to(self.path)): sha256(file) for file in self.artifacts()}
+        # as it will be read back (tuples become lists), or its checksum would differ then
         content = json.loads(json.dumps({**result, "artifacts": sums}, allow_nan=False))
         write_json(self.result, {**content, _CHECKSUM: _checksum(content)})
 

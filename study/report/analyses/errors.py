@@ -78,6 +78,7 @@ def confusion(material: Material) -> Exhibit | None:
     """For each route what is found where a box of each class is; None with many classes, or where nothing tells."""
     found = _read(material)
     names = found[0].seeds[0]["classes"] if found else []
+    # a grid may vary the data: matrices are of those with the classes of the first
     found = [each for each in found if all(seed["classes"] == names for seed in each.seeds)]
     if not 1 < len(names) <= MOST_CLASSES:
         return None
@@ -112,6 +113,7 @@ def _shares(seeds: Sequence[Json], n_classes: int) -> NDArray[np.float64]:
     for seed in seeds:
         for true, seen, count in seed["confusion"]:
             counts[true, seen] += count
+    # the last row is of detections where no box is, which belong to no class
     return counts[:-1] / np.maximum(counts[:-1].sum(axis=1, keepdims=True), 1)
 
 

@@ -91,6 +91,7 @@ def findings(
     Statements that oppose each other stand together.
     """
     order = {point_key(point): i for i, point in enumerate(distinct_points(routes))}
+    # read from the end, so that the first statement of a group gives it its place
     groups = {statement.group: i for i, statement in reversed([*enumerate(topic.statements)]) if statement.group}
     placed: list[_Placed] = []
     for i, statement in enumerate(topic.statements):
@@ -166,6 +167,7 @@ def direction(difference: Difference, relation: str, margin: float) -> tuple[str
     test = difference.against(margin)
     assert test is not None
     if relation == COMPARABLE:
+        # outside on either side: two tests, so twice the smaller p
         inside, outside = test.p_as_good, 2 * (1 - test.p_as_good)
     else:
         inside, outside = test.p_no_worse, 1 - test.p_no_worse
@@ -177,6 +179,7 @@ def _judge(statement: Statement, pair: Pair, test: _Test, p: float, topic: Topic
     if difference is None:
         return Finding(statement, pair.place, UNDECIDED, "no seed has a result for both")
     decided = p <= LEVEL
+    # Holm's adjustment came to a factor of p / test.p: to compare p with LEVEL is to compare test.p with this
     level = LEVEL * test.p / p if p else LEVEL
     confidence = 1 - (
         level if statement.relation in (ABOVE, BELOW) else 2 * level

@@ -79,6 +79,7 @@ def _lost(*columns: str) -> Callable[[RouteResults, Sources], BySeed]:
 
     def lost(route: RouteResults, sources: Sources) -> BySeed:
         dense = find_route(sources.routes, DENSE, route.point)
+        # the first that the route has: detectors and classifiers have costs of different names
         column = next((c for c in columns if route.mean(c) is not None), None)
         if dense is None or column is None:
             return {}

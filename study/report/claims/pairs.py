@@ -117,6 +117,7 @@ def _extreme(
         return True
     apart = (*statement.apart, statement.field)
     values: list[set[float]] = []
+    # of both sides: the smallest value of one alone may have no counterpart on the other
     for each in (statement.better, statement.worse):
         peers = [r for r in routes if _fits(each, statement, r, pruned) and _agree(route, r, apart, pruned)]
         found = [value_of(r, statement.field, pruned) for r in peers]
@@ -146,6 +147,8 @@ def _lines(statement: Statement, routes: Sequence[RouteResults], pruned: Pruned)
         value = value_of(route, statement.field, pruned)
         if not is_number(value):
             continue
+        # A line has each value once. A route that differs from all lines in more than the field, or whose value they
+        # have already, begins a new one.
         fitting = [line for line in lines.values() if value not in line and _follows(line, route, statement, pruned)]
         line = fitting[0] if fitting else lines.setdefault(point_key(route.point), {})
         line[float(value)] = route

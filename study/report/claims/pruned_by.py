@@ -44,6 +44,7 @@ def _pruned_by(route: RouteResults, stages: Mapping[str, StageResult], runs: Pat
     if not route.rows:
         return PrunedBy()
     kinds = (*_CLASSIFIERS, "train_detector", *_PRUNING)
+    # all seeds have the same settings, so the first stands for the route
     chain = [step for seed, step in steps(route, *kinds) if seed == route.rows[0].seed]
     settings = {step.run: stages[step.run].part("settings") for step in chain}
     arch = next((s["arch"] for step in reversed(chain) if (s := settings[step.run]).get("arch")), "")
@@ -71,6 +72,7 @@ def _pruned_by(route: RouteResults, stages: Mapping[str, StageResult], runs: Pat
 def _training_facts(trainings: list[Json]) -> dict[str, object]:
     """Of the last network: how it was trained, and how fine-tuned; those of networks that a design follows are left."""
     facts: dict[str, object] = {}
+    # from the last one back: what it says is not overwritten (`setdefault`)
     for settings in reversed(trainings):
         found, regime = {key: settings.get(key) for key in _NETWORK}, settings.get("regime")
         if regime in RETRAINING:
@@ -98,6 +100,7 @@ def _detector_facts(chain: Sequence[tuple[str, Json]]) -> dict[str, object]:
         if kind != "train_detector":
             continue
         scratch, after = settings.get("init") == "random", before[0] == "prune_detector"
+        # a training with a pruning inside the detector still ahead ends where that begins
         cut_short = not after and "prune_detector" in kinds[place:]
         section = "fine_tune" if after else "train"
         training = {f"{section}.{key}": value for key, value in (settings.get("train") or {}).items()}
@@ -117,6 +120,7 @@ def _detector_facts(chain: Sequence[tuple[str, Json]]) -> dict[str, object]:
 
 def _guide(trainings: Sequence[Mapping[str, object]]) -> str:
     """Whether a design follows networks of its own architecture and data, or others."""
+    # guides are trained before the network that follows them
     first, last = ({key: each.get(key) for key in _NETWORK} for each in (trainings[0], trainings[-1]))
     return "own" if canonical(first) == canonical(last) else "other"
 

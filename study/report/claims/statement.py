@@ -106,6 +106,7 @@ class Statement:
         found = list(self.free)
         if self.trend or self.better.extreme != self.worse.extreme:
             found.append(self.field)
+        # with the method goes what is said for it alone, and may mean nothing to the other
         if self.better.methods != self.worse.methods:
             found += ["prune.method", "prune.options", "prune.level", "prune.calibration", "prune.files"]
         if self.equal_cost:

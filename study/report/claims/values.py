@@ -23,6 +23,7 @@ def values_of(statement: Statement, pair: Pair, pruned: Pruned, primary: str, so
     better = [by_seed(route, statement.better.measure or primary, sources) for route in pair.better]
     worse = [by_seed(route, statement.worse.measure or primary, sources) for route in pair.worse]
     if statement.trend:
+        # text only for the type checker: `pairs` makes lines of numbers alone
         at = [float(str(value_of(route, statement.field, pruned))) for route in pair.better]
         slopes = _slopes(at, better)
         nothing: BySeed = dict.fromkeys(slopes, 0.0)

@@ -52,6 +52,7 @@ class Column:
 
 def escape(text: object) -> str:
     """Text that LaTeX shows as it is, in one line; two hyphens stay two."""
+    # TeX would join two hyphens to a dash: a mark between them outlives the escaping and becomes {}
     flat = re.sub("-(?=-)", "-\0", " ".join(str(text).split()))
     return _SPECIAL.sub(lambda found: _WORDS[found[0]], flat).replace("\0", "{}")
 

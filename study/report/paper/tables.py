@@ -29,6 +29,7 @@ def main_latex(content: Content) -> str:
     columns = [Column("Route"), *(Column(fields[field]) for field in found.grid)]
     columns += [Column(headings[found.columns[i]], "r") for i in kept]
     differences = [cell.notes for line in found.lines for cell in line.cells if cell.mark]
+    # the first two notes are the interval and its verdict (`study.report.tables`), which differ from cell to cell
     common = [note for note in differences[0][2:] if all(note in notes for notes in differences)] if differences else []
     shared, seeds = f"All differences: {', '.join(common)}. " if common else "", seeds_of(content)
     rows = []

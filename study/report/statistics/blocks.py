@@ -54,6 +54,7 @@ class Blocks:
     @property
     def df(self) -> int:
         """Residual degrees of freedom: (routes - 1)(seeds - 1) without holes."""
+        # one less than effects, since a constant can be moved from all routes to all seeds
         return len(self.values) - (len(self.routes) + len(self.seeds) - 1)
 
     def paired(self, route: str, reference: str) -> Array:
@@ -85,10 +86,13 @@ def lay_out(table: Table, reference: str | None = None) -> Blocks:
     values = {route: {seed: v for seed, v in row.items() if is_number(v)} for route, row in table.items()}
     parts: list[tuple[set[str], set[int]]] = []
     for route, row in values.items():
+        # Routes and seeds are the two sides of a graph, each value an edge. A route joins all parts that have one of
+        # its seeds; what is left at the end are the connected parts.
         touched = [part for part in parts if part[1] & row.keys()]
         parts = [part for part in parts if part not in touched]
         parts.append(({route}.union(*(p[0] for p in touched)), set(row).union(*(p[1] for p in touched))))
     kept, seeds = max(parts, key=lambda part: (reference in part[0], len(part[0])), default=(set(), set()))
+    # a seed with one route only is used up by its own block effect: it says nothing of a difference
     shared = sorted(s for s in seeds if sum(s in values[route] for route in kept) > 1)
     routes = tuple(route for route in table if route in kept)
     present = tuple(tuple(seed in values[route] for seed in shared) for route in routes)
@@ -102,6 +106,8 @@ def lay_out(table: Table, reference: str | None = None) -> Blocks:
 @lru_cache(maxsize=64)
 def estimator(layout: Layout) -> Array:
     """(R, N): times a table, the routes' effects by least squares. Only their differences have a meaning."""
+    # The columns of the routes and those of the seeds add up to the same, so effects are known but for a constant. The
+    # pseudo-inverse takes one such solution; a difference of two routes is the same in all.
     return np.linalg.pinv(_columns(layout))[: len(layout.present)].astype(float)
 
 
@@ -117,6 +123,7 @@ def _residuals(layout: Layout, routes: tuple[int, ...]) -> tuple[Array, int]:
     """The projection (N, N) of a table to the residuals of the model of only these routes, and its rank."""
     among = np.isin(layout.places[0], routes)
     columns = _columns(layout) * among[:, None]
+    # I - X X+ on the rows of these routes. It is a projection, so its trace is its rank: the degrees of freedom.
     projection = np.diag(among.astype(float)) - columns @ np.linalg.pinv(columns)
     return projection, round(np.trace(projection))
 
@@ -125,6 +132,7 @@ def residual_squares(tables: Array, layout: Layout, routes: tuple[int, ...]) -> 
     """Residual sums of squares (D,) of tables (D, N) in the model of only these routes, and the degrees of freedom."""
     projection, df = _residuals(layout, routes)
     squares = ((tables @ projection) ** 2).sum(axis=1)
+    # so much would come together if each of the N values were off by NOTHING of the largest
     rounding = tables.shape[1] * (NOTHING * np.abs(tables).max(axis=1)) ** 2
     return np.where(squares > rounding, squares, 0.0), df
 
@@ -148,22 +156,28 @@ def variances(tables: Array, layout: Layout, pool: tuple[int, ...] | None = None
     pooled = total / df
     by_route = np.empty((len(tables), count))
     ratio, p = np.zeros((2, len(tables), count))  # of own variance to that of the others; of the F test
+    # where no test is made nothing speaks against the route
     p += 1
     for route in range(count):
         changed = tuple(sorted({*pool} ^ {route}))  # the pool without the route, or with it if it is odd
         squares, changed_df = residual_squares(tables, layout, changed)
         own_df = abs(df - changed_df)
+        # the extra sum of squares: what the route adds to those of the design without it
         own = np.abs(total - squares) / max(own_df, 1)
         by_route[:, route] = np.maximum(pooled, max(OWN_WEIGHT / max(own_df, 1), 1) * own) if own_df else pooled
+        # of two routes the residuals mirror each other, so neither can be the odd one
         if route in pool and own_df and changed_df and len(pool) > 2:
             with np.errstate(divide="ignore", invalid="ignore"):
                 ratio[:, route] = np.nan_to_num(own / (squares / changed_df), nan=0.0, posinf=np.inf)
             p[:, route] = fdtrc(own_df, changed_df, ratio[:, route]) * len(pool)
     odd = np.tile(~np.isin(np.arange(count), pool), (len(tables), 1))
     most = p.argmin(axis=1)
+    # the bound is one of deviations, the ratio is of variances
     found = (p.min(axis=1) < ODD_LEVEL) & (ratio[np.arange(len(tables)), most] > ODD_RATIO**2)
     for route in np.unique(most[found]):
         rows = found & (most == route)
+        # Tables with the same odd route go on together, with a pool without it. Their results replace the whole row: a
+        # smaller pool changes the variance of every route.
         rest = variances(tables[rows], layout, tuple(r for r in pool if r != route))
         by_route[rows], odd[rows] = rest.by_route, rest.odd
     return Variances(by_route, odd)

@@ -50,4 +50,5 @@ def against_margin(estimate: float, error: float, null: Null, margin: float) -> 
 def _one_sided(distance: float, error: float, null: Null) -> float:
     """p-value of the hypothesis that the true `distance` is 0 or less."""
     t = abs(distance) / error if error else float("inf") if distance else 0.0
+    # `null` is two-sided and symmetric: half of its p lies on either side
     return null.p(t) / 2 if distance > 0 else 1 - null.p(t) / 2

@@ -92,12 +92,15 @@ def prepare(table: Table, reference: str | None) -> tuple[Blocks, Names]:
 
 def within(blocks: Blocks, names: Names) -> Family:
     """By the block design of one table; an odd route is taken out and compared by its own differences."""
+    # one pair is a paired t-test; without residual degrees of freedom there is nothing to pool
     if len(names) < 2 or blocks.df < 1:
         return Family(tuple(own(blocks, name, 1) for name in names), (), blocks.left_out)
     is_odd = variances(blocks.values[None], blocks.layout).odd[0]
     odd = tuple(route for route, out in zip(blocks.routes, is_odd, strict=True) if out)
     pool = blocks.without(odd) if odd else blocks
     in_pool = [name for name in names if {*name} <= {*pool.routes}] if pool.df > 0 else []
+    # The 5 % are shared out by the number of pairs: those in the pool have their share together, and each of the others
+    # has one. By the union bound all intervals hold together.
     pooled = _pooled(pool, in_pool, len(names) / len(in_pool)) if in_pool else {}
     pairs = tuple(pooled.get(name) or own(blocks, name, len(names)) for name in names)
     return Family(pairs, odd, blocks.left_out)
@@ -137,6 +140,7 @@ def _estimate(blocks: Blocks, name: tuple[str, str]) -> float:
 def complete(head: Difference, error: float, family: Null, alone: Null, errors_to_show: float) -> Difference:
     """The comparison with its interval and p-values, from its standard error and its null distributions."""
     half = family.quantile(CONFIDENCE) * error
+    # without any spread a difference is infinitely many errors, and none is 0
     t = abs(head.estimate) / error if error else math.inf if head.estimate else 0.0
     return replace(
         head,

@@ -59,6 +59,8 @@ def _independent(pairs: Sequence[tuple[Side, Side]]) -> float:
     contrasts = np.zeros((len(pairs), len(numbers)))
     for row, (route, reference) in enumerate(pairs):
         contrasts[row, numbers[route]], contrasts[row, numbers[reference]] = 1, -1
+    # Each row has the norm sqrt(2). Sample variances of normal numbers with correlation c correlate by c^2, so the mean
+    # of k of them varies as that of k^2 / sum(c^2) independent ones.
     correlations = contrasts @ contrasts.T / 2
     return float(len(pairs) / (correlations**2).sum())
 

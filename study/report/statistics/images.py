@@ -72,6 +72,7 @@ def average_precisions(
     by_class = np.full((len(evaluations), draws, classes), np.nan)
     defined = np.zeros(draws)
     for k in range(classes):
+        # whole numbers are exact in float32 up to 2^24, far more than there are boxes or detections
         boxes = (first.boxes[:, k].astype(np.float32) @ counts).astype(np.int64)  # (B,), to be found in each draw
         there = boxes > 0
         reached = _Reached.of(boxes, recalls)
@@ -79,6 +80,7 @@ def average_precisions(
             precision = _class_precision(_Runs.of(*matches.of_class(k), len(counts)), counts, reached)  # (T, B)
             by_iou[e, there] += precision[:, there].T
             by_class[e, there, k] = precision[:, there].mean(axis=0)
+        # a class without a box in a draw has no AP in it, and no part in its mean
         defined += there
     with np.errstate(invalid="ignore"):  # a draw without a box has no AP
         return Precisions(100 * by_iou / defined[:, None], 100 * by_class)
@@ -99,10 +101,13 @@ class _Reached:
     @classmethod
     def of(cls, boxes: NDArray[np.int64], recalls: Array | None) -> _Reached:
         """`boxes` (B,): to be found in each draw."""
+        # Draws with equally many boxes share a table of n + 1 entries. The tables stand behind each other, and `start`
+        # says where that of a draw begins.
         numbers, which = np.unique(boxes, return_inverse=True)
         parts = []
         for n in numbers:
             recall = np.arange(n + 1) / max(n, 1)
+            # how many of the listed recalls are at or below the one that so many hits reach
             share = recall if recalls is None else np.searchsorted(recalls, recall, side="right") / len(recalls)
             share[0] = 0.0  # the precision at recall 0 is that of the first hit
             parts.append(share)
@@ -140,6 +145,7 @@ class _Runs:
             numbers.append(number)
             read.append((number - 1 - run[run < number], hit[run < number], images[kept][run < number]))
         order = np.argsort(-np.array(numbers), kind="stable")
+        # IoUs with that many runs come first in `order`: of each step they are the first rows, one row (lane) an IoU
         active = (np.array(numbers)[order] > np.arange(max(numbers))[:, None]).sum(axis=1)
         ends = np.concatenate(([0], np.cumsum(active)))
         row = np.concatenate([ends[read[t][0]] + lane for lane, t in enumerate(order)])
@@ -158,6 +164,7 @@ def _class_precision(runs: _Runs, counts: Counts, reached: _Reached) -> Array:
     draws = counts.shape[1]
     found = np.zeros((len(runs.order), draws))
     if len(runs.ends) > 1:
+        # draws in parts, so that an array over all rows stays within the chunk
         size = max(1, _CHUNK // int(runs.ends[-1]))
         for start in range(0, draws, size):
             here = slice(start, start + size)
@@ -171,6 +178,7 @@ def _walk(runs: _Runs, counts: Counts, reached: _Reached) -> Array:
     hits, misses = runs.hits @ counts, runs.misses @ counts  # (rows, B)
     right = np.zeros((len(runs.order), counts.shape[1]))  # hits up to the end of the run, and all detections up to it
     seen = np.zeros_like(right)
+    # first the sums over all runs, which is where the way back begins; misses behind the last hit are in no row
     for step in steps:
         active = step.stop - step.start
         right[:active] += hits[step]
@@ -179,6 +187,10 @@ def _walk(runs: _Runs, counts: Counts, reached: _Reached) -> Array:
     share = np.take(reached.table, (right + reached.start).astype(np.intp))
     area, best, work, before = (np.zeros_like(right) for _ in range(4))
     place = np.empty(right.shape, dtype=np.intp)
+    # At each step `right` and `seen` are of the end of a run. The best precision from there on times the share of the
+    # recalls that lie within the run is its part of the area. Then its hits, and the misses before it, are taken away:
+    # that is the end of the run before. A run of which a draw has no image adds nothing: it covers no recall, and the
+    # precision at its end is no higher than at the end of the run before.
     for step in steps:
         a = slice(0, step.stop - step.start)
         np.add(seen[a], _EPSILON, out=work[a])
@@ -188,7 +200,7 @@ def _walk(runs: _Runs, counts: Counts, reached: _Reached) -> Array:
         seen[a] -= hits[step]
         seen[a] -= misses[step]
         np.add(right[a], reached.start, out=place[a], casting="unsafe")
-        np.take(reached.table, place[a], out=before[a], mode="clip")
+        np.take(reached.table, place[a], out=before[a], mode="clip")  # all are in range; `raise` would copy `out`
         np.subtract(share[a], before[a], out=work[a])
         work[a] *= best[a]
         area[a] += work[a]
@@ -227,11 +239,12 @@ def image_noise(route: Draws, reference: Draws) -> ImageNoise | None:
     if not seeds:
         return None
     differences = np.stack([route[seed] - reference[seed] for seed in seeds])  # (n, B)
-    differences = differences[:, np.isfinite(differences).all(axis=0)]
+    differences = differences[:, np.isfinite(differences).all(axis=0)]  # a draw without any box has no AP
     mean = differences.mean(axis=0)
     variance = float(mean.var(ddof=1))
     single = float(differences.var(axis=1, ddof=1).mean())
     low, high = np.quantile(mean, (0.025, 0.975))
+    # single - variance = b/I - b/(nI) = (n - 1) times b/(nI)
     both = (single - variance) / (len(seeds) - 1) if len(seeds) > 1 else 0.0
     return ImageNoise(variance, (float(low), float(high)), both, len(seeds))
 
@@ -251,6 +264,7 @@ class Variance:
 
     def df(self, seeds_df: float) -> float:
         """Degrees of freedom of `total` by Satterthwaite's rule; `seeds` has `seeds_df`, the images' part many."""
+        # total^2 / (sum of each part^2 / its df), where the images' part, with many, adds nothing to the sum
         return seeds_df * (self.total / self.seeds) ** 2 if self.seeds else float("inf")
 
 

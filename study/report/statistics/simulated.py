@@ -36,6 +36,7 @@ class Simulated:
         return min(1.0, self.times * max(reached, 1) / len(self.values))
 
     def quantile(self, level: float) -> float:
+        # the largest value that exactly so many simulated ones exceed
         beyond = round((1 - level) / self.times * len(self.values))  # how many simulated tables exceed it
         return float(self.values[len(self.values) - 1 - beyond])
 
@@ -52,6 +53,8 @@ class NullOfTable:
 def standard_errors(spread: Variances, layout: Layout, pairs: Pairs) -> Array:
     """(D, pairs): of the differences by least squares, where routes have different variances."""
     contrasts = _contrasts(layout, pairs)
+    # A difference is a weighted sum of independent values, so its variance is the sum of squared weight times variance;
+    # what seeds add cancels out.
     of_route = np.eye(len(layout.present))[layout.places[0]]  # (N, R)
     return np.sqrt(spread.by_route @ (contrasts**2 @ of_route).T)
 
@@ -74,8 +77,12 @@ def null_of_table(layout: Layout, pairs: Pairs, times: float = 1) -> NullOfTable
     error = standard_errors(spread, layout, pairs)
     odd = np.stack([spread.odd[:, pair].any(axis=1) for pair in pairs], axis=1)
     difference = differences(tables, layout, pairs)
+    # the intervals of a family hold together or not at all: below, the largest of its pairs decides
     t = np.where(odd, 0.0, np.abs(difference) / error)
     family = Simulated(np.sort(t.max(axis=1)), times)
+    # A true difference d is shown in a table where d + difference > critical value times error. The d for which that is
+    # so in 80 of 100 tables is this quantile; the other tail is left out, as in `power.detectable`. It is then told in
+    # units of the error, as a real table has only that.
     to_show = np.quantile(family.quantile(CONFIDENCE) * error - difference, POWER, axis=0)
     to_show /= np.sqrt((error**2).mean(axis=0))
     alone = tuple(Simulated(column) for column in np.sort(t.T))

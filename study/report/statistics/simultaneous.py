@@ -83,6 +83,7 @@ def _quantile(null: Dunnett | Range, level: float) -> float:
     """By a root of the tail, between the quantiles of one pair and of Bonferroni."""
     times = null.k if isinstance(null, Dunnett) else null.k * (null.k - 1) // 2
     low, high = StudentT(null.df).quantile(level), StudentT(null.df, times).quantile(level)
+    # a little beyond both ends, where rounding might leave the root outside
     return low if times == 1 else float(brentq(lambda t: null.p(t) - (1 - level), low * 0.999, high * 1.001, xtol=1e-9))
 
 
@@ -92,8 +93,10 @@ def _dunnett_tail(t: float, k: int, df: float) -> float:
     Given both, the k comparisons are independent: |X_i - z| < sqrt(2) t s for standard normal X_i.
     """
     z, z_weight, s, s_weight = _nodes(df)
+    # rows are values of s, columns of z; a difference of two standard normal errors has the deviation sqrt(2)
     reach = math.sqrt(2) * t * s[:, None]
     outside = ndtr(z - reach) + ndtr(-z - reach)
+    # 1 - (1 - outside)^k, without losing the digits of small tails
     some = -np.expm1(k * np.log1p(-np.minimum(outside, 1 - 1e-16)))
     return float(s_weight @ some @ z_weight)
 
@@ -101,10 +104,12 @@ def _dunnett_tail(t: float, k: int, df: float) -> float:
 @lru_cache(maxsize=64)
 def _nodes(df: float) -> tuple[Array, Array, Array, Array]:
     """Points and weights for a standard normal z and for s = sqrt(chi-squared(df) / df)."""
+    # Gauss-Legendre: z within 9 deviations, s between its 1e-14 quantiles; what lies beyond shows in no p-value
     x, weight = np.polynomial.legendre.leggauss(128)
     z = 9 * x
     z_weight = 9 * weight * np.exp(-z * z / 2) / math.sqrt(2 * math.pi)
     low, high = (math.sqrt(float(chdtri(df, tail)) / df) for tail in (1 - 1e-14, 1e-14))
     s = (high - low) / 2 * x + (high + low) / 2
+    # in logarithms, since df^(df / 2) overflows for many degrees of freedom
     log_density = math.log(2) + df / 2 * math.log(df / 2) - gammaln(df / 2) + (df - 1) * np.log(s) - df * s * s / 2
     return z, z_weight, s, (high - low) / 2 * weight * np.exp(log_density)

@@ -44,11 +44,13 @@ class _Workers:
         self.machine = machine
         # as this process sees them; each worker is then given some by the same names
         devices, size = visible_devices(), machine.gpus_per_stage
+        # only whole sets: GPUs that are left over stay idle
         self.devices = [",".join(devices[i : i + size]) for i in range(0, len(devices) - size + 1, size)]
         self.pools: dict[int, ProcessPoolExecutor] = {}
         self.free = list(range(machine.n_jobs))[::-1]  # taken from the end, so slot 0 first
 
     def submit(self, task: Task) -> Future[str]:
+        # there is one: the scheduler submits no more than there are slots
         slot = self.free.pop()
         outcome: Future[str] = Future()
         running = self._pool(slot).submit(_work, task)
@@ -92,6 +94,7 @@ class _Workers:
     def _pool(self, slot: int) -> ProcessPoolExecutor:
         if slot not in self.pools:
             # spawned, not forked: CUDA cannot be used in a fork of a process that has touched it
+            # with one set or none there is nothing to share out: a worker sees what this process sees
             device = self.devices[slot % len(self.devices)] if len(self.devices) > 1 else None
             self.pools[slot] = ProcessPoolExecutor(
                 1, mp_context=get_context("spawn"), initializer=_prepare, initargs=(self.machine, device)
