@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from torch import nn
+from torch import Tensor, nn
 
 from pruning.cost import LayerCosts, masked_params
 from pruning.errors import Refusal
@@ -24,16 +24,16 @@ _WORDS = {"macs": "multiply-adds", "params": "parameters"}
 class CostLeft:
     """The share of the `dense` network's cost that a choice leaves; nothing is counted before it is asked.
 
-    `cut` carries out the channels of a choice: the smaller network, whose layers have the dense one's names. `costs`
-    counts the dense one, once.
+    `cut` carries out the channels of a choice: the smaller network, whose layers have the dense one's names. `example`:
+    one input of the dense network (1, C, H, W).
     """
 
-    def __init__(self, dense: nn.Module, costs: Callable[[], LayerCosts], cut: Callable[[Choice], nn.Module]):
-        self._dense, self._find_costs, self._cut = dense, costs, cut
+    def __init__(self, dense: nn.Module, example: Tensor, cut: Callable[[Choice], nn.Module]):
+        self._dense, self._example, self._cut = dense, example, cut
 
     @cached_property
     def _costs(self) -> LayerCosts:
-        return self._find_costs()
+        return LayerCosts(self._dense, self._example)
 
     def __call__(self, choice: Choice, quantity: Quantity) -> float:
         small, masks = self._cut(choice), choice.masks

@@ -18,7 +18,6 @@ from torch._C import Value
 
 from pruning.errors import Refusal
 from pruning.graph.layers import is_batch_norm
-from pruning.graph.shapes import Recorded, without_values
 from pruning.masks import Masks
 from pruning.modes import evaluation_mode
 
@@ -93,28 +92,15 @@ def _counted(
     """What an analysis counts in each module, by operator; ValueError for a product that it has no formula for."""
     with _quiet(model), torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch.jit.trace warns about what it makes constant
-        try:
-            blank = without_values(model)
-            with Recorded():  # shapes alone: a detector's maps are large
-                counted, unknown = _analysed(kind(blank, example.to("meta")), handles)
-        except (RuntimeError, NotImplementedError, TypeError, ValueError, AssertionError):
-            # a network that looks at values, or holds tensors that are neither parameters nor buffers
-            counted, unknown = _analysed(kind(model, example), handles)
+        analysis = kind(model, example).unsupported_ops_warnings(False).uncalled_modules_warnings(False)
+        analysis.set_op_handle(**{f"aten::{name}": handle for name, handle in handles.items()})
+        counted: Mapping[str, Counter[str]] = analysis.by_module_and_operator()
+        # What fvcore has no formula for it leaves out. Only names can tell an activation, which costs nothing here,
+        # from a product that the count would lack.
+        unknown = sorted(op for op in analysis.unsupported_ops() if _multiplies(op))
     if unknown:
         raise Refusal(f"cannot count the multiply-adds of {', '.join(unknown)} in {type(model).__name__}")
     return counted
-
-
-def _analysed(
-    analysis: FlopCountAnalysis | ActivationCountAnalysis, handles: Mapping[str, Handle]
-) -> tuple[Mapping[str, Counter[str]], list[str]]:
-    """Counts by module and operator, and the products without a formula."""
-    analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
-    analysis.set_op_handle(**{f"aten::{name}": handle for name, handle in handles.items()})
-    counted: Mapping[str, Counter[str]] = analysis.by_module_and_operator()
-    # What fvcore has no formula for it leaves out. Only names can tell an activation, which costs nothing here,
-    # from a product that the count would lack.
-    return counted, sorted(op for op in analysis.unsupported_ops() if _multiplies(op))
 
 
 def _multiplies(operator: str) -> bool:

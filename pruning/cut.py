@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from pruning.achieved import Achieved, achieved
 from pruning.by_target import CostLeft, at_target
-from pruning.cost import LayerCosts
 from pruning.errors import Refusal
 from pruning.graph.members import Group
 from pruning.methods import Calibration, Choice, MethodOptions, Request, get_method
@@ -94,11 +93,7 @@ def prune(
     # one image as the example: costs are those of one image, whatever the size of the batch
     request = Request(groups, selection, settings, seed, calibration, batch[:1], finetune)
     if cost_left is None:
-        cost_left = CostLeft(
-            model,
-            lambda: LayerCosts(model, batch[:1]),
-            lambda choice: apply(model, make_plan(arch, groups, choice), groups),
-        )
+        cost_left = CostLeft(model, batch[:1], lambda choice: apply(model, make_plan(arch, groups, choice), groups))
     start = perf_counter()
     request, reached = at_target(model, method, request, cost_left)
     choice = chosen.prune(model, request)

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from pruning.copying import copy_network
 from pruning.errors import Failure, Refusal
 from pruning.graph.blocks import branch_end, drop_branch
 from pruning.graph.dataflow import trace_flow
@@ -25,7 +24,7 @@ def apply(model: nn.Module, plan: PruningPlan, groups: Sequence[Group]) -> nn.Mo
     example the backbone of a detector with frozen BatchNorm. Raises ValueError for a plan of another architecture.
     """
     _check_widths(plan, groups)
-    small = copy_network(model)
+    small = copy.deepcopy(model)
     # Branches go first. Their layers are still members of the dense network's groups, and are passed over below; what
     # stays of such a block (the projection on its shortcut) is cut like any other layer. A name that is neither there
     # nor below a dropped block is of another network, and `_layer` or PyTorch says so.
@@ -55,7 +54,7 @@ def mask(model: nn.Module, plan: PruningPlan, groups: Sequence[Group]) -> nn.Mod
     read it, a dropped branch in the layer that ends it.
     """
     # Running statistics stay: with gamma and beta at zero a BatchNorm answers zero whatever they are.
-    masked = copy_network(model)
+    masked = copy.deepcopy(model)
     zeros = removed_positions(plan.keep, groups)
     for name, index in plan.select.items():
         zeros.setdefault((name, "in"), set()).update(_others(set(index), _size(masked, name, 1)))

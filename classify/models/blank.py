@@ -3,20 +3,15 @@
 Drawing the weights of ImageNet's VGG-11 takes 14 s on a slow core; counting what it costs does not need them.
 """
 
-import json
-from collections.abc import Mapping, Sequence
-from functools import lru_cache
+from collections.abc import Mapping
+from itertools import chain
 
-import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from classify.models import MODELS, build, build_plain, channel_groups, trace_input
-from pruning.graph.groups import Group
-from pruning.graph.shapes import with_tensors
+from classify.models import MODELS, build, channel_groups, trace_input
 from pruning.plan import PruningPlan
 from pruning.surgery import apply
-from training.files import canonical
 
 
 def build_blank(name: str, num_classes: int, options: Mapping[str, object] | None = None) -> nn.Module:
@@ -27,13 +22,12 @@ def build_blank(name: str, num_classes: int, options: Mapping[str, object] | Non
     if name not in MODELS:
         return build(name, num_classes, options)
     with torch.device("meta"):
-        model = build_plain(name, num_classes, options)
-    return with_tensors(model, _zeros)
-
-
-def _zeros(like: Tensor) -> Tensor:
-    # NumPy's take memory only where they are written to
-    return torch.from_numpy(np.zeros(tuple(like.shape), dtype=torch.zeros((), dtype=like.dtype).numpy().dtype))
+        model = build(name, num_classes, options)
+    model.to_empty(device="cpu")
+    with torch.no_grad():
+        for tensor in chain(model.parameters(), model.buffers()):
+            tensor.zero_()
+    return model
 
 
 def rebuild_blank(plan: PruningPlan, num_classes: int) -> nn.Module:
@@ -41,11 +35,4 @@ def rebuild_blank(plan: PruningPlan, num_classes: int) -> nn.Module:
     model = build_blank(plan.arch, num_classes, plan.options)
     if not plan.changes_shape:
         return model
-    return apply(model, plan, _dense_groups(plan.arch, num_classes, canonical(dict(plan.options))))
-
-
-@lru_cache(maxsize=32)
-def _dense_groups(name: str, num_classes: int, options: str) -> Sequence[Group]:
-    """The channel groups of an unpruned network, found once in a process; `options` as JSON."""
-    given = json.loads(options)
-    return channel_groups(name, build_blank(name, num_classes, given), trace_input(name, given))
+    return apply(model, plan, channel_groups(plan.arch, model, trace_input(plan.arch, plan.options)))

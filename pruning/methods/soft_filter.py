@@ -136,7 +136,7 @@ class SoftFilterEffect(Effect):
 def prune(model: nn.Module, request: Request[SoftFilterOptions]) -> Choice:
     """Cut the filters with the lowest L2 norm out of every convolution whose channels stay inside the network."""
     options = request.options
-    norms = request.once("filters", lambda: find_filters(model))
+    norms = find_filters(model)
     by_name = {group.name: group for group in request.groups if len(group.producers) == 1 and not group.fixed}
     keep, scatter = {}, {}
     for name, n_keep in wanted_filters(model, request).items():
@@ -162,8 +162,7 @@ def wanted_filters(model: nn.Module, request: Request[SoftFilterOptions]) -> dic
     Convolutions whose channels leave the network (features that a detector reads) are in no group and stay whole.
     """
     computed = {producer for group in request.groups for producer in group.producers}
-    filters = request.once("filters", lambda: find_filters(model))
-    norms = [name for name in filters if name in computed]
+    norms = [name for name in find_filters(model) if name in computed]
     return {unit.name: _count(unit, request.selection) for unit in _units(model, norms, request)}
 
 

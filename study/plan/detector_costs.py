@@ -65,5 +65,4 @@ class DetectorCosts:
         if key not in self._known:
             detector, cfg, dataset = self.build(stage, network)
             self._known[key] = count(detector, cfg, mean_image_size(dataset, cfg))
-            detector.to("meta")  # its cycles keep it until they are collected, and its weights with it
         return self._known[key]

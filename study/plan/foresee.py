@@ -86,5 +86,4 @@ def _try_once(stage: Stage, estimator: Estimator, tried: set[str]) -> None:
     divisor = max(shape.stride for shape in detector.backbone.bottom_up.output_shape().values())
     size, train = mean_image_size(dataset, cfg), stage.read(TrainDetector).train
     try_detector(detector, cfg, image_size=size, batch_size=train.batch_size, divisor=divisor)
-    detector.to("meta")  # its cycles keep it until they are collected, and its weights with it
     train_loader(dataset, cfg, batch_size=train.batch_size, seed=0, group_by_aspect=train.group_by_aspect)

@@ -23,7 +23,7 @@ from pruning.plan import PruningPlan
 from study.stages.settings import OwnNetwork, Prune, TakeWeights, TrainClassifier
 from study.stages.stage import Stage
 from study.stages.store import RunDir
-from training.files import canonical, write_bytes, write_text
+from training.files import write_bytes, write_text
 
 OF_THE_DATA = "of the data set"
 _PYRAMID = ("fpn_", "top_block.")  # how Detectron2 names an FPN's layers; no classifier's layer is named so
@@ -162,18 +162,9 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         raise Refusal(f"{path}: not readable as safetensors ({error}); delete its run to train it again") from error
 
 
-_KEPT_GROUPS = 64
-_groups: dict[str, list[Group]] = {}  # of the networks seen last
-
-
 def dense_groups(network: Network, model: nn.Module) -> list[Group]:
-    """The channel groups of a network as it is now, found once in a process; `model` has its layers."""
-    key = canonical([network.plan.to_json(), network.num_classes, list(network.example().shape)])
-    if key not in _groups:
-        if len(_groups) == _KEPT_GROUPS:
-            del _groups[next(iter(_groups))]
-        _groups[key] = channel_groups(network.plan.arch, model, network.example())
-    return list(_groups[key])
+    """The channel groups of a network as it is now."""
+    return channel_groups(network.plan.arch, model, network.example())
 
 
 def own_network(stage: Stage) -> OwnNetwork:

@@ -260,5 +260,5 @@ def test_nothing_is_counted_without_a_target(network):
 
     request = Request(groups, Selection(0.5), METHODS["random"].options(), 0)
     assert at_target(model, "random", request, never) == (request, None)
-    assert isinstance(CostLeft(model, lambda: LayerCosts(model, x[:1]), never), CostLeft)
+    assert isinstance(CostLeft(model, x[:1], never), CostLeft)
     assert replace(request).once("scores", lambda: 1) == request.once("scores", lambda: 2) == 1
