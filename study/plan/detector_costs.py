@@ -9,6 +9,7 @@ from detect.data.open import open_detection
 from detect.settings import Distillation
 from study.stages.network import Network
 from study.stages.stage import Stage
+from training.files import canonical
 
 _Numbers = tuple[int, ...]
 
@@ -61,7 +62,9 @@ class DetectorCosts:
 
         # a cost depends on how many weights stay in each tensor, not on which
         kept = {name: int(mask.sum()) for name, mask in (network.masks or {}).items()}
-        key = (str(stage.settings["model"]), network.plan.to_json(), str(kept), what)
+        # the data says how many classes there are and how large an image is
+        about = canonical([stage.settings["model"], stage.settings["data"]])
+        key = (about, network.plan.to_json(), str(kept), what)
         if key not in self._known:
             detector, cfg, dataset = self.build(stage, network)
             self._known[key] = count(detector, cfg, mean_image_size(dataset, cfg))

@@ -66,8 +66,7 @@ class StageBuilder:
         if self.config.classifier.rewind:
             settings["snapshot_at"] = self.config.classifier.rewind
         weights = self.config.classifier.weights
-        effect = effect and method.training_effect is not None
-        if effect:
+        if effect := effect and method.training_effect is not None:
             settings["effect"] = self._effect()
         if weights is not None:  # they have not had the effect: the training goes on from them
             file = self.contents.weights(weights, self.config.classifier.arch)
@@ -109,7 +108,8 @@ class StageBuilder:
         source = GuidingSections(self.config.guided_classifier(), self.config.guide.prune, self.config.machine)
         guides = [replace(self, config=source, seed=seed) for seed in self.config.guide.seeds]
         pruned = [guide.prune(guide.classify_for_pruning(None, {}), {}) for guide in guides]
-        return self.stage("prune", {**self._pruning(changes), **self._network()}, *pruned)
+        about = {**self._pruning(changes), "guide_seeds": self.config.guide.seeds, **self._network()}
+        return self.stage("prune", about, *pruned)
 
     def prune(self, parent: Stage | None, changes: dict[str, object]) -> Stage:
         if parent is not None:

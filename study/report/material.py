@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -16,6 +17,7 @@ from study.report.artifacts import RunFiles
 from study.report.routes import RouteResults, distinct_names, group_routes, looks
 from study.report.rows import Comparison, StageResult
 from study.report.topic import Topic, topic_of
+from training.files import canonical
 
 
 @dataclass(frozen=True)
@@ -44,12 +46,12 @@ class Material:
         plan = self.files.plan(run)
         if plan is None or "image_size" not in network:
             return {}
-        options = tuple(sorted(plan.options.items()))
-        return _areas(plan.arch, options, network["num_classes"], len(network["mean"]), network["image_size"])
+        return _areas(
+            plan.arch, canonical(plan.options), network["num_classes"], len(network["mean"]), network["image_size"]
+        )
 
 
 @lru_cache(maxsize=16)
-def _areas(
-    arch: str, options: tuple[tuple[str, object], ...], classes: int, channels: int, size: int
-) -> dict[str, int]:
-    return map_areas(build(arch, classes, dict(options)), torch.zeros(1, channels, size, size))
+def _areas(arch: str, options: str, classes: int, channels: int, size: int) -> dict[str, int]:
+    """`options` as JSON, for which there is a place in a cache whatever their values are."""
+    return map_areas(build(arch, classes, json.loads(options)), torch.zeros(1, channels, size, size))

@@ -161,10 +161,12 @@ class TakeWeights(OwnNetwork):
 class Prune(Cut):
     """`network`: of a stage that makes its network itself, where only the shape is wanted.
 
-    `between_layers`: of the fine-tuning after each layer. `untested`: as of a training.
+    `between_layers`: of the fine-tuning after each layer. `untested`: as of a training. `guide_seeds`: of the networks
+    that a guided design follows; a stage's hash has no seed of its parents.
     """
 
     network: OwnNetwork | None = None
+    guide_seeds: tuple[int, ...] = (0,)
     between_layers: classify.settings.TrainSettings | None = None
     untested: bool = False
 

@@ -53,3 +53,15 @@ def test_trained_weights_are_not_cut_by_a_design_of_the_study(pipeline):
     guided = {"prune": {"method": "guided"}, "guide": {"prune": {"method": "l1_filter", "ratio": 0.4}}}
     with pytest.raises(ValueError, match=f"pipelines.{pipeline}: prune: .*`guide`.*scratch_e.*prune.options.patterns"):
         tiny({**guided, "pipelines": [pipeline]})
+
+
+def test_designs_after_networks_of_other_seeds_are_other_designs():
+    prune = {"prune": {"method": "guided", "ratio": 0.4}, "pipelines": ["scratch_e"]}
+    guide = {"prune": {"method": "slimming", "ratio": 0.4}}
+    made = {}
+    for seeds in ([0], [1], [0, 1], None):
+        chosen = guide if seeds is None else {**guide, "seeds": seeds}
+        for route in tiny({**prune, "guide": chosen})[1]:
+            made[str(seeds)] = next(s for s in route.stages if s.settings.get("method") == "guided")
+    assert made["None"].hash == made["[0]"].hash  # the default, which says nothing
+    assert len({stage.hash for stage in made.values()}) == 3

@@ -9,7 +9,7 @@ from study.report import units
 from study.report.claims.measures import MEASURES, BySeed, Sources
 from study.report.claims.pairs import Pair, pairs
 from study.report.claims.pruned_by import PrunedBy
-from study.report.claims.statement import ABOVE, BELOW, COMPARABLE, Statement
+from study.report.claims.statement import ABOVE, BELOW, COMPARABLE, NO_WORSE, Statement
 from study.report.claims.values import Values, values_of
 from study.report.differences import Differences
 from study.report.routes import RouteResults, distinct_points, paired, point_key
@@ -181,9 +181,9 @@ def _judge(statement: Statement, pair: Pair, test: _Test, p: float, topic: Topic
     decided = p <= LEVEL
     # Holm's adjustment came to a factor of p / test.p: to compare p with LEVEL is to compare test.p with this
     level = LEVEL * test.p / p if p else LEVEL
-    confidence = 1 - (
-        level if statement.relation in (ABOVE, BELOW) else 2 * level
-    )  # a test against a margin is one-sided
+    # inside a margin, or no worse than by it, is tested on one side; outside a margin, as above and below, on both
+    one_sided = statement.relation == NO_WORSE or (statement.relation == COMPARABLE and test.verdict == SUPPORTED)
+    confidence = 1 - (2 * level if one_sided else level)
     difference = _with(difference, confidence)
     change = f"{units.signed(difference.estimate, topic.decimals)} {units.interval(difference, topic.decimals)}"
     unit = _unit(statement, topic)

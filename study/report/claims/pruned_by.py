@@ -64,7 +64,7 @@ def _pruned_by(route: RouteResults, stages: Mapping[str, StageResult], runs: Pat
     else:
         facts["prune.ratio"] = ratios[0] if len(ratios) == 1 else ratios
     if method in METHODS and METHODS[method].follows_patterns:
-        facts["guide"] = _guide(classifiers)
+        facts["guide"] = _guide(classifiers, last)
     kind = _kind(method, selection, masks=RunDir(runs / pruning[-1]).masks.is_file())
     return PrunedBy(method, kind, last.get("target") or "", arch, ratios, facts)
 
@@ -118,11 +118,13 @@ def _detector_facts(chain: Sequence[tuple[str, Json]]) -> dict[str, object]:
     return {key: value for key, value in facts.items() if value is not None}
 
 
-def _guide(trainings: Sequence[Mapping[str, object]]) -> str:
-    """Whether a design follows networks of its own architecture and data, or others."""
-    # guides are trained before the network that follows them
-    first, last = ({key: each.get(key) for key in _NETWORK} for each in (trainings[0], trainings[-1]))
-    return "own" if canonical(first) == canonical(last) else "other"
+def _guide(trainings: Sequence[Mapping[str, object]], design: Mapping[str, object]) -> str:
+    """Whether a design follows networks of its own architecture and data, others, or a file that does not say."""
+    if design.get("files"):
+        return "file"
+    # guides are trained before the network that follows them, and the design says which network it makes
+    guide, own = ({key: each.get(key) for key in _NETWORK} for each in (trainings[0], design))
+    return "own" if canonical(guide) == canonical(own) else "other"
 
 
 def _kind(method: str, selection: Mapping[str, object], *, masks: bool) -> str:

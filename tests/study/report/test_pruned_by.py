@@ -80,3 +80,31 @@ def test_a_setting_is_told_of_the_routes_that_read_it(tmp_path, override, key, r
 def test_facts_can_be_compared(tmp_path):
     assert canonical(dict(detection(tmp_path)["transfer_then_prune"]))
     assert classification(tmp_path)["fine_tune"]["classifier.retrain"] in RETRAINING
+
+
+@pytest.mark.parametrize(
+    ("guide", "pipeline", "expected"),
+    [
+        ({}, "scratch_e", "own"),
+        ({"classifier": {"arch": "resnet56", "options": {}}}, "scratch_e", "other"),
+        ({"classifier": {"dataset": {"options": {"n_train": 40}}}}, "scratch_e", "other"),
+    ],
+)
+def test_a_design_says_whose_networks_it_follows(tmp_path, guide, pipeline, expected):
+    guide = {"prune": {"method": "slimming", "ratio": 0.4}, **guide}
+    changes = {"prune": {"method": "guided", "ratio": 0.4}, "guide": guide, "pipelines": [pipeline]}
+    (found,) = facts_of(tiny_classification.tiny(changes)[1], tmp_path).values()
+    assert found["guide"] == expected
+
+
+@pytest.mark.parametrize(
+    ("design", "expected"),
+    [({}, "other"), ({"arch": "resnet56"}, "own"), ({"arch": "resnet56", "files": {"patterns": ["0123"]}}, "file")],
+)
+def test_a_guide_is_compared_with_the_design_where_no_other_network_is_trained(tmp_path, design, expected):
+    """As behind detect_from_scratch, which trains no classifier of its own."""
+    guide = StageResult("train_classifier", "a", {"settings": {"arch": "resnet56"}})
+    prune = StageResult("prune", "b", {"settings": {"method": "guided", **design}})
+    row = a_row("detect_from_scratch", 0, [a_step("train_classifier", "a"), a_step("prune", "b")])
+    (found,) = pruned_by(group_routes([row]), {"a": guide, "b": prune}, tmp_path).values()
+    assert found.facts["guide"] == expected

@@ -1,10 +1,13 @@
 """The answer in words, the verdicts on the literature, and the warnings."""
 
+from types import SimpleNamespace
+
 import pytest
 from support.fabricated_study import a_row, a_step, fabricate, with_grid
 
 from study.report.answers import answers, seed_warning
-from study.report.claims.judge import Margin, direction, findings
+from study.report.claims.judge import Margin, _judge, _Test, direction, findings
+from study.report.claims.statement import Side, Statement
 from study.report.differences import Differences
 from study.report.provenance import warnings
 from study.report.routes import find_route, full_points, group_routes, looks
@@ -125,6 +128,18 @@ def estimated(estimate, error, df=10):
 def test_verdicts_need_their_p_value(estimate, error, relation, expected):
     verdict, p = direction(estimated(estimate, error), relation, 1.0)
     assert (verdict if p <= 0.05 else "undecided") == expected
+
+
+@pytest.mark.parametrize("relation", [">", "≥", "≈"])
+@pytest.mark.parametrize("estimate", [-3.0, -2.0, -1.2, -0.4, 0.0, 0.3, 0.9, 1.1, 1.8, 2.0, 2.05, 3.0])
+def test_the_interval_beside_a_verdict_leaves_out_its_bound_exactly_where_it_is_decided(estimate, relation):
+    statement, margin = Statement(Side("a"), Side("b"), relation, ""), 1.0
+    difference = estimated(estimate, 0.5)
+    test = _Test(difference, *direction(difference, relation, margin), (1.0, 2.0))
+    finding = _judge(statement, SimpleNamespace(place="", better=("a",)), test, 2 * test.p, DETECTION)
+    low, high = finding.difference.low, finding.difference.high
+    beyond = {">": low > 0 or high < 0, "≥": low > -1 or high < -1, "≈": low > 1 or high < -1 or -1 < low < high < 1}
+    assert (finding.verdict != "undecided") == beyond[relation]
 
 
 def test_statements_are_judged_with_their_numbers():
