@@ -108,8 +108,8 @@ class StageBuilder:
         source = GuidingSections(self.config.guided_classifier(), self.config.guide.prune, self.config.machine)
         guides = [replace(self, config=source, seed=seed) for seed in self.config.guide.seeds]
         pruned = [guide.prune(guide.classify_for_pruning(None, {}), {}) for guide in guides]
-        about = {**self._pruning(changes), "guide_seeds": self.config.guide.seeds, **self._network()}
-        return self.stage("prune", about, *pruned)
+        seeds = () if self.config.guide.seeds == (0,) else self.config.guide.seeds
+        return self.stage("prune", {**self._pruning(changes), **self._network(), "guide_seeds": seeds}, *pruned)
 
     def prune(self, parent: Stage | None, changes: dict[str, object]) -> Stage:
         if parent is not None:

@@ -162,11 +162,11 @@ class Prune(Cut):
     """`network`: of a stage that makes its network itself, where only the shape is wanted.
 
     `between_layers`: of the fine-tuning after each layer. `untested`: as of a training. `guide_seeds`: of the networks
-    that a guided design follows; a stage's hash has no seed of its parents.
+    that a guided design follows, empty for seed 0 alone; a stage's hash has no seed of its parents.
     """
 
     network: OwnNetwork | None = None
-    guide_seeds: tuple[int, ...] = (0,)
+    guide_seeds: tuple[int, ...] = ()
     between_layers: classify.settings.TrainSettings | None = None
     untested: bool = False
 

@@ -63,5 +63,6 @@ def test_designs_after_networks_of_other_seeds_are_other_designs():
         chosen = guide if seeds is None else {**guide, "seeds": seeds}
         for route in tiny({**prune, "guide": chosen})[1]:
             made[str(seeds)] = next(s for s in route.stages if s.settings.get("method") == "guided")
-    assert made["None"].hash == made["[0]"].hash  # the default, which says nothing
+    assert made["None"].hash == made["[0]"].hash and "guide_seeds" not in made["[0]"].identity()
+    assert made["[1]"].identity()["guide_seeds"] == [1]
     assert len({stage.hash for stage in made.values()}) == 3
