@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from PIL import Image
 
@@ -34,13 +34,18 @@ class Gallery:
 
 
 def galleries(material: Material) -> list[Gallery]:
-    """One gallery per grid point; of many points each has fewer scenes, and the last ones may have none."""
+    """One gallery per grid point; of many points each has fewer scenes, and the last ones may have none.
+
+    One alone, which says so, where nothing was drawn at any.
+    """
     points, found, size = full_points(material.routes), [], 0
     for k, point in enumerate(points, 1):
         # shares add up: what earlier points left of theirs is there for this one
         gallery = _gallery(material, RunFiles(material.files.root), point, MAX_BYTES * k // len(points) - size, size)
         found.append(gallery)
         size += _size(gallery.rows)
+    if not any(gallery.rows or gallery.left_out for gallery in found):  # a word for all points together
+        return [replace(gallery, place="") for gallery in found[:1]]
     return found
 
 

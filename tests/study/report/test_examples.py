@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from support.fabricated_study import a_comparison, a_row, a_step, fabricate
+from support.fabricated_study import a_comparison, a_row, a_step, fabricate, with_grid
 
 from detect.data.open import open_for
 from study.report import examples, gallery
@@ -140,3 +140,15 @@ def test_a_gallery_has_as_many_scenes_as_there_is_room_for(tmp_path, monkeypatch
     monkeypatch.setattr(gallery, "MAX_BYTES", 10)
     (none,) = gallery.galleries(material)
     assert (none.rows, none.left_out) == ((), 4)
+
+
+def test_where_no_scene_is_drawn_one_gallery_says_so_for_all_points(tmp_path):
+    """As with `evaluate.scenes: 0`."""
+    made = with_grid(fabricate(tmp_path))
+    assert len(gallery.galleries(Material.of(Comparison.from_json(made), tmp_path))) == 2
+    material = Material.of(Comparison.from_json(made), tmp_path)
+    for picture in tmp_path.glob("evaluate-*/seed*/detections/*.png"):
+        picture.unlink()
+    (found,) = gallery.galleries(material)
+    assert (found.place, found.rows, found.left_out) == ("", (), 0)
+    assert found.gaps == ("No evaluation stage has drawn its detections.",)
