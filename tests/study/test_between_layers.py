@@ -7,7 +7,7 @@ import torch
 from support.tiny_classification import tiny
 from support.tiny_study import tiny as tiny_detection
 
-import classify.train
+import training.state
 from study.plan.estimate import Estimator
 from study.run.study import run_study
 from study.stages.network import Network, read_weights
@@ -84,7 +84,7 @@ def test_of_a_shape_alone_nothing_is_trained():
 def test_killed_and_resumed_it_ends_with_the_same_bits(whole, tmp_path, monkeypatch):
     stages, runs = whole
     asked = iter(range(100_000))
-    monkeypatch.setattr(classify.train, "stop_asked", lambda: next(asked) % 11 == 10)
+    monkeypatch.setattr(training.state, "stop_asked", lambda: next(asked) % 11 == 10)
     again, stops = finished(tmp_path)
     assert stops > 4
     for name in ("thinet", "reconstruction"):

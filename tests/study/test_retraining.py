@@ -10,7 +10,7 @@ import torch
 from support.tiny_classification import run, tiny
 from support.tiny_study import tiny as tiny_detection
 
-import classify.train
+import training.state
 from classify.regimes import RETRAINING
 from pruning.masks import Masks
 from pruning.plan import PruningPlan
@@ -141,7 +141,7 @@ def test_killed_and_resumed_it_ends_with_the_same_bits(done, tmp_path, monkeypat
     found, runs = done
     config, routes = tiny({**CHANGES, "variants": {"l1": VARIANTS["l1"]}})
     asked = iter(range(10_000))
-    monkeypatch.setattr(classify.train, "stop_asked", lambda: next(asked) % 7 == 6)
+    monkeypatch.setattr(training.state, "stop_asked", lambda: next(asked) % 7 == 6)
     stops, outcome = 0, None
     while outcome is None:
         try:

@@ -46,7 +46,8 @@ def test_workers_give_the_same_bits_and_one_that_is_killed_takes_only_its_stage(
     assert list(outcome.failed) == [stages[0].id]
     assert outcome.failed[stages[0].id].startswith("its process died")
     seeds = {stage.id: stage.seed for stage in stages}
-    assert {seeds[key] for key in outcome.done} == {1} and {seeds[key] for key in outcome.blocked} == {0}
+    done = [id_ for id_ in outcome.done if not id_.startswith("latency-")]  # of the networks that there are
+    assert {seeds[id_] for id_ in done} == {1} and {seeds[id_] for id_ in outcome.blocked} == {0}
     _, outcome = run(together, jobs=2)
     assert outcome.complete
     assert "going on from" in victim.log.read_text()
