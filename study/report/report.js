@@ -1,4 +1,4 @@
-// Draws every figure from the JSON beside it, in the colours of the page's light or dark scheme, and enlarges pictures.
+// Draws every figure from the packed JSON beside it, in the colours of the page's light or dark scheme, and enlarges pictures.
 (async function () {
   const dark = window.matchMedia("(prefers-color-scheme: dark)");
   // Buttons are listed, not struck off a list: the library's own has one that uploads the chart. Both settings are off too.
@@ -20,11 +20,12 @@
     return copy;
   }
 
+  const figures = new Map(); // an element of the page -> the JSON of what is drawn in it
   const hidden = new Set(); // names of routes; a trace says its route as `meta`
 
   function draw(width, share = 1) {
-    for (const place of document.querySelectorAll("[data-figure]")) {
-      const figure = JSON.parse(document.getElementById(place.dataset.figure).textContent);
+    for (const [place, json] of figures) {
+      const figure = JSON.parse(json);
       for (const trace of figure.data) if (hidden.has(trace.meta)) trace.visible = false;
       const { height: whole, meta: { stays } } = figure.layout;
       const height = width ? Math.min(stays + (whole - stays) * share, LONGEST) : whole;
@@ -39,13 +40,9 @@
   window.addEventListener("beforeprint", () => draw(PRINTED, LOWER));
   window.addEventListener("afterprint", () => draw());
 
-  // Plotly comes packed. The policy of the page lets no script in from elsewhere, but a new element may hold one.
-  async function unpack(id) {
+  async function unpacked(id) {
     const packed = Uint8Array.from(atob(document.getElementById(id).textContent), (letter) => letter.charCodeAt(0));
-    const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"));
-    const script = document.createElement("script");
-    script.textContent = await new Response(stream).text();
-    document.head.append(script);
+    return new Response(new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"))).text();
   }
 
   const dialog = document.querySelector("dialog");
@@ -101,7 +98,11 @@
     });
   }
 
-  await unpack("plotly");
+  // The policy of the page lets no script in from elsewhere, but a new element may hold one.
+  const plotly = document.createElement("script");
+  plotly.textContent = await unpacked("plotly");
+  document.head.append(plotly);
+  for (const place of document.querySelectorAll("[data-figure]")) figures.set(place, await unpacked(place.dataset.figure));
   dark.addEventListener("change", () => draw());
   draw();
 })();

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import expect, sync_playwright
 from pypdf import PdfReader
 from support.fabricated_study import fabricate
 
@@ -45,7 +45,7 @@ def page(browser, file, request):
     shown.on("pageerror", lambda error: said.append(str(error)))
     shown.on("request", lambda one: asked.append(one.url))
     shown.goto(file.as_uri())
-    shown.wait_for_function("[...document.querySelectorAll('[data-figure]')].every((p) => p.querySelector('svg'))")
+    expect(shown.locator("[data-figure]:not(:has(svg))")).to_have_count(0, timeout=30_000)
     yield shown
     assert said == []
     assert [url for url in asked if not url.startswith(("file:", "data:", "blob:"))] == []
