@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -21,7 +22,9 @@ class Answer:
 
     place: str  # the grid point in words, empty without a grid
     sentence: str
-    detail: str  # the route of the highest mean against the unpruned one; empty where either is missing
+    detail: str = ""  # the route of the highest mean against the unpruned one; empty where either is missing
+    routes: int = 0  # that have a result and could be best
+    best: str = ""  # the one that is shown to be; empty where none is
 
 
 def answers(differences: Differences, topic: Topic) -> list[Answer]:
@@ -34,7 +37,23 @@ def answers(differences: Differences, topic: Topic) -> list[Answer]:
         if pruned or not any_pruned:
             candidates = pruned or list(meeting.routes.values())
             found.append(_answer(candidates, meeting, differences, topic))
-    return found or [Answer("", "No route has a result yet: there is nothing to compare.", "")]
+    return found or [Answer("", "No route has a result yet: there is nothing to compare.")]
+
+
+def overall(found: Sequence[Answer]) -> str:
+    """How many of several grid points show a best route, and which; empty where fewer than two compare any."""
+    compared = [answer for answer in found if answer.routes > 1]
+    if len(compared) < 2:
+        return ""
+    shown = Counter(answer.best for answer in compared)
+    none = shown.pop("", 0)
+    points = f"{len(compared)} grid points, each by itself"
+    if not shown:
+        return f"No route is shown to be best at any of the {points}."
+    best = _listed([f"{name} at {count}" for name, count in shown.most_common()])
+    if not none:
+        return f"Shown to be best at the {points}: {best}."
+    return f"No route is shown to be best at {none} of the {points}; shown to be best: {best}."
 
 
 def _answer(candidates: Sequence[RouteResults], meeting: Meeting, differences: Differences, topic: Topic) -> Answer:
@@ -43,13 +62,20 @@ def _answer(candidates: Sequence[RouteResults], meeting: Meeting, differences: D
     among = "the pruned routes" if best.is_pruned else "the routes"
     if len(candidates) == 1:
         sentence = f"{best.name} is the only one of {among} with a result: {_score(best, topic)}, n = {_seeds(best)}."
+        shown = False
     else:
-        sentence = _first(best, candidates, among, topic)
-    return Answer(describe_point(meeting.point), sentence, _against_dense(best, meeting, differences, topic))
+        sentence, shown = _first(best, candidates, among, topic)
+    return Answer(
+        describe_point(meeting.point),
+        sentence,
+        _against_dense(best, meeting, differences, topic),
+        routes=len(candidates),
+        best=best.name if shown else "",
+    )
 
 
-def _first(best: RouteResults, candidates: Sequence[RouteResults], among: str, topic: Topic) -> str:
-    """Which of several routes is shown to be best; no winner is named that the intervals of all pairs do not name."""
+def _first(best: RouteResults, candidates: Sequence[RouteResults], among: str, topic: Topic) -> tuple[str, bool]:
+    """The sentence on the highest of several routes, and whether the intervals of all pairs show it to be best."""
     key = topic.primary.key
     family = all_pairs({route.name: route.by_seed(key) for route in candidates})
     pairs = [p for pair in family.pairs for p in (pair, pair.reversed()) if p.route == best.name]
@@ -61,7 +87,7 @@ def _first(best: RouteResults, candidates: Sequence[RouteResults], among: str, t
         gap = f"{_amount(over, topic)} over {runner_up.name}, the next, n = {over.n}"
     behind = [pair.reference for pair in pairs if pair.decidable and pair.low > 0]
     if len(behind) == len(candidates) - 1:
-        return f"{best.name} is shown to be best among {among}: {_score(best, topic)}, {gap}."
+        return f"{best.name} is shown to be best among {among}: {_score(best, topic)}, {gap}.", True
     sentence = (
         f"No route is shown to be best among {among}; the highest mean is {best.name}: {_score(best, topic)}, {gap}."
     )
@@ -70,7 +96,7 @@ def _first(best: RouteResults, candidates: Sequence[RouteResults], among: str, t
     if over is not None and over.decidable:
         seen = units.score(over.detectable, topic.decimals)
         sentence += f" A lead of {seen} {topic.primary.unit} would have been shown with a probability of 80 %."
-    return sentence
+    return sentence, False
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 from textwrap import wrap
 
 from study.report import units
-from study.report.answers import answers
+from study.report.answers import answers, overall
 from study.report.differences import Differences
 from study.report.material import Material
 from study.report.routes import RouteResults
@@ -25,8 +25,8 @@ def closing(comparison: Comparison, runs: Path) -> list[str]:
     differences = Differences(routes, topic.primary.key)
     lines = [line for route in routes for line in _route(route, routes, topic, differences)]
     leads = [sentence for trend in trends(material, list(comparison.grid)) for sentence in trend.sentences]
-    first = (leads or [answer.sentence for answer in answers(differences, topic)])[0]
-    return [*lines, *wrap(first, _WIDTH, break_on_hyphens=False)]
+    found = answers(differences, topic)
+    return [*lines, *wrap((leads or [overall(found) or found[0].sentence])[0], _WIDTH, break_on_hyphens=False)]
 
 
 def _route(route: RouteResults, routes: list[RouteResults], topic: Topic, differences: Differences) -> list[str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from study.plan.named import Look
 from study.report.analyses import analyse_all
-from study.report.answers import Answer, answers, seed_warning
+from study.report.answers import Answer, answers, overall, seed_warning
 from study.report.chains import ChainStep, chain_of
 from study.report.claims.judge import Finding, findings, margin_of, rule
 from study.report.claims.measures import Sources
@@ -48,6 +48,7 @@ class Content:
     looks: Mapping[str, Look]
     trends: Sequence[Trend]
     answers: Sequence[Answer]
+    overall: str  # of all grid points; empty where there is one, or where a trend leads
     seed_warning: str
     warnings: Sequence[str]
     precision: str
@@ -78,6 +79,7 @@ def content_of(comparison: Comparison, runs: Path, out: Path) -> Content:
     sources = Sources(routes, comparison.stages, material.files)
     differences = Differences(routes, topic.primary.key)
     leads = trends(material, list(comparison.grid))
+    found = answers(differences, topic)
     led = {lead.exhibit.title for lead in leads}
     return Content(
         comparison=comparison,
@@ -87,7 +89,8 @@ def content_of(comparison: Comparison, runs: Path, out: Path) -> Content:
         routes=routes,
         looks=material.looks,
         trends=leads,
-        answers=answers(differences, topic),
+        answers=found,
+        overall="" if leads else overall(found),
         seed_warning=seed_warning(differences, topic),
         warnings=[
             *warnings(comparison),

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 from support.fabricated_study import a_row, a_step, fabricate, with_grid
 
-from study.report.answers import answers, seed_warning
+from study.report.answers import Answer, answers, overall, seed_warning
 from study.report.claims.judge import Margin, _judge, _Test, direction, findings
 from study.report.claims.statement import Side, Statement
 from study.report.differences import Differences
@@ -88,6 +88,31 @@ def test_every_grid_point_has_its_answer_paired_within_it(tmp_path):
     assert (first.place, second.place) == ("prune.ratio = 0.5", "prune.ratio = 0.7")
     assert "61.2 AP" in first.sentence and "57.2 AP" in second.sentence
     assert "−1.8 AP" in first.detail and "−5.8 AP" in second.detail  # unpruned stays at 63.0
+
+
+@pytest.mark.parametrize(
+    ("best", "sentence"),
+    [
+        (["a", "", "b", "a"], "No route is shown to be best at 1 of the 4 grid points, each by itself; "
+         "shown to be best: a at 2 and b at 1."),
+        (["", ""], "No route is shown to be best at any of the 2 grid points, each by itself."),
+        (["a", "a"], "Shown to be best at the 2 grid points, each by itself: a at 2."),
+        (["a"], ""),
+    ],
+)  # fmt: skip
+def test_many_grid_points_are_counted_in_one_sentence(best, sentence):
+    alone = Answer("ratio = 0", "a is the only one", routes=1)  # compares nothing
+    assert (
+        overall([alone, *(Answer(f"ratio = {k}", "", routes=2, best=name) for k, name in enumerate(best))]) == sentence
+    )
+
+
+def test_an_answer_says_which_route_is_shown_to_be_best():
+    steady = {"unpruned": [70, 71, 70], "a": [62, 63, 62.1], "b": [60, 61, 60]}
+    (first,) = answered(routes_of(steady))
+    (second,) = answered(routes_of(steady | {"b": [62, 62.9, 62.1]}))
+    (third,) = answered(routes_of({"unpruned": [63.0, 64.0], "a": [61.0, 61.0]}))
+    assert [(found.routes, found.best) for found in (first, second, third)] == [(2, "a"), (2, ""), (1, "")]
 
 
 def test_a_route_outside_the_grid_is_the_reference_at_every_point():
