@@ -3,6 +3,7 @@
 import pytest
 import torch
 from detectron2.structures import Boxes, Instances
+from support.kinds_of_methods import MASKING
 from support.told import altered
 from torch import nn
 
@@ -102,9 +103,6 @@ def calibration_batches():
         [{"image": torch.randint(256, (3, 64, 64), generator=generator).float(), "instances": instances}]
         for _ in range(2)
     ]
-
-
-MASKING = ("magnitude", "uniform_weights", "lottery", "lamp", "snip", "synflow", "gradual_magnitude", "rigl")
 
 
 @pytest.fixture

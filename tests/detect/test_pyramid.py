@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 from detectron2.structures import Boxes, Instances
+from support.kinds_of_methods import MASKING
 from support.told import altered
 from torch import fx, nn
 
@@ -38,7 +39,6 @@ SETTINGS = DetectorSettings(
     overrides={"MODEL.ROI_HEADS.SCORE_THRESH_TEST": 0.0},
 )
 WITH_NORM = altered(SETTINGS, overrides={**SETTINGS.overrides, "MODEL.FPN.NORM": "BN"})
-MASKING = ("magnitude", "uniform_weights", "lottery", "lamp", "snip", "synflow", "gradual_magnitude", "rigl")
 LATERALS = ("fpn_lateral5", "fpn_lateral4", "fpn_lateral3", "fpn_lateral2")
 X = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
 

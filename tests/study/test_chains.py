@@ -1,6 +1,7 @@
 """Chains of a user's own that prune twice, by every method: they run, or are refused before anything is trained."""
 
 import pytest
+from support.kinds_of_methods import AT_ONCE, IN_TRAINING
 from support.short_schedules import CHANNELS_EACH_STEP
 from support.tiny_classification import run, tiny
 
@@ -19,10 +20,6 @@ CHAINS = {
     "mixed": ["classify_for_pruning", "prune", "fine_tune", "prune", "ticket"],
     "scratch": ["shape", "scratch_e", "prune", "fine_tune"],
 }
-# of a method that takes single weights once
-ONCE = ("magnitude", "uniform_weights", "lamp", "snip", "synflow")
-# of one that takes them while the network trains, and ends it in the pruning behind
-IN_TRAINING = ("gradual_magnitude", "rigl")
 
 
 def changes_for(method, folder, chain, **prune):
@@ -46,7 +43,7 @@ def refusal(changes, folder):
 
 
 @pytest.mark.parametrize("chain", CHAINS)
-@pytest.mark.parametrize("method", ONCE)
+@pytest.mark.parametrize("method", AT_ONCE)
 def test_methods_that_go_on_from_no_masks_are_refused_before_training(method, chain, tmp_path):
     assert f"{method} cannot prune a network that single weights were removed from; lottery can" in refusal(
         changes_for(method, tmp_path, chain), tmp_path
@@ -113,7 +110,7 @@ def test_shares_out_of_reach_are_refused_before_training(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("chain", CHAINS)
-@pytest.mark.parametrize("method", [name for name in METHODS if name not in (*ONCE, *IN_TRAINING)])
+@pytest.mark.parametrize("method", [name for name in METHODS if name not in (*AT_ONCE, *IN_TRAINING)])
 def test_two_prunings_in_a_chain_run(method, chain, tmp_path):
     (route,) = run(tmp_path / "runs", changes_for(method, tmp_path, chain)).values()
     sizes = []

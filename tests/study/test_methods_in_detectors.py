@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+from support.kinds_of_methods import MASKING
 from support.short_schedules import CHANNELS_EACH_STEP, EACH_STEP
 from support.tiny_study import ALL, DIGITS, tiny
 
@@ -21,7 +22,6 @@ from study.stages.stage import Stage
 
 pytestmark = pytest.mark.slow  # a study of some 150 stages: three minutes
 
-UNSTRUCTURED = ("magnitude", "uniform_weights", "lottery", "lamp", "snip", "synflow", "gradual_magnitude", "rigl")
 PRUNED = [name for name in ALL if name != "unpruned"]
 # of ResNet-10 with 8, 16, 32 and 64 channels; the last stage is no part of a detector with strides up to 16
 HALF = {"layer1.0.conv1": 4, "layer2.0.conv1": 8, "layer3.0.conv1": 16}
@@ -81,7 +81,7 @@ def test_the_detector_is_that_of_the_pruned_network(done, method, pipeline):
     for name, keep in plan.keep.items():
         if f"{BODY}{name}.weight" in weights:
             assert weights[f"{BODY}{name}.weight"].shape[0] == len(keep), name
-    assert (network.masks is not None) == (method in UNSTRUCTURED)
+    assert (network.masks is not None) == (method in MASKING)
     for name, held in (Masks.load(directory.masks) if network.masks is not None else {}).items():
         if f"{BODY}{name}" in weights:
             weight = weights[f"{BODY}{name}"]
@@ -161,7 +161,7 @@ def test_what_training_zeroed_is_what_is_cut(done, method):
     assert_same_detector(before, after)
 
 
-@pytest.mark.parametrize("method", UNSTRUCTURED)
+@pytest.mark.parametrize("method", MASKING)
 def test_masks_take_single_weights_and_nothing_else(done, method):
     before, after, small, _ = before_and_after(done, method)
     assert small.masks is not None

@@ -2,6 +2,7 @@
 
 import pytest
 import torch_pruning as tp
+from support.kinds_of_methods import MASKING
 from support.pruning_alone import SMALL, alone
 from support.tiny_classification import run
 
@@ -17,9 +18,7 @@ def untraceable(monkeypatch):
     monkeypatch.setattr(tp.DependencyGraph, "build_dependency", refuse)
 
 
-@pytest.mark.parametrize(
-    "method", ["magnitude", "uniform_weights", "lottery", "lamp", "snip", "synflow", "gradual_magnitude", "rigl"]
-)
+@pytest.mark.parametrize("method", MASKING)
 def test_single_weights_need_no_groups(tmp_path, method):
     images = {"dataset": {"name": "digits", "options": {"image_size": 32}}}
     prune = {"method": method, "ratio": 0.5, "calibration": {"images": 20}}

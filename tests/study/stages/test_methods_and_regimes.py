@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+from support.kinds_of_methods import MASKING
 from support.short_schedules import CHANNELS_EACH_STEP, EACH_STEP
 from support.tiny_classification import run
 
@@ -18,7 +19,6 @@ from study.stages.network import Network, load_model
 pytestmark = pytest.mark.slow  # a study of some seventy stages
 
 REGIMES = ("fine_tune", "scratch_e", "scratch_b", "ticket")
-UNSTRUCTURED = ("magnitude", "uniform_weights", "lottery", "lamp", "snip", "synflow", "gradual_magnitude", "rigl")
 # of ResNet-10 with 8, 16, 32 and 64 channels; the inner convolution of each of its four blocks can be narrowed
 HALF = {"layer1.0.conv1": 4, "layer2.0.conv1": 8, "layer3.0.conv1": 16, "layer4.0.conv1": 32}
 
@@ -59,7 +59,7 @@ def test_it_trains_the_network_that_the_method_left(done, method, regime):
     model, network = load_model(directory), Network.load(directory)
     assert all(bool(tensor.isfinite().all()) for tensor in model.state_dict().values())
     assert math.isfinite(directory.read_result()["metrics"]["test_top1"])
-    assert (network.masks is not None) == (method in UNSTRUCTURED)
+    assert (network.masks is not None) == (method in MASKING)
     if network.masks is not None:
         assert pruned.masks.read_bytes() == directory.masks.read_bytes()
         assert network.masks.density() == pytest.approx(0.5, abs=0.001)
