@@ -3,10 +3,11 @@
 Plain is what a Detectron2 user gets: its RPN, box head, ROIAlign and FrozenBatchNorm, its SimpleTrainer and SGD,
 float32. Ours is detect.build and detect.train, in float32 and in bfloat16; `auto` is the one that was measured to be
 fast, and its ratio to the better of both is printed (bar: 1). Each further row is ours in float32 with one speed-up
-off, and what that buys: how much longer a step is without it. All start from the same weights, see the same images and
-take turns; ratios are of one round each, their median is printed. Freed memory is kept in every row, plain included: it
-belongs to the process, and has lines of its own. What buys less than 3 % in every case has no place in the code.
-Run: python benchmarks/detector_step.py [--cases demo bccd] [--norm BN] [--rounds 20] [--threads 1] [--clock cpu]
+off, and what that buys: how much longer a step is without it. `compiled` is `machine.compile`, where asked for: it
+needs a C++ compiler. All start from the same weights, see the same images and take turns; ratios are of one round
+each, their median is printed. Freed memory is kept in every row, plain included: it belongs to the process, and has
+lines of its own. What buys less than 3 % in every case has no place in the code.
+Run: python benchmarks/detector_step.py [--cases demo bccd] [--norm BN] [--threads 1] [--clock cpu] [--compile]
 """
 
 import argparse
@@ -42,6 +43,7 @@ from detect.detector_config import make_config
 from detect.scenes import write_scenes
 from detect.settings import DetectorSettings, TrainRun, TrainSettings
 from detect.train import DetectorTrainer
+from training.compiled import compiled
 from training.device import channels_last, set_threads, settle
 
 BOXES, WARMUP = 4, 3
@@ -107,22 +109,23 @@ def main() -> None:
     parser.add_argument(
         "--clock", choices=("wall", "cpu"), default="wall", help="cpu: processor seconds, where others compute too"
     )
+    parser.add_argument("--compile", action="store_true", help="a row compiled by torch.compile, in float32")
     arguments = parser.parse_args()
     set_threads(arguments.threads, jobs=1)
     clock = time.perf_counter if arguments.clock == "wall" else time.process_time
     for name in arguments.cases:
-        compare(name, arguments.norm, arguments.rounds, clock)
+        compare(name, arguments.norm, arguments.rounds, clock, compile=arguments.compile)
     pictures(arguments.rounds, clock)
     memory(arguments.rounds)
 
 
-def compare(name: str, norm: str, rounds: int, clock: Callable[[], float]) -> None:
+def compare(name: str, norm: str, rounds: int, clock: Callable[[], float], *, compile: bool) -> None:
     case = CASES[name]
     batch, size, threads = make_batch(case), case.size, torch.get_num_threads()
     print(f"{name}: {case.arch}, {size} px, batch {case.batch}, {norm}, {threads} threads, median of {rounds} rounds")
     seconds: dict[str, list[float]] = {}
     with ExitStack() as stack, EventStorage(0) as storage:
-        trainers = make_trainers(case, norm, batch, stack)
+        trainers = make_trainers(case, norm, batch, stack, compile=compile)
         for i in range(WARMUP + rounds):
             for row, trainer in random.Random(i).sample(list(trainers.items()), len(trainers)):
                 trainer.storage, trainer.iter = storage, i
@@ -141,13 +144,15 @@ def compare(name: str, norm: str, rounds: int, clock: Callable[[], float]) -> No
         print(f"  {row:32s} {1e3 * medians[row]:8.1f} ms, least {1e3 * min(seconds[row]):8.1f}{buys}")
     bar = f" (bar: {case.bars[norm]})" if case.bars else ""
     print(f"  float32 is {ratio('plain'):.2f} times as fast as plain{bar}")
+    if compile:
+        print(f"  compiled is {ratio('plain') / ratio('compiled'):.2f} times as fast as plain")
     precision = settle("auto", "cpu")
     better = min(medians["float32"], medians["bfloat16"]) / medians[precision.name]
     measured = f"bfloat16 measured {precision.bfloat16_speedup} times as fast"
     print(f"  auto: {precision.name} ({measured}), {better:.2f} of the better of both (bar: 1)")
 
 
-def make_trainers(case: Case, norm: str, batch: list[dict], stack: ExitStack) -> dict[str, Any]:
+def make_trainers(case: Case, norm: str, batch: list[dict], stack: ExitStack, *, compile: bool) -> dict[str, Any]:
     """A trainer for each row; all detectors have the same weights."""
     weights = make_detector(case, norm).state_dict()
 
@@ -156,6 +161,7 @@ def make_trainers(case: Case, norm: str, batch: list[dict], stack: ExitStack) ->
         detector.load_state_dict(weights)
         if off.pop("channels_last", True):
             stack.enter_context(channels_last(detector, dtype=dtype))
+        stack.enter_context(compiled(detector.backbone, wanted=off.pop("compile", False)))
         return our_trainer(detector, batch, dtype, **off)
 
     theirs = make_detector(case, norm, PLAIN, (SeparableROIAlign,))
@@ -164,6 +170,7 @@ def make_trainers(case: Case, norm: str, batch: list[dict], stack: ExitStack) ->
         "plain": plain_trainer(theirs, batch),
         "float32": ours(),
         "bfloat16": ours(dtype=torch.bfloat16),
+        **({"compiled": ours(compile=True)} if compile else {}),
         "without selected proposals": ours({"MODEL.PROPOSAL_GENERATOR.NAME": "RPN"}),
         "without convolved box head": ours({"MODEL.ROI_BOX_HEAD.NAME": "FastRCNNConvFCHead"}),
         "without separable ROIAlign": ours(replaced=(SeparableROIAlign,)),
