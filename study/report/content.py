@@ -20,6 +20,7 @@ from study.report.examples import Examples, examples
 from study.report.expected import COLUMNS, NOTE, expected_rows
 from study.report.figures import against_training_macs, training_compute
 from study.report.gallery import Gallery, galleries
+from study.report.intervals import intervals
 from study.report.material import Material
 from study.report.plots import Exhibit
 from study.report.provenance import Provenance, precision_of, provenance, warnings
@@ -64,6 +65,7 @@ class Content:
     rule: str
     classes: Mapping[str, Sequence[float | None]]
     chains: Sequence[tuple[RouteResults, Sequence[ChainStep]]]
+    intervals: Sequence[Exhibit]
     analyses: Sequence[Exhibit]
     figures: Sequence[Exhibit]
     galleries: Sequence[Gallery]
@@ -112,6 +114,7 @@ def content_of(comparison: Comparison, runs: Path, out: Path) -> Content:
         rule=rule(margin, topic),
         classes=per_class(routes),
         chains=[(route, chain_of(route, comparison.stages, runs, out)) for route in routes],
+        intervals=intervals(material, differences),
         analyses=[each for each in analyse_all(material) if each.title not in led],  # that figure comes first
         figures=[
             against_training_macs(material),

@@ -88,13 +88,16 @@ def base_figure(x_title: str, y_title: str, height: int = 400) -> go.Figure:
 def give_legend_room(figure: go.Figure) -> go.Figure:
     """The figure, higher by the lines that its legend has beyond those that its height was chosen for.
 
-    Its meta says how much of the height stays where it is drawn lower, as on paper: the legend's, and all of bars that
-    lie beside their names.
+    Its meta says how much of the height stays where it is drawn lower, as on paper: the legend's, and all of bars and
+    intervals that lie beside their names.
     """
     entries = sum(trace.showlegend is not False and trace.name is not None for trace in figure.data)
     more = _LEGEND_LINE * max(0, entries - _LEGEND_ENTRIES)
     height = figure.layout.height + more
-    lying = any(trace.type == "bar" and trace.orientation == "h" for trace in figure.data)
+    lying = any(
+        trace.orientation == "h" if trace.type == "bar" else trace.type == "scatter" and trace.error_x.array is not None
+        for trace in figure.data
+    )
     return go.Figure(figure).update_layout(
         height=height, meta={"stays": height if lying else _LEGEND_LINE * _LEGEND_ENTRIES + more}
     )

@@ -48,7 +48,7 @@ def test_a_figure_without_numbers_is_found():
 )
 def test_every_figure_of_a_report_has_a_table(tmp_path, content):
     found = content_of(Comparison.from_json(content(tmp_path)), tmp_path, tmp_path / "study")
-    drawn = [*(trend.exhibit for trend in found.trends), *found.analyses, *found.figures]
+    drawn = [*(trend.exhibit for trend in found.trends), *found.intervals, *found.analyses, *found.figures]
     drawn = [exhibit for exhibit in drawn if exhibit.figure is not None]
     assert len(drawn) >= 8
     assert [exhibit.title for exhibit in drawn if not exhibit.rows] == []

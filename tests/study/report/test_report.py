@@ -87,7 +87,7 @@ def test_the_page_is_whole_and_asks_nothing_of_the_network(tmp_path):
     (policy,) = [m["content"] for m in page.tags("meta") if "content" in m and "default-src" in m["content"]]
     assert policy.startswith("default-src 'none'")
     assert len(page.tags("script")) == len(page.figures) + 2  # plotly.js once, and the code that draws
-    assert len(page.figures) == 10
+    assert len(page.figures) == 12
     assert len(page.tags("img")) == 4 * 7  # four scenes; the ground truth and six routes
 
 
@@ -172,7 +172,7 @@ def test_missing_files_are_said_and_do_not_stop_the_report(tmp_path, small_plotl
     assert "train_detector-aaaaaaaaaaaa/seed0/metrics.jsonl: No such file or directory" in page.text
     assert "prune-bbbbbbbbbbbb/seed0/plan.json: No such file or directory" in page.text
     assert "No evaluation stage has drawn its detections." in page.text
-    assert len(page.figures) == 5  # the ones that need no run directory
+    assert len(page.figures) == 7  # the ones that need no run directory
 
 
 def test_damaged_files_are_said(tmp_path):
