@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 import torch
 
 from classify.regimes import BASE, get_regime
+from detect.budgets import BUDGETS
 from pruning.errors import Refusal
 from study.config.detector import Detector
 from study.config.load import load_config
@@ -224,6 +225,11 @@ def _train_with_others(path: Path, overrides: list[str], backbone: Path, runs: P
 def _detector_stages(path: Path, overrides: list[str], backbone: Path, runs: Path) -> tuple[DetectConfig, list[Stage]]:
     """The config, its training stage and its evaluation."""
     config = load_config(DetectConfig, path, overrides)
+    if BUDGETS[config.detector.budget] is not None:
+        raise Refusal(
+            f"detector.budget: {config.detector.budget} is what the routes of a study share; a detector alone trains for"
+            " detector.train.iterations"
+        )
     sections = _Sections(detector=config.detector, evaluate=config.evaluate, machine=config.machine)
     builder = StageBuilder(sections, config.seed, contents=Contents(runs, fetch=True), alone=True)
     parent = _parent(backbone, runs)
