@@ -227,8 +227,8 @@ def _detector_stages(path: Path, overrides: list[str], backbone: Path, runs: Pat
     config = load_config(DetectConfig, path, overrides)
     if BUDGETS[config.detector.budget] is not None:
         raise Refusal(
-            f"detector.budget: {config.detector.budget} is what the routes of a study share; a detector alone trains for"
-            " detector.train.iterations"
+            f"detector.budget: {config.detector.budget} is what the routes of a study share; a detector alone trains"
+            " for detector.train.iterations"
         )
     sections = _Sections(detector=config.detector, evaluate=config.evaluate, machine=config.machine)
     builder = StageBuilder(sections, config.seed, contents=Contents(runs, fetch=True), alone=True)

@@ -11,7 +11,7 @@ from study.report.claims.statement import Side, Statement
 from study.report.differences import Differences
 from study.report.provenance import warnings
 from study.report.routes import find_route, full_points, group_routes, looks
-from study.report.rows import Comparison
+from study.report.rows import Comparison, Missing
 from study.report.statistics.families import Difference
 from study.report.statistics.simultaneous import StudentT
 from study.report.topic import DETECTION
@@ -88,6 +88,20 @@ def test_every_grid_point_has_its_answer_paired_within_it(tmp_path):
     assert (first.place, second.place) == ("prune.ratio = 0.5", "prune.ratio = 0.7")
     assert "61.2 AP" in first.sentence and "57.2 AP" in second.sentence
     assert "−1.8 AP" in first.detail and "−5.8 AP" in second.detail  # unpruned stays at 63.0
+
+
+def test_a_reference_without_a_result_is_not_replaced_by_that_of_another_point():
+    """Two variants share their unpruned network, the third has a larger one, whose training failed."""
+    places = [{"variant": name} for name in ("l1", "random", "wide")]
+    rows = [a_row("unpruned", seed, [], {}, AP=60.0) for seed in (0, 1)]
+    rows += [a_row("scratch_e", seed, [], place, AP=50.0 + seed) for place in places for seed in (0, 1)]
+    lost = [Missing("unpruned", seed, {"variant": "wide"}, "it failed") for seed in (0, 1)]
+    routes = group_routes(rows, lost)
+    assert [find_route(routes, "unpruned", place) for place in places] == [routes[0], routes[0], None]
+    assert Differences(routes, "AP").to(routes[3], "unpruned") is None
+    # with one of its seeds it is there
+    rows.append(a_row("unpruned", 0, [], {"variant": "wide"}, AP=70.0))
+    assert find_route(group_routes(rows, lost[1:]), "unpruned", places[2]).mean("AP") == 70.0
 
 
 def test_a_route_outside_the_grid_is_the_reference_at_every_point():
