@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from inspect import Parameter, signature
 
 import torch
 import torchvision
@@ -111,6 +112,12 @@ def build(name: str, num_classes: int, options: Mapping[str, object] | None = No
     if entry.init is not None:
         entry.init(model)
     return model
+
+
+def own_defaults(name: str) -> dict[str, object]:
+    """The defaults of the options of one of our own architectures; those of others are not known."""
+    parameters = signature(MODELS[name].build).parameters if name in MODELS else {}
+    return {option: each.default for option, each in parameters.items() if each.default is not Parameter.empty}
 
 
 def example_input(name: str, options: Mapping[str, object] | None = None) -> Tensor:

@@ -1,5 +1,6 @@
 """What a step asks and refuses of the stage before it."""
 
+from collections.abc import Callable
 from typing import overload
 
 from classify.models import in_channels
@@ -7,6 +8,7 @@ from classify.regimes import BASE, RETRAINING, Regime, get_regime
 from detect.settings import TrainSettings
 from pruning.errors import Refusal
 from pruning.methods import METHODS, get_method
+from study.config.pruning import Pruning
 from study.plan.sections import Sections
 from study.stages.network import starts_dense
 from study.stages.settings import TrainClassifier
@@ -76,8 +78,24 @@ def _check_rewound(pruned: Stage) -> None:
         before = before.parents[0] if before.parents else None
 
 
-def check_untrained(method: str) -> None:
-    """ValueError where a method cannot prune a network that was never trained."""
+def check_prepared(effect: Callable[[dict[str, object]], dict[str, object]], changes: dict[str, object]) -> None:
+    """ValueError where a pruning with `changes` asks for another training before it than the section `prune` does.
+
+    `effect`: what pruning with some changes asks of that training.
+    """
+    asked = effect(changes)
+    if asked and asked != effect({}):
+        raise Refusal(
+            f"{asked['method']} acts on the training before it, which goes by the section `prune`; say there, or in a"
+            f" variant, what this step changes ({', '.join(changes)})"
+        )
+
+
+def check_untrained(prune: Pruning) -> None:
+    """ValueError where a network that was never trained cannot be pruned so."""
+    if prune.between_layers is not None:
+        raise Refusal("prune.between_layers: what is pruned before any training is not trained; set it to null")
+    method = prune.method
     if get_method(method).training_effect is not None:
         able = ", ".join(name for name, entry in METHODS.items() if entry.training_effect is None)
         raise Refusal(

@@ -11,6 +11,7 @@ from study.config.load import merge, set_key, validate
 from study.config.schema import StudyConfig
 from study.plan.expected import check_expected
 from study.plan.named import CLASSIFIER_PIPELINES, PIPELINES
+from study.plan.order import check_prepared
 from study.plan.retraining import Kept, kept_by
 from study.plan.steps import STEPS, StageBuilder
 from study.stages.contents import Contents
@@ -19,6 +20,11 @@ from training.files import canonical
 from training.type_words import did_you_mean
 
 GivenStep = str | Mapping[str, dict[str, object]]  # its name, or that with what it changes
+_PREPARING, _PRUNING = ("classify_for_pruning", "detect_before_pruning"), ("prune", "prune_detector")  # steps
+_OF_ALL = (  # what is read of the config itself, and not at a point of the grid
+    *("name", "title", "grid", "variants", "tune", "tune_seeds", "expect", "machine"),
+    *("evaluate.latency_rounds", "evaluate.margin"),
+)
 RATES = "rates"  # the field of a point that tells a route with the config's own rates from the one with those chosen
 
 
@@ -48,6 +54,7 @@ def expand(config: StudyConfig, *, source: str, contents: Contents | None = None
     Raises ConfigError for a grid field or variant that does not fit, ValueError for a chain that makes no sense and for
     a published number of nothing that the study has.
     """
+    _check_varied(config)
     check_expected(config, grid_fields(config))
     contents = contents or Contents()
     routes = _expand(config, {}, source, contents)
@@ -68,6 +75,18 @@ def _expand(config: StudyConfig, kept: Kept, source: str, contents: Contents) ->
                 builder = StageBuilder(here, seed, known, contents, kept=kept)  # what routes share is made once
                 routes.append(make_route(name, chain, builder, point))
     return routes
+
+
+def _check_varied(config: StudyConfig) -> None:
+    """ValueError for what would be varied and is read once for the whole study: it would stay as it is, unsaid."""
+    varied = {f"grid.{key}": key for key in config.grid}
+    for name, changes in config.variants.items():
+        for key, value in changes.items():
+            parts = [f"{key}.{part}" for part in value] if isinstance(value, Mapping) else []
+            varied |= {f"variants.{name}.{path}": path for path in (key, *parts)}
+    for place, path in varied.items():
+        if any(path == key or path.startswith(f"{key}.") for key in _OF_ALL):
+            raise Refusal(f"{place}: it is of the whole study and cannot vary in it; make a study of each value")
 
 
 def grid_fields(config: StudyConfig) -> dict[str, list[object]]:
@@ -183,8 +202,12 @@ def make_route(
     """A pipeline's route with the config and the seed of `builder`; ValueError for a chain that makes no sense."""
     steps: list[tuple[str, Stage]] = []
     last: Stage | None = None
+    prepared = False  # has a training gone by what pruning asks of it, and nothing been pruned since?
     for step, changes in _removing_once(chain, builder.config.prune.method):
         try:
+            if prepared and step in _PRUNING:
+                check_prepared(builder.effect, changes)
+            prepared = step in _PREPARING or (prepared and step not in _PRUNING)
             last = STEPS[step](builder, last, changes)
         except ValueError as error:
             raise Refusal(f"pipelines.{name}: {step}: {error}") from error

@@ -67,7 +67,7 @@ class StageBuilder:
             settings["snapshot_at"] = self.config.classifier.rewind
         weights = self.config.classifier.weights
         if effect := effect and method.training_effect is not None:
-            settings["effect"] = self._effect()
+            settings["effect"] = self.effect({})
         if weights is not None:  # they have not had the effect: the training goes on from them
             file = self.contents.weights(weights, self.config.classifier.arch)
             settings["weights"] = given_settings(self.config.classifier, file, effect=effect)
@@ -91,13 +91,14 @@ class StageBuilder:
     def shape(self, parent: Stage | None, changes: dict[str, object]) -> Stage:
         """The pruned architecture, from as little as the method needs."""
         expect(parent, None)
-        prune = self.config.prune
+        prune = self.config.prune.changed(changes)
         if self.config.guide is not None and get_method(prune.method).follows_patterns:
             return self.guided(None, changes)
         # widths that follow from the selection alone are those of untrained weights as well: nothing is trained
         predefined = get_method(prune.method).fixes_widths(prune.selection())
         if predefined or is_structural(prune.target):
             return self.prune(None, changes)
+        order.check_prepared(self.effect, changes)
         return self.prune(self.classify_for_pruning(None, {}), changes)
 
     def guided(self, parent: Stage | None, changes: dict[str, object]) -> Stage:
@@ -128,9 +129,8 @@ class StageBuilder:
         """The network pruned as it is before its training, which then goes on from what is left (`from_init`)."""
         expect(parent, None)
         order.check_design(self.config)
-        stage = self.prune(None, changes)
-        order.check_untrained(stage.settings["method"])
-        return stage
+        order.check_untrained(self.config.prune.changed(changes))
+        return self.prune(None, changes)
 
     def train_pruned(self, regime: str, parent: Stage | None, changes: dict[str, object]) -> Stage:
         stage = expect(parent, "prune")
@@ -178,10 +178,9 @@ class StageBuilder:
         if BUDGETS[detector.budget] is not None and phase != "before_pruning":
             whole = {"rule": detector.budget, "iterations": detector.train.iterations}
             settings["budget"] = {**whole, "classifier_epochs": self.config.classifier.epochs}
-        method = get_method(self.config.prune.method)
-        if phase == "before_pruning" and method.training_effect is not None:
+        if phase == "before_pruning" and (effect := self.effect({})):
             order.check_acted_on(training, self.config.prune.method)
-            settings["effect"] = {**self._effect(), **detector.scope_settings()}
+            settings["effect"] = {**effect, **detector.scope_settings()}
         if detector.distill is None or scratch or not keeps_pruned_weights(stage):
             return self.stage("train_detector", settings, stage)
         settings["distill"] = detector.distill.model_dump(mode="json")
@@ -249,12 +248,13 @@ class StageBuilder:
             "cap": self.config.classifier.scratch_b_cap,
         }
 
-    def _effect(self) -> dict[str, object]:
+    def effect(self, changes: dict[str, object]) -> dict[str, object]:
         """What pruning asks of the training before it; trainings that differ in nothing that it reads are one."""
-        pruning = self._pruning({})
-        reads = get_method(pruning["method"]).effect_reads
-        selection = {"selection": {key: pruning["selection"][key] for key in reads}} if reads else {}
-        return {"method": pruning["method"], "options": pruning["options"], **selection}
+        pruning = self._pruning(changes)
+        method = get_method(pruning["method"])
+        reads = {key: pruning["selection"][key] for key in method.effect_reads}
+        asked = {"method": pruning["method"], "options": pruning["options"], **({"selection": reads} if reads else {})}
+        return {} if method.training_effect is None else asked
 
     def _pruning(self, changes: dict[str, object], unit: Literal["images", "batches"] = "images") -> PruningSettings:
         """The settings of a pruning; `unit`: of what the method looks at, if it does."""

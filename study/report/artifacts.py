@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import count
@@ -30,7 +32,8 @@ from study.stages.store import RunDir
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _SCENES = "detections"  # the folder of an evaluation's pictures, and their names
-PR, DETECTIONS = "pr.json", "detections.json"
+PR, DETECTIONS = "pr.json", "detections.json.gz"
+_UNPACKED = "detections.json"  # of runs from before they were packed
 Read = TypeVar("Read")
 
 
@@ -89,7 +92,8 @@ class RunFiles:
 
     def detections(self, run: str) -> list[Detection] | None:
         """What an evaluation found, in COCO's result format; None, and a gap, where it cannot be read."""
-        return self._read(self.root / run / DETECTIONS, _detections)
+        unpacked = self.root / run / _UNPACKED
+        return self._read(unpacked if unpacked.is_file() else self.root / run / DETECTIONS, _detections)
 
     def matches(self, run: str) -> dict[str, Matches] | None:
         """Of an evaluated detector, by metric: which detections are right; None, and a gap, without them."""
@@ -144,8 +148,8 @@ def _json_file(content: bytes, name: str) -> Json:
 
 def _detections(content: bytes, name: str) -> list[Detection]:
     try:
-        found = json.loads(content)
-    except ValueError as error:
+        found = json.loads(gzip.decompress(content) if name.endswith(".gz") else content)
+    except (ValueError, EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise ValueError(f"{name}: not JSON ({error})") from error
     if not isinstance(found, list) or not all(map(_is_detection, found)):
         raise ValueError(f"{name}: not detections in COCO's result format")

@@ -13,7 +13,7 @@ from study.plan.tune import TUNED, Decision
 from study.report.provenance import precision_of
 from study.report.rates import tuned_from
 from study.report.readers import READERS, Reader, Results
-from study.report.routes import LATENCY_FROM, LATENCY_ROUNDS, LATENCY_TO
+from study.report.routes import LATENCY_FROM, LATENCY_ROUNDS, LATENCY_TO, describe_point
 from study.report.rows import Comparison, Missing, Numbers, Row, StageResult, Step, Timed
 from study.report.topic import CHOOSING
 from study.stages.stage import Stage
@@ -64,7 +64,7 @@ def collect(
             *(_missing(route, results, why) for route in routes if route not in finished),
             *(gap for decision in decisions for gap in _undecided(decision, config.seeds, results, why)),
         ),
-        gaps=tuple(filter(None, [gap if finished else "", *_untimed(finished, measured)])),
+        gaps=tuple(filter(None, [gap if finished else "", *_untimed(finished, measured), *_mixed(finished, results)])),
         stages={s.id: results[s.id] for route in finished for s in route.stages},
         tuning=tuple(tuned_from(decision, runs) for decision in decisions),
         timed=timed,
@@ -172,6 +172,24 @@ def _untimed(routes: Sequence[Route], measured: Mapping[str, Numbers]) -> Iterat
     names = dict.fromkeys(route.pipeline for route in routes if route.evaluation.id not in measured)
     if measured and names:
         yield f"Latency is not measured of all seeds of {', '.join(names)}: a run of the study does so at its end."
+
+
+def _mixed(routes: Sequence[Route], results: Results) -> Iterator[str]:
+    """A sentence where a grid varies what routes are measured on, of which the head of a report has the first."""
+    found: dict[str, Route] = {}
+    for route in routes:
+        result = results[route.evaluation.id]
+        size = result.part("evaluation").get("image_size") or result.part("network").get("image_size")
+        images = result.part("data").get("fingerprint")
+        if images is not None:  # a pruning that a route ends with does not say it
+            found.setdefault(canonical([images, size]), route)
+    if len(found) > 1:
+        first = next(iter(found.values()))
+        place = f" ({describe_point(first.point)})" if first.point else ""
+        yield (
+            f"Routes are measured on {len(found)} sets or sizes of test images: scores compare only where these are the"
+            f" same, and the head of this report has those of {first.pipeline}{place}."
+        )
 
 
 def _step_of(stage: Stage, routes: Sequence[Route]) -> str:

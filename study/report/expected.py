@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from study.config.schema import Expected
+from study.plan.pipelines import RATES
+from study.plan.tune import RECIPE
 from study.report import units
 from study.report.routes import RouteResults, describe_point, find_route, paired
 from study.report.rows import Comparison
@@ -21,7 +23,9 @@ def expected_rows(comparison: Comparison, routes: Sequence[RouteResults], topic:
     """A row under COLUMNS for each published number, in the config's order; where there is no result it says so."""
     found: list[tuple[str, ...]] = []
     for expected in map(Expected.model_validate, comparison.config.get("expect") or ()):
-        route = find_route(routes, expected.route, expected.where)
+        # of a study that chose rates, the route at those of the config
+        where = {RATES: RECIPE, **expected.where}
+        route = find_route(routes, expected.route, where)
         values = {} if route is None else route.by_seed(expected.measure)
         difference = paired(values, dict.fromkeys(values, expected.value))
         amount = units.MISSING
@@ -31,7 +35,7 @@ def expected_rows(comparison: Comparison, routes: Sequence[RouteResults], topic:
         found.append(
             (
                 expected.route,
-                describe_point(expected.where),
+                describe_point(where if route is not None and RATES in route.point else expected.where),
                 topic.measure(expected.measure).name,
                 f"{expected.value:g}{spread}",
                 "no result" if route is None else units.mean_std(route.summary(expected.measure), topic.decimals),

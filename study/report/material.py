@@ -33,7 +33,7 @@ class Material:
     @classmethod
     def of(cls, comparison: Comparison, runs: Path) -> Material:
         """What a comparison has."""
-        routes = group_routes(comparison.rows)
+        routes = group_routes(comparison.rows, comparison.missing)
         return cls(topic_of(comparison), routes, looks(distinct_names(routes)), RunFiles(runs), comparison.stages)
 
     def named(self, name: str) -> list[RouteResults]:

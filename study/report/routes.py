@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from study.plan.named import OTHER_LOOKS, Look, look_of
-from study.report.rows import Comparison, Point, Row
+from study.report.rows import Comparison, Missing, Point, Row
 from study.report.statistics.families import Difference, against
 from study.report.statistics.summary import Summary, is_number, summarize
 
@@ -24,11 +24,15 @@ _PRUNING_KINDS = frozenset({"prune", "prune_detector"})
 
 @dataclass(frozen=True)
 class RouteResults:
-    """One route of the study at one grid point: its rows, one per seed."""
+    """One route of the study at one grid point: its rows, one per seed.
+
+    `lost`: the grid points at which the same pipeline has no result.
+    """
 
     name: str
     point: Point
     rows: tuple[Row, ...]
+    lost: tuple[Point, ...] = ()
 
     @property
     def label(self) -> str:
@@ -85,12 +89,18 @@ def paired(values: Mapping[int, float | None], reference: Mapping[int, float | N
     return next(iter(against({"": values, "reference": reference}, "reference").pairs), None)
 
 
-def group_routes(rows: Iterable[Row]) -> list[RouteResults]:
-    """The rows by pipeline and grid point, in the order of their first rows."""
+def group_routes(rows: Iterable[Row], missing: Iterable[Missing] = ()) -> list[RouteResults]:
+    """The rows by pipeline and grid point, in the order of their first rows; `missing`: those that there are not."""
     groups: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
         groups.setdefault((row.pipeline, point_key(row.point)), []).append(row)
-    return [RouteResults(name, rows[0].point, tuple(rows)) for (name, _), rows in groups.items()]
+    lost: dict[str, list[Point]] = {}
+    for row in missing:
+        if (row.pipeline, point_key(row.point)) not in groups:
+            lost.setdefault(row.pipeline, []).append(row.point)
+    return [
+        RouteResults(name, rows[0].point, tuple(rows), tuple(lost.get(name, ()))) for (name, _), rows in groups.items()
+    ]
 
 
 def find_route(routes: Iterable[RouteResults], name: str, point: Point) -> RouteResults | None:
@@ -98,7 +108,11 @@ def find_route(routes: Iterable[RouteResults], name: str, point: Point) -> Route
     # A route's point holds only the fields that make a difference to it: the unpruned network has none, or the learning
     # rate alone, and is then the reference at every point that has this rate. The fullest point fits best.
     fitting = [r for r in routes if r.name == name and r.point.items() <= point.items()]
-    return max(fitting, key=lambda r: len(r.point), default=None)
+    found = max(fitting, key=lambda r: len(r.point), default=None)
+    # one that fits better and has no result is not to be taken for this one, which is another network
+    if found is not None and any(found.point.items() < lost.items() <= point.items() for lost in found.lost):
+        return None
+    return found
 
 
 def point_key(point: Point) -> str:

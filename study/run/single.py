@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 import torch
 
 from classify.regimes import BASE, get_regime
+from detect.budgets import BUDGETS
 from pruning.errors import Refusal
 from study.config.detector import Detector
 from study.config.load import load_config
@@ -25,6 +26,7 @@ from study.run.executors import check_executor
 from study.run.launch import finish, launch
 from study.run.scheduler import Outcome, run_stages
 from study.stages.contents import Contents, check_there
+from study.stages.data import classification_info
 from study.stages.network import Network
 from study.stages.settings import TrainClassifier
 from study.stages.stage import KINDS, Context, Stage, device_of, load_stage
@@ -111,7 +113,7 @@ def train_classifier_alone(
     if pruned:
         parent = _parent(pruned, runs)
         stage = builder.train_pruned(config.regime, parent, {})
-        _check_input(config.classifier, parent, stage, runs)
+        _check_input(config.classifier, parent, stage, runs, config.machine)
     else:
         stage = builder.classify(None, {})
     if launched_processes() > 1:
@@ -119,8 +121,11 @@ def train_classifier_alone(
     return _run([stage], runs, config.machine, path, overrides)
 
 
-def _check_input(classifier: Classifier, pruned: Stage, stage: Stage, runs: Path) -> None:
-    """ValueError where the config gives weights or a normalisation that the pruned network did not come from."""
+def _check_input(classifier: Classifier, pruned: Stage, stage: Stage, runs: Path, machine: Machine) -> None:
+    """ValueError where the config is of another network than the pruned one, which alone is trained.
+
+    Of another architecture, for other images or classes, from other weights, or with another normalisation.
+    """
     # A regime that inherits weights takes them from the pruned run. Weights in the config are then only a statement of
     # where they come from, which must be true; scratch regimes read nothing of the file but its normalisation.
     origins = [s.settings["weights"]["sha256"] for s in pruned.with_ancestors() if "weights" in s.settings]
@@ -131,11 +136,28 @@ def _check_input(classifier: Classifier, pruned: Stage, stage: Stage, runs: Path
             " its own; leave the key out"
         )
     found, network = stage.read(TrainClassifier).normalization, Network.load(pruned.run(runs))
+    _check_network(stage.read(TrainClassifier), network, pruned, runs, machine)
     if found is not None and (found.mean, found.std) != (network.mean, network.std):
         raise Refusal(
             f"the normalisation {found.source} (mean {list(found.mean)}, std {list(found.std)}) is not that of"
             f" {pruned.id} (mean {list(network.mean)}, std {list(network.std)}), which a pruned network keeps; set"
             " classifier.normalization to these"
+        )
+
+
+def _check_network(asked: TrainClassifier, network: Network, pruned: Stage, runs: Path, machine: Machine) -> None:
+    of = network.plan.arch, dict(network.plan.options)
+    if (asked.arch, asked.arch_options) != of:
+        raise Refusal(
+            f"classifier.arch {asked.arch!r} with options {asked.arch_options}: {pruned.id} is a pruned {of[0]!r} with"
+            f" options {of[1]}, and this is what would be trained; name the same in the config"
+        )
+    data = classification_info(asked.dataset, machine, runs)
+    there, wanted = (data.shape[-1], data.num_classes), (network.image_size, network.num_classes)
+    if there != wanted:
+        raise Refusal(
+            f"classifier.dataset {asked.dataset['name']!r} has images of {there[0]} pixels in {there[1]} classes,"
+            f" {pruned.id} is for {wanted[0]} pixels and {wanted[1]} classes"
         )
 
 
@@ -203,6 +225,11 @@ def _train_with_others(path: Path, overrides: list[str], backbone: Path, runs: P
 def _detector_stages(path: Path, overrides: list[str], backbone: Path, runs: Path) -> tuple[DetectConfig, list[Stage]]:
     """The config, its training stage and its evaluation."""
     config = load_config(DetectConfig, path, overrides)
+    if BUDGETS[config.detector.budget] is not None:
+        raise Refusal(
+            f"detector.budget: {config.detector.budget} is what the routes of a study share; a detector alone trains"
+            " for detector.train.iterations"
+        )
     sections = _Sections(detector=config.detector, evaluate=config.evaluate, machine=config.machine)
     builder = StageBuilder(sections, config.seed, contents=Contents(runs, fetch=True), alone=True)
     parent = _parent(backbone, runs)

@@ -1,7 +1,7 @@
 """A stage: a pure function of its settings, its parents' artifacts and a seed."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -13,9 +13,11 @@ import yaml
 from pydantic import BaseModel
 from pydantic_core import to_jsonable_python
 
+from classify.models import own_defaults
 from detect.data.sets import DATASETS
 from detect.settings import DetectorSettings
 from pruning.errors import Refusal
+from pruning.methods import get_method
 from pruning.select import Selection
 from study.config.pruning import CalibrationData
 from study.config.sections import ClassifierData, Machine
@@ -42,6 +44,12 @@ _SECTIONS: dict[str, type] = {
     "selection": Selection,
     **{name: source.options for name, source in DATASETS.items() if source.generated},
 }
+# settings that hold the options of what the setting beside them names, and where the defaults of these are found
+_OPTIONS: dict[str, tuple[str, Callable[[str], Mapping[str, object]]]] = {
+    "options": ("method", lambda method: defaults(get_method(method).options)),
+    "arch_options": ("arch", own_defaults),
+}
+_PATTERNS = ("layers", "select_inputs")  # mappings from names or patterns, of which the first that fits counts
 
 
 @dataclass(frozen=True)
@@ -97,7 +105,7 @@ class Stage:
         """The settings that differ from their defaults, places aside: a new one that is off changes no hash."""
         training = KINDS[self.kind].settings.model_fields.get("train")
         sections = _SECTIONS if training is None else {**_SECTIONS, "train": cast(type, training.annotation)}
-        found = what_differs(_without_places(self.settings), sections)
+        found = what_differs(_in_order(_without_places(self.settings)), sections)
         assert isinstance(found, dict)
         return found
 
@@ -153,7 +161,10 @@ def load_stage(run: Path) -> Stage:
 
 
 def what_differs(settings: object, sections: Mapping[str, type]) -> object:
-    """JSON data of settings without what is off (null, false, empty), and of sections what differs from its default."""
+    """JSON data of settings without what is off (null, false, empty), and of sections what differs from its default.
+
+    Options are as they were given, without those that are off as they are by default.
+    """
     if not isinstance(settings, Mapping):
         return settings
     found = {}
@@ -162,11 +173,19 @@ def what_differs(settings: object, sections: Mapping[str, type]) -> object:
             default = defaults(sections[name])
             # in a section "off" may be what differs from its default, so only equality leaves a key out
             value = {key: own for key, own in value.items() if key not in default or own != default[key]}
+        elif name in _OPTIONS and isinstance(value, Mapping):
+            whose, defaults_of = _OPTIONS[name]
+            default = defaults_of(settings[whose]) if any(map(_is_off, value.values())) else {}
+            value = {k: v for k, v in value.items() if not _is_off(v) or k not in default or v != default[k]}
         elif isinstance(value, Mapping):
             value = what_differs(value, sections)
-        if value is not None and value is not False and value != {} and value != []:
+        if not _is_off(value):
             found[name] = value
     return found
+
+
+def _is_off(value: object) -> bool:
+    return value is None or value is False or value == {} or value == []
 
 
 @cache
@@ -190,6 +209,19 @@ def _without_places(settings: object) -> object:
     if isinstance(settings, list | tuple):
         return [_without_places(value) for value in settings]
     return settings
+
+
+def _in_order(settings: object) -> object:
+    """Settings with patterns as a list of pairs where their order counts and is another than that of their names."""
+    if not isinstance(settings, Mapping):
+        return settings
+    found = {key: _in_order(value) for key, value in settings.items()}
+    for name in _PATTERNS:
+        patterns = settings.get(name)
+        # a hash sorts names; two without a wildcard fit no layer both
+        if isinstance(patterns, Mapping) and any(set(key) & set("*?[") for key in patterns):
+            found[name] = patterns if list(patterns) == sorted(patterns) else [list(pair) for pair in patterns.items()]
+    return found
 
 
 @dataclass(frozen=True)

@@ -104,6 +104,12 @@ def test_what_does_not_fit_is_refused(prune, message):
         tiny({"prune": prune})
 
 
+def test_what_is_pruned_before_any_training_is_not_trained_between_layers():
+    with pytest.raises(ValueError, match="what is pruned before any training is not trained"):
+        tiny({"prune": {**THINET, "between_layers": BETWEEN}, "pipelines": ["prune_at_init"]})
+    assert tiny({"prune": THINET, "pipelines": ["prune_at_init"]})
+
+
 def test_a_detector_is_not_trained_between_layers():
     prune = "prune={method: thinet, ratio: 0.5, between_layers: {lr: 0.01}}"
     with pytest.raises(ValueError, match="a detector is not trained after each layer"):

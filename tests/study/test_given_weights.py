@@ -157,6 +157,9 @@ def test_a_ticket_of_given_weights_is_refused_also_alone(tmp_path):
     [
         ("classifier.weights={other}", "was not pruned from these weights"),
         ("classifier.normalization={{mean: [0.5, 0.5, 0.5], std: [0.5, 0.5, 0.5]}}", "which a pruned network keeps"),
+        ("classifier.arch=resnet18", "is a pruned 'resnet10' with options"),
+        ("classifier.options.width=0.25", "is a pruned 'resnet10' with options"),
+        ("classifier.dataset.options.image_size=48", "has images of 48 pixels in 10 classes"),
     ],
 )
 def test_what_a_pruned_network_did_not_come_from_is_refused(tmp_path, override, message):

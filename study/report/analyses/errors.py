@@ -79,6 +79,7 @@ def confusion(material: Material) -> Exhibit | None:
     found = _read(material)
     names = found[0].seeds[0]["classes"] if found else []
     # a grid may vary the data: matrices are of those with the classes of the first
+    of_all = len(found)
     found = [each for each in found if all(seed["classes"] == names for seed in each.seeds)]
     if not 1 < len(names) <= MOST_CLASSES:
         return None
@@ -92,6 +93,8 @@ def confusion(material: Material) -> Exhibit | None:
         f" together. Detections have a score of at least {found[0].seeds[0]['min_score']:g} and an IoU of 0.5 or more"
         f" with their box, one each; {_NOTHING!r}: the box has none."
     )
+    if len(found) < of_all:
+        caption += f" Of {of_all} routes {of_all - len(found)} have other classes and are left out."
     columns = ("route", "at", "class", *(f"found as {name} (%)" for name in (*names, _NOTHING)))
     figure = _matrices(found, shares, names)
     return Exhibit("What is taken for what", caption, figure, (), columns, tuple(rows))

@@ -131,8 +131,9 @@ def _accuracies(correct: NDArray[np.bool_]) -> Array:
 
 
 def _data_of(material: Material, row: Row) -> str:
-    """The fingerprint of the data of a row's classifier; empty where no result has one."""
-    found = (material.stages[step.run].part("data").get("fingerprint") for step in row.chain)
+    """The fingerprint of the data of a row's last classifier; empty where no result has one."""
+    # from the end: a design may follow networks of other data, which come first
+    found = (material.stages[step.run].part("data").get("fingerprint") for step in reversed(row.chain))
     return next((str(each) for each in found if each), "")
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
 from study.report.material import Material
 from study.report.plots import Exhibit, base_figure, plain
-from study.report.routes import RouteResults, find_route, full_points, short_place
+from study.report.routes import RouteResults, distinct_names, find_route, full_points, short_place
 from study.report.tables import DIFFERENCE_COLUMNS, difference_values
 
 PRUNED, RECALIBRATED, FINE_TUNE = "pruned_top1", "recalibrated_top1", "fine_tune"
@@ -12,16 +14,16 @@ COLOURS = ("#af8a44", "#6d4ec8", "#0d6d93")
 
 
 def analyse(material: Material) -> Exhibit | None:
-    """Three bars per grid point; None where nothing was pruned from trained weights."""
+    """Three bars per grid point and pruning; None where nothing was pruned from trained weights."""
     measured = [route for route in material.routes if route.mean(PRUNED) is not None]
     if not measured:
         return None
     places, rows, values = [], [], []
-    for point in full_points(measured):
-        route = next(r for r in measured if r.point.items() <= point.items())  # all saw the same pruned network
-        tuned = find_route(material.named(FINE_TUNE), FINE_TUNE, point)
+    for place, here in _by_pruning(measured):
+        route = here[0]  # all saw the same pruned network
+        tuned = next((r for r in here if r.name == FINE_TUNE), None)
         bars = (route.mean(PRUNED), route.mean(RECALIBRATED), _mean(tuned, material.topic.primary.key))
-        places.append(short_place(point))
+        places.append(place)
         values.append(bars)
         rows.append((places[-1], *bars, *difference_values(route.minus(route, RECALIBRATED, PRUNED))))
     names = ("right after pruning", "BatchNorm recalibrated", "after fine-tuning")
@@ -41,6 +43,19 @@ def analyse(material: Material) -> Exhibit | None:
         "recalibration adds, paired by seed, with its 95 % interval."
     )
     return Exhibit("Right after pruning", caption, figure, (), ("at", *names, *DIFFERENCE_COLUMNS), tuple(rows))
+
+
+def _by_pruning(routes: Sequence[RouteResults]) -> Iterator[tuple[str, list[RouteResults]]]:
+    """Grid points in words, and the routes there with the same last pruning; by name where there are several."""
+    names = distinct_names(routes)
+    for point in full_points(routes):
+        found: dict[str, list[RouteResults]] = {}  # by the pruning, whatever its seed
+        for route in (r for name in names if (r := find_route(routes, name, point)) is not None):
+            runs = [step.run for step in route.rows[0].chain if step.kind == "prune"]
+            found.setdefault(runs[-1].partition("/")[0], []).append(route)
+        for here in found.values():
+            of = f": {' + '.join(route.name for route in here)}" if len(found) > 1 else ""
+            yield f"{short_place(point)}{of}", here
 
 
 def _mean(route: RouteResults | None, key: str) -> float | None:

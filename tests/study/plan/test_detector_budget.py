@@ -2,10 +2,11 @@
 
 import pytest
 from support.stages_alone import run_alone
-from support.tiny_study import tiny
+from support.tiny_study import DIGITS, tiny
 
 from detect.budgets import Costs, Length, remaining, stretched, with_spare
 from study.plan.estimate import Estimator
+from study.run.single import train_detector_alone
 
 
 def test_the_arithmetic():
@@ -84,3 +85,9 @@ def test_a_finished_scratch_b_fair_spent_what_the_pruned_route_spent(tmp_path):
 def test_without_a_rule_settings_are_as_before():
     stage = tiny()[1][0].stages[1]
     assert "budget" not in stage.settings
+
+
+def test_a_detector_alone_has_no_budget_of_routes(tmp_path):
+    config = DIGITS.parents[1] / "detect" / "digits_fpn.yaml"
+    with pytest.raises(ValueError, match=r"detector\.budget: same_compute is what the routes of a study share"):
+        train_detector_alone(config, ["detector.budget=same_compute"], backbone=tmp_path, runs=tmp_path)

@@ -46,6 +46,16 @@ def test_a_selection_over_the_whole_network_needs_a_trained_one_for_its_shape():
     assert kinds(routes["scratch_e", 0])[:3] == ["train_classifier", "prune", "train_classifier"]
 
 
+def test_a_shape_goes_by_what_its_step_changes():
+    """Untrained weights were ranked over the whole network, as the section asks for a share of each layer."""
+    routes = by_name(tiny("pipelines={mine: [{shape: {level: global}}, scratch_e, detect]}")[1])
+    assert kinds(routes["mine", 0])[:3] == ["train_classifier", "prune", "train_classifier"]
+
+
+def test_a_method_that_acts_on_training_may_prune_what_was_trained_without_it():
+    assert tiny("pipelines={mine: [classify, {prune: {method: slimming}}, fine_tune, detect]}")
+
+
 def test_equal_stages_are_one_and_seeds_share_a_hash():
     routes = tiny("seeds=[0, 1]")[1]
     found = by_name(routes)
@@ -124,6 +134,22 @@ def test_a_chain_of_ones_own_with_changes_of_a_step():
         ("grid={prune.ratio: [0.5, 1.5]}", "grid prune.ratio=1.5: prune.ratio"),
         ("grid={prune.rati: [0.5]}", "prune.rati: unknown key; did you mean 'ratio'"),
         ("prune.target=resnet56-A", "already says what is removed"),
+        ("grid={machine.precision: [float32, bfloat16]}", "grid.machine.precision: it is of the whole study"),
+        ("grid={evaluate.margin: [0.5, 1]}", "grid.evaluate.margin: it is of the whole study"),
+        ("variants={a: {machine: {compile: true}}}", "variants.a.machine: it is of the whole study"),
+        ("variants={a: {grid: {prune.ratio: [0.3]}}}", "variants.a.grid: it is of the whole study"),
+        ("variants={a: {evaluate: {latency_rounds: 3}}}", "variants.a.evaluate.latency_rounds: it is of the whole"),
+        # the training before went by the method of the section, and by its ratio
+        (
+            "pipelines={mine: [classify_for_pruning, {prune: {method: slimming}}, fine_tune, detect]}",
+            "prune: slimming acts on the training before it, which goes by the section `prune`",
+        ),
+        (
+            "pipelines={mine: [classify, detect_before_pruning, {prune_detector: {method: slimming}},"
+            " fine_tune_detector]}",
+            "prune_detector: slimming acts on the training before it",
+        ),
+        ("pipelines={mine: [{shape: {method: slimming}}, scratch_e, detect]}", "shape: slimming acts on the training"),
     ],
 )
 def test_what_makes_no_sense_is_refused_before_any_work(override, message):

@@ -3,13 +3,14 @@
 import csv
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from rich.console import Console
 from safetensors.torch import save_file
 from support.fabricated_classification import fabricate_classification
-from support.fabricated_study import fabricate
+from support.fabricated_study import a_comparison, a_row, a_step, fabricate
 
 from pruning.masks import Masks
 from study.report.analyses import (
@@ -104,6 +105,32 @@ def test_recalibration_is_measured_on_the_pruned_network(study):
     assert (row["right after pruning"], row["BatchNorm recalibrated"]) == (40.5, 61.0)  # 40, 41 and 60, 62
     assert row["difference"] == pytest.approx(20.5)
     assert row["after fine-tuning"] == pytest.approx(89.65, abs=0.1)
+
+
+def test_routes_that_were_pruned_otherwise_have_bars_of_their_own():
+    """In chains of a user's own a step may change how much is removed."""
+    pruned = {"half": 40.0, "most": 10.0, "fine_tune": 40.0}
+    rows = [
+        a_row(
+            name,
+            seed,
+            [
+                a_step("prune", f"prune-{'most' if name == 'most' else 'half'}/seed{seed}"),
+                a_step("train_classifier", name),
+            ],
+            top1=80.0,
+            pruned_top1=value,
+            recalibrated_top1=value + 20,
+        )
+        for name, value in pruned.items()
+        for seed in (0, 1)
+    ]
+    comparison = replace(a_comparison(rows), task="classification")
+    found = rows_of(recalibration.analyse(Material.of(comparison, Path())))
+    assert [(r["at"], r["right after pruning"], r["after fine-tuning"]) for r in found] == [
+        ("all: half + fine_tune", 40.0, 80.0),
+        ("all: most", 10.0, None),
+    ]
 
 
 def test_kept_channels_by_stage_come_before_the_layers(study):

@@ -44,6 +44,13 @@ def test_shares_are_of_the_boxes_of_a_class(tmp_path):
     assert len(exhibit.figure.data) == 6
 
 
+def test_routes_of_other_classes_are_left_out_and_counted(tmp_path):
+    with_errors(tmp_path, classes=("cat", "dog", "cow"))
+    exhibit = errors.confusion(with_errors(tmp_path, leave_out=("scratch_b",)))
+    assert "Of 6 routes 1 have other classes and are left out." in exhibit.caption
+    assert "left out" not in errors.confusion(with_errors(tmp_path)).caption
+
+
 def test_runs_of_before_are_left_out_and_none_draw_nothing(tmp_path):
     material = with_errors(tmp_path, leave_out=("unpruned",))
     assert "unpruned" not in {row[0] for row in errors.kinds(material).rows}

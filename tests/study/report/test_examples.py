@@ -1,11 +1,13 @@
 """The images on which routes do best, worst and most unlike the unpruned one: of four generated scenes."""
 
+import gzip
 import json
 
 import pytest
 from support.fabricated_study import a_comparison, a_row, a_step, fabricate, with_grid
 
 from detect.data.open import open_for
+from detect.evaluate import DETECTIONS
 from study.report import examples, gallery
 from study.report.examples import extreme
 from study.report.material import Material
@@ -40,7 +42,7 @@ def study(runs, split, found):
                 detections.append(of | mine)
             detections += [of | FALSE] * wrong + [of | FALSE | {"score": 0.4}] * 3  # the last are not counted
         (runs / run).mkdir(parents=True)
-        (runs / run / "detections.json").write_text(json.dumps(detections))
+        (runs / run / DETECTIONS).write_bytes(gzip.compress(json.dumps(detections).encode()))
         result = {"settings": {"data": DATA}, "per_class": dict.fromkeys(CLASSES, 50.0)}
         stages[run] = StageResult("evaluate", "evaluate", result | {"data": {"fingerprint": split.fingerprint()}})
         rows.append(a_row(name, 0, [a_step("evaluate", run)], AP=50.0))
@@ -109,12 +111,29 @@ def test_images_without_a_box_are_not_chosen(split):
     assert extreme([None] * 4, split) is None
 
 
+def test_detections_of_runs_from_before_they_were_packed_are_read_too(tmp_path, split):
+    made = study(tmp_path, split, FOUND)
+    packed = examples.examples(Material.of(made, tmp_path))
+    for file in tmp_path.glob(f"*/*/{DETECTIONS}"):
+        file.with_suffix("").write_bytes(gzip.decompress(file.read_bytes()))
+        file.unlink()
+    assert packed.examples and examples.examples(Material.of(made, tmp_path)) == packed
+
+
+@pytest.mark.parametrize("content", [b"[]", gzip.compress(b"[1"), gzip.compress(b"[]")[:-9]])
+def test_detections_that_are_damaged_are_said(tmp_path, split, content):
+    made = study(tmp_path, split, FOUND)
+    (tmp_path / "evaluate-scratch_e/seed0" / DETECTIONS).write_bytes(content)
+    (gap,) = examples.examples(Material.of(made, tmp_path)).gaps
+    assert gap.startswith(f"evaluate-scratch_e/seed0/{DETECTIONS}: ")
+
+
 def test_what_is_not_there_is_said(tmp_path, split):
     made = study(tmp_path, split, FOUND)
-    (tmp_path / "evaluate-scratch_e/seed0/detections.json").write_text('[{"image_id": 1}]')
+    (tmp_path / "evaluate-scratch_e/seed0" / DETECTIONS).write_bytes(gzip.compress(b'[{"image_id": 1}]'))
     found = examples.examples(Material.of(made, tmp_path))
     assert {e.route for e in found.examples} == {"unpruned"}
-    assert found.gaps == ("evaluate-scratch_e/seed0/detections.json: not detections in COCO's result format",)
+    assert found.gaps == ("evaluate-scratch_e/seed0/detections.json.gz: not detections in COCO's result format",)
     for stage in made.stages.values():
         stage.result["data"]["fingerprint"] = "of other images"
     found = examples.examples(Material.of(made, tmp_path))

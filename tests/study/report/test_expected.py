@@ -43,6 +43,15 @@ def test_a_number_is_set_beside_the_result_at_its_point_of_the_grid(tmp_path):
     assert lines[1][4:6] == ("no result", "–")
 
 
+def test_a_study_that_chose_rates_sets_it_beside_the_rates_of_its_config(tmp_path):
+    """There was "no result" where every row says whose rates it has."""
+    rows = Comparison.from_json(fabricate(tmp_path, seeds=(0, 1, 2)))
+    told = [replace(row, point={"rates": rates}) for rates in ("tuned", "recipe") for row in rows.rows]
+    comparison = replace(rows, rows=tuple(told), config={**rows.config, "expect": [given()]})
+    (line,) = content_of(comparison, tmp_path, tmp_path / "out").expected
+    assert line[1] == "rates = recipe" and line[4] == "63.0 ± 0.6 (n = 3)"
+
+
 def test_both_reports_have_the_table_where_numbers_are_expected(tmp_path):
     with_numbers, without = content(tmp_path, given()), content(tmp_path)
     for render in (render_html, render_markdown):

@@ -1,14 +1,16 @@
 """The report's table of what a difference owes to seeds and to test images."""
 
 import io
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from support.fabricated_classification import fabricate_classification
+from support.fabricated_study import a_step
 
 from study.report.analyses import get_analysis
 from study.report.material import Material
-from study.report.rows import Comparison
+from study.report.rows import Comparison, StageResult
 from study.stages.store import RunDir
 
 IMAGES = 400
@@ -56,3 +58,17 @@ def test_routes_of_other_test_images_are_not_paired(tmp_path):
         RunDir(tmp_path / row.chain[-1].run).correct.write_bytes(file.getvalue())
     names = [row[0] for row in analyse(made).rows]
     assert "fine_tune" not in names and "scratch_e" in names
+
+
+def test_a_design_after_networks_of_other_data_is_of_its_own(tmp_path):
+    made = material(tmp_path)
+    (route,) = (route for route in made.routes if route.name == "scratch_e")
+    stages = {
+        run: replace(stage, result={**stage.result, "data": {"fingerprint": "own"}})
+        for run, stage in made.stages.items()
+    }
+    stages["guide"] = StageResult("train_classifier", "guide", {"data": {"fingerprint": "other"}})
+    rows = tuple(replace(row, chain=(a_step("train_classifier", "guide"), *row.chain)) for row in route.rows)
+    routes = [replace(each, rows=rows) if each is route else each for each in made.routes]
+    exhibit = analyse(replace(made, routes=routes, stages=stages))
+    assert "scratch_e" in [row[0] for row in exhibit.rows]

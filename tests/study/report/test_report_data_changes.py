@@ -1,7 +1,10 @@
 """What the report says of where its stages come from: their data, and when they ran."""
 
+import pytest
 from support.fabricated_study import a_comparison
+from support.tiny_classification import tiny
 
+from study.report.comparison import collect
 from study.report.provenance import provenance, warnings
 from study.report.rows import StageResult
 
@@ -50,3 +53,21 @@ def test_stages_that_do_not_say_when_they_ran_are_counted():
     assert ran(None, ("26T17:20", "26T17:25")) == (
         "2026-11-26 17:20 to 17:25 UTC, 1 of 2 stages do not say when they ran"
     )
+
+
+@pytest.mark.parametrize(("sizes", "mixed"), [([32], False), ([32, 48], True)])
+def test_a_grid_that_varies_the_test_images_is_said(tmp_path, sizes, mixed):
+    grid = {"classifier.dataset.options.image_size": sizes}
+    config, routes = tiny({"pipelines": ["unpruned"], "grid": grid})
+    for route in routes:
+        stage, size = route.evaluation, route.evaluation.settings["dataset"]["options"]["image_size"]
+        network = {"num_classes": 10, "image_size": size, "mean": [0.5] * 3, "std": [0.5] * 3, "params": 1, "macs": 1}
+        metrics = {"test_top1": 90.0, "test_top5": 99.0, "val_top1": 90.0, "test_images": 20}
+        stage.run(tmp_path).path.mkdir(parents=True)
+        result = {"metrics": metrics, "network": network, "data": {"fingerprint": f"at {size}"}}
+        stage.run(tmp_path).write_result({**result, "train_macs": 1, "seconds": 1.0})
+    gaps = collect(config, "tiny.yaml", routes, tmp_path, {}).gaps
+    expected = (
+        "Routes are measured on 2 sets or sizes of test images: scores compare only where these are the"
+    )
+    assert [gap.startswith(expected) for gap in gaps if "Latency" not in gap] == ([True] if mixed else [])

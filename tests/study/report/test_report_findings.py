@@ -11,7 +11,7 @@ from study.report.claims.statement import Side, Statement
 from study.report.differences import Differences
 from study.report.provenance import warnings
 from study.report.routes import find_route, full_points, group_routes, looks
-from study.report.rows import Comparison
+from study.report.rows import Comparison, Missing
 from study.report.statistics.families import Difference
 from study.report.statistics.simultaneous import StudentT
 from study.report.topic import DETECTION
@@ -102,9 +102,8 @@ def test_every_grid_point_has_its_answer_paired_within_it(tmp_path):
 )  # fmt: skip
 def test_many_grid_points_are_counted_in_one_sentence(best, sentence):
     alone = Answer("ratio = 0", "a is the only one", routes=1)  # compares nothing
-    assert (
-        overall([alone, *(Answer(f"ratio = {k}", "", routes=2, best=name) for k, name in enumerate(best))]) == sentence
-    )
+    several = [Answer(f"ratio = {k}", "", routes=2, best=name) for k, name in enumerate(best, start=1)]
+    assert overall([alone, *several]) == sentence
 
 
 def test_an_answer_says_which_route_is_shown_to_be_best():
@@ -113,6 +112,20 @@ def test_an_answer_says_which_route_is_shown_to_be_best():
     (second,) = answered(routes_of(steady | {"b": [62, 62.9, 62.1]}))
     (third,) = answered(routes_of({"unpruned": [63.0, 64.0], "a": [61.0, 61.0]}))
     assert [(found.routes, found.best) for found in (first, second, third)] == [(2, "a"), (2, ""), (1, "")]
+
+
+def test_a_reference_without_a_result_is_not_replaced_by_that_of_another_point():
+    """Two variants share their unpruned network, the third has a larger one, whose training failed."""
+    places = [{"variant": name} for name in ("l1", "random", "wide")]
+    rows = [a_row("unpruned", seed, [], {}, AP=60.0) for seed in (0, 1)]
+    rows += [a_row("scratch_e", seed, [], place, AP=50.0 + seed) for place in places for seed in (0, 1)]
+    lost = [Missing("unpruned", seed, {"variant": "wide"}, "it failed") for seed in (0, 1)]
+    routes = group_routes(rows, lost)
+    assert [find_route(routes, "unpruned", place) for place in places] == [routes[0], routes[0], None]
+    assert Differences(routes, "AP").to(routes[3], "unpruned") is None
+    # with one of its seeds it is there
+    rows.append(a_row("unpruned", 0, [], {"variant": "wide"}, AP=70.0))
+    assert find_route(group_routes(rows, lost[1:]), "unpruned", places[2]).mean("AP") == 70.0
 
 
 def test_a_route_outside_the_grid_is_the_reference_at_every_point():

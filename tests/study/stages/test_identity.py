@@ -93,6 +93,37 @@ def test_what_differs_from_a_default_is_named_and_what_is_off_is_not():
     assert found == {"train": {"epochs": 3, "batch_size": 8, "lr": 0.1, "gamma": 0.5}, "n": 0}
 
 
+@pytest.mark.parametrize(
+    ("settings", "found"),
+    [
+        ({"method": "thinet", "options": {"rescale": False}}, {"rescale": False}),
+        ({"method": "thinet", "options": {"rescale": True}}, {"rescale": True}),
+        ({"method": "snip", "options": {"shuffle": False}}, None),  # as by default: runs of before keep their names
+        ({"method": "slimming", "options": {"exact": False, "linear_norms": False}}, {"exact": False}),
+        ({"arch": "vgg16_bn", "arch_options": {"norm": False}}, {"norm": False}),
+        ({"arch": "vgg16_l1", "arch_options": {"hidden": None, "conv_bias": False}}, {"hidden": None}),
+        ({"arch": "vgg16_slim", "arch_options": {"hidden": None}}, None),
+        ({"arch": "inception_v3", "arch_options": {"transform_input": False}}, {"transform_input": False}),
+    ],
+)
+def test_an_option_that_is_off_counts_unless_it_is_off_by_default(settings, found):
+    of, name = settings
+    expected = {of: settings[of], **({} if found is None else {name: found})}
+    assert what_differs(settings, {}) == expected
+
+
+def test_the_order_of_patterns_counts_of_which_the_first_that_fits_does():
+    def named(layers, options):
+        asked = {"method": "reconstruction", "options": options, "selection": {"layers": layers}}
+        return Stage("prune", {**asked, "target": None}, (), 0).hash
+
+    plain, by_pattern = {"a.b": 0.3, "c": 0.6}, {"a*": 0.3, "a.b": 0.6}
+    backwards = [dict(reversed(each.items())) for each in (plain, by_pattern)]
+    assert named(plain, {}) == named(backwards[0], {})
+    assert named(by_pattern, {}) != named(backwards[1], {})
+    assert named(None, {"select_inputs": by_pattern}) != named(None, {"select_inputs": backwards[1]})
+
+
 def test_a_kind_names_its_version_and_a_function_that_is_there():
     known = {"train_classifier", "take_weights", "prune", "train_detector", "prune_detector", "evaluate", "latency"}
     assert KINDS.keys() == known
