@@ -177,6 +177,7 @@ UNREAD: dict[str, str] = {
         "ENABLED CLIP_TYPE CLIP_VALUE NORM_TYPE",
     ),
     **_unread("set machine.precision", "SOLVER", "AMP.ENABLED"),
+    **_unread("set machine.precision", "", "FLOAT32_PRECISION"),  # of Detectron2 since 2024, which our wheel lacks
     **_unread("set machine.checkpoint_minutes", "SOLVER", "CHECKPOINT_PERIOD"),
     **_unread("SGD is without Nesterov's momentum", "SOLVER", "NESTEROV"),
     **_unread("normalisation layers do not decay", "SOLVER", "WEIGHT_DECAY_NORM"),

@@ -196,6 +196,8 @@ def _typed(cfg: CfgNode, key: str, value: object, source: str) -> object:
         near = get_close_matches(key, known, n=3)
         hint = f"; near: {', '.join(near)}" if near else ""
         raise Refusal(f"{source}: {key} is not a key of Detectron2{hint}")
+    if key in UNREAD and key not in AS_IT_IS:
+        return value  # refused whatever it is, also by a Detectron2 that has no such key
     try:
         cfg.merge_from_list([key, value])
     except (ValueError, KeyError, AssertionError) as error:

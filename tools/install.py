@@ -43,7 +43,7 @@ import importlib.metadata as metadata, importlib.util, json, sysconfig
 names = {d.metadata["Name"]: d.version for d in metadata.distributions()}
 spec = importlib.util.find_spec("detectron2")  # a mere folder of that name has no origin
 print(json.dumps({"site_packages": sysconfig.get_path("purelib"), "detectron2": spec and spec.origin or "",
-    "from_wheel": "sal-detectron2" in names, "pip": "pip" in names,
+    "from_wheel": "sal-detectron2" in names and "detectron2" not in names, "pip": "pip" in names,
     "torch": [f"{name}=={names[name]}" for name in ("torch", "torchvision") if name in names]}))
 """
 CHECK = """

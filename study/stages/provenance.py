@@ -1,15 +1,16 @@
 """Where a result comes from: versions, device, commit."""
 
+import json
 import platform
 import subprocess
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, distribution, version
 from pathlib import Path
 
 import torch
 
 _PACKAGES = (
-    "torch torchvision detectron2 torch-pruning fvcore pycocotools faster-coco-eval numpy scikit-learn prune-transfer"
+    "torch torchvision torch-pruning fvcore pycocotools faster-coco-eval numpy scikit-learn prune-transfer"
 ).split()
 _AMPERE = (8, 0)  # the first GPUs with TF32
 
@@ -27,18 +28,22 @@ def _versions() -> dict[str, str]:
             found[name] = version(name)
         except PackageNotFoundError:
             continue
-    if "detectron2" not in found:
-        found["detectron2"] = _detectron2_version()
-    return found
+    return found | {"detectron2": _detectron2_version()}
 
 
 def _detectron2_version() -> str:
-    """Detectron2 is published under several distribution names."""
-    for name in ("sal-detectron2",):
+    """The user's own, or else the wheel that tools/install.py takes.
+
+    With the commit where pip noted one (PEP 610): upstream has called itself 0.6 since 2021.
+    """
+    for name in ("detectron2", "sal-detectron2"):
         try:
-            return version(name)
+            found = distribution(name)
         except PackageNotFoundError:
             continue
+        origin = json.loads(found.read_text("direct_url.json") or "{}")
+        commit = origin.get("vcs_info", {}).get("commit_id")
+        return f"{found.version} at {commit[:12]}" if commit else found.version
     return "unknown"
 
 

@@ -1,5 +1,8 @@
 """Detectron2's keys: each is read, is a key of ours, or is refused; none is taken and does nothing."""
 
+from functools import reduce
+from operator import getitem
+
 import pytest
 import torch
 from detectron2.config import CfgNode, get_cfg
@@ -15,6 +18,8 @@ from detect.evaluate import evaluate_detector
 from detect.heads import HEADS
 from detect.settings import DetectorSettings, TrainSettings
 from training.options import validated
+
+NEWER = {"FLOAT32_PRECISION": "high"}  # keys of a Detectron2 newer than the wheel that tools/install.py takes
 
 
 def leaves(node=None, prefix=""):
@@ -35,7 +40,7 @@ def tiny():
 def test_every_key_of_detectron2_is_in_exactly_one_class():
     known = [*READ, *OURS, *UNREAD]
     assert len(known) == len(set(known))
-    assert set(known) == set(leaves())
+    assert set(known) - NEWER.keys() == set(leaves()) - NEWER.keys() and NEWER.keys() <= set(known)
 
 
 def test_the_table_speaks_of_keys_heads_and_settings_that_there_are():
@@ -101,11 +106,9 @@ def test_what_is_said_to_be_read_is_asked_for(head, monkeypatch, tmp_path):
 
 @pytest.mark.parametrize("key", [key for key in UNREAD if key not in AS_IT_IS])
 def test_a_key_that_nothing_reads_is_refused_and_says_what_to_do(key):
-    node = get_cfg()
-    for name in key.split("."):
-        node = node[name]
+    value = NEWER.get(key) or reduce(getitem, key.split("."), get_cfg())
     with pytest.raises(ValueError) as error:
-        config({key: node})
+        config({key: value})
     assert f"overrides: {key}=" in str(error.value) and f"has no effect: {UNREAD[key]}" in str(error.value)
     assert "\n" not in str(error.value)
 

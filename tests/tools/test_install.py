@@ -172,6 +172,15 @@ def test_pytorch_beside_our_own_wheel_may_be_upgraded(environment, commands):
     assert commands[-1][-2:] == ["-e", ".[dev]"]
 
 
+def test_a_detectron2_compiled_over_our_wheel_is_the_users(environment, commands):
+    venv, site_packages = environment
+    write_detectron2(site_packages)
+    for name, version in (("torch", "2.5.1"), ("sal-detectron2", "0.7.2"), ("detectron2", "0.6")):
+        write_metadata(site_packages, name, version)
+    install.install(venv)
+    assert commands[-1][-1] == "torch==2.5.1"
+
+
 def test_an_environment_without_pytorch_gets_the_newest_tried(environment, commands):
     venv, site_packages = environment
     write_detectron2(site_packages)

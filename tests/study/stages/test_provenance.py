@@ -1,7 +1,10 @@
-"""Where a result says it comes from."""
+"""Where a result says it comes from: the commit of our code, and the user's own Detectron2 or the wheel's."""
 
+import json
 import subprocess
 from pathlib import Path
+
+import pytest
 
 from study.stages import provenance
 
@@ -25,3 +28,38 @@ def test_the_commit_is_of_the_repository_that_the_code_is_in_and_not_of_one_arou
     git("commit", "-q", "-m", "with our code in it")
     found = provenance._git.__wrapped__()
     assert len(found["commit"]) == 40 and found["dirty"] is False
+
+
+@pytest.fixture
+def versions():
+    provenance._versions.cache_clear()
+    yield lambda: provenance.environment("cpu")["versions"]
+    provenance._versions.cache_clear()
+
+
+def install(folder, name, version, origin=None):
+    about = folder / f"{name.replace('-', '_')}-{version}.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+    if origin is not None:
+        (about / "direct_url.json").write_text(json.dumps(origin))
+
+
+CLONE = {"url": "file:///home/me/detectron2", "dir_info": {"editable": True}}
+COMMIT = {"url": "https://example.org/detectron2.git", "vcs_info": {"vcs": "git", "commit_id": "0123456789abcdef" * 2}}
+
+
+@pytest.mark.parametrize(
+    ("origin", "said"), [(COMMIT, "0.6 at 0123456789ab"), (CLONE, "0.6"), (None, "0.6")], ids=["git", "clone", "wheel"]
+)
+def test_a_detectron2_of_the_users_own_is_named_with_its_commit(origin, said, versions, tmp_path, monkeypatch):
+    install(tmp_path, "detectron2", "0.6", origin)
+    install(tmp_path, "sal-detectron2", "0.7.2")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert versions()["detectron2"] == said
+
+
+def test_the_wheel_is_named_where_there_is_no_other(versions, tmp_path, monkeypatch):
+    install(tmp_path, "sal-detectron2", "9.9")
+    monkeypatch.setattr("sys.path", [str(tmp_path)])
+    assert versions()["detectron2"] == "9.9"
