@@ -1,9 +1,11 @@
 """What was read of a COCO file, kept for other processes: the same to the bit, made once, made anew where damaged."""
 
+import gc
 import hashlib
 import json
 import threading
 import time
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -44,7 +46,7 @@ def files(tmp_path):
 def parsed_once(monkeypatch):
     """Names every file that is parsed."""
     parsed, read = [], coco.read_json
-    monkeypatch.setattr(coco, "read_json", lambda path: parsed.append(path) or read(path))
+    monkeypatch.setattr(coco, "read_json", lambda path, *each: parsed.append(path) or read(path, *each))
     return parsed
 
 
@@ -160,6 +162,38 @@ def test_outlines_are_kept_too(files, parsed_once, monkeypatch):
             read_outlines(split, split.images.of_box("number") > 0)
         texts.append(str(error.value))
     assert texts[0] == texts[1] == texts[2]
+
+
+def test_outlines_take_no_room_while_a_file_is_read(files):
+    """As lists they would take five times the room of their text, which is there as bytes and as letters."""
+    content = json.loads(files[0].read_text())
+    outline = [[x + 0.25 for x in range(2000)]]
+    content["annotations"] = [coco_box(k, 12, [4, 4, 8, 8], segmentation=outline) for k in range(1, 101)]
+    files[0].write_text(json.dumps(content))
+    size = files[0].stat().st_size
+    tracemalloc.start()
+    try:
+        split = coco.read_coco(*files[:2])
+        assert tracemalloc.get_traced_memory()[1] < 2.5 * size
+        tracemalloc.reset_peak()
+        read_outlines(split)
+        assert tracemalloc.get_traced_memory()[1] < 4.5 * size
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("collecting", [True, False])
+def test_garbage_is_collected_after_as_before(files, collecting):
+    before = gc.isenabled()
+    try:
+        gc.enable() if collecting else gc.disable()
+        coco.read_coco(*files[:2])
+        files[0].write_text("[]")
+        with pytest.raises(ValueError, match="this is a list"):
+            coco.read_coco(*files[:2])
+        assert gc.isenabled() is collecting
+    finally:
+        gc.enable() if before else gc.disable()
 
 
 def test_where_nothing_can_be_written_each_process_reads(files, tmp_path, parsed_once):
