@@ -14,12 +14,14 @@ from support.coco_layout import coco_box, encoded, picture, write_coco
 
 from detect.data import CocoDataset, MatchedDataset, check_dataset, coco
 from detect.data.draw import Carved
-from detect.data.images import UNKNOWN, Images
+from detect.data.images import UNKNOWN, ImageRecord, Images, Table
 from detect.data.kept import Kept, kept
 from detect.data.open import detection_data, open_detection
 from detect.data.outlines import read_outlines
 from detect.settings import DetectorData
 from study.stages.contents import Contents
+from training.remembered import keys_of
+from training.texts import to_bytes
 
 IDS = ["7", 3.0, 12]
 BOXES = [
@@ -258,3 +260,14 @@ def test_images_are_a_sequence(files):
     boxes = images[2].boxes
     assert boxes == tuple(boxes) and boxes[1] == list(boxes)[1] and repr(boxes) == repr(tuple(boxes))
     assert Path(images[0].file).name == "b.png"
+
+
+@pytest.mark.parametrize("folder", [Path(), Path("/"), Path("some/where"), Path("/else/where"), Path("..")])
+@pytest.mark.parametrize("names", [["a.png", "below/ü.png", "/whole/b.png"], []])
+def test_names_of_files_are_those_of_the_images(folder, names):
+    records = [ImageRecord(k, Path(name), 2, 2, ()) for k, name in enumerate(names)]
+    images = Images.all_of(Table.of(records), folder)
+    for some in (images, images.take(np.arange(len(names))[::-1]), images[1:]):
+        assert some.files == [str(image.file) for image in some]
+    assert list(keys_of(images.files)) == list(keys_of(image.file for image in images))
+    assert list(keys_of(images.files)) == [to_bytes(str(Path.cwd() / image.file)) for image in images]
