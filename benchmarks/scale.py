@@ -1,11 +1,15 @@
-"""A detector's start, memory and resume on a data set as large as COCO, against parsing its JSON in each process.
+"""A detector's start, memory, resume and evaluation on a data set as large as COCO, against the plain way.
 
 The data set is pretended: as many images, boxes, classes and outlines as COCO 2017's, of which the files are links to a
 few pictures. Every row is a process of its own, as a stage of a study is: it finds out what the files hold, opens the
 data, builds a small detector and trains it. Looking at every picture, which a study does once before, is not part of
 it. "first" has nothing to find beside the runs, "second" finds what the first left, "resumed" its checkpoint too, and
-"parsed anew" reads the JSON. One process at a time; with the whole data set one that parses takes 4 GB.
-Run: python benchmarks/scale.py [--share 0.2] [--batches 300] [--workers 2] [--folder DIR]
+"parsed anew" reads the JSON. One process at a time; with the whole data set one that parses takes 4 GB. Then as many
+detections as a detector may have on the test images are evaluated, as in coco_eval.py, which says how.
+
+listing.py has the start on ImageNet's files; what a report draws of COCO's 5,000 test images is in image_bootstrap.py
+with --images 5000 --classes 80 --boxes 7 --detections 100.
+Run: python benchmarks/scale.py [--only starts] [--share 0.2] [--batches 300] [--workers 2] [--folder DIR]
 """
 
 import argparse
@@ -23,11 +27,13 @@ from multiprocessing import active_children
 from pathlib import Path
 from unittest import mock
 
+import coco_eval  # beside this program
 import numpy as np
 from PIL import Image
 
 IMAGES, BOXES, CLASSES = {"train": 118_287, "test": 5_000}, {"train": 860_001, "test": 36_781}, 80
 POINTS = 23  # of an outline
+FOUND = 100  # detections of an image
 PICTURES = 24  # that all files are links to; a file system may allow 65,000 links to one
 WIDTH, HEIGHT, BATCH = 640, 480, 4
 EARLY = 20  # batches after which workers are looked at first
@@ -36,6 +42,7 @@ SMALL = {"image_size": 96, "max_image_size": 128, "fpn_channels": 16, "box_head_
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", choices=("starts", "evaluation"))
     parser.add_argument("--share", type=float, default=1.0, help="of COCO's images and boxes")
     parser.add_argument("--batches", type=int, default=300)
     parser.add_argument("--workers", type=int, default=2)
@@ -49,11 +56,14 @@ def main() -> None:
         folder = arguments.folder or Path(temporary)
         if not (folder / "test.json").is_file():
             write_data(folder, arguments.share)
-        shutil.rmtree(folder / "runs", ignore_errors=True)
-        compare(folder, arguments.batches, arguments.workers)
+        if arguments.only != "evaluation":
+            shutil.rmtree(folder / "runs", ignore_errors=True)
+            compare_starts(folder, arguments.batches, arguments.workers)
+        if arguments.only != "starts":
+            coco_eval.compare(folder / "test.json", FOUND)
 
 
-def compare(folder: Path, batches: int, workers: int) -> None:
+def compare_starts(folder: Path, batches: int, workers: int) -> None:
     """Print a row for each process: seconds by the clock (of the processor), and megabytes."""
     megabytes = (folder / "train.json").stat().st_size / 1e6
     print(

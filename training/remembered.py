@@ -40,21 +40,21 @@ def stamp_of(found: os.stat_result) -> tuple[int, int, int]:
     return found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
-def stamps_of(files: Iterable[Path]) -> Stamps:
+def stamps_of(files: Iterable[str | Path]) -> Stamps:
     """The sizes and times of the files as they are now, (N, 3)."""
     rows = []
     for file in files:
         try:
-            rows.append(stamp_of(file.stat()))
+            rows.append(stamp_of(os.stat(file)))  # noqa: PTH116 - of texts too
         except OSError:
             rows.append(ABSENT)
     return np.array(rows, np.int64).reshape(-1, 3)
 
 
-def keys_of(files: Iterable[Path]) -> Texts:
+def keys_of(files: Iterable[str | Path]) -> Texts:
     """Keys of files that are named by where they are; of relative paths from the working directory."""
-    here = Path.cwd()
-    return Texts.of(to_bytes(str(here / file)) for file in files)
+    here = str(Path.cwd())
+    return Texts.of(to_bytes(os.path.join(here, file)) for file in files)  # noqa: PTH118 - of texts too
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,8 @@ from pruning.errors import Refusal
 
 XYWH = tuple[float, float, float, float]
 
+_CROWD: dict[object, bool] = {None: False, 0: False, 1: True, "0": False, "1": True, "": False}
+
 
 class BadField(Refusal):
     """A field that cannot be read; its text names the key and the value."""
@@ -15,18 +17,16 @@ class BadField(Refusal):
 def as_id(entry: Mapping[str, object], key: str) -> int | str:
     """An id as it is compared: 3, 3.0 and "3" are one, any other text is itself."""
     value = entry.get(key)
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        raise BadField(f"{key} {_shown(entry, key)} is no id")
-    if isinstance(value, float):
-        if not value.is_integer():
-            raise BadField(f"{key} {_shown(entry, key)} is no id")
+    if type(value) is int:  # a truth value is none
+        return value
+    if isinstance(value, float) and value.is_integer():
         return int(value)
     if isinstance(value, str):
         text = value.strip()
         digits = text.removeprefix("-")
         plain = digits.isascii() and digits.isdigit() and len(digits) < 20 and str(int(text)) == text
         return int(text) if plain else value
-    return value
+    raise BadField(f"{key} {_shown(entry, key)} is no id")
 
 
 def as_size(entry: Mapping[str, object], key: str) -> int:
@@ -68,10 +68,9 @@ def as_area(annotation: Mapping[str, object], xywh: XYWH) -> tuple[float, bool]:
 def as_crowd(annotation: Mapping[str, object]) -> bool:
     """`iscrowd`: 0, 1, a truth value, one of them as a text, or nothing."""
     value = annotation.get("iscrowd")
-    known: dict[int | float | str | None, bool] = {None: False, 0: False, 1: True, "0": False, "1": True, "": False}
-    if not isinstance(value, int | float | str | None) or value not in known:
+    if isinstance(value, list | dict) or value not in _CROWD:
         raise BadField(f"iscrowd {_shown(annotation, 'iscrowd')} is neither 0 nor 1")
-    return known[value]
+    return _CROWD[value]
 
 
 def as_text(entry: Mapping[str, object], key: str) -> str:
@@ -116,10 +115,11 @@ def _polygon(value: object) -> list[float]:
 
 def _number(value: object, *, text: bool = False) -> float | None:
     """`value` as a finite float, or None; a truth value is no number."""
-    if isinstance(value, bool) or not isinstance(value, int | float | str if text else int | float):
+    kind = type(value)
+    if kind is not float and kind is not int and not (text and kind is str):
         return None
     try:
-        number = float(value)
+        number = float(value)  # type: ignore[arg-type]
     except (ValueError, OverflowError):
         return None
     return number if math.isfinite(number) else None

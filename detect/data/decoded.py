@@ -57,11 +57,11 @@ def decode_split(split: Split, memory: Path | None) -> Sequence[Decoded]:
 
     Where one is remembered, only its size and times were looked at now.
     """
-    files = [image.file for image in split.images]
+    files = split.images.files
     asked = Asked(keys_of(files), stamps_of(files))
 
     def find(index: int) -> Found:
-        found = decode(files[index])
+        found = decode(Path(files[index]))
         return json.dumps(astuple(found)).encode(), not found.fault
 
     texts = remembered(memory, f"pictures of {split.source.resolve()}", asked, find)

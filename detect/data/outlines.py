@@ -3,6 +3,7 @@
 import json
 from array import array
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -104,7 +105,7 @@ def _kept(split: Split, numbers: NDArray[np.int64], sizes: NDArray[np.int64]) ->
     key = None if split.kept is None else kept_key(split.source, "outlines")
 
     def make() -> tuple[Kept, bool]:
-        annotations = read_json(split.source)["annotations"]
+        annotations = read_json(split.source, _packed)["annotations"]
         entries, texts = np.zeros(len(sizes), _ENTRY), bytearray()
         for number in numbers.tolist():
             kind, what = _found(annotations[number], number, tuple(sizes[number].tolist()))
@@ -115,6 +116,16 @@ def _kept(split: Split, numbers: NDArray[np.int64], sizes: NDArray[np.int64]) ->
         return found, key is not None and kept_key(split.source, "outlines") == key
 
     return make()[0] if split.kept is None else kept(split.kept, key, make)
+
+
+def _packed(entry: dict[str, Any]) -> dict[str, Any]:
+    """An annotation with its id and its outline alone, polygons as a tuple of arrays where they are such."""
+    if "segmentation" not in entry:
+        return entry
+    packed: dict[str, Any] = {key: entry[key] for key in ("id", "segmentation") if key in entry}
+    with suppress(BadField):
+        packed["segmentation"] = tuple(array("d", polygon) for polygon in as_polygons(entry))
+    return packed
 
 
 def _found(annotation: Mapping[str, object], number: int, size: tuple[int, int]) -> tuple[int, object]:
@@ -132,7 +143,9 @@ def _found(annotation: Mapping[str, object], number: int, size: tuple[int, int])
 def _outline(annotation: Mapping[str, object], size: tuple[int, int]) -> Outline:
     """BadField where `segmentation` is neither polygons nor a run-length encoding of the image's (height, width)."""
     encoding = annotation.get("segmentation")
-    if not isinstance(encoding, dict):
+    if isinstance(encoding, tuple):
+        return list(encoding)
+    if not isinstance(encoding, dict):  # what was not packed is no outline, and this says why
         return [array("d", polygon) for polygon in as_polygons(annotation)]
     if encoding.get("size") != list(size):
         raise BadField(f"segmentation of size {encoding.get('size')!r:.40}, the image is of {list(size)}")

@@ -19,7 +19,7 @@ def suspected(split: Split) -> Split:
     if normalised:
         return replace(split, problems=(*split.problems, *normalised))
     over = [problem for problem in split.problems if problem.kind in (OVER_EDGE, OUTSIDE)]
-    boxes = sum(len(image.boxes) for image in split.images)
+    boxes = int(split.images.box_counts.sum())
     most = len(over) >= _FEW and 2 * len(over) > boxes
     corners = bool(over) and boxes >= _MANY and _all_are_corners(split)
     if not most and not corners:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from classify.data import data_pieces
-from classify.data.content import Piece, Pieces
+from classify.data.content import Pieces
 from classify.published import published_file, published_preset
 from detect.data.open import annotations_now, detection_data, is_generated, open_detection, splits_of
 from detect.settings import DetectorData
@@ -21,8 +21,9 @@ from study.stages.content_sums import content_sum
 from study.stages.data import with_paths
 from study.stages.settings import Data
 from study.stages.stage import Stage
-from training.files import canonical, file_digest
-from training.remembered import FOLDER, alone
+from training.files import canonical, file_digest, sha256
+from training.remembered import FOLDER, alone, keys_of, stamps_of
+from training.texts import Texts
 
 if TYPE_CHECKING:  # it imports Detectron2, and classification works without
     from detect.data import DetectionDataset
@@ -183,8 +184,9 @@ def _absent(name: str, root: Path, error: Exception) -> str:
 def _images(data: Mapping[str, object], split: str, root: Path | None, runs: Path | None) -> str:
     """SHA-256 of the images of a split, in its order: their names are in the annotations."""
     dataset: DetectionDataset = open_detection(data, split, root)
-    images = dataset.split.images
-    pieces = Pieces.of([Piece(str(number), image.file) for number, image in enumerate(images)])
+    files = dataset.split.images.files
+    names = Texts.of(b"%d" % number for number in range(len(files)))
+    pieces = Pieces(names, keys_of(files), stamps_of(files), lambda index: sha256(Path(files[index])))
     return content_sum(f"{split} images of {dataset.split.source.resolve()}", pieces, _memory(runs))
 
 

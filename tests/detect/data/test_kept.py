@@ -1,9 +1,11 @@
 """What was read of a COCO file, kept for other processes: the same to the bit, made once, made anew where damaged."""
 
+import gc
 import hashlib
 import json
 import threading
 import time
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +14,14 @@ from support.coco_layout import coco_box, encoded, picture, write_coco
 
 from detect.data import CocoDataset, MatchedDataset, check_dataset, coco
 from detect.data.draw import Carved
-from detect.data.images import UNKNOWN, Images
+from detect.data.images import UNKNOWN, ImageRecord, Images, Table
 from detect.data.kept import Kept, kept
 from detect.data.open import detection_data, open_detection
 from detect.data.outlines import read_outlines
 from detect.settings import DetectorData
 from study.stages.contents import Contents
+from training.remembered import keys_of
+from training.texts import to_bytes
 
 IDS = ["7", 3.0, 12]
 BOXES = [
@@ -44,7 +48,7 @@ def files(tmp_path):
 def parsed_once(monkeypatch):
     """Names every file that is parsed."""
     parsed, read = [], coco.read_json
-    monkeypatch.setattr(coco, "read_json", lambda path: parsed.append(path) or read(path))
+    monkeypatch.setattr(coco, "read_json", lambda path, *each: parsed.append(path) or read(path, *each))
     return parsed
 
 
@@ -162,6 +166,38 @@ def test_outlines_are_kept_too(files, parsed_once, monkeypatch):
     assert texts[0] == texts[1] == texts[2]
 
 
+def test_outlines_take_no_room_while_a_file_is_read(files):
+    """As lists they would take five times the room of their text, which is there as bytes and as letters."""
+    content = json.loads(files[0].read_text())
+    outline = [[x + 0.25 for x in range(2000)]]
+    content["annotations"] = [coco_box(k, 12, [4, 4, 8, 8], segmentation=outline) for k in range(1, 101)]
+    files[0].write_text(json.dumps(content))
+    size = files[0].stat().st_size
+    tracemalloc.start()
+    try:
+        split = coco.read_coco(*files[:2])
+        assert tracemalloc.get_traced_memory()[1] < 2.5 * size
+        tracemalloc.reset_peak()
+        read_outlines(split)
+        assert tracemalloc.get_traced_memory()[1] < 4.5 * size
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("collecting", [True, False])
+def test_garbage_is_collected_after_as_before(files, collecting):
+    before = gc.isenabled()
+    try:
+        gc.enable() if collecting else gc.disable()
+        coco.read_coco(*files[:2])
+        files[0].write_text("[]")
+        with pytest.raises(ValueError, match="this is a list"):
+            coco.read_coco(*files[:2])
+        assert gc.isenabled() is collecting
+    finally:
+        gc.enable() if before else gc.disable()
+
+
 def test_where_nothing_can_be_written_each_process_reads(files, tmp_path, parsed_once):
     (tmp_path / "file").write_text("")
     for place in (tmp_path / "file", tmp_path / "file" / "below"):
@@ -224,3 +260,14 @@ def test_images_are_a_sequence(files):
     boxes = images[2].boxes
     assert boxes == tuple(boxes) and boxes[1] == list(boxes)[1] and repr(boxes) == repr(tuple(boxes))
     assert Path(images[0].file).name == "b.png"
+
+
+@pytest.mark.parametrize("folder", [Path(), Path("/"), Path("some/where"), Path("/else/where"), Path("..")])
+@pytest.mark.parametrize("names", [["a.png", "below/ü.png", "/whole/b.png"], []])
+def test_names_of_files_are_those_of_the_images(folder, names):
+    records = [ImageRecord(k, Path(name), 2, 2, ()) for k, name in enumerate(names)]
+    images = Images.all_of(Table.of(records), folder)
+    for some in (images, images.take(np.arange(len(names))[::-1]), images[1:]):
+        assert some.files == [str(image.file) for image in some]
+    assert list(keys_of(images.files)) == list(keys_of(image.file for image in images))
+    assert list(keys_of(images.files)) == [to_bytes(str(Path.cwd() / image.file)) for image in images]
