@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from inspect import Parameter, signature
 
 import torch
 import torchvision
@@ -111,6 +112,12 @@ def build(name: str, num_classes: int, options: Mapping[str, object] | None = No
     if entry.init is not None:
         entry.init(model)
     return model
+
+
+def option_defaults(name: str) -> dict[str, object]:
+    """The options of an architecture that say in its constructor's signature what they are by default."""
+    parameters = signature(get_model(name).build).parameters.values()
+    return {p.name: p.default for p in parameters if p.default is not Parameter.empty}
 
 
 def example_input(name: str, options: Mapping[str, object] | None = None) -> Tensor:

@@ -1,9 +1,9 @@
 """A stage: a pure function of its settings, its parents' artifacts and a seed."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any, cast
@@ -13,9 +13,11 @@ import yaml
 from pydantic import BaseModel
 from pydantic_core import to_jsonable_python
 
+from classify.models import option_defaults
 from detect.data.sets import DATASETS
 from detect.settings import DetectorSettings
 from pruning.errors import Refusal
+from pruning.methods import get_method
 from pruning.select import Selection
 from study.config.pruning import CalibrationData
 from study.config.sections import ClassifierData, Machine
@@ -153,7 +155,10 @@ def load_stage(run: Path) -> Stage:
 
 
 def what_differs(settings: object, sections: Mapping[str, type]) -> object:
-    """JSON data of settings without what is off (null, false, empty), and of sections what differs from its default."""
+    """JSON data of settings without what is off (null, false, empty), and of sections what differs from its default.
+
+    Of the options of a method or an architecture only what is off by default is left out.
+    """
     if not isinstance(settings, Mapping):
         return settings
     found = {}
@@ -162,11 +167,32 @@ def what_differs(settings: object, sections: Mapping[str, type]) -> object:
             default = defaults(sections[name])
             # in a section "off" may be what differs from its default, so only equality leaves a key out
             value = {key: own for key, own in value.items() if key not in default or own != default[key]}
+        elif isinstance(value, Mapping) and name in _OWNERS and _OWNERS[name] in settings:
+            value = _without_idle(value, partial(_option_defaults, name, str(settings[_OWNERS[name]])))
         elif isinstance(value, Mapping):
             value = what_differs(value, sections)
-        if value is not None and value is not False and value != {} and value != []:
+        if not _is_off(value):
             found[name] = value
     return found
+
+
+_OWNERS = {"options": "method", "arch_options": "arch"}  # whose options these are, by their names in settings
+
+
+def _is_off(value: object) -> bool:
+    return value is None or value is False or value in ({}, [])
+
+
+def _without_idle(options: Mapping[str, object], find_defaults: Callable[[], dict[str, object]]) -> dict[str, object]:
+    """Options without those that are off and are so by default; the defaults are asked for only where one is off."""
+    off = {name for name, value in options.items() if _is_off(value)}
+    default = find_defaults() if off else {}
+    return {k: own for k, own in options.items() if k not in off or k not in default or own != default[k]}
+
+
+def _option_defaults(name: str, owner: str) -> dict[str, object]:
+    found = vars(get_method(owner).options()) if name == "options" else option_defaults(owner)
+    return cast(dict[str, object], to_jsonable_python(found, fallback=str))
 
 
 @cache
