@@ -258,7 +258,7 @@ class StageBuilder:
 
     def _pruning(self, changes: dict[str, object], unit: Literal["images", "batches"] = "images") -> PruningSettings:
         """The settings of a pruning; `unit`: of what the method looks at, if it does."""
-        return pruning_settings(self.config.prune, changes, unit, self.contents)
+        return pruning_settings(self.config, changes, unit, self.contents)
 
     def _detector(self) -> Detector:
         if self.config.detector is None:
