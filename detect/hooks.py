@@ -63,7 +63,8 @@ class EffectHook(HookBase):
 class Checkpointer(HookBase):
     """Saves and restores everything that the next step depends on, and counts the seconds.
 
-    `identity` names what a checkpoint has to agree with to be continued, `precision` what it is made in. `writer`
+    `identity` names what a checkpoint has to agree with to be continued, and `settings`, of the training those that are
+    not the default, likewise; `precision` what it is made in. `writer`
     writes one every `run.checkpoint_minutes` and at the end; several processes ask one another every
     `run.report_every` iterations whether it is time, and whether a signal asked to end.
     """
@@ -74,6 +75,7 @@ class Checkpointer(HookBase):
         writer: CheckpointWriter,
         run: TrainRun,
         identity: Mapping[str, int],
+        settings: Mapping[str, object],
         precision: str,
         effects: Sequence[Effect],
         validation: Validation | None,
@@ -83,6 +85,7 @@ class Checkpointer(HookBase):
         self.clock = CheckpointClock(run.checkpoint_minutes)
         self.meets_every = run.report_every
         self.identity = identity
+        self.settings = settings
         self.precision = precision
         self.effects = effects
         self.validation = validation
@@ -129,6 +132,7 @@ class Checkpointer(HookBase):
     def _state(self, iteration: int) -> State:
         return {
             **self.identity,
+            "settings": dict(self.settings),
             "precision": self.precision,
             "model": self.detector.state_dict(),
             "optimizer": self.trainer.optimizer.state_dict(),

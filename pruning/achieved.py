@@ -10,6 +10,7 @@ from math import floor
 from typing import Literal
 
 from torch import nn
+from torch.nn.modules.conv import _ConvNd
 
 from pruning.by_target import Reached
 from pruning.design.widths_and_masks import selected_counts
@@ -113,7 +114,7 @@ def _of_weights(model: nn.Module, request: Request[MethodOptions], choice: Choic
         asked = sum(group.width - count_to_keep(group.width, ratio_of(group, selection)) for group in layers)
     else:
         asked = gone + floor((named - gone) * selection.stage_ratios()[0] + _TOLERANCE)
-    total = sum(m.weight.numel() for m in model.modules() if isinstance(m, nn.Conv2d | nn.Linear))
+    total = sum(m.weight.numel() for m in model.modules() if isinstance(m, _ConvNd | nn.Linear))
     return Achieved("weights", asked, named - masks.kept(), named, named, total)
 
 
@@ -126,9 +127,10 @@ def _of_blocks(model: nn.Module, request: Request[MethodOptions], choice: Choice
 
 @dataclass(frozen=True)
 class _Unit:
-    """Channels that one layer computes, or that a BatchNorm hands on."""
+    """Channels that one layer computes, or that a BatchNorm hands on; `asked` has the name that their ratio goes by."""
 
     group: Group
+    asked: Group
     removed: int
     named: bool
     why: str | None = None
@@ -138,7 +140,7 @@ def _of_channels(model: nn.Module, request: Request[MethodOptions], choice: Choi
     units = list(_units(model, request, choice))
     named = [unit for unit in units if unit.named]
     # asked in fractions of channels, and rounded down once: layers round each for itself, but not the sum
-    asked = sum(unit.group.width * ratio_of(unit.group, request.selection) for unit in named)
+    asked = sum(unit.group.width * ratio_of(unit.asked, request.selection) for unit in named)
     beyond: dict[str, list[Group]] = {}
     for unit in named:
         if unit.why is not None:
@@ -172,10 +174,10 @@ def _units(model: nn.Module, request: Request[MethodOptions], choice: Choice) ->
         trunk = not group.inner or any(isinstance(modules.get(name), ScatterOutputs) for name in layers)
         # by layer, not by group: on a trunk a method may narrow one branch's output and leave another's (`scatter`)
         for producer in group.producers:
-            width = len(model.get_parameter(f"{producer}.weight"))  # not the group's where a shortcut pads
+            width = _outputs(modules[producer])  # not the group's where a shortcut pads
             own = replace(group, name=producer, width=width)
-            skipped = selection.skips(group.name) or selection.skips(producer)
-            # a method whose own rule says what it is about is measured by that, and not by the scope
+            # a method whose own rule says what it is about goes layer by layer, and is not measured by the scope
+            skipped = selection.skips_group(group) if choice.takes is None else selection.skips(producer)
             in_scope = selection.scope == "all" or not trunk
             named = not skipped and (in_scope if choice.takes is None else producer in choice.takes)
             named = named and group.name not in choice.leaves
@@ -183,12 +185,17 @@ def _units(model: nn.Module, request: Request[MethodOptions], choice: Choice) ->
             kept = scattered.get(producer, kept)
             removed = width - len(kept)
             why = None if removed else group.fixed or choice.beyond.get(group.name)
-            yield _Unit(own, removed, named, why)
+            yield _Unit(own, group if choice.takes is None else own, removed, named, why)
     plan = PruningPlan("", select=choice.select)
     left = selected_counts(plan, model, request.groups)
     for place in places:
         kept_here, width = left.get(place.unit.name, (place.unit.width, place.unit.width))
-        yield _Unit(place.unit, width - kept_here, not selection.skips(place.unit.name))
+        yield _Unit(place.unit, place.unit, width - kept_here, not selection.skips(place.unit.name))
+
+
+def _outputs(layer: nn.Module) -> int:
+    """Channels that a convolution, transposed ones included, or a linear layer computes."""
+    return int(layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels)  # type: ignore[arg-type]
 
 
 def _without_names(why: str, model: nn.Module) -> str:

@@ -112,7 +112,7 @@ def reinitialise_surviving(model: nn.Module, masks: Masks, *, generator: torch.G
         weight = module.weight.data
         survivors = int(masks[f"{name}.weight"].sum()) if f"{name}.weight" in masks else weight.numel()
         if survivors:  # a layer that lost everything is all zero below
-            weight.normal_(0, math.sqrt(2 * module.in_channels / survivors), generator=generator)
+            weight.normal_(0, math.sqrt(2 * weight.shape[1] / survivors), generator=generator)
     masks.apply(model)
 
 

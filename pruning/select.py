@@ -27,8 +27,8 @@ class Selection:
     """How many channels to remove, and where. The bounds and meanings are those of a config's keys, too.
 
     `scope`: groups of channels that one layer computes are `inner`, as in the literature on residual networks.
-    `layers`: ratios by name or pattern, which win over `ratio`. With a `target_` the ratio is searched
-    (`pruning.by_target`), and `ratio` is not read.
+    `layers`: ratios by name or pattern, which win over `ratio` (see `given_ratio`). With a `target_` the ratio is
+    searched (`pruning.by_target`), and `ratio` is not read.
     """
 
     ratio: Annotated[
@@ -113,6 +113,10 @@ class Selection:
         """Is the layer, group or block of this name left whole?"""
         return any(fnmatchcase(name, pattern) for pattern in self.skip)
 
+    def skips_group(self, group: Group) -> bool:
+        """Is it left whole, since one of the layers that compute its channels is to be?"""
+        return any(self.skips(name) for name in (group.name, *group.producers))
+
 
 def keep_indices(scores: Tensor, n_keep: int) -> tuple[int, ...]:
     """Indices of the `n_keep` highest scores, ascending; ties keep the lower index."""
@@ -139,25 +143,51 @@ def count_left(total: int, ratio: float) -> int:
 
 def eligible(groups: Sequence[Group], selection: Selection) -> list[Group]:
     """The groups that `selection` covers, skipped ones left out; unknown names are refused."""
-    for pattern in [*selection.skip, *(selection.layers or {})]:
-        if not any(fnmatchcase(g.name, pattern) for g in groups):
-            raise Refusal(f"no layer matches {pattern!r}; prunable layers: {', '.join(g.name for g in groups)}")
+    names = [group.name for group in groups]
+    producers = [producer for group in groups for producer in group.producers]
+    for patterns, known in ((selection.skip, [*names, *producers]), (selection.layers or {}, names)):
+        for pattern in patterns:
+            if not any(fnmatchcase(name, pattern) for name in known):
+                raise Refusal(f"no layer matches {pattern!r}; prunable layers: {', '.join(names)}")
     # Scope `all` is an explicit wish for everything, so a group that cannot be narrowed is refused there. Scope `inner`
     # is the usual default, which takes what it can; `achieved` counts what it could not.
-    chosen = [g for g in groups if (g.inner or selection.scope == "all") and not selection.skips(g.name)]
+    chosen = [g for g in groups if (g.inner or selection.scope == "all") and not selection.skips_group(g)]
     for group in chosen:
         if group.fixed and selection.scope == "all":
             raise Refusal(f"{group.name} cannot be narrowed: {group.fixed}; add it to `skip` or use scope 'inner'")
     chosen = [g for g in chosen if not g.fixed]
     if not chosen:
-        more = sum(not g.fixed and not selection.skips(g.name) for g in groups)
+        more = sum(not g.fixed and not selection.skips_group(g) for g in groups)
         wider = f"; scope 'all' has {more}" if more else ""
         raise Refusal(f"nothing to prune: the network has no channel group in this scope that is not skipped{wider}")
     return chosen
 
 
+def check_stages(selection: Selection, stages: int, *, key: str = "ratio") -> None:
+    """ValueError for ratios of more stages than a network's `stages`, of which the last would go nowhere."""
+    ratios = selection.given_ratios()
+    if len(ratios) > max(1, stages):
+        raise Refusal(f"{key}: {list(ratios)} are ratios of {len(ratios)} stages, and the network has {stages}")
+
+
+class NotNarrowed(Refusal):
+    """A ratio by name or pattern is asked of layers that stay whole."""
+
+
+def check_layers(groups: Sequence[Group], selection: Selection) -> None:
+    """NotNarrowed for a ratio in `layers` that no group of those to be narrowed has the name for."""
+    for pattern, ratio in (selection.layers or {}).items():
+        if not any(fnmatchcase(group.name, pattern) for group in groups):
+            raise NotNarrowed(
+                f"layers: {pattern!r} asks {ratio} of layers that are not narrowed here: they are skipped, outside of"
+                f" scope {selection.scope!r} or cannot lose channels; narrowed are"
+                f" {', '.join(group.name for group in groups)}"
+            )
+
+
 def counts(groups: Sequence[Group], selection: Selection) -> dict[str, int]:
-    """Channels to keep in each group, by a ratio that does not depend on weights."""
+    """Channels to keep in each of the groups to be narrowed, by a ratio that does not depend on weights."""
+    check_layers(groups, selection)
     wanted = {}
     for group in groups:
         ratio = ratio_of(group, selection)
@@ -221,12 +251,27 @@ def _select_global(scores: Mapping[str, Tensor], groups: Sequence[Group], ratio:
 
 def ratio_of(group: Group, selection: Selection) -> float:
     """The ratio that a selection by layer asks of this group: its own in `layers`, else its stage's, else the one."""
-    for pattern, ratio in (selection.layers or {}).items():
-        if fnmatchcase(group.name, pattern):
-            return ratio
+    own = given_ratio(group.name, selection.layers or {})
+    if own is not None:
+        return own
     ratios = selection.stage_ratios()
     if len(ratios) == 1:
         return ratios[0]
     if not 0 <= group.stage < len(ratios):
         raise Refusal(f"{len(ratios)} ratios by stage, but {group.name} is in stage {group.stage + 1} (0: in none)")
     return ratios[group.stage]
+
+
+def given_ratio(name: str, ratios: Mapping[str, float]) -> float | None:
+    """The ratio by name or pattern of the layer `name`, None where there is none; its name in full wins over patterns.
+
+    ValueError where several patterns fit it and differ. The order of `ratios` does not matter, as in a stage's hash.
+    """
+    if name in ratios:
+        return ratios[name]
+    fitting = [pattern for pattern in ratios if fnmatchcase(name, pattern)]
+    if len({ratios[pattern] for pattern in fitting}) > 1:
+        raise Refusal(
+            f"layers: {' and '.join(map(repr, fitting))} fit {name} and give it different ratios; name it in full"
+        )
+    return ratios[fitting[0]] if fitting else None

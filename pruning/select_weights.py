@@ -1,15 +1,16 @@
 """From scores of single weights to masks: exact counts, over the whole network or per layer."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
 
 import torch
 from torch import Tensor, nn
 
 from pruning.errors import Refusal
+from pruning.graph.layers import shared_parameters
 from pruning.masks import Masks
 from pruning.seeds import random_stream
-from pruning.select import Selection, count_to_keep
+from pruning.select import Selection, count_to_keep, given_ratio
 
 
 def conv_weights(model: nn.Module, selection: Selection, *, linear: bool = False) -> dict[str, Tensor]:
@@ -29,7 +30,20 @@ def conv_weights(model: nn.Module, selection: Selection, *, linear: bool = False
     left = {f"{n}.weight": w for n, w in layers.items() if not selection.skips(n)}
     if not left:
         raise Refusal(f"nothing to prune: the network has no {what} that is not skipped")
+    for pattern in selection.layers or {}:
+        if not any(fnmatchcase(name.removesuffix(".weight"), pattern) for name in left):
+            raise Refusal(f"layers: {pattern!r} asks a ratio of layers that `skip` leaves whole; drop one of the two")
+    _check_own(model, left)
     return left
+
+
+def _check_own(model: nn.Module, names: Iterable[str]) -> None:
+    """ValueError for a weight that layers share: a ratio of one's weights would be another one of the other's."""
+    shared = shared_parameters(model)
+    for name in names:
+        if name in shared:
+            owners = sorted(other.removesuffix(".weight") for other in shared[name])
+            raise Refusal(f"{' and '.join(owners)} share one weight, which cannot lose a share for each; `skip` them")
 
 
 def random_scores(name: str, weight: Tensor, seed: int) -> Tensor:
@@ -115,10 +129,9 @@ def shuffled(masks: Masks, seed: int) -> Masks:
 
 
 def ratio_of(parameter: str, selection: Selection) -> float:
-    """The fraction that `selection` removes from the weight of a layer: of the patterns that fit, the first counts."""
-    layer = parameter.removesuffix(".weight")
-    by_pattern = (r for pattern, r in (selection.layers or {}).items() if fnmatchcase(layer, pattern))
-    return next(by_pattern, selection.stage_ratios()[0])
+    """The fraction that `selection` removes from the weight of a layer."""
+    own = given_ratio(parameter.removesuffix(".weight"), selection.layers or {})
+    return selection.stage_ratios()[0] if own is None else own
 
 
 def _pooled(scores: Mapping[str, Tensor]) -> tuple[Tensor, list[int]]:

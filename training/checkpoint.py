@@ -114,6 +114,24 @@ def training_to_continue(
     return state
 
 
+def check_same_settings(path: Path, saved: State | None, settings: Mapping[str, object]) -> None:
+    """ValueError where the training in the checkpoint at `path` has other `settings`; those by default are left out.
+
+    A checkpoint from before settings were kept in it has none to compare.
+    """
+    theirs = settings if saved is None else saved.get("settings", settings)
+    odd = [key for key in {**theirs, **settings} if theirs.get(key) != settings.get(key)]
+    if odd:
+        was, asked = (
+            ", ".join(f"{key}={found[key]}" if key in found else f"{key} by default" for key in odd)
+            for found in (theirs, settings)
+        )
+        raise Refusal(
+            f"{path}: a checkpoint of a training with {was}, not {asked}; ask for the same to go on with it, or delete"
+            " it to train from the start"
+        )
+
+
 def load_checkpoint(path: Path, *, required: Collection[str], device: str = "cpu") -> State:
     """Read a checkpoint that has the `required` keys; ValueError in one sentence if it is damaged or something else."""
     data = path.read_bytes()

@@ -28,7 +28,8 @@ class TrainingState:
     """The parts of a training whose states are saved, and what writes them.
 
     `identity`: what a checkpoint must agree with, besides the network; `precision`: what it is made in, `clock`: when.
-    `stops`, `saves`: what `after` found of a step. Times are in seconds.
+    `settings`: of the training, those that are not the default, which a checkpoint must agree with too (see
+    `check_same_settings`). `stops`, `saves`: what `after` found of a step. Times are in seconds.
     """
 
     model: nn.Module
@@ -39,6 +40,7 @@ class TrainingState:
     identity: Mapping[str, int | str]
     precision: str
     clock: CheckpointClock
+    settings: Mapping[str, object] = field(default_factory=dict)
     seconds: float = 0.0
     last_loss: float = float("nan")
     stops: bool = False
@@ -100,6 +102,7 @@ class TrainingState:
             return
         state: State = {
             **self.identity,
+            "settings": dict(self.settings),
             "precision": self.precision,
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),

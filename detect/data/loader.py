@@ -45,8 +45,8 @@ class Mapper(DatasetMapper):
             use_instance_mask=masks is not None,
             instance_mask_format=masks or "polygon",
         )
-        crops = any(isinstance(augmentation, T.RandomCrop) for augmentation in augmentations)
-        self.keeps = keeps and is_train and not crops  # two crops are hardly ever alike
+        self.crops = any(isinstance(augmentation, T.RandomCrop) for augmentation in augmentations)
+        self.keeps = keeps and is_train and not self.crops  # two crops are hardly ever alike
         self.colours = T.AugmentationList(colours)
 
     def __call__(self, dataset_dict: Record) -> Record:
@@ -82,7 +82,7 @@ class Mapper(DatasetMapper):
         record["image"] = torch.as_tensor(np.ascontiguousarray(image.transpose(2, 0, 1)))
         if self.is_train:
             self._transform_annotations(record, transforms, image.shape[:2])
-            if not self.keeps and record["instances"].has("gt_masks"):  # as Detectron2 does after a crop
+            if self.crops and record["instances"].has("gt_masks"):  # as Detectron2 does
                 record["instances"].gt_boxes = record["instances"].gt_masks.get_bounding_boxes()
         else:
             record.pop("annotations", None)

@@ -5,7 +5,7 @@
 the network. A detector's backbone has the layer names of the classifier and so is pruned with the classifier's groups.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 
@@ -17,7 +17,7 @@ from torch.nn.modules.conv import _ConvNd
 from pruning.graph.coupling import Index, Reached, coupled_channels
 from pruning.graph.dry_cut import broken_by
 from pruning.graph.gates import only_gates
-from pruning.graph.layers import ScatterOutputs, SelectInputs, is_depthwise
+from pruning.graph.layers import ScatterOutputs, SelectInputs, is_depthwise, shared_parameters
 from pruning.graph.members import Group, Member, Side
 from pruning.graph.obstacles import MIXED, Named, obstacle, outside
 from pruning.graph.probe import leaks
@@ -39,7 +39,8 @@ def find_groups(model: nn.Module, example: Tensor, *, stages: Sequence[str] = ()
     # forward pass with marked channels (`probe`) those that the graph takes for harmless; a cut of shapes alone
     # (`dry_cut`) a width that the forward pass has written into it. A group that fails stays in the list with its
     # reason, so that whoever names it is told why.
-    found = [_read_group(raw, graph, names, stages) for raw in coupled_channels(graph)]
+    shared = shared_parameters(model)
+    found = [_read_group(raw, graph, names, shared, stages) for raw in coupled_channels(graph)]
     # the graph lists modules as autograd met them, from the output backwards
     order = {name: i for i, (name, _) in enumerate(model.named_modules())}
     groups = sorted((g for g in found if g is not None), key=lambda g: order[g.name])
@@ -54,7 +55,11 @@ def find_groups(model: nn.Module, example: Tensor, *, stages: Sequence[str] = ()
 
 
 def _read_group(
-    raw: list[Reached], graph: tp.DependencyGraph, names: dict[Named, str], stages: Sequence[str]
+    raw: list[Reached],
+    graph: tp.DependencyGraph,
+    names: dict[Named, str],
+    shared: Mapping[str, tuple[str, ...]],
+    stages: Sequence[str],
 ) -> Group | None:
     """Plain data of what the channels run through, or None when they reach the network's output."""
     root = raw[0].node.module
@@ -69,6 +74,7 @@ def _read_group(
         if target.module not in names or one_number:
             continue  # an operation without a number a channel: add, concatenate, flatten, a learned temperature, ...
         name = names[target.module]
+        fixed = fixed or _tied(name, shared)
         side: Side = "out" if graph.is_out_channel_pruning_fn(handler) else "in"
         if is_depthwise(target.module):
             side = "out"  # cut once: its inputs are its outputs
@@ -142,6 +148,12 @@ def _positions(indices: Sequence[Index], width: int) -> tuple[tuple[int, ...], .
 def _each(width: int) -> tuple[tuple[int, ...], ...]:
     """Every channel at its own place."""
     return tuple((c,) for c in range(width))
+
+
+def _tied(layer: str, shared: Mapping[str, tuple[str, ...]]) -> str | None:
+    # the cut gives a layer a weight of its own, and what was one parameter would train on as two
+    owners = next((names for name, names in shared.items() if name.rpartition(".")[0] == layer), ())
+    return f"{' and '.join(owners)} are one parameter" if owners else None
 
 
 def _partial(

@@ -73,6 +73,18 @@ def channel_axis(parameter: Tensor) -> int:
     return next((axis for axis, size in enumerate(parameter.shape) if size > 1), 0)
 
 
+def shared_parameters(model: nn.Module) -> dict[str, tuple[str, ...]]:
+    """By the name of each parameter that several layers hold as their own: all its names, its own among them.
+
+    A layer that is called more than once, or found under two names, shares nothing.
+    """
+    names: dict[int, list[str]] = {}
+    for prefix, module in model.named_modules():  # each once, by its first name
+        for leaf, parameter in module.named_parameters(recurse=False, remove_duplicate=False):
+            names.setdefault(id(parameter), []).append(f"{prefix}.{leaf}" if prefix else leaf)
+    return {name: tuple(alike) for alike in names.values() if len(alike) > 1 for name in alike}
+
+
 LAYERS = (SelectInputs, ScatterOutputs)
 """A tracer must treat these as leaves, or they dissolve into operations and their parameters lose their layer."""
 

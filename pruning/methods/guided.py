@@ -103,4 +103,5 @@ METHOD = Method(
     predefined=False,
     sets_amount=lambda options: "selection" if options.budget is None else "options",
     follows_patterns=True,
+    own_level=lambda options: "layer",
 )

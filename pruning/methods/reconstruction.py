@@ -33,7 +33,7 @@ from pruning.reconstruct.lars import lasso_support
 from pruning.reconstruct.paired import observe_pair
 from pruning.reconstruct.passes import Passes
 from pruning.seeds import random_stream
-from pruning.select import count_to_keep, eligible
+from pruning.select import count_to_keep, eligible, given_ratio
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,7 @@ def _input_tasks(model: nn.Module, request: Request[Options], narrowed: set[str]
             raise Refusal(f"reconstruction: select_inputs {pattern!r} matches no layer; layers: {choices}")
     tasks = []
     for name in sorted(readers):
-        ratio = next((r for pattern, r in wanted.items() if fnmatchcase(name, pattern)), None)
+        ratio = given_ratio(name, wanted)
         if ratio is not None:
             width = model.get_parameter(f"{name}.weight").shape[1]
             consumer = Consumer(name, torch.arange(width)[:, None])

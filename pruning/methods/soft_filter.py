@@ -33,7 +33,7 @@ from pruning.graph.dataflow import trace_flow
 from pruning.graph.layers import ScatterOutputs, is_batch_norm
 from pruning.graph.members import Group
 from pruning.methods.method import Choice, Effect, Method, MethodOptions, Request
-from pruning.select import Selection, count_to_keep, eligible, keep_indices, ratio_of
+from pruning.select import Selection, check_layers, count_to_keep, eligible, keep_indices, ratio_of
 
 # int(C * ratio) must not lose a filter to floating point: 0.29 * 100 is 28.999...
 _TOLERANCE = 1e-9
@@ -176,7 +176,9 @@ def _units(model: nn.Module, norms: Sequence[str], request: Request[SoftFilterOp
         units.append(Group(name, width, (name,), (), stages.get(name.partition(".")[0], -1)))
     others = [replace(group, fixed="not a convolution") for group in request.groups if group.name not in norms]
     chosen = eligible([*units, *others], replace(request.selection, scope="inner"))
-    return [group for group in chosen if group.name in norms]
+    found = [group for group in chosen if group.name in norms]
+    check_layers(found, request.selection)
+    return found
 
 
 def _count(unit: Group, selection: Selection) -> int:

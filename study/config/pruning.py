@@ -71,7 +71,7 @@ class Pruning(Section, Selection):
     target: Annotated[str, OneOf(TARGETS, "target")] | None = None
     """Published pruned shape to cut to, instead of `ratio` and all else that says how much of which layers goes."""
     layers: dict[str, Ratio] = {}  # a config says nothing by an empty mapping, not by null
-    """Fraction removed of single layers, by name or pattern; it wins over `ratio`."""
+    """Fraction removed of single layers, by name or pattern; it wins over `ratio`, and a name in full over patterns."""
     calibration: CalibrationData = CalibrationData()
     """How much data is seen by a method that looks at activations or gradients."""
     # in the shape of the network before, with what was removed held at zero: that is what it costs

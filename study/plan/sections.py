@@ -5,7 +5,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol, TypedDict
 
+from classify.models import stages_of
 from pruning.methods import get_method
+from pruning.select import check_stages
 from study.config.detector import Detector
 from study.config.pruning import Pruning
 from study.config.schema import Guide
@@ -53,6 +55,12 @@ class GuidingSections:
         return self.classifier
 
 
+def _stages(config: Sections) -> int:
+    """Of the network, and the FPN's, which is the last, where it is pruned too."""
+    fpn = config.detector is not None and config.detector.prune_scope != "backbone"
+    return len(stages_of(config.classifier.arch)) + fpn
+
+
 class PruningSettings(TypedDict, total=False):
     """The settings of a pruning; `files`: options that name files, by what is in these."""
 
@@ -67,11 +75,12 @@ class PruningSettings(TypedDict, total=False):
 
 
 def pruning_settings(
-    prune: Pruning, changes: Mapping[str, object], unit: Literal["images", "batches"], contents: Contents
+    config: Sections, changes: Mapping[str, object], unit: Literal["images", "batches"], contents: Contents
 ) -> PruningSettings:
     """The settings of a pruning; `unit`: of what the method looks at, if it does."""
-    complete = prune.changed(changes)
+    complete = config.prune.changed(changes)
     selection = complete.selection()
+    check_stages(selection, _stages(config), key="prune.ratio")
     looks = get_method(complete.method).needs != "nothing"
     # A file counts by its content: its name leaves the options, and its sum stands for it in the stage's hash.
     given: dict[str, list[dict[str, object]]] = {}

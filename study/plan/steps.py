@@ -253,12 +253,13 @@ class StageBuilder:
         pruning = self._pruning(changes)
         method = get_method(pruning["method"])
         reads = {key: pruning["selection"][key] for key in method.effect_reads}
-        asked = {"method": pruning["method"], "options": pruning["options"], **({"selection": reads} if reads else {})}
-        return {} if method.training_effect is None else asked
+        asked: dict[str, object] = {"method": pruning["method"], "options": pruning["options"]}
+        asked |= {"selection": reads} if reads else {}
+        return asked if method.training_effect is not None else {}
 
     def _pruning(self, changes: dict[str, object], unit: Literal["images", "batches"] = "images") -> PruningSettings:
         """The settings of a pruning; `unit`: of what the method looks at, if it does."""
-        return pruning_settings(self.config.prune, changes, unit, self.contents)
+        return pruning_settings(self.config, changes, unit, self.contents)
 
     def _detector(self) -> Detector:
         if self.config.detector is None:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from classify.calibration import ImageSource, check_fit
-from classify.models import arch, build, channel_groups, example_input, get_model, trace_input
+from classify.models import arch, build, channel_groups, example_input, get_model, stages_of, trace_input
 from classify.published import published_file, published_preset, read_published
 from classify.published.preset import Preset
 from classify.weights_file import GivenWeights, load_weights, read_given_weights
@@ -23,7 +23,7 @@ from pruning.errors import Refusal
 from pruning.graph.members import Group
 from pruning.masks import Masks
 from pruning.methods import Calibration, MethodOptions, get_method
-from pruning.select import Selection
+from pruning.select import Selection, check_stages
 from pruning.targets import Target, get_target, prune_to_shape, scratch_b_epochs
 from study.config.schema import PruneConfig
 from study.config.sections import Machine
@@ -157,6 +157,7 @@ def _prune(config: PruneConfig, target: Target | None, dense: _Dense, device: st
     model = copy.deepcopy(dense.model).to(device)
     if target is not None:
         return prune_to_shape(model, name, dense.groups, target, batch=batch).cpu()
+    check_stages(_selection(config), len(stages_of(dense.arch)))
     return prune(
         model,
         name,

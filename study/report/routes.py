@@ -95,9 +95,9 @@ def group_routes(rows: Iterable[Row], missing: Iterable[Missing] = ()) -> list[R
     for row in rows:
         groups.setdefault((row.pipeline, point_key(row.point)), []).append(row)
     lost: dict[str, list[Point]] = {}
-    for row in missing:
-        if (row.pipeline, point_key(row.point)) not in groups:
-            lost.setdefault(row.pipeline, []).append(row.point)
+    for none in missing:
+        if (none.pipeline, point_key(none.point)) not in groups:
+            lost.setdefault(none.pipeline, []).append(none.point)
     return [
         RouteResults(name, rows[0].point, tuple(rows), tuple(lost.get(name, ()))) for (name, _), rows in groups.items()
     ]

@@ -7,6 +7,7 @@ read.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -22,7 +23,7 @@ from pruning.cut import prune_by_choice
 from pruning.errors import Refusal
 from pruning.graph.members import Group
 from pruning.methods import DEFAULT, Calibration, Choice, MethodOptions, Request, get_method
-from pruning.select import Selection, count_to_keep, eligible
+from pruning.select import NotNarrowed, Selection, count_to_keep, eligible
 from study.config.pruning import CalibrationData
 from study.config.sections import Machine
 from study.plan.checks import check_device
@@ -174,11 +175,12 @@ class Subject:
     def _choice(self, layer: Group, ratio: float) -> Choice:
         # the request's own memory is shared, so that scores are found once for all layers and ratios
         selection = replace(self.request.selection, layers={layer.name: ratio})
-        choice = get_method(self.asked.method).prune(self.model, replace(self.request, selection=selection))
-        if layer.name not in choice.keep:
-            method = self.asked.method
-            raise Refusal(f"method {method!r} does not rank the channels of {layer.name} alone; choose another")
-        return choice
+        method = self.asked.method
+        with suppress(NotNarrowed):
+            choice = get_method(method).prune(self.model, replace(self.request, selection=selection))
+            if layer.name in choice.keep:
+                return choice
+        raise Refusal(f"method {method!r} does not rank the channels of {layer.name} alone; choose another")
 
 
 def open_subject(run: Path, asked: Asked, machine: Machine) -> Subject:

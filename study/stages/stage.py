@@ -46,10 +46,9 @@ _SECTIONS: dict[str, type] = {
 }
 # settings that hold the options of what the setting beside them names, and where the defaults of these are found
 _OPTIONS: dict[str, tuple[str, Callable[[str], Mapping[str, object]]]] = {
-    "options": ("method", lambda method: defaults(get_method(method).options)),
+    "options": ("method", lambda method: to_jsonable_python(vars(get_method(method).options()), fallback=str)),
     "arch_options": ("arch", own_defaults),
 }
-_PATTERNS = ("layers", "select_inputs")  # mappings from names or patterns, of which the first that fits counts
 
 
 @dataclass(frozen=True)
@@ -105,7 +104,7 @@ class Stage:
         """The settings that differ from their defaults, places aside: a new one that is off changes no hash."""
         training = KINDS[self.kind].settings.model_fields.get("train")
         sections = _SECTIONS if training is None else {**_SECTIONS, "train": cast(type, training.annotation)}
-        found = what_differs(_in_order(_without_places(self.settings)), sections)
+        found = what_differs(_without_places(self.settings), sections)
         assert isinstance(found, dict)
         return found
 
@@ -175,8 +174,8 @@ def what_differs(settings: object, sections: Mapping[str, type]) -> object:
             value = {key: own for key, own in value.items() if key not in default or own != default[key]}
         elif name in _OPTIONS and isinstance(value, Mapping):
             whose, defaults_of = _OPTIONS[name]
-            default = defaults_of(settings[whose]) if any(map(_is_off, value.values())) else {}
-            value = {k: v for k, v in value.items() if not _is_off(v) or k not in default or v != default[k]}
+            by_default = defaults_of(settings[whose]) if any(map(_is_off, value.values())) else {}
+            value = {k: v for k, v in value.items() if not _is_off(v) or k not in by_default or v != by_default[k]}
         elif isinstance(value, Mapping):
             value = what_differs(value, sections)
         if not _is_off(value):
@@ -209,19 +208,6 @@ def _without_places(settings: object) -> object:
     if isinstance(settings, list | tuple):
         return [_without_places(value) for value in settings]
     return settings
-
-
-def _in_order(settings: object) -> object:
-    """Settings with patterns as a list of pairs where their order counts and is another than that of their names."""
-    if not isinstance(settings, Mapping):
-        return settings
-    found = {key: _in_order(value) for key, value in settings.items()}
-    for name in _PATTERNS:
-        patterns = settings.get(name)
-        # a hash sorts names; two without a wildcard fit no layer both
-        if isinstance(patterns, Mapping) and any(set(key) & set("*?[") for key in patterns):
-            found[name] = patterns if list(patterns) == sorted(patterns) else [list(pair) for pair in patterns.items()]
-    return found
 
 
 @dataclass(frozen=True)

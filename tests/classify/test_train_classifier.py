@@ -11,6 +11,7 @@ from classify.evaluate import evaluate_classifier
 from classify.regimes import REGIMES, budget_epochs, get_regime
 from classify.train import train_classifier
 from pruning.methods import Effect
+from training.checkpoint import load_checkpoint, save_checkpoint
 from training.schedule import lr_schedule
 
 pytestmark = pytest.mark.usefixtures("auto_is", "minute_a_step")
@@ -115,6 +116,30 @@ def test_what_does_not_fit_is_refused(tmp_path):
     train_classifier(network(), images(), **told(SETTINGS, epochs=1), checkpoint=path)
     with pytest.raises(ValueError, match="total=3, not 9"):
         train_classifier(network(), images(), **told(SETTINGS), checkpoint=path)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"lr": 0.01}, r"a training with lr=0\.1, not lr=0\.01; ask for the same to go on with it, or delete"),
+        ({"weight_decay": 0.1}, r"a training with weight_decay by default, not weight_decay=0\.1"),
+    ],
+)
+def test_a_finished_training_does_not_stand_for_one_with_other_settings(tmp_path, change, words):
+    path = tmp_path / "c.pt"
+    train_classifier(network(), images(), **told(SETTINGS, epochs=1), checkpoint=path)
+    with pytest.raises(ValueError, match=words):
+        train_classifier(network(), images(), **told(SETTINGS, epochs=1, **change), checkpoint=path)
+
+
+def test_a_checkpoint_without_settings_is_gone_on_with(tmp_path):
+    """One from before they were kept."""
+    path = tmp_path / "c.pt"
+    train_classifier(network(), images(), **told(SETTINGS, epochs=1), checkpoint=path)
+    state = load_checkpoint(path, required=("settings",))
+    del state["settings"]
+    save_checkpoint(path, state)
+    assert train_classifier(network(), images(), **told(SETTINGS, epochs=1), checkpoint=path).images_seen == 10
 
 
 def test_a_last_batch_of_one_image_is_refused_before_the_first_step_where_a_layer_cannot_take_it(tmp_path):

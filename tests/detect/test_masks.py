@@ -145,6 +145,18 @@ def test_a_mask_follows_its_image(tmp_path, form, crop):
             assert ((record["instances"].gt_masks.tensor.any(0) != white).sum() / white.sum()) < 0.1
 
 
+@pytest.mark.parametrize("keeps", [True, False])
+def test_boxes_are_the_annotated_ones_whether_pictures_are_kept_or_not(tmp_path, monkeypatch, keeps):
+    """A large data set's are not; Detectron2 takes boxes from masks behind a crop alone."""
+    monkeypatch.setattr("detect.data.loader._worth_keeping", lambda dataset, cfg: keeps)
+    data = dataset(tmp_path, [[6.0, 6.0, 10.0, 6.0, 6.0, 10.0]])  # within a box of 4, 4 to 16, 16
+    (record,) = next(iter(train_loader(data, config(), batch_size=1, seed=0)))
+    scale = record["image"].shape[1] / 20
+    assert record["instances"].gt_boxes.tensor.tolist() == [
+        pytest.approx([4 * scale, 4 * scale, 16 * scale, 16 * scale])
+    ]
+
+
 def test_images_without_objects_are_cropped_and_trained_on(tmp_path):
     boxes = [coco_box(1, 1, [4, 4, 12, 12], segmentation=[TRIANGLE])]
     files = {name: encoded(picture(k), "PNG") for k, name in enumerate(("a.png", "b.png"))}

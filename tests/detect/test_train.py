@@ -223,6 +223,26 @@ def test_a_checkpoint_of_another_training_is_refused(dataset, tmp_path):
     train_detector(detector, cfg, dataset=dataset, **settings(iterations=1), checkpoint=path)
     with pytest.raises(ValueError, match="seed=0, not 1"):
         train_detector(detector, cfg, dataset=dataset, **settings(iterations=1, seed=1), checkpoint=path)
+    with pytest.raises(ValueError, match=r"a training with lr=0\.01, not lr=0\.02; ask for the same to go on with it"):
+        train_detector(detector, cfg, dataset=dataset, **settings(iterations=1, lr=0.02), checkpoint=path)
+
+
+def test_an_epoch_shows_each_image_with_a_box_once(dataset, tmp_path):
+    """Two of eight images keep their boxes: with two images a step an epoch is one step, not four."""
+    coco = json.loads(dataset.annotations.read_text())
+    coco["annotations"] = [one for one in coco["annotations"] if one["image_id"] < 2]
+    dataset.annotations.write_text(json.dumps(coco))
+
+    class Count(Effect):
+        epochs = 0
+
+        def after_epoch(self):
+            self.epochs += 1
+
+    (detector, cfg), effect = make_detector(), Count()
+    path = tmp_path / "c.pt"
+    train_detector(detector, cfg, dataset=dataset, **settings(), checkpoint=path, effects=[effect])
+    assert effect.epochs == 4
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import pytest
 import torch
 from support.small_networks import Plain, randomise, residual_network
 from torch import nn
+from torch.nn.utils.parametrizations import weight_norm
 
 from classify.models import build
 from pruning.cut import Arch, prune
@@ -106,3 +107,52 @@ def test_a_method_by_norms_is_not_asked_for_layers_that_have_none_by_design():
         cut(Net(), "slimming", Selection(0.5))
     found = cut(Net(), "slimming", Selection(0.5, skip=("plain",))).achieved
     assert (found.asked, found.removed, found.named, found.total) == (4, 4, 8, 62)
+
+
+@pytest.mark.parametrize(
+    ("layer", "asked"), [(nn.ConvTranspose2d(8, 6, 2, 2), 11), (weight_norm(nn.Conv2d(8, 8, 3, padding=1)), 12)]
+)
+def test_a_layer_out_of_reach_counts_by_its_outputs(layer, asked):
+    """Half of 8 + 6 + 8 channels, or of 3 x 8; only the last layer's 8 can go."""
+    width = layer.out_channels
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1),
+        layer,
+        nn.Conv2d(width, 8, 1),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(8, 2),
+    )
+    found = cut(model, "l1_filter", Selection(0.5), allow_partial=True).achieved
+    assert (found.asked, found.removed, found.named) == (asked, 4, 16 + width)
+
+
+def test_weights_that_a_method_passes_over_are_among_all():
+    model = nn.Sequential(nn.Conv2d(3, 8, 1), nn.ConvTranspose2d(8, 6, 2, 2), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    found = prune(model, Arch("net", {}), [], "magnitude", Selection(0.5), batch=torch.randn(2, 3, 8, 8)).achieved
+    assert (found.named, found.total) == (24, 24 + 8 * 6 * 4)
+
+
+class Added(nn.Module):
+    """A trunk of 8 channels that two layers compute, and 4 behind it."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.branch, self.end = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 8, 1), nn.Conv2d(8, 4, 1)
+        self.fc = nn.Linear(4, 2)
+
+    def forward(self, x):
+        x = self.stem(x)
+        return self.fc(self.end((x + self.branch(x.relu())).relu()).relu().mean((2, 3)))
+
+
+@pytest.mark.parametrize(("ratio", "layers", "count"), [(0.0, {"stem": 0.5}, 8), (0.5, {"stem": 0.0}, 2)])
+def test_all_layers_of_a_group_are_asked_by_its_ratio(ratio, layers, count):
+    found = cut(Added(), "l1_filter", Selection(ratio, scope="all", layers=layers)).achieved
+    assert (found.asked, found.removed) == (count, count)
+
+
+def test_a_skipped_layer_keeps_all_that_is_added_to_its_channels():
+    pruned = cut(Added(), "l1_filter", Selection(0.5, scope="all", skip=("branch",)))
+    assert pruned.model.branch.out_channels == pruned.model.stem.out_channels == 8
+    assert (pruned.achieved.asked, pruned.achieved.removed, pruned.achieved.named) == (2, 2, 4)

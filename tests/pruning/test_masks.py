@@ -125,6 +125,13 @@ def test_surviving_weights_are_drawn_with_their_own_fan():
     assert model[2].weight.equal(linear)
 
 
+def test_a_grouped_convolution_has_the_dense_fan_out():
+    """128 filters of 3x3, depthwise or in four groups: n = 128 * 9 = 1152, std = 1/24."""
+    model = nn.Sequential(nn.Conv2d(128, 128, 3, groups=128), nn.Conv2d(128, 128, 3, groups=4))
+    reinitialise_surviving(model, Masks({}), generator=torch.Generator().manual_seed(0))
+    assert [layer.weight.std().item() for layer in model] == pytest.approx([1 / 24, 1 / 24], rel=0.06)
+
+
 def test_a_layer_that_lost_everything_stays_zero():
     model = Plain()
     reinitialise_surviving(model, Masks({"0.weight": torch.zeros(8, 3, 3, 3)}))

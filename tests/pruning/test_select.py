@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from pruning.graph.members import Group, Member
-from pruning.select import Selection, count_left, count_to_keep, counts, eligible, keep_indices, select
+from pruning.select import Selection, check_stages, count_left, count_to_keep, counts, eligible, keep_indices, select
 
 
 def group(name, width, *, producers=1, stage=-1, fixed=None):
@@ -129,10 +129,44 @@ def test_layer_ratios_come_before_the_general_one():
     assert counts(groups, selection) == {"layer1.conv1": 8, "layer1.conv2": 1, "layer2.conv1": 5}
 
 
+def test_the_order_of_layer_ratios_does_not_matter():
+    """A stage's hash does not know it: the same run would stand for two results."""
+    groups = [group("layer1.conv1", 10), group("layer1.conv2", 10)]
+    turned = Selection(ratio=0.5, layers={"layer1.*": 0.2, "layer1.conv2": 0.9})
+    assert counts(groups, turned) == {"layer1.conv1": 8, "layer1.conv2": 1}
+    message = r"layers: 'layer1\.\*' and '\*\.conv2' fit layer1\.conv2 and give it different ratios; name it in full"
+    with pytest.raises(ValueError, match=message):
+        counts(groups, Selection(layers={"layer1.*": 0.2, "*.conv2": 0.9}))
+    assert counts(groups, Selection(layers={"layer1.*": 0.2, "*.conv2": 0.2})) == {"layer1.conv1": 8, "layer1.conv2": 8}
+
+
+@pytest.mark.parametrize(("name", "more"), [("trunk", {}), ("fixed", {}), ("inner", {"skip": ("inner",)})])
+def test_a_ratio_for_a_layer_that_is_left_whole_is_refused(name, more):
+    groups = [group("trunk", 4, producers=3), group("fixed", 4, fixed="it is grouped"), group("inner", 4)]
+    groups.append(group("other", 4))
+    selection = Selection(layers={name: 0.25}, **more)
+    with pytest.raises(ValueError, match=f"layers: '{name}' asks 0.25 of layers that are not narrowed here: .* other"):
+        counts(eligible(groups, selection), selection)
+
+
+def test_ratios_of_more_stages_than_there_are_are_refused():
+    check_stages(Selection(ratio=(0.1, 0.2, 0.3)), 3)
+    check_stages(Selection(ratio=0.5), 0)
+    with pytest.raises(ValueError, match=r"ratio: \[0\.1, 0\.2, 0\.3\] are ratios of 3 stages, and the network has 2"):
+        check_stages(Selection(ratio=(0.1, 0.2, 0.3)), 2)
+
+
 def test_skip_takes_names_and_patterns():
     groups = [group("conv1", 4), group("layer1.0.conv1", 4), group("layer1.1.conv1", 4), group("layer2.0.conv1", 4)]
     assert names(eligible(groups, Selection(skip=("layer1.*",)))) == ["conv1", "layer2.0.conv1"]
     assert names(eligible(groups, Selection(skip=("conv1", "*.1.conv1")))) == ["layer1.0.conv1", "layer2.0.conv1"]
+
+
+@pytest.mark.parametrize("skip", ["trunk", "trunk.more2", "*.more2"])
+def test_a_group_is_skipped_with_any_layer_that_computes_its_channels(skip):
+    """To narrow the group is to narrow that layer, which was to be left whole."""
+    groups = [group("trunk", 4, producers=3), group("inner", 4)]
+    assert names(eligible(groups, Selection(scope="all", skip=(skip,)))) == ["inner"]
 
 
 @pytest.mark.parametrize("extra", [{"skip": ("conv9",)}, {"layers": {"conv9": 0.5}}])

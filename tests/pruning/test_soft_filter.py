@@ -14,7 +14,7 @@ from classify.models import build
 from pruning.cost import count_macs
 from pruning.cut import Arch, prune
 from pruning.graph.groups import find_groups
-from pruning.methods import Request
+from pruning.methods import Request, get_method
 from pruning.methods.soft_filter import (
     SoftFilterEffect,
     SoftFilterOptions,
@@ -244,3 +244,11 @@ def test_released_masks_and_logits_are_met():
                 difference = (network(x) - run["logits_masked"]).abs().max() / run["logits_masked"].abs().max()
                 assert float(difference) <= 1e-4
         assert count_macs(soften(model, x, ratio).model, x[:1]) == macs[run["rate"]]
+
+
+def test_a_ratio_for_a_layer_that_is_no_convolution_is_refused():
+    """The hidden linear layer is a group of its own, which the method does not take."""
+    model = Plain()
+    request = Request(find_groups(model, torch.zeros(1, 3, 8, 8)), Selection(layers={"9": 0.5}), SoftFilterOptions(), 0)
+    with pytest.raises(ValueError, match=r"layers: '9' asks 0\.5 of layers that are not narrowed here"):
+        get_method("soft_filter").prune(model, request)

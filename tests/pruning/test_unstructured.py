@@ -3,6 +3,7 @@
 import pytest
 import torch
 from support.small_networks import Plain, ThreeConvs, residual_network
+from torch import nn
 
 from classify.models import build
 from pruning.graph.groups import find_groups
@@ -226,3 +227,19 @@ def test_a_network_of_linear_layers_has_tickets_too():
     assert sum(int(mask.sum()) for mask in masks.values()) == int((784 * 300 + 300 * 100 + 100 * 10) * 0.8)
     with pytest.raises(ValueError, match="no convolution that is not skipped"):
         masks_by("lottery", model, Selection(0.2))
+
+
+@pytest.mark.parametrize("method", ["magnitude", "uniform_weights", "lamp", "rigl"])
+def test_a_weight_that_two_layers_share_is_refused(method):
+    """Each would lose its share of it: with one half drawn for each, three quarters."""
+    model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Conv2d(4, 4, 3), nn.Conv2d(4, 4, 3))
+    model[2].weight = model[1].weight
+    with pytest.raises(ValueError, match="1 and 2 share one weight, which cannot lose a share for each; `skip` them"):
+        masks_by(method, model, Selection(0.5))
+    assert set(masks_by(method, model, Selection(0.5, skip=("1", "2")))) == {"0.weight"}
+
+
+def test_a_ratio_for_a_skipped_layer_is_refused():
+    selection = Selection(0.5, layers={"conv1": 0.1}, skip=("conv1",))
+    with pytest.raises(ValueError, match="layers: 'conv1' asks a ratio of layers that `skip` leaves whole"):
+        masks_by("magnitude", ThreeConvs(), selection, MagnitudeOptions(level="layer"))

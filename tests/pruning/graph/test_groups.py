@@ -301,3 +301,21 @@ def test_network_sees_a_batch():
 
     find_groups(Forward(forward, a=nn.Conv2d(3, 4, 1), head=nn.Conv2d(4, 2, 1)), torch.zeros(1, 3, 4, 4))
     assert set(shapes) == {(1, 3, 4, 4)}
+
+
+def test_layers_that_share_a_weight_are_fixed():
+    """Cut, each would have a weight of its own, and two would train on where there was one."""
+    model = Forward(
+        lambda m, x: m.d(m.c(m.b(m.a(x)))), **{name: nn.Conv2d(4 if name != "a" else 1, 4, 1) for name in "abcd"}
+    )
+    model.c.weight = model.b.weight
+    fixed = {name: group.fixed for name, group in by_name(model, 1, 1, 4, 4).items()}
+    assert fixed == dict.fromkeys("abc", "b.weight and c.weight are one parameter")
+
+
+def test_a_layer_that_is_called_twice_shares_nothing():
+    model = Forward(
+        lambda m, x: m.b(torch.cat([m.a(x), m.a(x.flip(3))], 1)), a=nn.Conv2d(1, 4, 1), b=nn.Conv2d(8, 2, 1)
+    )
+    model.again = model.a
+    assert by_name(model, 1, 1, 4, 4)["a"].fixed is None

@@ -65,6 +65,10 @@ MISTAKES = {
     ),
     "machine.executor=slrum": "machine.executor: 'slrum' does not fit; did you mean 'slurm'? expected: one of local,",
     "prune.layers={1: 0.5}": 'prune.layers: {"1": 0.5} does not fit; expected: mapping of names to fractions',
+    "prune.ratio=[0.1, 0.2, 0.3, 0.4, 0.5]": (
+        "pipelines.prune_then_transfer: prune: prune.ratio: [0.1, 0.2, 0.3, 0.4, 0.5] are ratios of 5 stages, and the"
+    ),
+    "prune={method: guided, level: global}": "prune: level 'global': method 'guided' ranks at level 'layer'",
     "prune={1: 0.5}": "prune.1: unknown key; known keys: ratio,",
     "evaluate.scenes={a: 1}": 'evaluate.scenes: {"a": 1} does not fit; expected: whole number (at least 0)',
 }

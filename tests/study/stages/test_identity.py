@@ -112,16 +112,40 @@ def test_an_option_that_is_off_counts_unless_it_is_off_by_default(settings, foun
     assert what_differs(settings, {}) == expected
 
 
-def test_the_order_of_patterns_counts_of_which_the_first_that_fits_does():
-    def named(layers, options):
-        asked = {"method": "reconstruction", "options": options, "selection": {"layers": layers}}
-        return Stage("prune", {**asked, "target": None}, (), 0).hash
+def named(method="l1_filter", options=None, arch="resnet20", arch_options=None):
+    settings = {"method": method, "options": options or {}, "arch": arch, "arch_options": arch_options or {}}
+    return Stage("prune", settings, (), 0).hash
 
-    plain, by_pattern = {"a.b": 0.3, "c": 0.6}, {"a*": 0.3, "a.b": 0.6}
-    backwards = [dict(reversed(each.items())) for each in (plain, by_pattern)]
-    assert named(plain, {}) == named(backwards[0], {})
-    assert named(by_pattern, {}) != named(backwards[1], {})
-    assert named(None, {"select_inputs": by_pattern}) != named(None, {"select_inputs": backwards[1]})
+
+@pytest.mark.parametrize(
+    ("method", "on", "off"),
+    [
+        ("slimming", "exact", False),
+        ("thinet", "rescale", False),
+        ("soft_filter", "zero_norm", False),
+        ("snip", "linear", False),
+    ],
+)
+def test_an_option_that_is_off_counts_where_it_is_on_by_default(method, on, off):
+    """A run that left it on stood for the one that was asked for."""
+    assert named(method, {on: off}) != named(method)
+    asked = {"selection": {"ratio": [0.5]}, "method": method, "options": {on: off}}
+    training = Stage("train_classifier", {"effect": asked}, (), 0)
+    assert training.hash != Stage("train_classifier", {"effect": {**asked, "options": {}}}, (), 0).hash
+
+
+def test_an_option_that_is_off_by_default_counts_for_nothing():
+    assert named("magnitude", {"linear": False}) == named("magnitude")
+    assert named("reconstruction", {"select_inputs": {}}) == named("reconstruction")
+    assert named("uniform", {"budget": None}) == named("uniform")
+    assert named("thinet", {"positions_per_image": 10}) != named("thinet")  # as ever
+
+
+def test_an_architectures_option_that_is_off_counts_likewise():
+    bottleneck = {"bottleneck": False}
+    assert named(arch="densenet_bc100", arch_options=bottleneck) != named(arch="densenet_bc100")
+    assert named(arch="densenet40", arch_options=bottleneck) == named(arch="densenet40")
+    assert named(arch="vgg16_l1", arch_options={"hidden": None}) != named(arch="vgg16_l1")
 
 
 def test_a_kind_names_its_version_and_a_function_that_is_there():
