@@ -58,8 +58,8 @@ def _limit_regions(detector: nn.Module) -> None:
 def _limit_gradients(detector: nn.Module) -> None:
     """All of them together are as large as the detector, and that of a box head's first layer is a third of it."""
     for layer in detector.modules():
-        if isinstance(layer, nn.Linear):  # whose weight's gradient is a product that cannot fail
-            layer.weight.requires_grad_(False)
+        if isinstance(layer, nn.Linear):  # whose own gradients are products and sums, which cannot fail
+            layer.requires_grad_(False)
     for parameter in detector.parameters():
         if parameter.requires_grad:
             parameter.register_post_accumulate_grad_hook(_forget)

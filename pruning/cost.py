@@ -71,9 +71,7 @@ def count_macs_of_parts(model: nn.Module, example: Tensor, parts: Sequence[str])
     return {part: int(sum(counted[part][op] for op in _COUNTED)) for part in parts}
 
 
-def count_macs_by_shapes(
-    model: nn.Module, example: Tensor, small: Tensor, parts: Sequence[str]
-) -> dict[str, int]:
+def count_macs_by_shapes(model: nn.Module, example: Tensor, small: Tensor, parts: Sequence[str]) -> dict[str, int]:
     """`count_macs_of_parts` of a large `example`, on which nothing is computed: to trace it takes gigabytes.
 
     The counts are those of PyTorch's counter, which is content with shapes, but passes over operators that it does not

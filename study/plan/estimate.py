@@ -290,9 +290,9 @@ def _inside(stage: Stage, network: Network, classifier: nn.Module) -> tuple[nn.M
     from study.stages.detector import build
     from study.stages.prune_detector import prunable_groups
 
-    if stage.read(PruneDetector).scope == "backbone":
-        return classifier, prunable_groups(stage, network, classifier, None)
     hollow = rebuild_hollow(network.backbone().plan, network.num_classes)
+    if stage.read(PruneDetector).scope == "backbone":
+        return classifier, prunable_groups(stage, network, hollow, None)
     # the FPN does not ask for the number of classes
     detector, _ = build(stage.parents[0], network, hollow, 1, device="cpu", blank=True)
-    return join(detector.backbone), prunable_groups(stage, network, classifier, detector.backbone)
+    return join(detector.backbone), prunable_groups(stage, network, hollow, detector.backbone)

@@ -146,9 +146,9 @@ def _inside(stage: Stage, network: Network, classifier: nn.Module) -> tuple[nn.M
     settings = stage.read(TrainDetector)
     assert settings.effect is not None
     strides, scope = settings.model.strides, settings.effect.scope
-    if scope == "backbone":
-        return classifier, lambda: groups_inside(strides, scope, network, classifier, None)
     hollow = rebuild_hollow(network.backbone().plan, network.num_classes)
+    if scope == "backbone":
+        return classifier, lambda: groups_inside(strides, scope, network, hollow, None)
     # the FPN does not ask for the number of classes
     detector, _ = build(stage, network, hollow, 1, device="cpu", blank=True)
-    return join(detector.backbone), lambda: groups_inside(strides, scope, network, classifier, detector.backbone)
+    return join(detector.backbone), lambda: groups_inside(strides, scope, network, hollow, detector.backbone)

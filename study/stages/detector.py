@@ -8,7 +8,7 @@ import torch
 from fvcore.common.param_scheduler import ParamScheduler
 from torch import nn
 
-from classify.models import stages_of
+from classify.models import stages_of, traced_part
 from classify.regimes import get_regime
 from detect.budgets import Costs
 from detect.build import Config, Detector, build_detector
@@ -207,10 +207,10 @@ def groups_inside(
     strides: Sequence[int], scope: Scope, network: Network, classifier: nn.Module, fpn: nn.Module | None
 ) -> list[Group]:
     """What may be narrowed of a detector's backbone with these levels, or of that and `fpn`."""
-    stages = stages_of(network.plan.arch)
+    stages, example = stages_of(network.plan.arch), traced_part(network.plan.arch, network.example())
     if scope == "backbone":
-        return backbone_groups(classifier, network.example(), strides=strides, stages=stages)
-    return pyramid_groups(fpn, classifier, network.example(), strides=strides, stages=stages)
+        return backbone_groups(classifier, example, strides=strides, stages=stages)
+    return pyramid_groups(fpn, classifier, example, strides=strides, stages=stages)
 
 
 def _effects(stage: Stage, network: Network, detector: Detector) -> list[Effect]:

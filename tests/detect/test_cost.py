@@ -51,7 +51,9 @@ def test_training_is_three_forward_passes_with_the_sampled_regions():
 
 def test_images_are_padded_to_the_coarsest_stride():
     detector, _ = build_detector(ResNet(BasicBlock, [1, 1, 1, 1], num_classes=2), SETTINGS, num_classes=3)
-    assert part_macs(detector, image_size=(50, 33)).of(proposals=5) == part_macs(detector, image_size=(64, 64)).of(proposals=5)
+    assert part_macs(detector, image_size=(50, 33)).of(proposals=5) == part_macs(detector, image_size=(64, 64)).of(
+        proposals=5
+    )
 
 
 def keeping(shape, kept):

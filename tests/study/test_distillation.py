@@ -10,9 +10,10 @@ from detect.data.loader import mean_image_size
 from detect.data.open import open_detection
 from study.plan.dry_run import print_plan
 from study.plan.estimate import Estimator
+from study.plan.load import load_study
 from study.plan.pipelines import all_stages
 from study.run.single import train_classifier_alone, train_detector_alone
-from study.run.study import load_study, run_study
+from study.run.study import run_study
 from study.stages.detector import load_detector
 from training.strict_yaml import ConfigError
 
