@@ -140,7 +140,8 @@ def _replace_norms(
 def _frozen(norm: _BatchNorm) -> nn.Module:
     if norm.running_mean is None:
         raise Refusal(f"{type(norm).__name__} keeps no running statistics, so it cannot be frozen; use norm 'BN'")
-    return FrozenBatchNorm2d.convert_frozen_batchnorm(norm)
+    with norm.running_mean.device:  # a network of shapes alone stays one
+        return FrozenBatchNorm2d.convert_frozen_batchnorm(norm)
 
 
 def _synchronised(norm: _BatchNorm) -> nn.Module:

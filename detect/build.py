@@ -7,13 +7,14 @@ network: `build_detector` offers the bottom-up network to the registered builder
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from typing import TypeAlias
 
+import torch
 from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec
-from detectron2.modeling import BACKBONE_REGISTRY, FPN, GeneralizedRCNN, RetinaNet, build_model
+from detectron2.modeling import BACKBONE_REGISTRY, FPN, META_ARCH_REGISTRY, GeneralizedRCNN, RetinaNet
 from detectron2.modeling.backbone.fpn import LastLevelMaxPool, LastLevelP6P7
 from torch import nn
 
@@ -26,6 +27,7 @@ from detect.one_stage import OneStageDetector
 from detect.settings import DetectorSettings
 from detect.single_level import SingleLevel, offer_stage
 from pruning.errors import Refusal
+from pruning.graph.shapes import fill_with_zeros, parameters_without_values
 
 Detector: TypeAlias = GeneralizedRCNN | RetinaNet
 Config: TypeAlias = CfgNode  # Detectron2's, which detect/ alone imports
@@ -40,12 +42,14 @@ def build_detector(
     pixel_mean: Sequence[float] = IMAGENET_MEAN,
     pixel_std: Sequence[float] = IMAGENET_STD,
     device: str = "cpu",
+    blank: bool = False,
 ) -> tuple[Detector, Config]:
     """A Detectron2 detector with `classifier` (copied) as its backbone, and the config it was built from.
 
     `pixel_mean`, `pixel_std`: what the classifier's input is normalised by, RGB in 0..1.
-    Weights are the classifier's in the backbone and freshly drawn elsewhere (seed first). Raises
-    ValueError on an unknown Detectron2 key and on settings that do not fit each other.
+    Weights are the classifier's in the backbone and freshly drawn elsewhere (seed first). `blank`: they are zero
+    elsewhere, and in the backbone where the classifier is on the meta device; for plans, as zeros take neither time
+    nor memory. Raises ValueError on an unknown Detectron2 key and on settings that do not fit each other.
     """
     cfg = make_config(settings, num_classes=num_classes, pixel_mean=pixel_mean, pixel_std=pixel_std, device=device)
     wanted = settings.resolved()
@@ -54,13 +58,22 @@ def build_detector(
     stage = None if HEADS[wanted.head].pyramid else stage_after(classifier, strides[-1], norm=norm)
     with _offer(bottom_up), offer_stage(stage):
         try:
-            detector = build_model(cfg)
+            detector = _build(cfg, blank)
         except (AssertionError, KeyError, NotImplementedError, TypeError, RuntimeError) as error:
             raise Refusal(
                 f"Detectron2 cannot build this detector with head={wanted.head!r}: {type(error).__name__}: {error}"
             ) from error
     use_separable_roi_align(detector)
     return detector, cfg
+
+
+def _build(cfg: CfgNode, blank: bool) -> Detector:
+    """As Detectron2's `build_model`, which moves a detector before anything could fill it."""
+    with parameters_without_values() if blank else nullcontext():
+        detector: Detector = META_ARCH_REGISTRY.get(cfg.MODEL.META_ARCHITECTURE)(cfg)
+    if blank:
+        fill_with_zeros(detector)
+    return detector.to(torch.device(cfg.MODEL.DEVICE))
 
 
 @BACKBONE_REGISTRY.register()

@@ -14,7 +14,9 @@ from torch import Tensor, nn
 
 from detect.settings import Distillation
 from detect.single_level import masked_parts
-from pruning.cost import TRAINING_FACTOR, count_activations, count_macs, count_macs_of_parts, count_params, map_areas
+from pruning.cost import TRAINING_FACTOR, count_activations, count_macs, count_macs_by_shapes, count_params, map_areas
+
+_SMALL = 2  # of the backbone's divisor: the side of an image that the count is checked on
 
 
 @dataclass(frozen=True)
@@ -34,23 +36,57 @@ class DetectorMacs:
         return self.backbone + self.fpn + self.rpn + self.roi_heads
 
 
-def detector_macs(
-    detector: GeneralizedRCNN | RetinaNet,
-    *,
-    image_size: tuple[int, int],
-    proposals: int,
-    objects: int = 0,
-    masks: Mapping[str, Tensor] | None = None,
-) -> DetectorMacs:
-    """MACs of a detector on one padded image of `image_size` (height, width) with `proposals` regions.
+@dataclass(frozen=True)
+class PartMacs:
+    """Multiply-adds of a detector by what they are of: of one image, of one region, of the mask of one object."""
 
-    `objects`: of which Mask R-CNN predicts a mask; other detectors predict none. The real number of regions and of
-    objects can only be lower, so this is the upper bound that a comparison can share. `masks`:
-    boolean tensors by parameter name of `masked_parts(detector)`, False where a weight is gone.
+    backbone: int
+    fpn: int
+    rpn: int
+    region: int
+    mask: int
+
+    def of(self, *, proposals: int, objects: int = 0) -> DetectorMacs:
+        """One image with so many regions, and so many objects that Mask R-CNN predicts a mask of.
+
+        Their real number can only be lower, so this is the upper bound that a comparison can share.
+        """
+        regions = self.region * proposals + self.mask * objects
+        return DetectorMacs(self.backbone, self.fpn, self.rpn, regions)
+
+    def evaluation(self, cfg: CfgNode) -> DetectorMacs:
+        """Evaluating one image: the box head runs on every proposal, the masks' on every object found."""
+        return self.of(proposals=cfg.MODEL.RPN.POST_NMS_TOPK_TEST, objects=cfg.TEST.DETECTIONS_PER_IMAGE)
+
+    def training(self, cfg: CfgNode) -> int:
+        """One image in training, forward and backward: the box head runs on the sampled regions.
+
+        That of the masks does on those of them that are objects, which are a fraction of them at most.
+        """
+        regions = cfg.MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE
+        objects = int(regions * cfg.MODEL.ROI_HEADS.POSITIVE_FRACTION)
+        return TRAINING_FACTOR * self.of(proposals=regions, objects=objects).total
+
+    def teacher(self, cfg: CfgNode, distill: Distillation) -> int:
+        """One image that the detector looks at as a teacher: forward only, without its RPN.
+
+        Its box head runs on the sampled regions where logits are distilled.
+        """
+        macs = self.of(proposals=cfg.MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE)
+        return macs.backbone + macs.fpn + (macs.roi_heads if distill.logits else 0)
+
+
+def part_macs(
+    detector: GeneralizedRCNN | RetinaNet, *, image_size: tuple[int, int], masks: Mapping[str, Tensor] | None = None
+) -> PartMacs:
+    """MACs of a detector on one padded image of `image_size` (height, width).
+
+    `masks`: boolean tensors by parameter name of `masked_parts(detector)`, False where a weight is gone.
     """
-    image = _image(detector, image_size)
-    counted = count_macs_of_parts(_Proposer(detector), image, ["backbone.bottom_up", "backbone", ""])
-    body, pyramid, with_rpn = counted.values()
+    divisor = max(detector.backbone.size_divisibility, 1)
+    image, small = _image(detector, image_size), _image(detector, (_SMALL * divisor,) * 2)
+    names = ["backbone.bottom_up", "backbone", ""]
+    body, pyramid, with_rpn = count_macs_by_shapes(_Proposer(detector), image, small, names).values()
     parts = masked_parts(detector)
     examples = dict.fromkeys(parts, image)
     per_region = per_object = 0
@@ -59,11 +95,12 @@ def detector_macs(
         per_region = count_macs(head, examples["stage"])
         per_object = sum(count_macs(*part) for part in _mask_head(detector))
     gone = {part: _removed_macs(module, masks or {}, examples[part]) for part, module in parts.items()}
-    return DetectorMacs(
+    return PartMacs(
         body - gone["body"],
         pyramid - body - gone.get("fpn", 0),
         with_rpn - pyramid,
-        (per_region - gone.get("stage", 0)) * proposals + per_object * objects,
+        per_region - gone.get("stage", 0),
+        per_object,
     )
 
 
@@ -88,47 +125,6 @@ def detector_params(
     """Parameters of the bottom-up network and of the whole detector that `masks` leave."""
     gone = {part: sum(_removed(module, masks or {}).values()) for part, module in masked_parts(detector).items()}
     return count_params(detector.backbone.bottom_up) - gone["body"], count_params(detector) - sum(gone.values())
-
-
-def evaluation_macs(
-    detector: GeneralizedRCNN | RetinaNet,
-    cfg: CfgNode,
-    *,
-    image_size: tuple[int, int],
-    masks: Mapping[str, Tensor] | None = None,
-) -> DetectorMacs:
-    """MACs of evaluating one image: the box head runs on every proposal, the masks' on every object found."""
-    proposals, objects = cfg.MODEL.RPN.POST_NMS_TOPK_TEST, cfg.TEST.DETECTIONS_PER_IMAGE
-    return detector_macs(detector, image_size=image_size, proposals=proposals, objects=objects, masks=masks)
-
-
-def training_macs(
-    detector: GeneralizedRCNN | RetinaNet,
-    cfg: CfgNode,
-    *,
-    image_size: tuple[int, int],
-    masks: Mapping[str, Tensor] | None = None,
-) -> int:
-    """MACs of one image in training, forward and backward: the box head runs on the sampled regions.
-
-    That of the masks does on those of them that are objects, which are a fraction of them at most.
-    """
-    regions = cfg.MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE
-    objects = int(regions * cfg.MODEL.ROI_HEADS.POSITIVE_FRACTION)
-    found = detector_macs(detector, image_size=image_size, proposals=regions, objects=objects, masks=masks)
-    return TRAINING_FACTOR * found.total
-
-
-def teacher_macs(
-    detector: GeneralizedRCNN | RetinaNet, cfg: CfgNode, distill: Distillation, *, image_size: tuple[int, int]
-) -> int:
-    """MACs of one image that `detector` looks at as a teacher: forward only, without its RPN.
-
-    Its box head runs on the sampled regions where logits are distilled.
-    """
-    regions = cfg.MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE
-    macs = detector_macs(detector, image_size=image_size, proposals=regions)
-    return macs.backbone + macs.fpn + (macs.roi_heads if distill.logits else 0)
 
 
 def _removed(part: nn.Module, masks: Mapping[str, Tensor]) -> dict[str, int]:

@@ -20,6 +20,7 @@ from pruning.cut import Arch, Terms, prune
 from pruning.errors import Refusal
 from pruning.graph.groups import find_groups
 from pruning.graph.members import Group
+from pruning.graph.shapes import fill_with_zeros
 from pruning.modes import evaluation_mode
 from pruning.plan import PruningPlan
 from pruning.select import Selection
@@ -50,9 +51,11 @@ def backbone_groups(
 ) -> list[Group]:
     """The channel groups of a classifier that no feature of these strides hands on: the FPN keeps its inputs.
 
-    They are found with the classifier's own normalisation: a frozen one has the same names but cannot be traced.
+    They are found with the classifier's own normalisation: a frozen one has the same names but cannot be traced. One
+    on the meta device will do.
     """
     body = ClassifierBackbone(classifier, strides=tuple(strides), norm="BN", freeze_at=0).body
+    fill_with_zeros(body)
     return find_groups(body, example, stages=stages)
 
 

@@ -21,6 +21,7 @@ from detect.features import LayerTracer
 from pruning.errors import Refusal
 from pruning.graph.groups import find_groups
 from pruning.graph.members import Group
+from pruning.graph.shapes import fill_with_zeros
 from pruning.plan import PruningPlan
 from pruning.surgery import apply
 
@@ -50,10 +51,13 @@ def pyramid_groups(
 ) -> list[Group]:
     """The channel groups of a classifier with `fpn` on its features of these strides; no other weights are looked at.
 
+    The classifier may be on the meta device.
+
     Stage outputs are among them, since the laterals that read them can follow. The FPN's own is the last stage.
     """
     # with the classifier's own normalisation: a frozen one has the same names but cannot be traced
     body = ClassifierBackbone(classifier, strides=tuple(strides), norm="BN", freeze_at=0).body
+    fill_with_zeros(body)
     fpn = copy.deepcopy(fpn).to(example.device)  # the detector may be on a GPU
     # as in the classifier, after whose first producer a plan names a group
     order = {name: i for i, (name, _) in enumerate(classifier.named_modules())}

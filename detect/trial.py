@@ -4,15 +4,17 @@ import numpy as np
 import torch
 from detectron2.config import CfgNode
 from detectron2.data import transforms as T
+from detectron2.modeling import GeneralizedRCNN
 from detectron2.structures import BitMasks, Boxes, Instances
 from detectron2.utils.events import EventStorage
-from torch import nn
+from torch import Tensor, nn
 
 from detect.data.loader import train_augmentations
 from pruning.errors import Refusal
 from training.synchronised_norm import synchronised_norms
 
 _LARGEST = 4  # of the coarsest stride: what fails at this size fails at any
+_REGIONS = 16  # of an image: what fails with so few fails with any number
 
 
 def try_detector(
@@ -21,9 +23,12 @@ def try_detector(
     """Compute the losses of up to two blank images with a box each, their gradients, and what is detected in one.
 
     `image_size`: (height, width) in pixels of the data's images as the detector sees them; larger ones are tried at
-    four times `divisor`, the backbone's coarsest stride. ValueError says what failed. The detector's statistics change.
+    four times `divisor`, the backbone's coarsest stride. ValueError says what failed. The detector is of no use
+    afterwards: its statistics change, and it looks at few regions.
     """
     height, width = (min(side, _LARGEST * divisor) for side in image_size)
+    _limit_regions(detector)
+    _limit_gradients(detector)
     try:
         T.AugmentationList(train_augmentations(cfg, flip=False))(T.AugInput(np.zeros((*image_size, 3), np.uint8)))
         with torch.random.fork_rng(devices=[]), EventStorage(), synchronised_norms(detector, nn.SyncBatchNorm):
@@ -39,6 +44,29 @@ def try_detector(
             f"detector.model: this detector cannot be trained; on blank images of {height} x {width} pixels:"
             f" {type(error).__name__}: {what}"
         ) from error
+
+
+def _limit_regions(detector: nn.Module) -> None:
+    """Nine tenths of a trial's time goes into regions, all of which are treated alike."""
+    if isinstance(detector, GeneralizedRCNN):
+        proposer, heads = detector.proposal_generator, detector.roi_heads
+        heads.batch_size_per_image = min(heads.batch_size_per_image, _REGIONS)
+        for most in (proposer.pre_nms_topk, proposer.post_nms_topk):
+            most.update({training: min(number, _REGIONS) for training, number in most.items()})
+
+
+def _limit_gradients(detector: nn.Module) -> None:
+    """All of them together are as large as the detector, and that of a box head's first layer is a third of it."""
+    for layer in detector.modules():
+        if isinstance(layer, nn.Linear):  # whose own gradients are products and sums, which cannot fail
+            layer.requires_grad_(False)
+    for parameter in detector.parameters():
+        if parameter.requires_grad:
+            parameter.register_post_accumulate_grad_hook(_forget)
+
+
+def _forget(parameter: Tensor) -> None:
+    parameter.grad = None
 
 
 def _record(height: int, width: int, *, masks: bool) -> dict[str, object]:

@@ -15,9 +15,11 @@ from fvcore.nn import ActivationCountAnalysis, FlopCountAnalysis
 from fvcore.nn.jit_handles import Handle, get_shape
 from torch import Tensor, nn
 from torch._C import Value
+from torch.utils.flop_counter import FlopCounterMode
 
 from pruning.errors import Refusal
 from pruning.graph.layers import is_batch_norm
+from pruning.graph.shapes import without_values
 from pruning.masks import Masks
 from pruning.modes import evaluation_mode
 
@@ -31,6 +33,8 @@ _NAMED = ("aten", "prim", "torchvision")
 # Training MACs over those of the forward pass: the backward pass multiplies about twice as often, for the gradients of
 # inputs and of weights. (Liu et al. budget by the forward pass alone, which comes to the same ratio.)
 TRAINING_FACTOR = 3
+# what a network that looks at values may raise where there are none
+_NOT_BY_SHAPES = (AssertionError, NotImplementedError, RuntimeError, TypeError, ValueError)
 _COUNTED = ("conv", "linear", "addmm", "mm", "matmul", "bmm", "baddbmm", "einsum", "scaled_dot_product_attention")
 # counted by fvcore, but they multiply by no learned weight, or one number a channel
 _DROPPED = (
@@ -65,6 +69,31 @@ def count_macs_of_parts(model: nn.Module, example: Tensor, parts: Sequence[str])
     if odd:
         raise Refusal(f"operators counted in unknown units in {type(model).__name__}: {', '.join(odd)}")
     return {part: int(sum(counted[part][op] for op in _COUNTED)) for part in parts}
+
+
+def count_macs_by_shapes(model: nn.Module, example: Tensor, small: Tensor, parts: Sequence[str]) -> dict[str, int]:
+    """`count_macs_of_parts` of a large `example`, on which nothing is computed: to trace it takes gigabytes.
+
+    The counts are those of PyTorch's counter, which is content with shapes, but passes over operators that it does not
+    know. It is believed where both count the same on the input `small`; else the large one is computed after all.
+    """
+    try:
+        exact, blank = count_macs_of_parts(model, small, parts), without_values(model)
+        if exact == _macs_of_shapes(blank, small.shape, parts):
+            return _macs_of_shapes(blank, example.shape, parts)
+    except _NOT_BY_SHAPES:
+        pass  # or it takes no input as small
+    return count_macs_of_parts(model, example, parts)
+
+
+def _macs_of_shapes(blank: nn.Module, size: Sequence[int], parts: Sequence[str]) -> dict[str, int]:
+    """Multiply-adds of a network on the meta device, by parts; 0 of a part that is not run."""
+    counter = FlopCounterMode(display=False)
+    with _quiet(blank), torch.no_grad(), counter:
+        blank(torch.empty(*size, device="meta"))
+    counted = counter.get_flop_counts()
+    names = {part: ".".join(filter(None, (type(blank).__name__, part))) for part in parts}
+    return {part: sum(counted.get(name, {}).values()) // 2 for part, name in names.items()}
 
 
 def count_activations(model: nn.Module, example: Tensor) -> int:
@@ -195,6 +224,13 @@ def _quiet(model: nn.Module) -> Iterator[None]:
 
 def map_areas(model: nn.Module, example: Tensor) -> dict[str, int]:
     """Pixels of the output map of each convolution, linear layer and BatchNorm, for inputs of the size of `example`."""
+    try:
+        return _areas(without_values(model), example.to("meta"))
+    except _NOT_BY_SHAPES:
+        return _areas(model, example)
+
+
+def _areas(model: nn.Module, example: Tensor) -> dict[str, int]:
     areas: dict[str, int] = {}
 
     def note(layer: nn.Module, _: object, out: Tensor) -> None:

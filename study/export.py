@@ -133,7 +133,7 @@ def _classifier(stage: Stage, runs: Path, image_size: tuple[int, int] | None) ->
 
 
 def _detector(stage: Stage, runs: Path, image_size: tuple[int, int] | None) -> _Subject:
-    from detect.cost import evaluation_macs
+    from detect.cost import part_macs
     from detect.export import (
         DetectionComparison,
         ImageDetector,
@@ -151,7 +151,7 @@ def _detector(stage: Stage, runs: Path, image_size: tuple[int, int] | None) -> _
     detector, cfg = build(built_by, network, network.build(), number, device="cpu")
     detector.load_state_dict(weights)
     size = image_size or (cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MIN_SIZE_TEST)
-    macs = evaluation_macs(detector, cfg, image_size=size)
+    macs = part_macs(detector, image_size=size).evaluation(cfg)
     regions = f", at most {cfg.MODEL.RPN.POST_NMS_TOPK_TEST} proposals" if macs.roi_heads else ""
     objects = f", {cfg.TEST.DETECTIONS_PER_IMAGE} masks" if cfg.MODEL.MASK_ON else ""
     macs_of = f"one image of {size[0]} x {size[1]}{regions}{objects}"

@@ -4,13 +4,13 @@ A forward pass may have a width written into it, in a view or a split. Such a ne
 yet fails once there are fewer. It is cut and run on PyTorch's meta device, where tensors have shapes and no values.
 """
 
-import copy
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 from pruning.graph.members import Group
+from pruning.graph.shapes import without_values
 from pruning.plan import PruningPlan
 from pruning.surgery import apply
 
@@ -21,7 +21,7 @@ def broken_by(model: nn.Module, example: Tensor, groups: Sequence[Group]) -> dic
     `model` in evaluation mode; `example`: an input batch (N, C, H, W). Empty where the network cannot run without
     values at all.
     """
-    blank = _without_values(model)
+    blank = without_values(model)
     x = example.to("meta")
     groups = [group for group in groups if group.width > 1]  # half of one channel is that channel
     # one run with all of them cut clears most networks; one that fails uncut says nothing about the cut
@@ -40,29 +40,6 @@ def _search(blank: nn.Module, x: Tensor, groups: Sequence[Group]) -> dict[str, s
     # widths that must stay equal) are all refused.
     half = len(groups) // 2
     return _search(blank, x, groups[:half]) | _search(blank, x, groups[half:]) or {g.name: fault for g in groups}
-
-
-def _without_values(model: nn.Module) -> nn.Module:
-    """A copy on the meta device; the tensors of `model` are not copied on the way."""
-    # deepcopy takes what `memo` holds under an object's id for the copy of that object
-    with torch.device("meta"):
-        memo: dict[int, object] = {
-            id(p): nn.Parameter(torch.empty(p.shape, dtype=p.dtype), requires_grad=p.requires_grad)
-            for p in model.parameters()
-        }
-        memo |= {id(b): torch.empty(b.shape, dtype=b.dtype) for b in model.buffers()}
-    blank = copy.deepcopy(model, memo)
-    for module in blank.modules():
-        if type(module) is nn.BatchNorm2d and module.affine:
-            module.__class__ = _Scale
-    return blank
-
-
-class _Scale(nn.BatchNorm2d):
-    """A BatchNorm's shapes without its arithmetic, which the meta device does in slow Python."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x * self.weight[:, None, None]
 
 
 @torch.no_grad()

@@ -22,29 +22,33 @@ def main(arguments: argparse.Namespace) -> int:
     """Load, show or run; returns the exit code."""
     from rich.console import Console  # late: PyTorch takes seconds to load, which --help need not
 
-    from study.plan.dry_run import print_plan
-    from study.plan.tune import plan_study
-    from study.report.closing import closing
-    from study.report.rows import load_comparison
-    from study.run.study import load_study, run_study
-    from study.run.watch import check_begun, watch
+    from study.plan.load import load_study
     from study.stages.contents import Contents
-    from study.stages.store import RunDir
 
     flags = {"--jobs": arguments.jobs, "--executor": arguments.executor}
     overrides = [*arguments.overrides, *(f"{flag}={value}" for flag, value in flags.items() if value is not None)]
     contents = Contents(arguments.runs, fetch=not (arguments.dry_run or arguments.watch))
     config, routes = load_study(arguments.config, overrides, contents)
     if arguments.watch:
+        from study.plan.tune import plan_study
+        from study.run.watch import check_begun, watch
+        from study.stages.store import RunDir
+
         study = RunDir(arguments.runs / config.name)
         check_begun(study)
         plan = plan_study(config, routes, source=str(arguments.config), contents=contents)
         watch(partial(plan.named_stages, study), study, Console())
         return 0
     if arguments.dry_run:
+        from study.plan.dry_run import print_plan  # alone: the report loads what draws and tests its numbers
+
         console = Console(width=None if sys.stdout.isatty() else 200)
         print_plan(config, routes, arguments.runs, console, arguments.config, overrides)
         return 0
+    from study.report.closing import closing
+    from study.report.rows import load_comparison
+    from study.run.study import run_study
+
     out, outcome = run_study(config, arguments.config, routes, arguments.runs, contents, overrides)
     print("\n".join(closing(load_comparison(out), arguments.runs)))
     print(f"report: {out / 'report.html'}")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from torch import nn
 
 from classify.data import DataInfo
-from classify.models.blank import rebuild_blank
+from classify.models.blank import rebuild_blank, rebuild_hollow
 from detect.budgets import Costs
 from pruning.cost import TRAINING_FACTOR, count_macs, count_params, masked_costs
 from pruning.cut import make_plan
@@ -18,7 +18,6 @@ from pruning.methods import Choice, Request, get_method
 from pruning.plan import PruningPlan
 from pruning.select import eligible
 from pruning.select_weights import conv_weights
-from pruning.surgery import apply
 from pruning.targets import choose_for_target
 from study.config.sections import Machine
 from study.plan.detector_costs import DetectorCosts
@@ -33,6 +32,9 @@ from study.stages.stage import Stage
 if TYPE_CHECKING:  # they import Detectron2, and classification works without
     from detect.build import Config, Detector
     from detect.data import DetectionDataset
+
+
+_KEPT = 4  # networks with what can be pruned of them
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ class Estimator:
     def __init__(self, runs: Path, machine: Machine):
         self.runs = runs
         self.machine = machine
-        self._last: tuple[tuple[object, ...], nn.Module, Sequence[Group]] | None = None
+        self._prunables: dict[tuple[object, ...], tuple[nn.Module, Sequence[Group]]] = {}
         self._networks: dict[str, Network | None] = {}
         self._classifiers: dict[tuple[str, int, int], tuple[int, int]] = {}
         self._detectors = DetectorCosts(runs)
@@ -158,19 +160,18 @@ class Estimator:
         return self._smaller(before, groups, method.sketch(model, request))
 
     def _prunable(self, network: Network, stage: Stage | None = None) -> tuple[nn.Module, Sequence[Group]]:
-        """The network without its weights, and what can be pruned of it, inside a detector by `stage`.
-
-        The last one is kept for the next stage.
-        """
-        # Tracing takes most of a dry run. The next stage mostly asks for the last network; more would fill the memory.
+        """The network without its weights, and what can be pruned of it, inside a detector by `stage`."""
+        # Finding it takes much of a dry run, and stages of several routes ask for a few networks in turn. More would
+        # fill the memory where they are not ours, and so come with weights.
         inside = [] if stage is None else [stage.parents[0].settings["model"], stage.settings.get("scope")]
         key = (*_shape_key(network), str(inside))
-        if self._last is None or self._last[0] != key:
+        if key not in self._prunables:
             model = self._blank(network)
-            self._last = (
-                (key, model, dense_groups(network, model)) if stage is None else (key, *_inside(stage, network, model))
-            )
-        return self._last[1:]
+            found = (model, dense_groups(network, model)) if stage is None else _inside(stage, network, model)
+            for oldest in list(self._prunables)[: 1 - _KEPT]:
+                del self._prunables[oldest]
+            self._prunables[key] = found
+        return self._prunables[key]
 
     def _blank(self, network: Network) -> nn.Module:
         return rebuild_blank(network.backbone().plan, network.num_classes)
@@ -205,12 +206,7 @@ class Estimator:
         key = _shape_key(network)
         if network.masks is None and key in self._classifiers:
             return self._classifiers[key]
-        if network.plan.changes_shape:
-            dense, groups = self._prunable(network.dense())
-            model = apply(dense, network.plan, groups)
-        else:
-            model = self._blank(network)
-        example = network.example()
+        model, example = self._blank(network), network.example()
         if network.masks is not None:
             return masked_costs(model, network.masks, example)
         self._classifiers[key] = (count_params(model), count_macs(model, example))
@@ -294,7 +290,9 @@ def _inside(stage: Stage, network: Network, classifier: nn.Module) -> tuple[nn.M
     from study.stages.detector import build
     from study.stages.prune_detector import prunable_groups
 
+    hollow = rebuild_hollow(network.backbone().plan, network.num_classes)
     if stage.read(PruneDetector).scope == "backbone":
-        return classifier, prunable_groups(stage, network, classifier, None)
-    detector, _ = build(stage.parents[0], network, classifier, 1, device="cpu")  # the FPN does not ask for classes
-    return join(detector.backbone), prunable_groups(stage, network, classifier, detector.backbone)
+        return classifier, prunable_groups(stage, network, hollow, None)
+    # the FPN does not ask for the number of classes
+    detector, _ = build(stage.parents[0], network, hollow, 1, device="cpu", blank=True)
+    return join(detector.backbone), prunable_groups(stage, network, hollow, detector.backbone)

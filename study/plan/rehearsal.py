@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from classify.batch_norms import check_smallest_batch
-from classify.models.blank import rebuild_blank
+from classify.models.blank import rebuild_blank, rebuild_hollow
 from classify.regimes import get_regime
 from pruning.achieved import achieved
 from pruning.cut import make_plan
@@ -146,7 +146,9 @@ def _inside(stage: Stage, network: Network, classifier: nn.Module) -> tuple[nn.M
     settings = stage.read(TrainDetector)
     assert settings.effect is not None
     strides, scope = settings.model.strides, settings.effect.scope
+    hollow = rebuild_hollow(network.backbone().plan, network.num_classes)
     if scope == "backbone":
-        return classifier, lambda: groups_inside(strides, scope, network, classifier, None)
-    detector, _ = build(stage, network, classifier, 1, device="cpu")  # the FPN does not ask for classes
-    return join(detector.backbone), lambda: groups_inside(strides, scope, network, classifier, detector.backbone)
+        return classifier, lambda: groups_inside(strides, scope, network, hollow, None)
+    # the FPN does not ask for the number of classes
+    detector, _ = build(stage, network, hollow, 1, device="cpu", blank=True)
+    return join(detector.backbone), lambda: groups_inside(strides, scope, network, hollow, detector.backbone)

@@ -8,11 +8,11 @@ import torch
 from fvcore.common.param_scheduler import ParamScheduler
 from torch import nn
 
-from classify.models import stages_of
+from classify.models import stages_of, traced_part
 from classify.regimes import get_regime
 from detect.budgets import Costs
 from detect.build import Config, Detector, build_detector
-from detect.cost import teacher_macs, training_macs
+from detect.cost import part_macs
 from detect.data import DetectionDataset, class_names
 from detect.data.loader import backbone_inputs, mean_image_size
 from detect.data.open import open_detection
@@ -65,9 +65,9 @@ def run_train_detector(context: Context) -> dict[str, object]:
     if stage.parents[0].kind == "prune_detector":
         detector.load_state_dict(read_weights(context.parent.weights))
     size = mean_image_size(dataset, cfg)
-    macs = training_macs(detector, cfg, image_size=size, masks=network.masks)
+    macs = part_macs(detector, image_size=size, masks=network.masks).training(cfg)
     teacher = _teacher(context, len(class_names(dataset)))
-    taught = 0 if teacher is None else teacher_macs(teacher.detector, cfg, teacher.settings, image_size=size)
+    taught = 0 if teacher is None else part_macs(teacher.detector, image_size=size).teacher(cfg, teacher.settings)
     iterations = _iterations(context, network, dataset, macs=macs + taught)
     train_settings = scaled_to_processes(settings.train.model_copy(update={"iterations": iterations}), cfg)
     run = TrainRun(
@@ -166,7 +166,7 @@ def _dense_detector(context: Context, network: Network, dataset: DetectionDatase
 def _dense_training_macs(context: Context, network: Network, dataset: DetectionDataset) -> int:
     """Training MACs of one image in the detector around the unpruned network."""
     detector, cfg = _dense_detector(context, network, dataset)
-    return training_macs(detector, cfg, image_size=mean_image_size(dataset, cfg))
+    return part_macs(detector, image_size=mean_image_size(dataset, cfg)).training(cfg)
 
 
 def _others_teacher_macs(context: Context, network: Network, dataset: DetectionDataset) -> int:
@@ -175,7 +175,7 @@ def _others_teacher_macs(context: Context, network: Network, dataset: DetectionD
     if pretraining is None or pretraining.distill is None:
         return 0
     detector, cfg = _dense_detector(context, network, dataset)
-    return teacher_macs(detector, cfg, pretraining.distill, image_size=mean_image_size(dataset, cfg))
+    return part_macs(detector, image_size=mean_image_size(dataset, cfg)).teacher(cfg, pretraining.distill)
 
 
 def _dense_classification(context: Context, network: Network) -> int:
@@ -207,10 +207,10 @@ def groups_inside(
     strides: Sequence[int], scope: Scope, network: Network, classifier: nn.Module, fpn: nn.Module | None
 ) -> list[Group]:
     """What may be narrowed of a detector's backbone with these levels, or of that and `fpn`."""
-    stages = stages_of(network.plan.arch)
+    stages, example = stages_of(network.plan.arch), traced_part(network.plan.arch, network.example())
     if scope == "backbone":
-        return backbone_groups(classifier, network.example(), strides=strides, stages=stages)
-    return pyramid_groups(fpn, classifier, network.example(), strides=strides, stages=stages)
+        return backbone_groups(classifier, example, strides=strides, stages=stages)
+    return pyramid_groups(fpn, classifier, example, strides=strides, stages=stages)
 
 
 def _effects(stage: Stage, network: Network, detector: Detector) -> list[Effect]:
@@ -265,9 +265,12 @@ def load_detector(stage: Stage, runs: Path, num_classes: int, *, device: str) ->
 
 
 def build(
-    stage: Stage, network: Network, classifier: nn.Module, num_classes: int, *, device: str
+    stage: Stage, network: Network, classifier: nn.Module, num_classes: int, *, device: str, blank: bool = False
 ) -> tuple[Detector, Config]:
-    """The detector that a training stage's settings describe, around `classifier`, as narrow as `network` says."""
+    """The detector that a training stage's settings describe, around `classifier`, as narrow as `network` says.
+
+    `blank` is as in `build_detector`.
+    """
     detector, cfg = build_detector(
         classifier,
         stage.read(TrainDetector).model,
@@ -275,6 +278,7 @@ def build(
         pixel_mean=network.mean,
         pixel_std=network.std,
         device=device,
+        blank=blank,
     )
     if network.pyramid_plan().changes_shape:
         narrow_pyramid(detector.backbone, network.pyramid_plan())

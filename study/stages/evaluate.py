@@ -1,6 +1,6 @@
 """The stage that scores a detector."""
 
-from detect.cost import detector_params, evaluation_macs
+from detect.cost import detector_params, part_macs
 from detect.data import DetectionDataset, class_names
 from detect.data.check import check_split, shared_images
 from detect.data.loader import mean_image_size
@@ -35,7 +35,7 @@ def run_evaluate(context: Context) -> dict[str, object]:
         pictures = context.run.path / "detections"
         draw_scenes(detector, cfg, dataset=dataset, out_dir=pictures, count=settings.scenes)
     size = mean_image_size(dataset, cfg)
-    macs = evaluation_macs(detector, cfg, image_size=size, masks=network.masks)
+    macs = part_macs(detector, image_size=size, masks=network.masks).evaluation(cfg)
     backbone_params, params = detector_params(detector, network.masks)
     summary = dataset.split.summary()
     return {

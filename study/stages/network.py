@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from classify.data import Splits
-from classify.models import arch, channel_groups, in_channels, rebuild
+from classify.models import arch, channel_groups, in_channels, rebuild, traced_part
 from classify.models.blank import rebuild_blank
 from pruning.cost import count_macs, count_params, masked_costs
 from pruning.cut import Arch
@@ -164,7 +164,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 def dense_groups(network: Network, model: nn.Module) -> list[Group]:
     """The channel groups of a network as it is now."""
-    return channel_groups(network.plan.arch, model, network.example())
+    return channel_groups(network.plan.arch, model, traced_part(network.plan.arch, network.example()))
 
 
 def own_network(stage: Stage) -> OwnNetwork:

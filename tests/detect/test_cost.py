@@ -5,14 +5,7 @@ from support.told import altered
 from torchvision.models.resnet import BasicBlock, ResNet
 
 from detect.build import build_detector
-from detect.cost import (
-    DetectorMacs,
-    detector_activations,
-    detector_macs,
-    detector_params,
-    evaluation_macs,
-    training_macs,
-)
+from detect.cost import DetectorMacs, detector_activations, detector_params, part_macs
 from detect.settings import DetectorSettings
 from pruning.cost import count_activations, count_macs, count_params
 
@@ -33,7 +26,7 @@ def test_parts_equal_the_closed_form():
     model = ResNet(BasicBlock, [1, 1, 1, 1], num_classes=2)
     detector, cfg = build_detector(model, SETTINGS, num_classes=3)
     detector.train()
-    found = evaluation_macs(detector, cfg, image_size=(64, 64))
+    found = part_macs(detector, image_size=(64, 64)).evaluation(cfg)
     assert found == _by_hand(model, 20)
     assert found.total == found.backbone + found.fpn + found.rpn + found.roi_heads
     assert detector.training
@@ -53,13 +46,13 @@ def test_activations_equal_the_closed_form():
 def test_training_is_three_forward_passes_with_the_sampled_regions():
     model = ResNet(BasicBlock, [1, 1, 1, 1], num_classes=2)
     detector, cfg = build_detector(model, SETTINGS, num_classes=3)
-    assert training_macs(detector, cfg, image_size=(64, 64)) == 3 * _by_hand(model, 32).total
+    assert part_macs(detector, image_size=(64, 64)).training(cfg) == 3 * _by_hand(model, 32).total
 
 
 def test_images_are_padded_to_the_coarsest_stride():
     detector, _ = build_detector(ResNet(BasicBlock, [1, 1, 1, 1], num_classes=2), SETTINGS, num_classes=3)
-    assert detector_macs(detector, image_size=(50, 33), proposals=5) == detector_macs(
-        detector, image_size=(64, 64), proposals=5
+    assert part_macs(detector, image_size=(50, 33)).of(proposals=5) == part_macs(detector, image_size=(64, 64)).of(
+        proposals=5
     )
 
 
@@ -79,13 +72,13 @@ def test_removed_weights_of_body_and_pyramid_count_no_more():
         "fpn_output2.weight": keeping((8, 8, 3, 3), 500),  # of 576
         "fc.weight": keeping((2, 512), 1),  # of the classifier, and not in the detector
     }
-    dense = evaluation_macs(detector, cfg, image_size=(64, 64))
-    left = evaluation_macs(detector, cfg, image_size=(64, 64), masks=masks)
+    dense = part_macs(detector, image_size=(64, 64)).evaluation(cfg)
+    left = part_macs(detector, image_size=(64, 64), masks=masks).evaluation(cfg)
     assert dense.backbone - left.backbone == 10 * 1024 + (512 * 512 * 9 - 1) * 4
     assert dense.fpn - left.fpn == 76 * 256
     assert (left.rpn, left.roi_heads) == (dense.rpn, dense.roi_heads)
-    forward = training_macs(detector, cfg, image_size=(64, 64)) // 3
-    trained = training_macs(detector, cfg, image_size=(64, 64), masks=masks)
+    forward = part_macs(detector, image_size=(64, 64)).training(cfg) // 3
+    trained = part_macs(detector, image_size=(64, 64), masks=masks).training(cfg)
     assert trained == 3 * (forward - (dense.total - left.total))
     body, whole = detector_params(detector, masks)
     assert count_params(detector.backbone.bottom_up) - body == 10 + 512 * 512 * 9 - 1
@@ -97,7 +90,7 @@ def test_removed_weights_of_a_stage_on_regions_count_once_a_region():
     settings = altered(SETTINGS, head="c4", strides=(16,), fpn_channels=None, box_head_dim=None)
     detector, _ = build_detector(ResNet(BasicBlock, [1, 1, 1, 1], num_classes=2), settings, num_classes=3)
     masks = {"layer4.0.conv2.weight": keeping((512, 512, 3, 3), 512 * 512 * 9 - 3)}
-    dense, left = (detector_macs(detector, image_size=(64, 64), proposals=5, masks=given) for given in (None, masks))
+    dense, left = (part_macs(detector, image_size=(64, 64), masks=given).of(proposals=5) for given in (None, masks))
     assert dense.roi_heads - left.roi_heads == 3 * 49 * 5
     assert (left.backbone, left.fpn, left.rpn) == (dense.backbone, 0, dense.rpn)
     assert detector_params(detector, masks)[1] == count_params(detector) - 3

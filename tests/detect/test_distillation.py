@@ -11,7 +11,7 @@ from support.told import altered
 from torchvision.models.resnet import BasicBlock, ResNet
 
 from detect.build import build_detector
-from detect.cost import detector_macs, teacher_macs
+from detect.cost import part_macs
 from detect.data.loader import train_loader
 from detect.distillation import Teacher
 from detect.heads import HEADS
@@ -163,9 +163,9 @@ def test_a_teacher_costs_what_it_computes():
     """No RPN; 16 sampled regions through the box head: fc1 and fc2 of 16, scores of 3, boxes of 2 classes."""
     detector, cfg = make_detector()
     size = (64, 64)
-    forward = detector_macs(detector, image_size=size, proposals=16)
+    forward = part_macs(detector, image_size=size).of(proposals=16)
     features = forward.backbone + forward.fpn
-    assert teacher_macs(detector, cfg, Distillation(logits=0), image_size=size) == features
+    assert part_macs(detector, image_size=size).teacher(cfg, Distillation(logits=0)) == features
     region = 8 * 7 * 7 * 16 + 16 * 16 + 16 * 3 + 16 * 2 * 4
-    assert teacher_macs(detector, cfg, Distillation(), image_size=size) == features + 16 * region
+    assert part_macs(detector, image_size=size).teacher(cfg, Distillation()) == features + 16 * region
     assert forward.rpn > 0

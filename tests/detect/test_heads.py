@@ -14,7 +14,7 @@ import detect.build
 from classify.export import export
 from classify.models import arch, build
 from detect.build import build_detector
-from detect.cost import detector_params, evaluation_macs, training_macs
+from detect.cost import detector_params, part_macs
 from detect.data.loader import train_loader
 from detect.evaluate import METRICS, evaluate_detector
 from detect.export import SIGNATURE, ImageDetector, example_image, number_of_classes
@@ -121,12 +121,12 @@ def test_a_narrow_retinanet_learns(tmp_path):
 def test_macs_of_retinanet_equal_the_closed_form():
     """At 128 x 128 pixels p3..p7 have 256, 64, 16, 4 and 1 positions; 9 anchors, 2 classes, 8 channels."""
     detector, cfg = make_detector(**ONE_STAGE)
-    found = evaluation_macs(detector, cfg, image_size=(128, 128))
+    found = part_macs(detector, image_size=(128, 128)).evaluation(cfg)
     places = (256, 64, 16, 4, 1)
     laterals = sum(n * (width * 8 + 8 * 8 * 9) for width, n in zip((32, 64, 128), places, strict=False))
     assert found.fpn == laterals + 4 * 128 * 8 * 9 + 1 * 8 * 8 * 9
     assert found.rpn == sum(places) * (8 * 8 * 9 * 8 + 8 * 9 * 9 * 2 + 8 * 9 * 9 * 4)
-    assert found.roi_heads == 0 and training_macs(detector, cfg, image_size=(128, 128)) == 3 * found.total
+    assert found.roi_heads == 0 and part_macs(detector, image_size=(128, 128)).training(cfg) == 3 * found.total
     assert detector_params(detector)[1] == count_params(detector)
 
 
@@ -134,7 +134,7 @@ def test_a_cascade_counts_every_stage():
     settings = {"overrides": {"MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG": True}}
     one, cfg = make_detector(**settings)
     three, _ = make_detector(head="cascade")
-    single, cascade = (evaluation_macs(d, cfg, image_size=(64, 64)).roi_heads for d in (one, three))
+    single, cascade = (part_macs(d, image_size=(64, 64)).evaluation(cfg).roi_heads for d in (one, three))
     assert cascade == 3 * single > 0
 
 
@@ -155,7 +155,7 @@ def test_the_backbone_is_pruned_inside(head):
         seed=0,
     )
     assert pruned.difference < 1e-4 and pruned.plan.changes_shape
-    before, after = (evaluation_macs(d, cfg, image_size=(64, 64)) for d in (detector, pruned.detector))
+    before, after = (part_macs(d, image_size=(64, 64)).evaluation(cfg) for d in (detector, pruned.detector))
     assert after.backbone < before.backbone and (after.fpn, after.rpn) == (before.fpn, before.rpn)
 
 

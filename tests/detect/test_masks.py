@@ -14,7 +14,7 @@ from support.tiny_detector import make_detector, two_squares
 from torch import nn
 
 from classify.export import FORMATS, export, read_exported
-from detect.cost import detector_activations, evaluation_macs, training_macs
+from detect.cost import detector_activations, part_macs
 from detect.data import CocoDataset
 from detect.data.loader import train_loader
 from detect.data.outlines import read_outlines
@@ -210,11 +210,11 @@ def test_macs_and_activations_of_masks_equal_the_closed_form():
     size = {"image_size": (64, 64)}
     place = 14 * 14
     one = place * (8 * 4 * 9 + 3 * 4 * 4 * 9 + 4 * 4 * 4) + 4 * place * 4 * 2
-    without, found = (evaluation_macs(detector, cfg, **size) for detector in (boxes, masks))
+    without, found = (part_macs(detector, **size).evaluation(cfg) for detector in (boxes, masks))
     assert found.roi_heads - without.roi_heads == 7 * one
     assert (found.backbone, found.fpn, found.rpn) == (without.backbone, without.fpn, without.rpn)
     regions = int(16 * 0.25)  # of roi_batch_size those that may be objects
-    assert training_macs(masks, cfg, **size) - training_macs(boxes, cfg, **size) == 3 * regions * one
+    assert part_macs(masks, **size).training(cfg) - part_macs(boxes, **size).training(cfg) == 3 * regions * one
     written = place * 4 * 4 + 4 * place * (4 + 2)
     assert detector_activations(masks, **size) - detector_activations(boxes, **size) == 7 * written
 

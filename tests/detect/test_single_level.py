@@ -14,7 +14,7 @@ from torchvision.models.resnet import BasicBlock, ResNet
 from classify.models import arch, build, rebuild
 from detect.backbone import ClassifierBackbone, stage_after
 from detect.build import build_detector
-from detect.cost import detector_macs
+from detect.cost import part_macs
 from detect.detector_config import make_config
 from detect.prune import backbone_groups, prune_detector
 from detect.settings import DetectorSettings
@@ -109,7 +109,7 @@ def test_earlier_strides_count_stages_for_freezing():
 def test_macs_of_a_region_are_the_stages():
     """On 14 x 14 x 64 regions: 3x3 to 128 at 7 x 7, 3x3 of 128, 1x1 projection; then 4 scores and 12 deltas."""
     detector, _ = build_detector(classifier(), SETTINGS, num_classes=3)
-    macs = detector_macs(detector, image_size=(64, 64), proposals=2)
+    macs = part_macs(detector, image_size=(64, 64)).of(proposals=2)
     assert macs.roi_heads == 2 * (49 * (9 * 64 * 128 + 9 * 128 * 128 + 64 * 128) + 128 * (4 + 12))
     assert macs.fpn == 0 and macs.backbone > 0
 

@@ -9,7 +9,8 @@ from support.tiny_study import DIGITS
 from support.voc_layout import voc_object, write_voc
 
 from classify.calibration import ImageSource
-from study.run.study import load_study, run_study
+from study.plan.load import load_study
+from study.run.study import run_study
 from training.strict_yaml import ConfigError
 
 CONFIGS = Path(__file__).parents[2] / "configs"

@@ -14,8 +14,9 @@ from detect.evaluate import precision_recall, score_detections
 from detect.settings import DetectorData
 from study.commands.check_data import add_arguments, main
 from study.plan.checks import check_detection_data
+from study.plan.load import load_study
 from study.run.launch import launch, make_parser
-from study.run.study import load_study, run_study
+from study.run.study import run_study
 from study.stages.network import read_weights
 from study.stages.stage import Stage
 

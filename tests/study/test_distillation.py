@@ -4,15 +4,16 @@ import pytest
 from rich.console import Console
 from support.tiny_study import DIGITS, TINY, tiny
 
-from detect.cost import detector_macs
+from detect.cost import part_macs
 from detect.data import class_names
 from detect.data.loader import mean_image_size
 from detect.data.open import open_detection
 from study.plan.dry_run import print_plan
 from study.plan.estimate import Estimator
+from study.plan.load import load_study
 from study.plan.pipelines import all_stages
 from study.run.single import train_classifier_alone, train_detector_alone
-from study.run.study import load_study, run_study
+from study.run.study import run_study
 from study.stages.detector import load_detector
 from training.strict_yaml import ConfigError
 
@@ -98,7 +99,7 @@ def test_a_detector_costs_its_teachers_backbone_pyramid_and_box_head_more(finish
     for each in (stage, stage.parents[1]):
         _, detector, cfg = load_detector(each, runs, len(class_names(dataset)), device="cpu")
         regions = cfg.MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE
-        counted.append(detector_macs(detector, image_size=mean_image_size(dataset, cfg), proposals=regions))
+        counted.append(part_macs(detector, image_size=mean_image_size(dataset, cfg)).of(proposals=regions))
     small, dense = counted
     result = stage.run(runs).read_result()
     images = result["images_seen"]

@@ -9,9 +9,9 @@ from support.tiny_study import DIGITS
 from detect.settings import DetectorSettings
 from study.config.load import load_config, read_yaml
 from study.config.schema import StudyConfig
+from study.plan.load import load_study
 from study.prune_one.arguments import add_arguments, read_words
 from study.run.launch import make_parser
-from study.run.study import load_study
 from study.run.watch import check_begun
 from study.stages.store import RunDir
 from training.strict_yaml import ConfigError, parse_yaml

@@ -5,7 +5,8 @@ import json
 from support.tiny_detector import two_squares
 from support.tiny_study import DIGITS, TINY
 
-from study.run.study import load_study, run_study
+from study.plan.load import load_study
+from study.run.study import run_study
 
 
 def test_all_routes_train_on_the_rest_and_the_report_says_so(tmp_path):

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from study.run.study import load_study
+from study.plan.load import load_study
 
 DIGITS = Path(__file__).parents[2] / "configs" / "pipelines" / "digits.yaml"
 

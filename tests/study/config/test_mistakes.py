@@ -6,8 +6,8 @@ import pytest
 
 from study.config.load import load_config
 from study.config.schema import ClassifyConfig, DetectConfig, StudyConfig
+from study.plan.load import load_study
 from study.run.launch import launch
-from study.run.study import load_study
 from training.strict_yaml import ConfigError
 
 CONFIGS = Path(__file__).parents[3] / "configs"

@@ -3,9 +3,9 @@
 import pytest
 from support.tiny_study import DIGITS, tiny
 
+from study.plan.load import load_study
 from study.plan.named import CLASSIFIER_PIPELINES, PIPELINES
 from study.plan.pipelines import all_stages, labels
-from study.run.study import load_study
 from study.stages.stage import Stage
 from training.strict_yaml import ConfigError
 

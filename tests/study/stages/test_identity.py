@@ -13,8 +13,8 @@ from detect.settings import DetectorSettings
 from pruning.select import Selection
 from study.config.pruning import CalibrationData
 from study.config.sections import ClassifierData
+from study.plan.load import load_study
 from study.plan.pipelines import all_stages
-from study.run.study import load_study
 from study.stages import stage as module
 from study.stages.stage import KINDS, Stage, defaults, what_differs
 from training.files import content_hash
