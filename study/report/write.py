@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from functools import cache, lru_cache
 from pathlib import Path
 
 import jinja2
@@ -56,9 +57,7 @@ def write_report(comparison: Comparison, runs: Path, out: Path, paper: Path | No
 
 def render_html(content: Content) -> str:
     """The page: one file that needs nothing else."""
-    environment = _environment()
-    environment.filters["figure_json"] = figure_json
-    return environment.get_template("report.html.j2").render(
+    return _page().render(
         vars(content),
         units=units,
         plain=plain,
@@ -69,6 +68,14 @@ def render_html(content: Content) -> str:
     )
 
 
+@cache  # compiled once for all reports of a process, as `_text` is
+def _page() -> jinja2.Template:
+    environment = _environment()
+    environment.filters["figure_json"] = figure_json
+    return environment.get_template("report.html.j2")
+
+
+@lru_cache(maxsize=1)
 def _packed(script: str) -> str:
     """A script as base64 of its gzip: two fifths of its size. The page's own script unpacks it."""
     return base64.b64encode(gzip.compress(script.encode(), mtime=0)).decode("ascii")
@@ -76,10 +83,15 @@ def _packed(script: str) -> str:
 
 def render_markdown(content: Content) -> str:
     """The answer, the tables and the provenance as GitHub-flavoured Markdown, without figures."""
+    return _text().render(vars(content), describe_point=describe_point)
+
+
+@cache
+def _text() -> jinja2.Template:
     # what a template prints is escaped once: here before Jinja2 would do it for HTML
     environment = _environment(finalize=lambda value: value if isinstance(value, Markup) else Markup(escape(value)))
     environment.filters |= {"row": _table_row, "fence": _fence, "score": units.score, "value": units.value}
-    return environment.get_template("report.md.j2").render(vars(content), describe_point=describe_point)
+    return environment.get_template("report.md.j2")
 
 
 def _environment(finalize: Callable[[object], object] | None = None) -> jinja2.Environment:
