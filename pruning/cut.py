@@ -93,7 +93,7 @@ def prune(
     # one image as the example: costs are those of one image, whatever the size of the batch
     request = Request(groups, selection, settings, seed, calibration, batch[:1], finetune)
     if cost_left is None:
-        cost_left = CostLeft(model, batch[:1], lambda choice: apply(model, make_plan(arch, groups, choice), groups))
+        cost_left = CostLeft(model, batch[:1], lambda choice: _cut(model, make_plan(arch, groups, choice), groups))
     start = perf_counter()
     request, reached = at_target(model, method, request, cost_left)
     choice = chosen.prune(model, request)
@@ -116,6 +116,11 @@ def prune_by_choice(model: nn.Module, arch: Arch, groups: Sequence[Group], choic
     small = apply(dense, plan, groups)
     masked = mask(dense, plan, groups) if plan.changes_shape else dense
     return Pruned(small, plan, check_masked_equals_small(masked, small, batch), choice.masks)
+
+
+def _cut(model: nn.Module, plan: PruningPlan, groups: Sequence[Group]) -> nn.Module:
+    """As `apply`; `model` itself where the plan removes nothing, as for each ratio that is tried for single weights."""
+    return apply(model, plan, groups) if plan.changes_shape else model
 
 
 def make_plan(arch: Arch, groups: Sequence[Group], choice: Choice) -> PruningPlan:

@@ -55,7 +55,11 @@ def test_a_library_says_so_too(user, tmp_path):
     (tmp_path / "training" / "__init__.py").touch()
     done = python(tmp_path, "-c", f"import pruning, {user}")
     assert "hides prune-transfer's package 'training'" in done.stderr.splitlines()[-1]
-    assert python(tmp_path, "-c", "import pruning; pruning.prune").returncode == 0  # which needs no other package
+
+
+def test_pruning_needs_no_other_package(tmp_path):
+    (tmp_path / "training.py").touch()
+    assert python(tmp_path, "-c", "import pruning; pruning.prune").returncode == 0
 
 
 def test_a_folder_without_python_hides_nothing(tmp_path):

@@ -4,6 +4,7 @@ import ast
 import re
 import sys
 from collections import Counter
+from functools import cache
 from itertools import combinations
 from pathlib import Path
 
@@ -36,9 +37,20 @@ def name_of(path):
     return str(path.relative_to(ROOT))
 
 
+@cache
+def tree_of(path):
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+@cache
+def nodes(tree):
+    """All nodes of a module; found once, since most rules look at all of all modules."""
+    return tuple(ast.walk(tree))
+
+
 def imports(tree):
     """Full names of all that a module imports, in functions too; relative ones stay within a package."""
-    for node in ast.walk(tree):
+    for node in nodes(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.level == 0:
@@ -47,7 +59,7 @@ def imports(tree):
 
 def calls(tree):
     """(dotted name, keyword arguments by name) of each call whose function has a dotted name."""
-    for node in ast.walk(tree):
+    for node in nodes(tree):
         if isinstance(node, ast.Call):
             keywords = {keyword.arg: keyword.value for keyword in node.keywords}
             yield ast.unparse(node.func), keywords
@@ -77,7 +89,7 @@ def loading_faults(tree):
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
 def test_module_keeps_the_rules(path):
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+    tree = tree_of(path)
     package = path.relative_to(ROOT).parts[0]
     assert [*import_faults(tree, package), *loading_faults(tree)] == []
 
@@ -87,13 +99,14 @@ def dotted(path):
     return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
 
 
+@cache
 def import_graph():
     """Each module of the project with those that it imports, inside functions as well."""
-    trees = {dotted(path): ast.parse(path.read_text(encoding="utf-8")) for path in MODULES}
+    trees = {dotted(path): tree_of(path) for path in MODULES}
     graph = {}
     for name, tree in trees.items():
         found = set()
-        for node in ast.walk(tree):
+        for node in nodes(tree):
             if isinstance(node, ast.Import):
                 found |= {alias.name for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and node.module:  # of a package's modules, or of a module's names
@@ -156,7 +169,7 @@ def names_used(tree):
 
     An import alone is no use: `__init__` may offer a name that nobody takes. What a package offers to users is.
     """
-    for node in ast.walk(tree):
+    for node in nodes(tree):
         if isinstance(node, ast.Name):
             yield node.id
         elif isinstance(node, ast.Attribute):
@@ -182,7 +195,7 @@ def uncalled(trees, defined_in, faces):
 
 def test_every_public_function_has_a_caller_outside_the_tests():
     """Or is part of the face of a package, which is for users. What only a test calls is no part of the program."""
-    trees = {name_of(path): ast.parse(path.read_text(encoding="utf-8")) for path in CALLERS}
+    trees = {name_of(path): tree_of(path) for path in CALLERS}
     defined_in = [name for name in trees if not name.startswith(("tools/", "benchmarks/"))]
     assert list(uncalled(trees, defined_in, [f"{package}/__init__.py" for package in FACES])) == []
 
@@ -201,7 +214,7 @@ def test_function_without_a_caller_is_found():
 def defaults(trees):
     """(path, class) -> the keys that the class itself declares with a default, each with that default's code."""
     for path, tree in trees.items():
-        for node in ast.walk(tree):
+        for node in nodes(tree):
             if isinstance(node, ast.ClassDef):
                 keys = [line for line in node.body if isinstance(line, ast.AnnAssign) and line.value is not None]
                 yield (path, node.name), {(ast.unparse(key.target), ast.unparse(key.value)) for key in keys}
@@ -216,7 +229,7 @@ def declared_twice(trees):
 
 def test_no_knob_is_declared_twice():
     """A second declaration of its default is one that somebody forgets to change; derive a class, or hold the other."""
-    trees = {name_of(path): ast.parse(path.read_text(encoding="utf-8")) for path in MODULES}
+    trees = {name_of(path): tree_of(path) for path in MODULES}
     assert list(declared_twice(trees)) == []
 
 
@@ -258,7 +271,7 @@ def quoted(trees, names, allowed):
     """Path and name of each string that is one of the names, outside the places where they are allowed."""
     for path, tree in trees.items():
         if not path.startswith(allowed):
-            for node in ast.walk(tree):
+            for node in nodes(tree):
                 if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value in names:
                     yield f"{path}: {node.value}"
 
@@ -266,13 +279,13 @@ def quoted(trees, names, allowed):
 @pytest.mark.parametrize("what", BY_NAME)
 def test_to_add_one_takes_its_own_file_and_a_line_of_the_registry(what):
     """Whoever asks for a thing by its name is one more place to change."""
-    trees = {name_of(path): ast.parse(path.read_text(encoding="utf-8")) for path in MODULES}
+    trees = {name_of(path): tree_of(path) for path in MODULES}
     names, allowed = BY_NAME[what]
     assert names and list(quoted(trees, names, allowed)) == []
 
 
 def test_the_report_asks_for_no_pipeline_but_where_it_is_about_one():
-    trees = {name_of(p): ast.parse(p.read_text(encoding="utf-8")) for p in (ROOT / "study" / "report").rglob("*.py")}
+    trees = {name_of(p): tree_of(p) for p in (ROOT / "study" / "report").rglob("*.py")}
     about = (LITERATURE, "study/report/analyses/tickets.py", "study/report/analyses/recalibration.py")
     assert list(quoted(trees, {*PIPELINES, *CLASSIFIER_PIPELINES}, about)) == []
 
@@ -285,12 +298,12 @@ def test_a_name_in_quotes_is_found():
 
 def test_installer_needs_the_standard_library_only():
     """It runs before anything is installed; that is also why it is not a launcher of a few lines."""
-    tree = ast.parse(INSTALLER.read_text(encoding="utf-8"))
+    tree = tree_of(INSTALLER)
     assert [name for name in imports(tree) if name.partition(".")[0] not in sys.stdlib_module_names] == []
 
 
 def test_what_says_that_a_package_is_hidden_needs_none_of_them():
-    tree = ast.parse(FRONT.read_text(encoding="utf-8"))
+    tree = tree_of(FRONT)
     others = [name for name in imports(tree) if name.partition(".")[0] not in sys.stdlib_module_names]
     assert others == ["study.commands.main"]  # once all packages are known to be there
 

@@ -6,7 +6,7 @@ from typing import TypeVar, get_args
 
 from torch import Tensor, nn
 
-from pruning.cost import count_macs, count_params
+from pruning.cost import LayerCosts, count_params
 from pruning.errors import Refusal
 from pruning.graph.members import Group
 from pruning.graph.norm_channels import NormChannels, keep_and_select
@@ -64,16 +64,17 @@ def cost_of_widths(
         raise Refusal("a budget of MACs needs an example input; a budget of params does not")
     dense = {g.name: g.width for g in groups}
     selecting = [place for place in places if place.readers]
+    macs = LayerCosts(model, example).macs if quantity == "macs" and example is not None else None
 
-    # Counted on the cut network, not added up from layers: a width pays in every layer that reads it as well, so the
-    # cost of a set of widths is no sum over widths.
+    # Counted on the cut network: a width pays in every layer that reads it as well, so the cost of a set of widths is
+    # no sum over widths.
     def cost(widths: Widths) -> int:
         kept = {name: tuple(range(width)) for name, width in widths.items()}  # which ones does not matter for the cost
         _, select = keep_and_select(selecting, kept, model)
         keep = {name: kept[name] for name in kept.keys() & dense.keys()}
         plan = PruningPlan(type(model).__name__, {}, keep, {name: dense[name] for name in keep}, select)
         small = apply(model, plan, groups)
-        return count_params(small) if example is None or quantity == "params" else count_macs(small, example)
+        return count_params(small) if macs is None else macs(small, {})
 
     return cost
 
@@ -93,15 +94,18 @@ def fit(
     # `below` costs at most the target and `above` at least that, from here to the end. Counts are whole numbers, so the
     # cost is a staircase over the scale; the two end on either side of the step that the target falls into.
     below, above = dict(counts_at(low)), dict(counts_at(high))
-    lowest, highest = cost(below), cost(above)
-    if not lowest <= target <= highest:
-        raise Refusal(f"a budget of {target:,} cannot be met: between {lowest:,} and {highest:,} is possible")
+    under, over = cost(below), cost(above)
+    if not under <= target <= over:
+        raise Refusal(f"a budget of {target:,} cannot be met: between {under:,} and {over:,} is possible")
     for _ in range(_HALVINGS):
         middle = (low + high) / 2
         counts = dict(counts_at(middle))
-        # counting a network takes a forward pass, and most of the late halvings give counts that are known
-        if counts == below or (counts != above and cost(counts) <= target):
-            low, below = middle, counts
+        if counts == below:  # as most of the late halvings do: no network is cut for them
+            low = middle
+        elif counts == above:
+            high = middle
+        elif (costs := cost(counts)) <= target:
+            low, below, under = middle, counts, costs
         else:
-            high, above = middle, counts
-    return below if target - cost(below) <= cost(above) - target else above
+            high, above, over = middle, counts, costs
+    return below if target - under <= over - target else above

@@ -43,7 +43,7 @@ def prune(model: nn.Module, request: Request[LampOptions]) -> Choice:
     if request.selection.layers:
         raise Refusal("lamp: the layers' shares follow from the weights; leave out `layers`")
     weights = conv_weights(model, request.selection, linear=request.options.linear)
-    scores = {name: score(weight) for name, weight in weights.items()}
+    scores = request.once("scores", lambda: {name: score(weight) for name, weight in weights.items()})
     total = sum(each.numel() for each in scores.values())
     masks = keep_largest(scores, count_left(total, request.selection.stage_ratios()[0]))
     return Choice(masks=shuffled(masks, request.seed) if request.options.shuffle else masks)

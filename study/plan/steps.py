@@ -95,8 +95,7 @@ class StageBuilder:
         if self.config.guide is not None and get_method(prune.method).follows_patterns:
             return self.guided(None, changes)
         # widths that follow from the selection alone are those of untrained weights as well: nothing is trained
-        predefined = get_method(prune.method).fixes_widths(prune.selection())
-        if predefined or is_structural(prune.target):
+        if get_method(prune.method).fixes_widths(prune.selection()) or is_structural(prune.target):
             return self.prune(None, changes)
         order.check_prepared(self.effect, changes)
         return self.prune(self.classify_for_pruning(None, {}), changes)
@@ -252,9 +251,9 @@ class StageBuilder:
         """What pruning asks of the training before it; trainings that differ in nothing that it reads are one."""
         pruning = self._pruning(changes)
         method = get_method(pruning["method"])
-        reads = {key: pruning["selection"][key] for key in method.effect_reads}
         asked: dict[str, object] = {"method": pruning["method"], "options": pruning["options"]}
-        asked |= {"selection": reads} if reads else {}
+        if method.effect_reads:
+            asked["selection"] = {key: pruning["selection"][key] for key in method.effect_reads}
         return asked if method.training_effect is not None else {}
 
     def _pruning(self, changes: dict[str, object], unit: Literal["images", "batches"] = "images") -> PruningSettings:

@@ -60,15 +60,15 @@ def translucent(colour: str, opacity: float) -> str:
 
 def base_figure(x_title: str, y_title: str, height: int = 400) -> go.Figure:
     """An empty figure; the page sets the colours of text and grid, by its light or dark scheme."""
-    figure = go.Figure()
-    figure.update_layout(
-        template="none",
-        height=height,
-        margin={"l": 64, "r": 16, "t": 12, "b": 56},
-        paper_bgcolor="rgba(0,0,0,0)",
-        plot_bgcolor="rgba(0,0,0,0)",
-        hovermode="closest",
-        legend={
+    axis = {"showline": False, "zeroline": False, "ticks": "", "automargin": True}
+    layout = {
+        "template": "none",
+        "height": height,
+        "margin": {"l": 64, "r": 16, "t": 12, "b": 56},
+        "paper_bgcolor": "rgba(0,0,0,0)",
+        "plot_bgcolor": "rgba(0,0,0,0)",
+        "hovermode": "closest",
+        "legend": {
             "orientation": "h",
             "yref": "container",  # its own strip at the bottom, however many lines it has
             "y": 0,
@@ -78,11 +78,10 @@ def base_figure(x_title: str, y_title: str, height: int = 400) -> go.Figure:
             "traceorder": "normal",
             "maxheight": 1,  # of the figure: no legend is scrolled, which paper cannot be
         },
-    )
-    axis = {"showline": False, "zeroline": False, "ticks": "", "automargin": True, "title": {"standoff": 12}}
-    figure.update_xaxes(**axis, title_text=x_title)
-    figure.update_yaxes(**axis, title_text=y_title)
-    return figure
+        "xaxis": {**axis, "title": {"text": x_title, "standoff": 12}},
+        "yaxis": {**axis, "title": {"text": y_title, "standoff": 12}},
+    }
+    return go.Figure(layout=layout)  # at once: Plotly takes fifteen times as long to change a layout
 
 
 def give_legend_room(figure: go.Figure) -> go.Figure:

@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from functools import cache, lru_cache
 from pathlib import Path
 
 import jinja2
@@ -56,17 +57,22 @@ def write_report(comparison: Comparison, runs: Path, out: Path, paper: Path | No
 
 def render_html(content: Content) -> str:
     """The page: one file that needs nothing else."""
-    environment = _environment()
-    environment.filters |= {"figure_json": figure_json, "packed": packed}
-    return environment.get_template("report.html.j2").render(
+    return _page().render(
         vars(content),
         units=units,
         plain=plain,
         describe_point=describe_point,
         style=Markup((_HERE / "report.css").read_text(encoding="utf-8")),
         script=Markup((_HERE / "report.js").read_text(encoding="utf-8")),
-        plotly_js=get_plotlyjs(),
+        plotly_js=_packed_plotly(get_plotlyjs()),
     )
+
+
+@cache  # compiled once for all reports of a process, as `_text` is
+def _page() -> jinja2.Template:
+    environment = _environment()
+    environment.filters |= {"figure_json": figure_json, "packed": packed}
+    return environment.get_template("report.html.j2")
 
 
 def packed(text: str) -> str:
@@ -77,12 +83,22 @@ def packed(text: str) -> str:
     return base64.b64encode(gzip.compress(text.encode(), mtime=0)).decode("ascii")
 
 
+@lru_cache(maxsize=1)
+def _packed_plotly(script: str) -> str:
+    return packed(script)
+
+
 def render_markdown(content: Content) -> str:
     """The answer, the tables and the provenance as GitHub-flavoured Markdown, without figures."""
+    return _text().render(vars(content), describe_point=describe_point)
+
+
+@cache
+def _text() -> jinja2.Template:
     # what a template prints is escaped once: here before Jinja2 would do it for HTML
     environment = _environment(finalize=lambda value: value if isinstance(value, Markup) else Markup(escape(value)))
     environment.filters |= {"row": _table_row, "fence": _fence, "score": units.score, "value": units.value}
-    return environment.get_template("report.md.j2").render(vars(content), describe_point=describe_point)
+    return environment.get_template("report.md.j2")
 
 
 def _environment(finalize: Callable[[object], object] | None = None) -> jinja2.Environment:

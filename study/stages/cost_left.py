@@ -32,7 +32,7 @@ def cost_left(network: Network, groups: Sequence[Group]) -> CostLeft:
             plan = network.then(make_plan(network.arch, groups, choice), {}).backbone().plan
         if plan.changes_shape and not all_groups:
             all_groups.extend(dense_groups(unpruned, dense))
-        return apply(dense, plan, all_groups)
+        return apply(dense, plan, all_groups) if plan.changes_shape else dense
 
     return CostLeft(dense, network.example(), cut)
 

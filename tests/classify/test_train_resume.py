@@ -1,5 +1,7 @@
 """A training that is killed in the middle of an epoch ends with the bits of one that is not, whatever a method adds."""
 
+from functools import cache
+
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -82,10 +84,29 @@ def trained(path, settings, make_effect, taught=False, kill_at=None, snapshots=(
     return model
 
 
-@pytest.mark.parametrize("kill_at", [2, 5, 7])  # before the first checkpoint; as an epoch ends; in mid-epoch
-@pytest.mark.parametrize("case", CASES)
-def test_killed_and_resumed_is_bit_equal(tmp_path, case, kill_at):
-    whole = trained(tmp_path / "whole.pt", *CASES[case])
+@pytest.fixture(scope="module")
+def whole_of(tmp_path_factory):
+    """The model of a case after an uninterrupted training, which is the same for every kill."""
+    folder = tmp_path_factory.mktemp("whole")
+
+    @cache
+    def whole(case, answer):
+        return trained(folder / f"{case} {answer}.pt", *CASES[case])
+
+    return whole
+
+
+def kills():
+    """Of every case one in mid-epoch; some before the first checkpoint and as an epoch ends."""
+    for case in CASES:
+        yield pytest.param(case, 7)
+        quick = case in ("plain", "soft filter", "group fisher in parts", "rigl, adam", "distilled, masked, in parts")
+        yield from (pytest.param(case, at, marks=[] if quick else [pytest.mark.slow]) for at in (2, 5))
+
+
+@pytest.mark.parametrize(("case", "kill_at"), kills())
+def test_killed_and_resumed_is_bit_equal(tmp_path, whole_of, auto_is, case, kill_at):
+    whole = whole_of(case, auto_is)
     trained(tmp_path / "killed.pt", *CASES[case], kill_at=kill_at)
     resumed = trained(tmp_path / "killed.pt", *CASES[case])
     for name, value in whole.state_dict().items():

@@ -47,6 +47,17 @@ IMAGES = {
 }
 
 
+of_both_kinds = pytest.mark.parametrize(
+    ("settings", "file_format"),
+    [
+        pytest.param(FPN, "onnx", id="fpn-onnx"),
+        pytest.param(C4, "torchscript", id="c4-torchscript"),
+        pytest.param(FPN, "torchscript", id="fpn-torchscript", marks=pytest.mark.slow),
+        pytest.param(C4, "onnx", id="c4-onnx", marks=pytest.mark.slow),
+    ],
+)
+
+
 def detector_of(settings):
     torch.manual_seed(0)
     return build_detector(build("imagenet_resnet", 3, {"depth": 10, "width": 0.25}), settings, num_classes=3)[0].eval()
@@ -81,8 +92,7 @@ def found_by(detector, image):
         return detector([{"image": image}])[0]["instances"]
 
 
-@pytest.mark.parametrize("file_format", FORMATS)
-@pytest.mark.parametrize("settings", [FPN, C4], ids=["fpn", "c4"])
+@of_both_kinds
 def test_any_number_of_proposals(settings, file_format):
     detector = detector_of(settings)
     run = exported(detector, file_format)
@@ -98,8 +108,7 @@ def test_any_number_of_proposals(settings, file_format):
         assert comparison.detections >= len(found) - 1, name  # of equal scores one may suppress the other
 
 
-@pytest.mark.parametrize("file_format", FORMATS)
-@pytest.mark.parametrize("settings", [FPN, C4], ids=["fpn", "c4"])
+@of_both_kinds
 def test_no_proposal_and_no_detection(settings, file_format):
     """No proposal: none of a small image is as large as Detectron2 is told that it must be."""
     least = {"MODEL.PROPOSAL_GENERATOR.MIN_SIZE": 40}

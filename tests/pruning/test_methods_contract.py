@@ -71,6 +71,13 @@ def options_of(tmp_path_factory):
     return {"guided": GuidedOptions(patterns=(str(pattern),))}
 
 
+@pytest.fixture(scope="module")
+def usual(options_of):
+    """What a method makes of a network at RATIO, by their names: found once, for all tests that only look at it."""
+    found = cache(lambda method, network, tied: run(make_case(network, tied=tied), method, options_of))
+    return lambda method, network, tied=False: found(method, network, tied)
+
+
 def run(case, method, options_of, *, ratio=RATIO, seed=0):
     return prune(
         case.model,
@@ -100,11 +107,10 @@ every_network = pytest.mark.parametrize("network", NETWORKS)
 
 @every_network
 @every_method
-def test_choice_depends_on_weights_data_and_seed_only(method, network, options_of):
-    case = make_case(network)
-    first = state_of(run(case, method, options_of))
+def test_choice_depends_on_weights_data_and_seed_only(method, network, options_of, usual):
+    first = state_of(usual(method, network))
     torch.manual_seed(99)  # the global generator has no say
-    assert state_of(run(case, method, options_of)) == first
+    assert state_of(run(make_case(network), method, options_of)) == first
 
 
 @every_network
@@ -215,9 +221,8 @@ ASKED = {
 @pytest.mark.parametrize("tied", [False, True], ids=["random", "tied"])
 @every_network
 @every_method
-def test_achieved_counts_are_those_asked(method, network, tied, options_of):
-    case = make_case(network, tied=tied)
-    pruned = run(case, method, options_of)
+def test_achieved_counts_are_those_asked(method, network, tied, usual):
+    case, pruned = make_case(network, tied=tied), usual(method, network, tied)
     assert kept_by_layer(pruned) == ASKED.get(method, asked_by_layer)(case, pruned)
 
 
@@ -234,9 +239,8 @@ def test_ratio_zero_is_the_identity(method, network, options_of):
 
 @every_network
 @every_method
-def test_zeroed_network_equals_the_smaller_one(method, network, options_of):
-    case = make_case(network)
-    pruned = run(case, method, options_of)
+def test_zeroed_network_equals_the_smaller_one(method, network, usual):
+    case, pruned = make_case(network), usual(method, network)
     assert pruned.difference <= 1e-4
     before, after = output(case.model, case.x), output(pruned.model, case.x)
     assert (before - after).abs().max() > 1e-3 * before.abs().max()  # something was removed
@@ -244,10 +248,9 @@ def test_zeroed_network_equals_the_smaller_one(method, network, options_of):
 
 @every_network
 @every_method
-def test_plan_and_weights_rebuild_the_network_and_its_training(method, network, options_of):
+def test_plan_and_weights_rebuild_the_network_and_its_training(method, network, usual):
     """Through JSON, on another instance; then two steps in one go equal one, a reload, and another."""
-    case = make_case(network)
-    pruned = run(case, method, options_of)
+    case, pruned = make_case(network), usual(method, network)
 
     def restored(state):
         plan = PruningPlan.from_json(pruned.plan.to_json())
@@ -287,7 +290,7 @@ BLIND = ("random",)
 
 
 @pytest.mark.parametrize("method", [name for name in METHODS if name not in BLIND])
-def test_permuted_channels_permute_the_choice(method, options_of):
+def test_permuted_channels_permute_the_choice(method, options_of, usual):
     """The second convolution's channels in another order, in every tensor they run through: the same function."""
     case = make_case("plain")
     group = next(g for g in case.groups if g.name == "4")
@@ -303,7 +306,7 @@ def test_permuted_channels_permute_the_choice(method, options_of):
                 tensor.data = tensor.data[places]
     assert torch.allclose(output(model, case.x), output(case.model, case.x), atol=1e-5)
 
-    kept = run(case, method, options_of).plan.keep
+    kept = usual(method, "plain").plan.keep
     moved = run(replace(case, model=model), method, options_of).plan.keep
     assert kept.keys() == moved.keys()
     if "4" in kept:

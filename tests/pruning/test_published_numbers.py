@@ -54,7 +54,16 @@ def test_dense_resnet50_with_biased_projections():
     assert cost(biased, "resnet50") == published.RESNET50_WITH_BIASES
 
 
-@pytest.mark.parametrize("name", published.TARGETS)
+# of a network and a method that one other entry stands for
+SLOW = (
+    *("resnet56-A", "resnet110-B", "resnet34-B", "thinet-vgg16-conv", "thinet-resnet50-30", "thinet-resnet50-70"),
+    *("sss-resnet41", "sss-resnet32"),
+)
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in published.TARGETS]
+)
 def test_pruned_networks(name):
     target = get_target(name)
     classes = 10 if target.arch in CIFAR10 else 1000

@@ -85,11 +85,11 @@ NETWORKS = [
     ("resnet50", {"width": 0.25}, 32, (INNER, ALL)),
     ("mobilenet_v2", {"width_mult": 0.5}, 32, (INNER, ALL)),
     ("mobilenet_v3_small", {}, 32, (INNER, ALL)),
-    ("densenet121", {}, 32, (ALL,)),
+    pytest.param("densenet121", {}, 32, (ALL,), marks=pytest.mark.slow),
     pytest.param("vgg11_bn", {}, 32, (ALL,), marks=pytest.mark.slow),  # 129 million weights in float64
     ("googlenet", {}, 64, (ALL,)),
     ("squeezenet1_0", {}, 64, (ALL,)),
-    ("efficientnet_b0", {}, 32, (INNER, ALL)),
+    pytest.param("efficientnet_b0", {}, 32, (INNER, ALL), marks=pytest.mark.slow),
     ("regnet_y_400mf", {}, 32, (INNER, ALL)),
     ("convnext_tiny", {}, 32, (INNER,)),
 ]

@@ -39,7 +39,11 @@ def equal(state, other):
     return state.keys() == other.keys() and all(torch.equal(state[name], other[name]) for name in state)
 
 
-@pytest.mark.parametrize("method", ["l1_filter", *WITH_EFFECT])
+QUICK = ("soft_filter", "slimming", "rigl")  # of zeroed filters, of a penalty, of masks
+EVERY_KIND = [pytest.param(name, marks=[] if name in QUICK else [pytest.mark.slow]) for name in WITH_EFFECT]
+
+
+@pytest.mark.parametrize("method", ["l1_filter", *EVERY_KIND])
 def test_every_route_starts_from_the_weights_or_from_random_ones(tmp_path, first_states, method):
     weights = given(tmp_path / "mine.pt")
     found = train(

@@ -75,7 +75,7 @@ def test_nothing_runs_beside_it(tmp_path, monkeypatch):
 
     def noted(stages, names, runs, machine, *rest):
         calls.append(({stage.kind for stage in stages}, machine.n_jobs))
-        return real(stages, names, runs, machine, *rest)
+        return real(stages, names, runs, machine.model_copy(update={"jobs": 1}), *rest)  # here: that is sooner done
 
     monkeypatch.setattr(module, "run_stages", noted)
     assert run(tmp_path, pipelines=["unpruned"], machine__jobs=2)[1].complete

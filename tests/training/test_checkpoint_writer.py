@@ -160,7 +160,7 @@ with CheckpointWriter(Path(sys.argv[1])) as writer:
 """
 
 
-@pytest.mark.parametrize("after", [0.0, 0.013, 0.05, 0.11])
+@pytest.mark.parametrize("after", [0.0, 0.05, *(pytest.param(s, marks=pytest.mark.slow) for s in (0.013, 0.11))])
 def test_a_kill_at_any_time_leaves_a_whole_checkpoint(tmp_path, after):
     path = tmp_path / "c.pt"
     process = subprocess.Popen([sys.executable, "-c", WRITES_FOR_EVER, str(path)], stdout=subprocess.PIPE, text=True)

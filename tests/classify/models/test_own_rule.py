@@ -118,7 +118,7 @@ def fan_out(conv):
         ("googlenet", lambda conv: 0.01),
         ("squeezenet1_1", lambda conv: sqrt(2 / fan_in(conv))),
         ("mobilenet_v2", lambda conv: sqrt(2 / fan_out(conv))),
-        ("densenet121", lambda conv: sqrt(2 / fan_in(conv))),
+        pytest.param("densenet121", lambda conv: sqrt(2 / fan_in(conv)), marks=pytest.mark.slow),
         ("regnet_y_400mf", lambda conv: sqrt(2 / fan_out(conv))),  # the constructor works out the fan itself
         ("timm/resnet18", lambda conv: sqrt(2 / fan_out(conv))),
     ],

@@ -1,5 +1,7 @@
 """Passes that stop and go on, against passes through the whole network."""
 
+from functools import cache
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -121,27 +123,31 @@ def batches(model):
         yield model(x).square().mean()
 
 
+@cache
 def warmed(name):
-    """A network of NETWORKS whose BatchNorms have seen data."""
+    """A network of NETWORKS whose BatchNorms have seen data, and its groups."""
     torch.manual_seed(0)
     model = NETWORKS[name]().train()
     with torch.no_grad():
         list(batches(model))
-    return model.eval()
+    return model.eval(), find_groups(model, torch.zeros(1, 3, 32, 32))
 
 
-def choices(monkeypatch, model, method, scope, finetune=None):
-    """What the method chooses by passes that go on, and by whole ones."""
-    groups = find_groups(model, torch.zeros(1, 3, 32, 32))
+def choice(way, name, method, scope, finetune=None):
+    """What the method chooses by one way to pass through a network of NETWORKS."""
+    model, groups = warmed(name)
     selection = Selection(0.5, scope=scope, skip=tuple(group.name for group in groups if group.fixed))
     asked = Request(groups, selection, METHODS[method].options(), 0, batches, finetune=finetune)
-    found = []
-    for way in (Passes, WholePasses):
+    with pytest.MonkeyPatch.context() as patch, torch.no_grad():
         for module in (thinet, reconstruction):
-            monkeypatch.setattr(module, "Passes", way)
-        with torch.no_grad():
-            found.append(METHODS[method].prune(model, asked))
-    return found
+            patch.setattr(module, "Passes", way)
+        return METHODS[method].prune(model, asked)
+
+
+@cache
+def whole_choice(name, method, scope):
+    """By whole passes, which hold nothing."""
+    return choice(WholePasses, name, method, scope)
 
 
 def assert_same(ours, whole):
@@ -156,15 +162,16 @@ def assert_same(ours, whole):
 @pytest.mark.parametrize("name", NETWORKS)
 def test_the_same_choice_as_by_whole_passes(monkeypatch, name, method, scope, most_held):
     monkeypatch.setattr(passes_module, "MOST_HELD", most_held)
-    assert_same(*choices(monkeypatch, warmed(name), method, scope))
+    assert_same(choice(Passes, name, method, scope), whole_choice(name, method, scope))
 
 
 @pytest.mark.parametrize("method", ["thinet", "reconstruction"])
-def test_after_fine_tuning_nothing_that_was_held_counts(monkeypatch, method):
+def test_after_fine_tuning_nothing_that_was_held_counts(method):
     def finetune(model):
         with torch.no_grad():
             for layer in model.modules():
                 if isinstance(layer, nn.Conv2d):
                     layer.weight.mul_(1.1)
 
-    assert_same(*choices(monkeypatch, warmed("residual"), method, "inner", finetune))
+    ours, whole = (choice(way, "residual", method, "inner", finetune) for way in (Passes, WholePasses))
+    assert_same(ours, whole)

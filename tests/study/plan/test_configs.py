@@ -33,7 +33,7 @@ DENSE = {
 # large or many networks, at seconds each; or as another file, for CIFAR-100
 SLOW = (
     *("imagenet", "cifar100", "cifar10_aggressive", "cifar10_methods", "cifar10_soft_filter", "cifar10_tickets_conv"),
-    "claims_cifar10",
+    *("claims_cifar10", "cifar10_guided_weights", "cifar10_magnitude", "cifar10_tickets_adam", "cifar10_tickets_l1"),
 )
 
 
