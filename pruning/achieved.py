@@ -177,7 +177,8 @@ def _units(model: nn.Module, request: Request[MethodOptions], choice: Choice) ->
             width = _outputs(modules[producer])  # not the group's where a shortcut pads
             own = replace(group, name=producer, width=width)
             # a method whose own rule says what it is about goes layer by layer, and is not measured by the scope
-            skipped = selection.skips_group(group) if choice.takes is None else selection.skips(producer)
+            by_layer = selection.skips(group.name) or selection.skips(producer)
+            skipped = selection.skips_group(group) if choice.takes is None else by_layer
             in_scope = selection.scope == "all" or not trunk
             named = not skipped and (in_scope if choice.takes is None else producer in choice.takes)
             named = named and group.name not in choice.leaves
