@@ -67,7 +67,5 @@ def test_a_grid_that_varies_the_test_images_is_said(tmp_path, sizes, mixed):
         result = {"metrics": metrics, "network": network, "data": {"fingerprint": f"at {size}"}}
         stage.run(tmp_path).write_result({**result, "train_macs": 1, "seconds": 1.0})
     gaps = collect(config, "tiny.yaml", routes, tmp_path, {}).gaps
-    expected = (
-        "Routes are measured on 2 sets or sizes of test images: scores compare only where these are the"
-    )
+    expected = "Routes are measured on 2 sets or sizes of test images: scores compare only where these are the"
     assert [gap.startswith(expected) for gap in gaps if "Latency" not in gap] == ([True] if mixed else [])
