@@ -182,7 +182,10 @@ def what_differs(settings: object, sections: Mapping[str, type]) -> object:
 def _option_defaults(name: str, settings: Mapping[str, Any]) -> dict[str, object]:
     """Of the options under this name; of architectures that are not ours they are not known."""
     of = settings[_OPTIONS[name]]
-    return defaults(get_method(of).options) if name == "options" else own_defaults(of)
+    if name == "arch_options":
+        return own_defaults(of)
+    options: type = get_method(of).options
+    return defaults(options)
 
 
 def _is_off(value: object) -> bool:
