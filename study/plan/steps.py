@@ -250,11 +250,10 @@ class StageBuilder:
     def effect(self, changes: dict[str, object]) -> dict[str, object]:
         """What pruning asks of the training before it; trainings that differ in nothing that it reads are one."""
         pruning = self._pruning(changes)
-        method = get_method(pruning["method"])
-        asked: dict[str, object] = {"method": pruning["method"], "options": pruning["options"]}
-        if method.effect_reads:
-            asked["selection"] = {key: pruning["selection"][key] for key in method.effect_reads}
-        return asked if method.training_effect is not None else {}
+        if (method := get_method(pruning["method"])).training_effect is None:
+            return {}
+        reads = {key: pruning["selection"][key] for key in method.effect_reads}
+        return {"method": pruning["method"], "options": pruning["options"], **({"selection": reads} if reads else {})}
 
     def _pruning(self, changes: dict[str, object], unit: Literal["images", "batches"] = "images") -> PruningSettings:
         """The settings of a pruning; `unit`: of what the method looks at, if it does."""

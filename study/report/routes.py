@@ -95,9 +95,9 @@ def group_routes(rows: Iterable[Row], missing: Iterable[Missing] = ()) -> list[R
     for row in rows:
         groups.setdefault((row.pipeline, point_key(row.point)), []).append(row)
     lost: dict[str, list[Point]] = {}
-    for none in missing:
-        if (none.pipeline, point_key(none.point)) not in groups:
-            lost.setdefault(none.pipeline, []).append(none.point)
+    for gap in missing:
+        if (gap.pipeline, point_key(gap.point)) not in groups:
+            lost.setdefault(gap.pipeline, []).append(gap.point)
     return [
         RouteResults(name, rows[0].point, tuple(rows), tuple(lost.get(name, ()))) for (name, _), rows in groups.items()
     ]

@@ -1,7 +1,7 @@
 """A stage: a pure function of its settings, its parents' artifacts and a seed."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -44,11 +44,7 @@ _SECTIONS: dict[str, type] = {
     "selection": Selection,
     **{name: source.options for name, source in DATASETS.items() if source.generated},
 }
-# settings that hold the options of what the setting beside them names, and where the defaults of these are found
-_OPTIONS: dict[str, tuple[str, Callable[[str], Mapping[str, object]]]] = {
-    "options": ("method", lambda method: to_jsonable_python(vars(get_method(method).options()), fallback=str)),
-    "arch_options": ("arch", own_defaults),
-}
+_OPTIONS = {"options": "method", "arch_options": "arch"}  # options, and the setting beside them that says of what
 
 
 @dataclass(frozen=True)
@@ -173,13 +169,21 @@ def what_differs(settings: object, sections: Mapping[str, type]) -> object:
             # in a section "off" may be what differs from its default, so only equality leaves a key out
             value = {key: own for key, own in value.items() if key not in default or own != default[key]}
         elif name in _OPTIONS and isinstance(value, Mapping):
-            whose, defaults_of = _OPTIONS[name]
-            by_default = defaults_of(settings[whose]) if any(map(_is_off, value.values())) else {}
-            value = {k: v for k, v in value.items() if not _is_off(v) or k not in by_default or v != by_default[k]}
+            default = _option_defaults(name, settings) if any(map(_is_off, value.values())) else {}
+            value = {k: v for k, v in value.items() if not _is_off(v) or k not in default or v != default[k]}
         elif isinstance(value, Mapping):
             value = what_differs(value, sections)
         if not _is_off(value):
             found[name] = value
+    return found
+
+
+def _option_defaults(name: str, settings: Mapping[str, Any]) -> dict[str, object]:
+    """Of the options under this name; of architectures that are not ours they are not known."""
+    of = settings[_OPTIONS[name]]
+    if name == "arch_options":
+        return own_defaults(of)
+    found: dict[str, object] = to_jsonable_python(vars(get_method(of).options()), fallback=str)
     return found
 
 
