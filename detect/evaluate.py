@@ -1,8 +1,9 @@
 """The box metrics of a detector: COCO's of every data set, and Pascal VOC's of those in its layout.
 
-COCO's are pycocotools' to the last digit, computed by faster-coco-eval's C++; VOC's are in detect/voc_metrics.py. Two
-files are read otherwise than pycocotools reads them: one with an annotation of id 0, whose match pycocotools loses (ids
-are numbered anew here), and one with boxes whose `area` is 0 or less (which is the box's here, with a note).
+COCO's are pycocotools', computed by faster-coco-eval's C++: a precision may be 2.2e-16 off and an AP differ in its last
+digit. VOC's are in detect/voc_metrics.py. Two files are read otherwise than pycocotools reads them: one with an
+annotation of id 0, whose match pycocotools loses (ids are numbered anew here), and one with boxes whose `area` is 0 or
+less (which is the box's here, with a note).
 """
 
 import contextlib

@@ -97,8 +97,10 @@ def coco_matches(evaluation: "COCOeval_faster") -> Matches:
                 best = np.sort([-d["score"] for d in found[image, category]])[: parameters.maxDets[-1]]
                 scores.append(best)
                 images += [i] * len(best)
-                shared = evaluation.ious[image, category] if len(crowd) else np.empty((len(best), 0))
-                flags.append(_match(np.asarray(shared), crowd, parameters.iouThrs))
+                if len(crowd):
+                    flags.append(_match(np.asarray(evaluation.ious[image, category]), crowd, parameters.iouThrs))
+                else:
+                    flags.append(np.full((len(best), len(parameters.iouThrs)), MISS, dtype=np.uint8))
         order = np.argsort(np.concatenate(scores), kind="stable")
         kept.append((np.array(images, dtype=np.int64)[order], np.concatenate(flags)[order]))
     names = [evaluation.cocoGt.cats[category]["name"] for category in parameters.catIds]

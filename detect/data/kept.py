@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from training.device import give_back_freed_memory
 from training.files import Json, canonical, write_bytes
 from training.locks import locked
 
@@ -47,6 +48,7 @@ def kept(folder: Path, key: object, make: Callable[[], tuple[Kept, bool]]) -> Ke
         if found is not None:
             return found
         made, lasts = make()
+        give_back_freed_memory()  # of a large file more than a process has otherwise, and for as long as it lives
         if lasts:
             with suppress(OSError):
                 _write(file, name, made)

@@ -184,6 +184,13 @@ def test_outlines_take_no_room_while_a_file_is_read(files):
         tracemalloc.stop()
 
 
+def test_what_reading_took_is_given_back_once_a_file_is_read(files, parsed_once, monkeypatch):
+    monkeypatch.setattr("detect.data.kept.give_back_freed_memory", lambda: parsed_once.append("given back"))
+    for _ in range(2):
+        read_outlines(CocoDataset(*files).split, np.zeros(5, dtype=bool))
+    assert parsed_once == [files[0], "given back", "given back"]  # of outlines too, which this does not see read
+
+
 @pytest.mark.parametrize("collecting", [True, False])
 def test_garbage_is_collected_after_as_before(files, collecting):
     before = gc.isenabled()
