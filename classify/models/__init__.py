@@ -104,14 +104,18 @@ def get_model(name: str) -> Model:
 
 def build(name: str, num_classes: int, options: Mapping[str, object] | None = None) -> nn.Module:
     """A network with random weights; ValueError for an unknown name or option."""
-    entry = get_model(name)
+    model, init = construct_alone(name, num_classes, options), get_model(name).init
+    if init is not None:
+        init(model)
+    return model
+
+
+def construct_alone(name: str, num_classes: int, options: Mapping[str, object] | None = None) -> nn.Module:
+    """As `build`, with the weights that the constructor draws."""
     try:
-        model = entry.build(num_classes, **(options or {}))
+        return get_model(name).build(num_classes, **(options or {}))
     except TypeError as error:
         raise Refusal(f"architecture {name!r} does not take these options: {dict(options or {})} ({error})") from error
-    if entry.init is not None:
-        entry.init(model)
-    return model
 
 
 def own_defaults(name: str) -> dict[str, object]:

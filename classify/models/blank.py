@@ -10,7 +10,7 @@ from functools import lru_cache
 import torch
 from torch import nn
 
-from classify.models import MODELS, build, channel_groups, trace_input
+from classify.models import MODELS, build, channel_groups, construct_alone, trace_input
 from pruning.graph.groups import Group
 from pruning.graph.shapes import fill_with_zeros
 from pruning.plan import PruningPlan
@@ -52,7 +52,7 @@ def _build_hollow(name: str, num_classes: int, options: Mapping[str, object] | N
     if name not in MODELS:
         return build(name, num_classes, options)
     with torch.device("meta"):
-        return build(name, num_classes, options)
+        return construct_alone(name, num_classes, options)
 
 
 @lru_cache(maxsize=8)

@@ -4,6 +4,7 @@ import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from mmap import MAP_ANONYMOUS, MAP_PRIVATE, mmap
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -37,11 +38,15 @@ class _Scale(nn.BatchNorm2d):
 @contextmanager
 def parameters_without_values() -> Iterator[None]:
     """Within it, parameters of new modules go to the meta device, where drawing them takes no time; buffers do not."""
-    handle = register_module_parameter_registration_hook(lambda module, name, parameter: _shape_of(parameter))
+    handle = register_module_parameter_registration_hook(_without_value)
     try:
         yield
     finally:
         handle.remove()
+
+
+def _without_value(module: nn.Module, name: str, parameter: nn.Parameter) -> Any:
+    return _shape_of(parameter)
 
 
 def _shape_of(parameter: nn.Parameter) -> nn.Parameter:

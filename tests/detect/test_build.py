@@ -44,6 +44,25 @@ def test_a_cifar_sized_network_serves_at_strides_1_2_4():
     assert "instances" in detector([image])[0]
 
 
+@pytest.mark.parametrize("norm", ["FrozenBN", "BN", "SyncBN", "GN"])
+def test_a_blank_detector_has_the_shapes_of_the_true_one_and_draws_nothing(norm):
+    settings = DetectorSettings(norm=norm, **SMALL)
+    true = build_detector(tiny(), settings, num_classes=3)[0]
+    with torch.device("meta"):
+        hollow = tiny()
+    before = torch.get_rng_state()
+    blank = build_detector(hollow, settings, num_classes=3, blank=True)[0]
+    assert torch.equal(before, torch.get_rng_state())
+    assert next(hollow.parameters()).is_meta
+    fresh = {f"{name}.weight" for name, m in blank.named_modules() if isinstance(m, torch.nn.GroupNorm)}
+    assert {name for name, p in blank.named_parameters() if p.any()} == fresh
+    state, other = blank.state_dict(), true.state_dict()
+    assert {name: t.shape for name, t in state.items()} == {name: t.shape for name, t in other.items()}
+    assert torch.equal(blank.pixel_mean, true.pixel_mean)  # what is computed from values is as ever
+    anchors, others = (d.proposal_generator.anchor_generator.cell_anchors for d in (blank, true))
+    assert all(torch.equal(a, b) for a, b in zip(anchors, others, strict=True))
+
+
 def test_inputs_are_normalised_as_the_classifiers():
     detector, cfg = build_detector(
         tiny(), DetectorSettings(**SMALL), num_classes=3, pixel_mean=(0.5, 0.25, 0.0), pixel_std=(1.0, 0.5, 0.25)

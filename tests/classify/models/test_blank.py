@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from classify.models import build, channel_groups, rebuild
-from classify.models.blank import build_blank, rebuild_blank
+from classify.models.blank import build_blank, rebuild_blank, rebuild_hollow
 from pruning.cost import count_macs
 from pruning.plan import PruningPlan
 
@@ -37,3 +37,13 @@ def test_a_pruned_network_too():
     assert shapes(small) == shapes(rebuild(plan, 10))
     # 14 of 16 filters go out of two 3x3 convolutions on 32x32 pixels
     assert count_macs(small, example) == 40_551_040 - 2 * 14 * 16 * 9 * 32 * 32
+
+
+def test_a_hollow_network_has_no_values_unless_its_layers_choose_among_channels():
+    group = "layer1.0.conv1"
+    plan = PruningPlan("resnet20", {}, {group: (0, 3)}, {group: 16})
+    hollow = rebuild_hollow(plan, 10)
+    assert {t.device.type for t in hollow.state_dict().values()} == {"meta"}
+    assert shapes(hollow) == shapes(rebuild(plan, 10))
+    choosing = rebuild_hollow(PruningPlan("resnet20", {}, select={group: (1, 5)}), 10)
+    assert choosing.layer1[0].conv1.inputs.tolist() == [1, 5]
