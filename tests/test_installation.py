@@ -57,11 +57,6 @@ def test_a_library_says_so_too(user, tmp_path):
     assert "hides prune-transfer's package 'training'" in done.stderr.splitlines()[-1]
 
 
-def test_pruning_needs_no_other_package(tmp_path):
-    (tmp_path / "training.py").touch()
-    assert python(tmp_path, "-c", "import pruning; pruning.prune").returncode == 0
-
-
 def test_a_folder_without_python_hides_nothing(tmp_path):
     (tmp_path / "detect").mkdir()
     assert python(tmp_path, "-c", "import study").returncode == 0

@@ -1,6 +1,7 @@
 """The lines by which a user prunes a network of their own, as the package's docstring shows them."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -52,11 +53,19 @@ def test_all_names_are_there():
     assert not hasattr(pruning, "prunes")
 
 
-def test_using_it_loads_what_it_needs_and_no_more():
+def test_using_it_loads_what_it_needs_and_no_more(tmp_path):
+    """Not even where a file of the user's hides another package of ours."""
+    (tmp_path / "training").mkdir()
+    (tmp_path / "training" / "__init__.py").touch()
     code = "import sys, pruning; early = 'torch' in sys.modules; pruning.prune; print(*sys.modules, early)"
     loaded = subprocess.run(
-        [sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=ROOT
+        [sys.executable, "-c", code],
+        check=True,
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"},
     ).stdout.split()
     assert {"torch", "pruning.cut"} <= set(loaded) and loaded[-1] == "False"
-    heavy = {"classify", "detect", "study", "detectron2", "sklearn", "matplotlib", "pandas", "tensorboard"}
+    heavy = {"training", "classify", "detect", "study", "detectron2", "sklearn", "matplotlib", "pandas", "tensorboard"}
     assert heavy & set(loaded) == set()
