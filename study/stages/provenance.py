@@ -9,7 +9,8 @@ from pathlib import Path
 import torch
 
 _PACKAGES = (
-    "torch torchvision detectron2 torch-pruning fvcore pycocotools faster-coco-eval numpy scikit-learn prune-transfer"
+    "torch torchvision detectron2 sal-detectron2 torch-pruning fvcore pycocotools faster-coco-eval numpy scikit-learn"
+    " prune-transfer"
 ).split()
 _AMPERE = (8, 0)  # the first GPUs with TF32
 
@@ -27,19 +28,9 @@ def _versions() -> dict[str, str]:
             found[name] = version(name)
         except PackageNotFoundError:
             continue
-    if "detectron2" not in found:
-        found["detectron2"] = _detectron2_version()
+    # its code may come from another distribution (`study.run.launch.NO_DETECTRON2`), or from none
+    found.setdefault("detectron2", found.pop("sal-detectron2", "unknown"))
     return found
-
-
-def _detectron2_version() -> str:
-    """Detectron2 is published under several distribution names."""
-    for name in ("sal-detectron2",):
-        try:
-            return version(name)
-        except PackageNotFoundError:
-            continue
-    return "unknown"
 
 
 def _device(device: str) -> dict[str, object]:
