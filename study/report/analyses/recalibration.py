@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from study.report.material import Material
 from study.report.plots import Exhibit, base_figure, plain
-from study.report.routes import RouteResults, find_route, full_points, short_place
+from study.report.routes import find_route, full_points, short_place
 from study.report.tables import DIFFERENCE_COLUMNS, difference_values
 
 PRUNED, RECALIBRATED, FINE_TUNE = "pruned_top1", "recalibrated_top1", "fine_tune"
@@ -16,11 +16,11 @@ def analyse(material: Material) -> Exhibit | None:
     measured = [route for route in material.routes if route.mean(PRUNED) is not None]
     if not measured:
         return None
-    places, rows, values = [], [], []
+    places, rows, values, primary = [], [], [], material.topic.primary.key
     for point in full_points(measured):
         route = next(r for r in measured if r.point.items() <= point.items())  # all saw the same pruned network
         tuned = find_route(material.named(FINE_TUNE), FINE_TUNE, point)
-        bars = (route.mean(PRUNED), route.mean(RECALIBRATED), _mean(tuned, material.topic.primary.key))
+        bars = (route.mean(PRUNED), route.mean(RECALIBRATED), None if tuned is None else tuned.mean(primary))
         places.append(short_place(point))
         values.append(bars)
         rows.append((places[-1], *bars, *difference_values(route.minus(route, RECALIBRATED, PRUNED))))
@@ -41,7 +41,3 @@ def analyse(material: Material) -> Exhibit | None:
         "recalibration adds, paired by seed, with its 95 % interval."
     )
     return Exhibit("Right after pruning", caption, figure, (), ("at", *names, *DIFFERENCE_COLUMNS), tuple(rows))
-
-
-def _mean(route: RouteResults | None, key: str) -> float | None:
-    return None if route is None else route.mean(key)
