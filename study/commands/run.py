@@ -27,6 +27,7 @@ def main(arguments: argparse.Namespace) -> int:
 
     flags = {"--jobs": arguments.jobs, "--executor": arguments.executor}
     overrides = [*arguments.overrides, *(f"{flag}={value}" for flag, value in flags.items() if value is not None)]
+    # who only looks downloads nothing
     contents = Contents(arguments.runs, fetch=not (arguments.dry_run or arguments.watch))
     config, routes = load_study(arguments.config, overrides, contents)
     if arguments.watch:

@@ -36,15 +36,6 @@ def main(arguments: argparse.Namespace) -> int:
     return finish(*train_detector_alone(config, overrides, **where))
 
 
-def add_processes(parser: argparse.ArgumentParser) -> None:
-    """Detectron2's options, by its names."""
-    group = parser.add_argument_group("several GPUs (as in Detectron2; without GPUs, processes on the CPU)")
-    group.add_argument("--num-gpus", type=int, default=1, help="GPUs per machine, a process each (default: 1)")
-    group.add_argument("--num-machines", type=int, default=1, help="machines, each given this command (default: 1)")
-    group.add_argument("--machine-rank", type=int, default=0, help="number of this machine, from 0")
-    group.add_argument("--dist-url", default="auto", metavar="URL", help="where processes meet (default: a free port)")
-
-
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command line."""
     add_config(parser, "a detection config", "detect")
@@ -54,4 +45,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     work.add_argument("--backbone", type=Path, metavar="RUN", help="train around the classifier of this run directory")
     work.add_argument("--eval-only", type=Path, metavar="RUN", help="train nothing, score the detector of this one")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of run directories (default: runs)")
-    add_processes(parser)
+    # Detectron2's options, by its names
+    group = parser.add_argument_group("several GPUs (as in Detectron2; without GPUs, processes on the CPU)")
+    group.add_argument("--num-gpus", type=int, default=1, help="GPUs per machine, a process each (default: 1)")
+    group.add_argument("--num-machines", type=int, default=1, help="machines, each given this command (default: 1)")
+    group.add_argument("--machine-rank", type=int, default=0, help="number of this machine, from 0")
+    group.add_argument("--dist-url", default="auto", metavar="URL", help="where processes meet (default: a free port)")

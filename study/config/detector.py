@@ -16,6 +16,10 @@ from training.type_words import OneOf
 
 # the weights that a detector had in the middle of its training are not kept
 _RETRAINING = tuple(name for name in RETRAINING if REGIMES[name].init == "inherited")
+NO_VALIDATION = (
+    "and the detector's data has none; set detector.dataset.validation, such as 0.1, to keep a share of the training"
+    " images for it, or name its own by `val`"
+)
 _PYRAMID_NORMS = ("", "BN", "SyncBN")  # others mix channels, or hold their scale as a constant
 
 
@@ -114,21 +118,13 @@ class Detector(Section):
         return self
 
     @model_validator(mode="after")
-    def _agrees_with_detectron2(self) -> "Detector":
-        check_augmentation(self.model, self.train, "train")
-        check_augmentation(self.model, changed(self.train, self.fine_tune, "fine_tune"), "fine_tune")
-        return self
-
-    @model_validator(mode="after")
-    def _has_what_validates(self) -> "Detector":
+    def _has_what_trainings_need(self) -> "Detector":
         trainings = {"train": self.train, "fine_tune": changed(self.train, self.fine_tune, "fine_tune")}
+        for name, train in trainings.items():
+            check_augmentation(self.model, train, name)
         asking = next((name for name, train in trainings.items() if train.validate_every), None)
         if asking is not None and not self.dataset.has_validation:
-            raise Refusal(
-                f"{asking}.validate_every: AP is measured on a validation split, and the detector's data has none; set"
-                " detector.dataset.validation, such as 0.1, to keep a share of the training images for it,"
-                " or name its own by `val`"
-            )
+            raise Refusal(f"{asking}.validate_every: AP is measured on a validation split, {NO_VALIDATION}")
         return self
 
     def scope_settings(self) -> dict[str, str]:
@@ -146,6 +142,7 @@ class Detector(Section):
         time of pruning changes alone: as much training follows whenever it is.
         """
         total = self.train.iterations
+        # at least one iteration, or the pruned detector would be scored without any training
         rest = max(1, round(total * (1 - self.prune_at))) if self.prune_at < 1 else 0
         before = total - rest
         if self.prune_at and not before:

@@ -13,26 +13,13 @@ from textwrap import fill
 from pydantic import BaseModel
 
 from pruning.errors import Refusal
-from study.config.schema import ClassifyConfig, DetectConfig, PruneConfig, StudyConfig
+from study.config.schema import COMMANDS, SCHEMAS
 from training.misfits import sections_in, shown
 from training.options import Section
 from training.type_words import field_type, in_words
 
 WIDTH = 120
 _REQUIRED, _BELOW = "required", "see its keys"  # in the place of a default
-# what is configured -> its schema; the command that reads it
-SCHEMAS: dict[str, type[Section]] = {
-    "study": StudyConfig,
-    "classifier": ClassifyConfig,
-    "detector": DetectConfig,
-    "pruning": PruneConfig,
-}
-_COMMANDS = {
-    "study": "run",
-    "classifier": "train-cls",
-    "detector": "train-det",
-    "pruning": "prune",
-}
 
 
 @dataclass(frozen=True)
@@ -64,6 +51,7 @@ def keys_at(schema: str, part: str = "") -> list[Key]:
     found = [key for key in keys if not part or key.path == part or key.path.startswith((f"{part}.", f"{part}["))]
     if not found:
         near = get_close_matches(part, [key.path for key in keys], n=1)
+        # spelt like no key, but its last word is one: the key is right and its section wrong
         near = near or [key.path for key in keys if key.path.split(".")[-1] == part.split(".")[-1]]
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise Refusal(f"--keys: there is no key {part!r}{hint}")
@@ -88,7 +76,7 @@ def in_markdown() -> str:
     for schema, section in SCHEMAS.items():
         keys = [key for key in all_keys(section) if key not in known]
         known.update(keys)
-        lines += ["", f"## A {schema}: `prune-transfer {_COMMANDS[schema]}`", ""]
+        lines += ["", f"## A {schema}: `prune-transfer {COMMANDS[schema]}`", ""]
         if schema != "study":
             lines += ["Keys that it shares with a study are not repeated here.", ""]
         lines += ["| key | takes | default | meaning |", "| --- | --- | --- | --- |"]

@@ -36,6 +36,7 @@ def load_config(
     Raises ConfigError with one line per problem, which names the words that it comes from, or else the file.
     """
     data = {} if path is None else read_yaml(path)
+    # the last one wins: what is written out in full goes over short forms
     changes = [*short, *(_read_override(override) for override in overrides)]
     whole = _with(data, changes)
     try:
@@ -140,6 +141,7 @@ def _key_of(override: str) -> str:
 def _with(data: Mapping[str, object], changes: Sequence[Change]) -> dict[str, object]:
     changed = deepcopy(dict(data))
     for change in changes:
+        # a value may be a mapping that a later change reaches into, and is laid over other data to find who is to blame
         set_key(changed, change.key, deepcopy(change.value))
     return changed
 

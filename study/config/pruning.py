@@ -127,7 +127,9 @@ class Pruning(Section, Selection):
 
         An amount among the changes takes the place of the file's, whichever key that has.
         """
+        # two amounts would be refused, and the step means to replace the one in the file
         gone = _AMOUNTS - changes.keys() if _AMOUNTS & changes.keys() else set()
+        # what the file does not say stays unsaid: a target refuses even the default of a ratio
         data = {**self.model_dump(mode="json", exclude_unset=True), **changes}
         return validated(type(self), {key: value for key, value in data.items() if key not in gone}, "prune")
 

@@ -70,8 +70,9 @@ class _Config(Section):
     @classmethod
     def _is_of_this_kind(cls, data: object) -> object:
         told = _kind(data) if isinstance(data, dict) else None
-        if told is not None and told is not cls and (told, cls) != (ClassifyConfig, PruneConfig):  # which share keys
-            raise Refusal(f"this is a {_KINDS[told]}'s config, which `prune-transfer {_COMMANDS[told]}` takes")
+        # a network to prune alone is described by keys of a classifier's config
+        if told is not None and SCHEMAS[told] is not cls and (told, cls) != ("classifier", PruneConfig):
+            raise Refusal(f"this is a {told}'s config, which `prune-transfer {COMMANDS[told]}` takes")
         return data
 
 
@@ -110,16 +111,12 @@ class StudyConfig(_Config):
     """Where and how the study runs."""
 
     @model_validator(mode="after")
-    def _target_fits(self) -> "StudyConfig":
+    def _parts_fit(self) -> "StudyConfig":
         name = self.prune.target
         if name is not None and TARGETS[name].arch != self.classifier.arch:
             raise Refusal(
                 f"prune.target {name!r} is a shape of {TARGETS[name].arch!r}, not of {self.classifier.arch!r}"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _has_what_is_compared(self) -> "StudyConfig":
         if self.detector is None and self.classifier.dataset is None:
             raise Refusal("classifier.dataset: a study without `detector` compares classifiers, which need one")
         return self
@@ -281,18 +278,22 @@ class DetectConfig(_Config):
     """Where and how it runs."""
 
 
-_KINDS: dict[type[Section], str] = {StudyConfig: "study", ClassifyConfig: "classifier", DetectConfig: "detector"}
-_COMMANDS: dict[type[Section], str] = {StudyConfig: "run", ClassifyConfig: "train-cls", DetectConfig: "train-det"}
+# what is configured -> its schema; the command that reads it
+SCHEMAS: dict[str, type[_Config]] = {
+    "study": StudyConfig,
+    "classifier": ClassifyConfig,
+    "detector": DetectConfig,
+    "pruning": PruneConfig,
+}
+COMMANDS = {"study": "run", "classifier": "train-cls", "detector": "train-det", "pruning": "prune"}
 
 
-def _kind(data: Mapping[str, object]) -> type[_Config] | None:
-    """The kind of config that has these keys, where they leave no doubt."""
+def _kind(data: Mapping[str, object]) -> str | None:
+    """What a config with these keys configures, where they leave no doubt."""
     if "pipelines" in data:
-        return StudyConfig
+        return "study"
     # a study that lacks its routes, or a network to prune alone
     if data.keys() & {"name", "seeds", "prune"}:
         return None
     ours = data.keys() & {"classifier", "detector"}
-    if len(ours) != 1:
-        return None
-    return ClassifyConfig if "classifier" in ours else DetectConfig
+    return ours.pop() if len(ours) == 1 else None

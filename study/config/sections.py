@@ -23,6 +23,7 @@ from training.type_words import InWords, OneOf, known
 
 
 def _a_name_or_a_place(value: object) -> object:
+    # left to the union of the types, any text would be a str, and no file a Path
     return Path(value) if isinstance(value, str) and not is_published(value) else value
 
 

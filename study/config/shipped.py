@@ -18,6 +18,7 @@ def find_config(name: str | Path, beside: Path = Path()) -> Path:
     ConfigError if there is neither, with the nearest name or, for what is no path, all of them.
     """
     path, known = beside / name, shipped()
+    # a file of the user's goes before a shipped config of its name
     if not path.is_file() and str(name) in known:
         return known[str(name)]
     if path.exists():

@@ -6,7 +6,7 @@ from typing import Any
 import classify.settings
 import detect.settings
 from pruning.errors import Refusal
-from study.config.detector import Detector
+from study.config.detector import NO_VALIDATION, Detector
 from study.config.sections import Classifier
 from training.options import Section, changed
 from training.type_words import alternatives, did_you_mean, field_type, unwrapped
@@ -40,11 +40,7 @@ def check_tuned(
         if not values or any(value in values[:k] for k, value in enumerate(values)):
             raise Refusal(f"tune.{key}: the values {list(values)} are none or repeat themselves")
     if tune and detector is not None and not detector.dataset.has_validation:
-        raise Refusal(
-            "tune: rates are chosen on a validation split, and the detector's data has none; set"
-            " detector.dataset.validation, such as 0.1, to keep a share of the training images for it,"
-            " or name its own by `val`"
-        )
+        raise Refusal(f"tune: rates are chosen on a validation split, {NO_VALIDATION}")
 
 
 def own_rate(classifier: Classifier, detector: Detector | None, key: str) -> float | None:

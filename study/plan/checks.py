@@ -119,6 +119,7 @@ def _splits_of(stage: Stage) -> tuple[str, ...]:
 def _check_splits(data: dict[str, object], splits: set[str], runs: Path) -> None:
     from detect.data import check_apart, check_classes, check_dataset  # Detectron2, which classification works without
 
+    # the training split first: classes and images of the others are compared with it
     in_order, root = [split for split in ("train", "val", "test") if split in splits], runs / "data"
     checked = {split: check_dataset(open_detection(data, split, root), image_memory(root)) for split in in_order}
     for first, second in combinations(in_order, 2):

@@ -66,12 +66,14 @@ def plan_timing(config: StudyConfig, routes: Sequence[Route], study: RunDir) -> 
             name = content_hash(shape)
             shapes[name], rows[route.evaluation.id] = shape, (name, seeds.index(route.seed))
             if holder.run(runs).weights.is_file():
+                # the first will do: which weights a network has, and which channels were kept, does not change its time
                 holders.setdefault(name, holder.id)
     amount = {"rounds": config.evaluate.latency_rounds, "sets": len(seeds)}
     before = read_timing(study)
     # all or nothing: networks are timed in turn by one stage, so that their times can be compared
     if before and before.stage.run(runs).done and before.times(shapes, amount):
         return Timing(before.stage, rows)
+    # the run is a place, which hashes leave out: an equal network of another run does not ask for other times
     networks = {name: {"shape": shapes[name], "paths": {"run": run}} for name, run in holders.items()}
     # a shape whose networks have all lost their weights cannot be timed
     kept = {evaluation: row for evaluation, row in rows.items() if row[0] in networks}

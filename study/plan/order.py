@@ -138,6 +138,7 @@ def check_pruned(method: str, before: Stage | None) -> None:
 
 def check_colour(stage: Stage) -> None:
     """ValueError where a network for grey images would become a detector's backbone."""
+    # the nearest that names an architecture: a guided design makes another network than its parents
     settings = next(s.settings for s in reversed(stage.with_ancestors()) if "arch" in s.settings)
     channels = in_channels(settings["arch"], settings["arch_options"])
     if channels != 3:

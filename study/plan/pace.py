@@ -87,6 +87,7 @@ def pace_of(stages: Sequence[Stage], estimator: Estimator) -> Pace:
 def measured_flops(device: str) -> float:
     """Floating-point operations a second of a convolution's training step on this device, in a tenth of a second."""
     layer = nn.Conv2d(_CHANNELS, _CHANNELS, 3, padding=1).to(device)
+    # with gradients of the images too, which every layer but the first one of a network has to compute
     images = torch.zeros(_IMAGES, _CHANNELS, _SIZE, _SIZE, device=device, requires_grad=True)
     macs = 3 * _IMAGES * _SIZE**2 * _CHANNELS**2 * 9  # forward, and the gradients of images and of weights
 

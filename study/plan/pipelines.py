@@ -245,6 +245,7 @@ def all_stages(routes: Sequence[Route]) -> list[Stage]:
     """Every stage once, parents first."""
     found: dict[str, Stage] = {}
     for route in routes:
+        # a stage keeps the place where it first came, ahead of all that is made from it
         found |= {s.id: s for s in route.stages}
     return list(found.values())
 

@@ -118,6 +118,7 @@ class Rehearsal:
             request, reached = at_share(model, settings.method, request, before)
             # where it must look at data or trained weights, any choice of the asked counts will do
             amount = get_method(settings.method).sets_amount(options)
+            # what a training removes is only known behind it
             choice = Choice() if amount == "training" else get_method(settings.method).sketch(model, request)
         # a published shape says itself what goes, and may well be far from any ratio
         if settings.target is None and not settings.allow_partial:

@@ -50,6 +50,7 @@ def remembering(dense: Stage, classifier: Classifier, kept: Kept) -> Stage:
     """The dense training with the epochs whose weights it keeps: for this retraining, and those that `kept` says."""
     epochs = set(kept.get(dense.hash, ()))
     if get_regime(classifier.retrain).init == "rewound" and classifier.weights is None:
+        # as many epochs are trained once more as fine-tuning has, so the weights are those before the last ones
         again = classifier.training(FINE_TUNE).epochs
         epochs.add(rewound_to(dense.read(TrainClassifier).train.epochs, again, "epochs"))
     return replace(dense, settings={**dense.settings, "snapshot_epochs": sorted(epochs)}) if epochs else dense

@@ -3,56 +3,38 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Protocol, TypedDict
+from typing import Literal, TypedDict
 
 from classify.models import stages_of
 from pruning.methods import get_method
 from pruning.select import check_stages
 from study.config.detector import Detector
 from study.config.pruning import Pruning
-from study.config.schema import Guide
+from study.config.schema import StudyConfig
 from study.config.sections import Classifier, Evaluation, Machine
 from study.stages.contents import Contents
 from training.options import file_options
 
 
-class Sections(Protocol):
-    """The part of a config that stages are made from."""
-
-    @property
-    def classifier(self) -> Classifier: ...
-
-    @property
-    def prune(self) -> Pruning: ...
-
-    @property
-    def guide(self) -> Guide | None: ...
-
-    def guided_classifier(self) -> Classifier: ...
-
-    @property
-    def detector(self) -> Detector | None: ...
-
-    @property
-    def evaluate(self) -> Evaluation: ...
-
-    @property
-    def machine(self) -> Machine: ...
-
-
 @dataclass(frozen=True)
-class GuidingSections:
-    """The sections of the networks that a guided design follows."""
+class GivenSections:
+    """Sections put together for one purpose: a single stage, or the networks that a guided design follows.
 
-    classifier: Classifier
-    prune: Pruning
-    machine: Machine
-    guide: None = None
-    detector: None = None
+    Those that no asked stage needs may be left out; whoever reads them all the same finds None.
+    """
+
+    classifier: Classifier = None  # type: ignore[assignment]
+    detector: Detector | None = None
+    prune: Pruning = field(default_factory=Pruning)
     evaluate: Evaluation = field(default_factory=Evaluation)
+    machine: Machine = field(default_factory=Machine)
+    guide: None = None
 
     def guided_classifier(self) -> Classifier:
         return self.classifier
+
+
+Sections = StudyConfig | GivenSections  # a config whose sections stages are made from
 
 
 def _stages(config: Sections) -> int:

@@ -9,6 +9,7 @@ from detect.budgets import BUDGETS
 from pruning.errors import Refusal
 from pruning.methods import get_method
 from study.config.detector import Detector, check_pyramid
+from study.config.schema import Guide
 from study.plan import order
 from study.plan.order import WITH_WEIGHTS, expect, keeps_pruned_weights
 from study.plan.retraining import (
@@ -20,7 +21,7 @@ from study.plan.retraining import (
     remembering,
     where_rewound,
 )
-from study.plan.sections import GuidingSections, PruningSettings, Sections, pruning_settings
+from study.plan.sections import GivenSections, PruningSettings, Sections, pruning_settings
 from study.stages.contents import Contents
 from study.stages.given_weights import given_settings, made_for, normalization
 from study.stages.network import dense_training, starts_dense
@@ -74,6 +75,7 @@ class StageBuilder:
         dense = self.stage("train_classifier", settings)
         if not effect and method.training_effect is not None:
             return dense  # nothing is pruned of it
+        # `kept` names a training by the hash that it has without snapshots, so that one is made first
         return self._known(remembering(dense, self.config.classifier, self.kept))
 
     def _take_weights(self, changes: dict[str, object]) -> Stage:
@@ -93,22 +95,21 @@ class StageBuilder:
         expect(parent, None)
         prune = self.config.prune.changed(changes)
         if self.config.guide is not None and get_method(prune.method).follows_patterns:
-            return self.guided(None, changes)
+            return self._guided(self.config.guide, changes)
         # widths that follow from the selection alone are those of untrained weights as well: nothing is trained
         if get_method(prune.method).fixes_widths(prune.selection()) or is_structural(prune.target):
             return self.prune(None, changes)
         order.check_prepared(self.effect, changes)
         return self.prune(self.classify_for_pruning(None, {}), changes)
 
-    def guided(self, parent: Stage | None, changes: dict[str, object]) -> Stage:
+    def _guided(self, guide: Guide, changes: dict[str, object]) -> Stage:
         """A design after the networks that `guide` prunes: nothing is trained for it but those."""
-        expect(parent, None)
-        assert self.config.guide is not None
         # `known` is shared, so that a guide that is also a route's own classifier is trained once for both
-        source = GuidingSections(self.config.guided_classifier(), self.config.guide.prune, self.config.machine)
-        guides = [replace(self, config=source, seed=seed) for seed in self.config.guide.seeds]
-        pruned = [guide.prune(guide.classify_for_pruning(None, {}), {}) for guide in guides]
-        seeds = () if self.config.guide.seeds == (0,) else self.config.guide.seeds
+        source = GivenSections(self.config.guided_classifier(), prune=guide.prune, machine=self.config.machine)
+        builders = [replace(self, config=source, seed=seed) for seed in guide.seeds]
+        pruned = [builder.prune(builder.classify_for_pruning(None, {}), {}) for builder in builders]
+        # left out where it is the default, which must not change a hash
+        seeds = () if guide.seeds == (0,) else guide.seeds
         return self.stage("prune", {**self._pruning(changes), **self._network(), "guide_seeds": seeds}, *pruned)
 
     def prune(self, parent: Stage | None, changes: dict[str, object]) -> Stage:
@@ -161,9 +162,10 @@ class StageBuilder:
         model = detector.scratch_model() if scratch else detector.model
         training = detector.training("train" if scratch else phase)  # type: ignore[arg-type]
         retrained = phase == "fine_tune" and detector.retrain != FINE_TUNE
+        # what the step itself changes is laid over these below, and so wins
         rates = rates_of(detector_before(stage)) if retrained else {}
         settings: dict[str, object] = {
-            "data": self._detection(),
+            "data": self.contents.detection(detector.dataset),
             "model": model.as_json(),
             "train": {**training.model_dump(mode="json"), **_checked({**rates, **changes}, training)},
             "init": "random" if scratch else "inherited",
@@ -221,7 +223,8 @@ class StageBuilder:
 
     def evaluate(self, parent: Stage) -> Stage:
         split, scenes = ("val", 0) if self.validating else ("test", self.config.evaluate.scenes)
-        return self.stage("evaluate", {"data": self._detection(), "scenes": scenes, "split": split}, parent)
+        data = self.contents.detection(self._detector().dataset)
+        return self.stage("evaluate", {"data": data, "scenes": scenes, "split": split}, parent)
 
     def _network(self) -> dict[str, object]:
         """The architecture, and the data whose classes and normalisation it has."""
@@ -263,9 +266,6 @@ class StageBuilder:
         if self.config.detector is None:
             raise Refusal("there is no `detector` section in this config")
         return self.config.detector
-
-    def _detection(self) -> dict[str, object]:
-        return self.contents.detection(self._detector().dataset)
 
 
 Step = Callable[[StageBuilder, Stage | None, dict[str, object]], Stage]

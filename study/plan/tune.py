@@ -163,7 +163,7 @@ def plan_study(config: StudyConfig, recipe: Sequence[Route], *, source: str, con
             # the point without the fields of the grid that make no difference to the route
             builder = StageBuilder(here, here.seeds[0], {}, contents, kept=kept)
             own = ends[name, make_route(name, chain, builder, {}).evaluation.id]
-            if (key := _key(name, own)) not in found:
+            if (key := (name, canonical(dict(own)))) not in found:
                 tried = (Candidate(values, at, _tried(name, at, own, known, contents)) for values, at in options)
                 found[key] = Tuning(name, own, _different(tried))
     return StudyPlan(recipe, list(found.values()), contents)
@@ -212,10 +212,6 @@ def _different(candidates: Iterable[Candidate]) -> tuple[Candidate, ...]:
 def words(values: Values) -> str:
     """Values by key in words: "detector.train.lr = 0.01"."""
     return ", ".join(f"{key} = {'none' if value is None else f'{value:g}'}" for key, value in values.items())
-
-
-def _key(pipeline: str, point: Mapping[str, object]) -> tuple[str, str]:
-    return pipeline, canonical(dict(point))
 
 
 def _score(stage: Stage, runs: Path) -> float | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any
 
 from pruning.errors import Refusal
 from study.run.launch import add_keys
@@ -15,14 +15,6 @@ if TYPE_CHECKING:  # they load PyTorch, which --help need not
     from study.config.schema import PruneConfig
 
 
-class _Pairs(TypedDict):
-    """Arguments of argparse's `add_argument`."""
-
-    nargs: str
-    metavar: str
-
-
-_PAIRS: _Pairs = {"nargs": "+", "metavar": "KEY=VALUE"}
 # of these a word gives the value as it is
 _KEYS = {
     "arch": "classifier.arch",
@@ -47,6 +39,7 @@ _KEYS = {
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command line; only words that were given are in its result, besides those of every launcher and `list`."""
+    # a word that is not given must not hide what the file, or the schema, says of its key
     parser.argument_default = argparse.SUPPRESS
     add = parser.add_argument
     add("overrides", nargs="*", default=[], metavar="key=value", help="any key of the config, by its path; first")
@@ -57,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--force", action="store_true", help="replace the files in --out")
     add = parser.add_argument_group("the network").add_argument
     add("--arch", help="architecture (a target has its own)")
-    add("--arch-options", help="its options, such as projection_bias=false", **_PAIRS)
+    add("--arch-options", help="its options, such as projection_bias=false", nargs="+", metavar="KEY=VALUE")
     add("--num-classes", type=int, metavar="N", help="default: 10 for 32-pixel networks, 1000 for others")
     add("--weights", help="a file, or published: torchvision:TAG, timm:TAG, package:NAME; default: random weights")
     add("--seed", type=int, metavar="N", help="of random weights and random choices (default: 0)")
@@ -74,7 +67,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="LAYER=RATIO",
         help="ratios of layers or patterns (layer2.*=0.3), the first that matches; other layers: --ratio, or whole",
     )
-    add("--option", help="options of the method", **_PAIRS)
+    add("--option", help="options of the method", nargs="+", metavar="KEY=VALUE")
     add("--skip", nargs="+", metavar="LAYER", help="layers or patterns (layer4.*) left whole")
     add("--scope", choices=("inner", "all"), help="layers that no shortcut shares (default), or all")
     add("--level", choices=("layer", "global"), help="the same share of each layer (default), or of the network")
@@ -82,7 +75,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--round-to", type=int, metavar="N", help="kept channels become multiples of N")
     add = parser.add_argument_group("images, for methods that look at activations or gradients").add_argument
     add("--data", metavar="NAME|FOLDER", help="a data set of this project, or a folder or zip of class/image")
-    add("--data-options", help="options of the data set", **_PAIRS)
+    add("--data-options", help="options of the data set", nargs="+", metavar="KEY=VALUE")
     of_each = "prune.calibration.per_class=N takes N of each class"
     add("--data-images", type=int, metavar="N", help=f"images to look at (default: 512); {of_each}")
     add("--device", help="device to compute on (default: auto, a GPU if there is one)")

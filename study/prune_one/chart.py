@@ -65,7 +65,7 @@ def _draw(axes: Axes, panel: Panel) -> None:
     places = range(len(names))
     axes.bar(places, list(panel.dense.values()), width=0.85, color=_DENSE, label="dense")
     axes.bar(places, [panel.kept[name] for name in names], width=0.55, color=_KEPT, label="kept")
-    step = -(-len(names) // _MOST_LABELS)
+    step = -(-len(names) // _MOST_LABELS)  # rounded up
     axes.set_xticks(places[::step], names[::step], rotation=90, fontsize=8)
     axes.set_xlim(-0.7, len(names) - 0.3)
     axes.set_ylabel(panel.quantity)

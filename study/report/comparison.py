@@ -61,7 +61,11 @@ def collect(
         grid=grid_fields(config),
         rows=tuple(_row(reader, route, measured, users, results) for route in finished),
         missing=(
-            *(_missing(route, results, why) for route in routes if route not in finished),
+            *(
+                Missing(r.pipeline, r.seed, dict(r.point), _reason(r, results, why))
+                for r in routes
+                if r not in finished
+            ),
             *(gap for decision in decisions for gap in _undecided(decision, config.seeds, results, why)),
         ),
         gaps=tuple(filter(None, [gap if finished else "", *_untimed(finished, measured), *_mixed(finished, results)])),
@@ -118,10 +122,6 @@ def _choosing(stages: Iterable[StageResult]) -> dict[str, float]:
     """Seconds in which the prunings of a chain chose; without a key where none says."""
     found = [stage.result["prune_seconds"] for stage in stages if "prune_seconds" in stage.result]
     return {CHOOSING.key: round(sum(found), 3)} if found else {}
-
-
-def _missing(route: Route, results: Results, why: Mapping[str, str]) -> Missing:
-    return Missing(route.pipeline, route.seed, dict(route.point), _reason(route, results, why))
 
 
 def _undecided(decision: Decision, seeds: Sequence[int], results: Results, why: Mapping[str, str]) -> Iterator[Missing]:

@@ -39,6 +39,7 @@ class Differences:
     def __init__(self, routes: Sequence[RouteResults], key: str):
         self.key = key
         self._scored = [route for route in routes if route.mean(key) is not None]
+        # both are filled when first asked for: a family of a new layout takes a simulation
         self._to: dict[str, list[tuple[Meeting, Family]]] = {}
         self._pairs: dict[int, Family] = {}  # of all routes, by the place of a meeting
 
@@ -48,6 +49,7 @@ class Differences:
         names = distinct_names(self._scored)
         found = []
         for point in full_points(self._scored):
+            # one of each pipeline, the most specific that fits: routes outside the grid meet those at every point
             here = {name: route for name in names if (route := find_route(self._scored, name, point)) is not None}
             found.append(Meeting(point, here))
         return found
@@ -65,8 +67,7 @@ class Differences:
             if meeting.has(route) and meeting.has(other):
                 if place not in self._pairs:
                     self._pairs[place] = all_pairs(meeting.table(self.key))
-                pairs = self._pairs[place].pairs
-                return next((p for pair in pairs for p in (pair, pair.reversed()) if _names(p, route, other)), None)
+                return self._pairs[place].between(route.name, other.name)
         return route.minus(other, self.key)
 
     def notes(self, references: Sequence[str]) -> list[str]:
@@ -89,10 +90,7 @@ class Differences:
     def _against(self, reference: str) -> list[tuple[Meeting, Family]]:
         if reference not in self._to:
             here = [m for m in self.meetings if reference in m.routes and len(m.routes) > 1]
+            # all points in one call, since variances are moderated over them
             families = over_grid([meeting.table(self.key) for meeting in here], reference)
             self._to[reference] = list(zip(here, families, strict=True))
         return self._to[reference]
-
-
-def _names(pair: Difference, route: RouteResults, other: RouteResults) -> bool:
-    return (pair.route, pair.reference) == (route.name, other.name)

@@ -129,6 +129,7 @@ class _Reader:
         if split is None or detections is None:
             return None
         by_image: dict[int | str, list[Detection]] = {image.id: [] for image in split.images}
+        # best first, as `judged` gives each box to the first detection that finds it
         for one in sorted(detections, key=lambda one: -one["score"]):
             if one["score"] >= MIN_SCORE and one["image_id"] in by_image and one["category_id"] in split.category_ids:
                 by_image[one["image_id"]].append(one)

@@ -244,6 +244,7 @@ def _stage_macs(route: RouteResults) -> dict[str, tuple[str, float, bool]]:
         for step in row.chain:
             if step.train_macs:
                 kind, before, shared = found.get(step.step, (step.kind, 0.0, False))
+                # a seed without this step spent nothing on it, and so counts with 0
                 mean = before + step.train_macs / len(route.rows)
                 found[step.step] = (kind, mean, shared or step.shared)
     return found

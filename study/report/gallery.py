@@ -53,6 +53,7 @@ def _gallery(material: Material, files: RunFiles, point: Point, share: int, size
     """`share`: bytes that these pictures may have, all but those of the first scene; `size`: what others have."""
     names = dict.fromkeys(route.name for route in material.routes)
     here = [route for name in names if (route := find_route(material.routes, name, point)) is not None]
+    # one seed: pictures of all would fill the page
     seed = min((row.seed for route in here for row in route.rows), default=None)
     runs = {route.name: next((s.run for k, s in steps(route, "evaluate") if k == seed), None) for route in here}
     scenes = max((files.scene_count(run) for run in runs.values() if run), default=0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from study.report.routes import describe_point
+from study.report.routes import route_label
 from study.report.rows import Comparison, Row, StageResult
 
 _SHOWN = 8  # routes; of the others their results say it
@@ -15,7 +15,7 @@ def kept_iterations(comparison: Comparison) -> list[str]:
     found: dict[str, list[str]] = {}
     for row in comparison.rows:
         for step, words in _of_row(row, comparison):
-            found.setdefault(f"{_route(row)}, {step}", []).append(words)
+            found.setdefault(f"{route_label(row.pipeline, row.point)}, {step}", []).append(words)
     if not found:
         return []
     shown = [f"{place}: {', '.join(dict.fromkeys(words))}" for place, words in list(found.items())[:_SHOWN]]
@@ -38,7 +38,3 @@ def _of_row(row: Row, comparison: Comparison) -> Iterator[tuple[str, str]]:
 def _goes_by_validation(stage: StageResult) -> bool:
     train = stage.part("settings").get("train") or {}
     return "kept_iteration" in stage.part("metrics") and (train.get("keep") == "best" or bool(train.get("patience")))
-
-
-def _route(row: Row) -> str:
-    return f"{row.pipeline} ({describe_point(row.point)})" if row.point else row.pipeline

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import plotly.graph_objects as go
@@ -62,7 +63,7 @@ def base_figure(x_title: str, y_title: str, height: int = 400) -> go.Figure:
     """An empty figure; the page sets the colours of text and grid, by its light or dark scheme."""
     axis = {"showline": False, "zeroline": False, "ticks": "", "automargin": True}
     layout = {
-        "template": "none",
+        "template": "none",  # the default one would stand in the JSON of every figure
         "height": height,
         "margin": {"l": 64, "r": 16, "t": 12, "b": 56},
         "paper_bgcolor": "rgba(0,0,0,0)",
@@ -113,9 +114,6 @@ def thin(x: Sequence[float], y: Sequence[float]) -> tuple[list[float], list[floa
     size = math.ceil(len(x) / MAX_CURVE_POINTS)
     if size <= 1:
         return list(x), list(y)
+    # means, not every n-th point: the noise of single steps would be drawn as if it were the course
     chunks = [slice(start, start + size) for start in range(0, len(x), size)]
-    return [_mean(x[c]) for c in chunks], [_mean(y[c]) for c in chunks]
-
-
-def _mean(values: Sequence[float]) -> float:
-    return math.fsum(values) / len(values)
+    return [fmean(x[c]) for c in chunks], [fmean(y[c]) for c in chunks]

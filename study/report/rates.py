@@ -10,7 +10,7 @@ from pathlib import Path
 from study.plan.pipelines import all_stages
 from study.plan.tune import Decision, words
 from study.report import units
-from study.report.routes import describe_point
+from study.report.routes import describe_point, route_label
 from study.report.topic import Topic
 from study.report.tuned import Tried, Tuned
 
@@ -85,8 +85,7 @@ def rates_warnings(tuning: Sequence[Tuned]) -> list[str]:
     found: dict[tuple[str, float, str], list[str]] = {}
     for route in tuning:
         for edge in route.edges:
-            place = describe_point(route.point)
-            found.setdefault(edge, []).append(f"{route.pipeline} ({place})" if place else route.pipeline)
+            found.setdefault(edge, []).append(route_label(route.pipeline, route.point))
     return [
         f"Rates at the edge: {key} = {value:g} is the {side} value tried and the best for {', '.join(routes)}; "
         "a better one may lie beyond it."

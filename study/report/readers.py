@@ -99,6 +99,7 @@ def _classifier_evaluation(config: StudyConfig, first: WrittenResult | None) -> 
 
 def _dense(route: Route, result: WrittenResult) -> Network:
     """The unpruned network of a route, from its result: a report needs no plan for it, which may be gone."""
+    # the nearest that names an architecture, as a guide before it may be of another
     first = next(s.settings for s in reversed(route.evaluation.with_ancestors()) if "arch" in s.settings)
     found = result["network"]
     plan = PruningPlan(first["arch"], first["arch_options"])

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from study.plan.named import OTHER_LOOKS, Look, look_of
 from study.report.rows import Comparison, Missing, Point, Row
 from study.report.statistics.families import Difference, against
-from study.report.statistics.summary import Summary, is_number, summarize
+from study.report.statistics.summary import Summary, is_number, mean_of, summarize
+from training.files import canonical
 
 RATIO = "prune.ratio"
 AMOUNTS = {  # fields of the grid that move a network along its costs, and what they say
@@ -37,7 +37,7 @@ class RouteResults:
     @property
     def label(self) -> str:
         """The pipeline's name, with the grid point where there is one."""
-        return f"{self.name} ({describe_point(self.point)})" if self.point else self.name
+        return route_label(self.name, self.point)
 
     @property
     def place(self) -> str:
@@ -64,8 +64,7 @@ class RouteResults:
 
     def mean(self, key: str) -> float | None:
         """Mean of the column `key` over seeds, None when no row has it."""
-        summary = self.summary(key)
-        return None if summary is None else summary.mean
+        return mean_of(self.by_seed(key).values())
 
     @property
     def latency_spread(self) -> tuple[float, float, int] | None:
@@ -93,10 +92,10 @@ def group_routes(rows: Iterable[Row], missing: Iterable[Missing] = ()) -> list[R
     """The rows by pipeline and grid point, in the order of their first rows; `missing`: those that there are not."""
     groups: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
-        groups.setdefault((row.pipeline, point_key(row.point)), []).append(row)
+        groups.setdefault((row.pipeline, canonical(row.point)), []).append(row)
     lost: dict[str, list[Point]] = {}
     for gap in missing:
-        if (gap.pipeline, point_key(gap.point)) not in groups:
+        if (gap.pipeline, canonical(gap.point)) not in groups:
             lost.setdefault(gap.pipeline, []).append(gap.point)
     return [
         RouteResults(name, rows[0].point, tuple(rows), tuple(lost.get(name, ()))) for (name, _), rows in groups.items()
@@ -115,11 +114,6 @@ def find_route(routes: Iterable[RouteResults], name: str, point: Point) -> Route
     return found
 
 
-def point_key(point: Point) -> str:
-    """A grid point as text that is equal for equal points; its values may be lists."""
-    return json.dumps(point, sort_keys=True)
-
-
 def amount_field(routes: Iterable[RouteResults]) -> str:
     """The field of the grid that says how much is removed; the ratio where none does."""
     varied = {field for route in routes for field in route.point}
@@ -129,6 +123,11 @@ def amount_field(routes: Iterable[RouteResults]) -> str:
 def describe_point(point: Point) -> str:
     """ "prune.ratio = 0.5, prune.method = random"."""
     return ", ".join(f"{key} = {value}" for key, value in point.items())
+
+
+def route_label(name: str, point: Point) -> str:
+    """A pipeline's name, with the grid point where there is one."""
+    return f"{name} ({describe_point(point)})" if point else name
 
 
 def joint_label(routes: Iterable[RouteResults]) -> str:
@@ -148,13 +147,14 @@ def short_place(point: Point) -> str:
 
 def distinct_points(routes: Iterable[RouteResults]) -> list[Point]:
     """Every grid point of the routes once, in order; [{}] without a grid."""
-    points = {point_key(route.point): route.point for route in routes}
+    points = {canonical(route.point): route.point for route in routes}
     return list(points.values())
 
 
 def full_points(routes: Iterable[RouteResults]) -> list[Point]:
     """The grid points that no other point extends: a route outside the grid belongs to all of them."""
     points = distinct_points(routes)
+    # views of items compare as sets do, but hash nothing: values may be lists
     return [p for p in points if not any(p.items() < other.items() for other in points)]
 
 

@@ -237,6 +237,7 @@ class Comparison:
 
     def to_json(self) -> dict[str, object]:
         """The content of comparison.json; `tuning`, `overrides` and `timed` only where there are some."""
+        # absent, not empty: an earlier version that reads the file refuses keys which it does not know
         own = {name: value for name, value in vars(self).items() if name not in ("tuning", "overrides", "timed")}
         return {
             **own,

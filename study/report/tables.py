@@ -16,7 +16,7 @@ from study.report.plots import Value
 from study.report.routes import RouteResults, distinct_names, find_route, point_fields
 from study.report.rows import Comparison
 from study.report.statistics.families import POOLED, Difference
-from study.report.statistics.summary import summarize
+from study.report.statistics.summary import mean_of
 from study.report.topic import CHOOSING, Cost, Measure, Topic, topic_of
 
 _WORDS = ("precision", "pretraining")  # columns that are no numbers
@@ -212,6 +212,5 @@ def per_class(routes: Sequence[RouteResults]) -> dict[str, list[float | None]]:
     tables = [[row.measured.per_class or {} for row in route.rows] for route in routes]
     found: dict[str, list[float | None]] = {}
     for name in dict.fromkeys(name for here in tables for table in here for name in table):
-        summaries = (summarize(table.get(name) for table in here) for here in tables)
-        found[name] = [None if s is None else s.mean for s in summaries]
+        found[name] = [mean_of(table.get(name) for table in here) for here in tables]
     return found

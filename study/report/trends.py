@@ -36,8 +36,7 @@ class Line:
 
     def difference(self, value: float, other: float) -> Difference | None:
         """The score at one value minus that at another."""
-        pairs = (p for pair in self.family.pairs for p in (pair, pair.reversed()))
-        return next((p for p in pairs if (p.route, p.reference) == (str(value), str(other))), None)
+        return self.family.between(str(value), str(other))
 
 
 @dataclass(frozen=True)
@@ -85,6 +84,7 @@ def _lines(material: Material, field: str) -> list[Line]:
 
 def _sentence(line: Line, field: str, topic: Topic) -> str:
     """Where the line is highest and lowest, whether that is shown, and what the highest is not told apart from."""
+    # `or` for the type checker alone: `_lines` takes routes with a result
     means = {value: route.mean(topic.primary.key) or 0.0 for value, route in line.routes.items()}
     top, bottom = max(means, key=means.__getitem__), min(means, key=means.__getitem__)
     high, low = (f"{value:g} ({units.score(means[value], topic.decimals)})" for value in (top, bottom))

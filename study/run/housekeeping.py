@@ -22,8 +22,10 @@ def verify_runs(runs: Path) -> tuple[int, list[str]]:
         if run.done:
             finished += 1
             faults += run_faults(run)
+        # of a run that a process is at work on such a file may be in use
         elif not is_locked(run.lock):
             faults += [f"{file}: left by a process that was killed" for file in sorted(folder.glob(".*.partial"))]
+    # a changed config is a fault of its own run and, as an ancestor's, of every run behind it
     once: dict[Path, str] = {}
     for fault in faults:
         once.setdefault(_subject(fault), fault)
@@ -86,6 +88,7 @@ def _remove(run: RunDir) -> bool:
             shutil.rmtree(run.path)  # the lock's file too, which is held open until the block ends
     except Timeout:
         return False
+    # the folder of a hash goes with its last seed
     if not any(run.path.parent.iterdir()):
         run.path.parent.rmdir()
     return True

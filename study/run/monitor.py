@@ -35,6 +35,7 @@ class Monitor:
         self.done = done
         self.console = Console()
         self._left = left
+        # the main thread writes these while the other one reads: each change is a single operation on a dict
         self._active: dict[RunDir, str] = {}
         self._since: dict[RunDir, float] = {}
         self._last_line: dict[RunDir, float] = {}
@@ -80,6 +81,7 @@ class Monitor:
         """A plain line, above the table where there is one; on a terminal no longer than that is wide."""
         if self._live and not line.startswith(" "):  # of a log it stays as it is
             line = fill(line, self.console.width - 1, subsequent_indent=" " * 7, break_on_hyphens=False)
+        # labels and errors may hold brackets, which rich would read as markup
         self.console.print(line, markup=False, highlight=False, soft_wrap=True)
         sys.stdout.flush()
 

@@ -15,10 +15,8 @@ from study.run.precision import settle_here
 from study.run.stage import StorageError, sentence
 from study.stages.stage import Stage, Task
 from study.stages.store import RunDir
-from training.device import Precision, set_threads
+from training.device import Precision
 from training.stopping import Stopped
-
-__all__ = ["Outcome", "run_stages", "set_threads"]
 
 
 @dataclass

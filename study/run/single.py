@@ -3,7 +3,7 @@
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -13,25 +13,28 @@ import torch
 from classify.regimes import BASE, get_regime
 from detect.budgets import BUDGETS
 from pruning.errors import Refusal
-from study.config.detector import Detector
 from study.config.load import load_config
-from study.config.pruning import Pruning
 from study.config.schema import ClassifyConfig, DetectConfig
-from study.config.sections import Classifier, Evaluation, Machine
+from study.config.sections import Classifier, Machine
 from study.plan.checks import check_detection_data, check_scored, check_writable
 from study.plan.estimate import Estimator
 from study.plan.foresee import foresee
+from study.plan.sections import GivenSections
 from study.plan.steps import StageBuilder
 from study.run.executors import check_executor
 from study.run.launch import finish, launch
 from study.run.scheduler import Outcome, run_stages
+from study.run.together import run_here
 from study.stages.contents import Contents, check_there
 from study.stages.data import classification_info
 from study.stages.network import Network
 from study.stages.settings import TrainClassifier
-from study.stages.stage import KINDS, Context, Stage, device_of, load_stage
-from training.device import deterministic_algorithms, set_threads
+from study.stages.stage import Stage, Task, device_of, load_stage
+from training.device import set_threads
 from training.distributed import any_process, is_main, launched_processes, process_group
+
+if TYPE_CHECKING:  # it imports Detectron2, and classification works without
+    from detect.processes import Processes
 
 Result = TypeVar("Result")
 
@@ -66,29 +69,8 @@ def share_stage(stage: Stage, machine: Machine, runs: Path, run: Callable[[Machi
     if is_main():
         return run(machine)
     if not done:
-        report = None  # the main process reports
-        with deterministic_algorithms(machine.deterministic, device):
-            KINDS[stage.kind].run(Context(stage, runs, machine, report))  # type: ignore[arg-type]
+        run_here(Task(stage, "", runs, machine), None)  # the main process reports
     return None
-
-
-if TYPE_CHECKING:  # it imports Detectron2, and classification works without
-    from detect.processes import Processes
-
-
-@dataclass(frozen=True)
-class _Sections:
-    """The sections that a single stage needs; the others are not asked for."""
-
-    classifier: Classifier = None  # type: ignore[assignment]
-    detector: Detector = None  # type: ignore[assignment]
-    prune: Pruning = field(default_factory=Pruning)
-    evaluate: Evaluation = field(default_factory=Evaluation)
-    guide: None = None
-    machine: Machine = field(default_factory=Machine)
-
-    def guided_classifier(self) -> Classifier:
-        return self.classifier
 
 
 def train_classifier_alone(
@@ -100,7 +82,7 @@ def train_classifier_alone(
     """
     config = load_config(ClassifyConfig, path, overrides)
     builder = StageBuilder(
-        _Sections(classifier=config.classifier, machine=config.machine),
+        GivenSections(classifier=config.classifier, machine=config.machine),
         config.seed,
         contents=Contents(runs, fetch=True),
         alone=True,
@@ -193,7 +175,7 @@ def evaluate_detector_alone(path: Path, overrides: list[str], *, run: Path, runs
     config = load_config(DetectConfig, path, overrides)
     detector, classes = finished_detector(run)
     _check_place(run, runs)
-    sections = _Sections(detector=config.detector, evaluate=config.evaluate, machine=config.machine)
+    sections = GivenSections(detector=config.detector, evaluate=config.evaluate, machine=config.machine)
     stage = StageBuilder(sections, detector.seed, contents=Contents(runs, fetch=True)).evaluate(detector)
     stage = replace(stage, settings={**stage.settings, "classes": list(classes)})
     check_executor(config.machine)
@@ -230,7 +212,7 @@ def _detector_stages(path: Path, overrides: list[str], backbone: Path, runs: Pat
             f"detector.budget: {config.detector.budget} is what the routes of a study share; a detector alone trains"
             " for detector.train.iterations"
         )
-    sections = _Sections(detector=config.detector, evaluate=config.evaluate, machine=config.machine)
+    sections = GivenSections(detector=config.detector, evaluate=config.evaluate, machine=config.machine)
     builder = StageBuilder(sections, config.seed, contents=Contents(runs, fetch=True), alone=True)
     parent = _parent(backbone, runs)
     if config.init == "inherited" and parent.kind == "prune" and not parent.parents:

@@ -99,6 +99,7 @@ def _run_study(
     with _alone_in(out):
         write_json(out / STUDY_FILE, study)
     tuning = _choose_rates(config, plan, estimator)
+    # what the first phase left on the disk decides, whoever ran it
     routes = plan.routes(plan.decide(runs))
     outcome = tuning + _run_routes(config, routes, estimator)
     outcome += _time_networks(config, routes, runs)
@@ -143,6 +144,7 @@ def _time_networks(config: StudyConfig, routes: Sequence[Route], runs: Path) -> 
         return Outcome()
     with _alone_in(study.path):
         timing.write(study)
+    # one at a time, in this process or in one job: what runs beside it would be in the times
     machine = config.machine.model_copy(update={"jobs": 1})
     return run_stages([timing.stage], {timing.stage.id: timing.label}, runs, machine)
 
@@ -209,6 +211,7 @@ def _seen_at_work(out: Path) -> Iterator[None]:
     # A lock of its own: the other one is held for moments, and this one as long as the process lives, however it ends.
     out.mkdir(parents=True, exist_ok=True)
     lock = FileLock(RunDir(out).at_work)
+    # a second process that runs the study goes on without this lock: stages have their own
     with suppress(Timeout):
         lock.acquire(timeout=_PEEK_SECONDS)
     try:

@@ -48,6 +48,7 @@ def run_together(task: Task, processes: int) -> dict[str, object]:
 
     What one of them raises is raised here, and the others are ended; Failure if one is killed.
     """
+    # this process waits meanwhile, so its threads are there to be shared out
     threads = task.machine.threads or max(1, torch.get_num_threads() // processes)
     members: list[_Member] = []
     with TemporaryDirectory() as folder:
@@ -79,6 +80,7 @@ def _wait(members: Sequence[_Member]) -> dict[str, object]:
             try:
                 said = says.recv()
             except EOFError:
+                # the end of the pipe without a word is the end of the process
                 said = Failure(
                     f"one of its {len(members)} processes died (killed, or out of memory); run the same command to go"
                     " on"
@@ -109,6 +111,7 @@ def _end(members: Sequence[_Member], patience: float | None = None) -> None:
 
 def _work(task: Task, rank: int, processes: int, threads: int, meeting: Path, tell: Connection) -> None:
     """What each process does; the first one has the result, and reports."""
+    # as torchrun sets them: whoever asks for the rank need not know who started the processes
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(processes)}
     warnings.simplefilter("ignore")
     set_threads(threads, jobs=1)
@@ -118,6 +121,7 @@ def _work(task: Task, rank: int, processes: int, threads: int, meeting: Path, te
             # of a terminal: the parent passes it on as SIGTERM
             signal.signal(signal.SIGINT, signal.SIG_IGN)
             try:
+                # told before the process group is left, which waits for processes that may wait for this one
                 found = run_here(task, Recorder(task.run, task.label) if rank == 0 else None)
             except BaseException as error:
                 _fail(error, tell)

@@ -43,6 +43,7 @@ def run_folders(runs: Path) -> Iterator[Path]:
     """`<kind>-<hash>/seed<k>` below `runs`, in order of their names; ValueError if there is no such folder."""
     if not runs.is_dir():
         raise Refusal(f"{runs}: there is no such folder of runs")
+    # the folder has those of studies, data and caches as well, whose names are no kind of stage
     for folder in sorted(runs.glob("*-*/seed*")):
         if folder.is_dir() and folder.parent.name.rpartition("-")[0] in KINDS:
             yield folder
@@ -84,6 +85,7 @@ def _info(folder: Path, runs: Path) -> RunInfo:
     files = [stat for file in folder.rglob("*") if (stat := _stat(file)) is not None]
     newest = max((changed for _, changed in files), default=folder.stat().st_mtime)
     size = sum(length for length, _ in files)
+    # not below 0: the clock of a file server may be ahead of this one
     return RunInfo(str(folder.relative_to(runs)), run, state_of(run), size, max(0.0, time.time() - newest))
 
 

@@ -29,11 +29,10 @@ from study.config.sections import Machine
 from study.plan.checks import check_device
 from study.stages.data import dataset_of, open_classification
 from study.stages.network import Network, dense_groups, load_model
+from study.stages.prune import CALIBRATION_BATCH_SIZE, CHECKED_IMAGES
 from study.stages.stage import device_of, load_stage
 from training.options import check_level, read_method_options
 
-_CHECKED_IMAGES = 8  # on which the masked and the smaller network must agree, as in a study
-_CALIBRATION_BATCH_SIZE = 64  # as in a study
 _FEWEST_IMAGES = 2  # a standard error needs them
 
 
@@ -158,10 +157,11 @@ class Subject:
 
     def _point(self, layer: Group, ratio: float, costs: LayerCosts, dense: tuple[int, int]) -> Point:
         choice = self._choice(layer, ratio)
-        batch = _normalised(self.images, self.network).inputs(0, _CHECKED_IMAGES).to(self.example.device)
+        batch = _normalised(self.images, self.network).inputs(0, CHECKED_IMAGES).to(self.example.device)
         small = prune_by_choice(self.model, self.network.arch, self.request.groups, choice, batch=batch).model
         correct = _correct(small, self.images, self.network)
-        lost = 100 * (self.correct.double() - correct.double())  # image by image
+        # image by image: how hard an image is does not count as noise of the difference
+        lost = 100 * (self.correct.double() - correct.double())
         return Point(
             ratio=ratio,
             kept=len(choice.keep[layer.name]),
@@ -222,7 +222,7 @@ def _calibration(method: str, data: Splits, network: Network) -> Calibration | N
     if get_method(method).needs == "nothing":
         return None
     index = balanced_indices(data.train.labels, CalibrationData().images)
-    return _normalised(data.train.subset(index), network).losses(_CALIBRATION_BATCH_SIZE)
+    return _normalised(data.train.subset(index), network).losses(CALIBRATION_BATCH_SIZE)
 
 
 def _normalised(images: Images, network: Network) -> CalibrationImages:

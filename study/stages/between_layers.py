@@ -7,8 +7,9 @@ import torch
 from torch import nn
 
 from classify.data import Splits
-from classify.settings import TrainRun, TrainSettings
+from classify.settings import TrainSettings
 from classify.train import train_classifier
+from study.stages.classifier import train_run
 from study.stages.network import Network
 from study.stages.stage import Context
 from training.checkpoint import remove_checkpoints
@@ -33,16 +34,11 @@ class FineTuning:
 
     def __call__(self, model: nn.Module) -> None:
         """Train it for the epochs of the settings."""
+        # one for each layer, in the order of the calls, which a stage that starts again repeats
         checkpoint = self.context.run.checkpoint_of(len(self._checkpoints))
         self._checkpoints.append(checkpoint)
-        run = TrainRun(
-            mean=self.network.mean,
-            std=self.network.std,
-            seed=self.context.stage.seed,
-            precision=self.context.precision,
-            compile=self.context.machine.compile,
-            checkpoint_minutes=self.context.machine.checkpoint_minutes,
-        )
+        run = train_run(self.context, self.network)
+        # whoever prunes may have turned gradients off around this call
         with torch.enable_grad():
             outcome = train_classifier(model, self.data.train, settings=self.settings, run=run, checkpoint=checkpoint)
         self.images_seen += outcome.images_seen

@@ -67,6 +67,7 @@ def accuracy(
             f"{split}_images": scores.n,
         }
         if split == "test" and correct is not None:
+            # through memory, so that the file is there whole or not at all (`write_bytes`)
             file = io.BytesIO()
             np.save(file, scores.correct.numpy())
             write_bytes(correct, file.getvalue())
@@ -155,6 +156,8 @@ def run_train_classifier(context: Context) -> dict[str, object]:
     taught = {} if settings.distill is None else {"teacher_macs": dense_costs["macs"] * outcome.images_seen}
     if not is_main():  # of several processes that trained together one writes
         return {}
+    own = network.normalization == OF_THE_DATA
+    other = [] if own else [f"{network.normalization_note()}, not the data set's"]
     trained = trained_network(network, effects)
     trained.save(context.run)
     save_weights(context.run.weights, model, header(network))
@@ -167,7 +170,7 @@ def run_train_classifier(context: Context) -> dict[str, object]:
         "data": {
             "images": {"train": len(data.train), "val": len(data.val), "test": len(data.test)},
             "fingerprint": data.fingerprint,
-            "notes": [*data.notes, *_normalization_note(network)],
+            "notes": [*data.notes, *other],
         },
         **given,
         "epochs": epochs,
@@ -179,19 +182,9 @@ def run_train_classifier(context: Context) -> dict[str, object]:
     }
 
 
-def _normalization_note(network: Network) -> list[str]:
-    """What to say of images that are not normalised by their own data set's mean and deviation."""
-    if network.normalization == OF_THE_DATA:
-        return []
-    numbers = f"mean {', '.join(map(str, network.mean))} and std {', '.join(map(str, network.std))}"
-    return [f"images are normalised by {numbers}: those {network.normalization}, not the data set's"]
-
-
-def _train(
-    context: Context, model: nn.Module, data: Splits, network: Network, epochs: int, effects: Sequence[Effect]
-) -> TrainOutcome:
-    settings = context.stage.read(TrainClassifier)
-    run = TrainRun(
+def train_run(context: Context, network: Network) -> TrainRun:
+    """What a stage on this machine adds to a training of `network`."""
+    return TrainRun(
         mean=network.mean,
         std=network.std,
         seed=context.stage.seed,
@@ -199,6 +192,12 @@ def _train(
         compile=context.machine.compile,
         checkpoint_minutes=context.machine.checkpoint_minutes,
     )
+
+
+def _train(
+    context: Context, model: nn.Module, data: Splits, network: Network, epochs: int, effects: Sequence[Effect]
+) -> TrainOutcome:
+    settings = context.stage.read(TrainClassifier)
     per_epoch = settings.train.steps_per_epoch(len(data.train))
     snapshots = {context.run.snapshot_of(epoch): epoch * per_epoch for epoch in settings.snapshot_epochs}
     if settings.snapshot_at is not None:
@@ -208,7 +207,7 @@ def _train(
         model,
         data.train,
         settings=settings.train.model_copy(update={"epochs": epochs}),
-        run=run,
+        run=train_run(context, network),
         checkpoint=context.run.checkpoint,
         schedule=get_regime(settings.regime).schedule(own, settings.rewound_to or 0, epochs),
         snapshots=snapshots,

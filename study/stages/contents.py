@@ -92,6 +92,7 @@ class Contents:
                 pieces = data_pieces(name, root=root, **options)
             if pieces is None:  # made from its options
                 return asked
+            # all of a large data set takes minutes to read: the sums of its files are remembered by their time and size
             content = content_sum(_place(name, options, root), pieces, _memory(self.runs))
         except (ValueError, OSError) as error:
             return {**found, "content": None, "paths": {**places, "why": _absent(name, root, error)}}
@@ -138,6 +139,7 @@ def check_unchanged(stage: Stage, runs: Path, machine: Machine) -> None:
         assert pieces is not None  # such a data set is made from its options, and has no content
         _same(place, data["content"], content_sum(place, pieces, _memory(runs)))
     if "images" in data:
+        # first: which images there are follows from them
         _same("the annotations of detector.dataset", data, annotations_now(data))
         for split, content in data["images"].items():
             _same(f"the {split} images of detector.dataset", content, _images(data, split, runs / "data", runs))

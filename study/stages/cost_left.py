@@ -17,7 +17,6 @@ from pruning.graph.groups import Group
 from pruning.methods import Choice, MethodOptions, Request
 from pruning.surgery import apply
 from study.stages.network import Network, dense_groups
-from study.stages.settings import Effect
 
 
 def cost_left(network: Network, groups: Sequence[Group]) -> CostLeft:
@@ -30,19 +29,12 @@ def cost_left(network: Network, groups: Sequence[Group]) -> CostLeft:
     def cut(choice: Choice) -> nn.Module:
         with torch.random.fork_rng(devices=[]):
             plan = network.then(make_plan(network.arch, groups, choice), {}).backbone().plan
+        # once for all cuts of a search, which asks for many ratios
         if plan.changes_shape and not all_groups:
             all_groups.extend(dense_groups(unpruned, dense))
         return apply(dense, plan, all_groups) if plan.changes_shape else dense
 
     return CostLeft(dense, network.example(), cut)
-
-
-def effect_request(
-    wanted: Effect, model: nn.Module, network: Network, groups: Sequence[Group], seed: int
-) -> Request[MethodOptions]:
-    """What the training effect of a method is asked for `model`, at the ratio of its target where it has one."""
-    request = wanted.request(groups, seed, network.example())
-    return at_share(model, wanted.method, request, network)[0]
 
 
 def at_share(

@@ -23,7 +23,6 @@ from detect.pyramid import join, narrow_pyramid, pyramid_groups
 from detect.settings import TrainRun
 from detect.single_level import masked_parts
 from detect.train import scaled_to_processes, schedule_of, train_detector
-from detect.validation import Kept
 from pruning.cost import TRAINING_FACTOR
 from pruning.errors import Refusal
 from pruning.graph.members import Group
@@ -95,13 +94,14 @@ def run_train_detector(context: Context) -> dict[str, object]:
         return {}
     trained_network(network, effects).save(context.run)
     save_weights(context.run.weights, detector)
+    validated = {} if (kept := outcome.kept) is None else {"val_AP": kept.AP, "kept_iteration": kept.iteration}
     return {
         # pruned at 0: nothing was trained
-        "metrics": {"final_loss": outcome.final_loss if iterations else None, **_validated(outcome.kept)},
+        "metrics": {"final_loss": outcome.final_loss if iterations else None, **validated},
         "data": dataset.split.summary(),
         "network": network.as_result(),
         "iterations": outcome.iterations,
-        **({} if outcome.kept is None else {"planned_iterations": train_settings.iterations}),
+        **({} if kept is None else {"planned_iterations": train_settings.iterations}),
         "images_seen": outcome.images_seen,
         "precision": outcome.precision.as_result(),
         "train_macs": (macs + taught) * outcome.images_seen,
@@ -122,6 +122,7 @@ def _schedule(settings: TrainDetector) -> ParamScheduler | None:
 def _iterations(context: Context, network: Network, dataset: DetectionDataset, *, macs: int) -> int:
     """How long the training is; `macs`: of one image in it."""
     before = context.stage.with_ancestors()[:-1]
+    # functions, since a dense detector is built and traced for some of these numbers, and most rules ask for none
     costs = Costs(
         macs=lambda: macs,
         dense_macs=lambda: _dense_training_macs(context, network, dataset),
@@ -140,10 +141,6 @@ def _teacher(context: Context, num_classes: int) -> Teacher | None:
         return None
     _, detector, _ = load_detector(context.stage.parents[1], context.runs, num_classes, device=context.device)
     return Teacher(detector, distill)
-
-
-def _validated(kept: Kept | None) -> dict[str, float]:
-    return {} if kept is None else {"val_AP": kept.AP, "kept_iteration": kept.iteration}
 
 
 def _recalibrate(classifier: nn.Module, network: Network, dataset: DetectionDataset, stage: Stage) -> None:
@@ -217,6 +214,7 @@ def _effects(stage: Stage, network: Network, detector: Detector) -> list[Effect]
     """Masks held on the parts they cover, and what pruning inside the detector asks of the training before."""
     effects: list[Effect] = []
     if network.masks is not None:
+        # each part names its parameters as the classifier does, or as Detectron2 does an FPN's: so masks are told apart
         for part in masked_parts(detector).values():
             here = {name: mask for name, mask in network.masks.items() if name in dict(part.named_parameters())}
             if here:

@@ -10,7 +10,7 @@ from pruning.graph.members import Group
 from pruning.masks import Masks
 from pruning.methods import Effect, get_method
 from study.stages import settings
-from study.stages.cost_left import effect_request
+from study.stages.cost_left import at_share
 from study.stages.network import Network
 
 
@@ -24,8 +24,11 @@ def method_effect(
     """
     method = get_method(wanted.method)
     assert method.training_effect is not None
+    # groups are found by tracing, which takes seconds, and which not every network bears
     traced = method.effect_reads and not method.unstructured(wanted.method_options())
-    effect = method.training_effect(model, effect_request(wanted, model, network, groups() if traced else [], seed))
+    request = wanted.request(groups() if traced else [], seed, network.example())
+    request, _ = at_share(model, wanted.method, request, network)  # at the ratio of its target where it has one
+    effect = method.training_effect(model, request)
     if network.masks is not None and effect.masks() is not None:
         raise Refusal(
             f"{wanted.method} removes single weights while it trains, and cannot begin with a network that lost some"

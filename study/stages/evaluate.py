@@ -29,6 +29,7 @@ def run_evaluate(context: Context) -> dict[str, object]:
         dataset = open_for(settings.classes, settings.data, context.data)
     network, detector, cfg = load_detector(parent, context.runs, len(class_names(dataset)), device=context.device)
     scores = evaluate_detector(detector, cfg, dataset=dataset, out_dir=context.run.path)
+    # the others have scored their share of the images, which is all that they are for
     if not is_main():
         return {}
     if settings.scenes:

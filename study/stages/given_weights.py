@@ -140,8 +140,7 @@ def load_taken(model: nn.Module, network: Network, given: Settings) -> list[str]
     notes = list(found.notes)
     if drawn:
         notes.append(f"{_called(given)} has no head ({_some(list(drawn))}): one was drawn, which a detector leaves out")
-    numbers = f"mean {', '.join(map(str, network.mean))} and std {', '.join(map(str, network.std))}"
-    notes.append(f"images are normalised by {numbers}: those {network.normalization}")
+    notes.append(network.normalization_note())
     return [f"{_called(given)}: {NOT_COUNTED}; all costs are without the training that made these weights", *notes]
 
 

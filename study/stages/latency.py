@@ -19,6 +19,7 @@ _BYTES = 4  # of a float32, which networks are evaluated in
 def run_latency(context: Context) -> dict[str, object]:
     """Milliseconds and bytes of activations of each network for one image, and the day; no artifacts."""
     settings = context.stage.read(Latency)
+    # all at a time: they are timed in turn, so that what else the machine does falls on each of them
     loaded = {name: _load(network, context) for name, network in settings.networks.items()}
     # as they are used, whatever the stages train with
     with deterministic_algorithms(wanted=False, device=context.device):
@@ -58,6 +59,7 @@ def _load(timed: TimedNetwork, context: Context) -> tuple[nn.Module, Tensor]:
 
     shape = cast(dict[str, Any], timed.shape)
     _, detector, _ = load_detector(stage, context.runs, shape["num_classes"], device=context.device)
+    # on a blank image nothing might be proposed, and the work on proposals would not be in the time
     image = torch.randint(256, (3, *shape["image_size"]), generator=torch.Generator().manual_seed(0))
     return _OneImage(detector), image.float().to(context.device)
 

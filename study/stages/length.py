@@ -12,8 +12,10 @@ def detector_iterations(stage: Stage, costs: Costs) -> int:
     settings = stage.read(TrainDetector)
     train, budget = settings.train, settings.budget
     rule = None if budget is None else BUDGETS[budget.rule]
+    # a training that is split by a pruning inside it is a part of what the budget is about
     length = Length(train.iterations, train.batch_size, train.iterations if budget is None else budget.iterations)
     if settings.pretraining is not None:
+        # what the classifier before was cheaper by than it might be goes into the detector as well
         return with_spare(rule, length, costs)
     return train.iterations if rule is None else rule(length, costs)
 

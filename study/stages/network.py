@@ -82,6 +82,7 @@ class Network:
 
     def then(self, plan: PruningPlan, masks: Mapping[str, Tensor]) -> "Network":
         """This network after one more pruning: channels removed by `plan`, or weights left by `masks`."""
+        # the masks are of the layers' shapes as they are
         if self.masks is not None and plan.changes_shape:
             raise Refusal("channels cannot be removed from a network that single weights were removed from")
         return replace(self, plan=self.plan.then(plan, self._groups(plan)), masks=Masks(masks) if masks else self.masks)
@@ -90,6 +91,7 @@ class Network:
         """The dense network's groups, where a later plan cannot be put behind this network's without them."""
         if not self.plan.needs_groups(later):
             return ()
+        # the groups below are a classifier's: nothing tells here how the layers of an FPN hang together
         if any(name.startswith(_PYRAMID) for name in (*self.plan.keep, *later.select, *later.scatter)):
             raise Refusal("an FPN that was pruned once, and is cut inside its trunk now, cannot be pruned again")
         dense = self.dense()
@@ -121,6 +123,11 @@ class Network:
             "normalization": self.normalization,
         }
 
+    def normalization_note(self) -> str:
+        """What a result says of images that are not normalised by their own data set's mean and deviation."""
+        numbers = f"mean {', '.join(map(str, self.mean))} and std {', '.join(map(str, self.std))}"
+        return f"images are normalised by {numbers}: those {self.normalization}"
+
     @classmethod
     def load(cls, run: RunDir) -> "Network":
         """Read it from a finished run."""
@@ -149,6 +156,7 @@ def load_model(run: RunDir) -> nn.Module:
 
 def save_weights(path: Path, model: nn.Module, metadata: dict[str, str] | None = None) -> None:
     """Write all tensors of a network as safetensors, atomically; `metadata` goes into the file's header."""
+    # cloned, since safetensors refuses two names for one memory, as tied weights have
     state = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()}
     write_bytes(path, save(state, metadata))
 

@@ -34,6 +34,7 @@ class Recorder:
 
     def __call__(self, step: int, total: int, metrics: Mapping[str, float]) -> None:
         """Record `metrics` after `step` of `total`."""
+        # only now is it known where the training goes on, which a recorder is made before
         if self.first is None:
             self._rewind(step)
         row = {"step": step, "total": total, **{k: float(v) for k, v in metrics.items()}}

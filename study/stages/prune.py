@@ -1,27 +1,24 @@
 """The stage that prunes a classifier: a trained one, or an untrained one where only the shape is wanted."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from classify.batch_norms import norms_of_single_values
+from classify.calibration import CalibrationImages
 from classify.data import Splits
-from classify.data.augment import normalize
 from classify.data.images import balanced_indices
-from pruning.achieved import Achieved
 from pruning.cost import TRAINING_FACTOR
 from pruning.cut import VOID_CHECK, Pruned, prune
 from pruning.design.pattern import average
 from pruning.design.widths_and_masks import Dense, pattern_of
 from pruning.errors import Refusal
 from pruning.masks import Masks
-from pruning.methods import METHODS, Calibration, MethodOptions, get_method
-from pruning.modes import evaluation_mode
+from pruning.methods import METHODS, MethodOptions, get_method
 from pruning.recalibrate import recalibrate
 from pruning.targets import prune_to_shape
 from study.stages.between_layers import FineTuning
@@ -44,9 +41,12 @@ from study.stages.stage import Context
 from study.stages.store import RunDir
 from training.files import write_text
 
+if TYPE_CHECKING:  # it imports Detectron2, and classification works without
+    from detect.prune import PrunedDetector
+
 RECALIBRATION_BATCHES, _RECALIBRATION_BATCH_SIZE = 100, 128  # of the training images, as in the study
-_CALIBRATION_BATCH_SIZE = 64
-_CHECKED_IMAGES = 8  # on which the masked and the smaller network must agree
+CALIBRATION_BATCH_SIZE = 64
+CHECKED_IMAGES = 8  # on which the masked and the smaller network must agree
 
 
 @dataclass(frozen=True)
@@ -57,10 +57,10 @@ class _Before:
     model: nn.Module
     data: Splits | None
 
-    def inputs(self, index: Tensor) -> Tensor:
-        """Training images as the network reads them, (n, C, H, W)."""
+    def images(self, index: Tensor) -> CalibrationImages:
+        """Training images (n,) with the network's normalisation."""
         assert self.data is not None
-        return normalize(self.data.train.take(index), self.network.mean, self.network.std)
+        return CalibrationImages(self.data.train.subset(index), self.network.mean, self.network.std)
 
 
 def run_prune(context: Context) -> dict[str, object]:
@@ -101,20 +101,7 @@ def _spent(tuning: FineTuning) -> dict[str, object]:
     }
 
 
-class _Facts(Protocol):
-    """What of a pruned classifier or detector is told."""
-
-    @property
-    def achieved(self) -> Achieved | None: ...
-
-    @property
-    def difference(self) -> float | None: ...
-
-    @property
-    def seconds(self) -> float | None: ...
-
-
-def pruning_facts(pruned: _Facts, before: Sizes, after: Sizes) -> dict[str, object]:
+def pruning_facts(pruned: "Pruned | PrunedDetector", before: Sizes, after: Sizes) -> dict[str, object]:
     """What a result says of a pruning: asked against achieved, what it saved, how far the check's networks differed.
 
     `before`, `after`: params and macs.
@@ -125,7 +112,7 @@ def pruning_facts(pruned: _Facts, before: Sizes, after: Sizes) -> dict[str, obje
     return {"achieved": pruned.achieved.as_result() | saved, "masked_equals_small": pruned.difference, **void}
 
 
-def choosing_facts(pruned: _Facts, n_images: int | None) -> dict[str, object]:
+def choosing_facts(pruned: "Pruned | PrunedDetector", n_images: int | None) -> dict[str, object]:
     """What a result says of the cost of choosing: seconds, and the images looked at by a method that does so."""
     seconds: dict[str, object] = {} if pruned.seconds is None else {"prune_seconds": round(pruned.seconds, 3)}
     return seconds if n_images is None else {**seconds, "calibration_images": n_images}
@@ -182,12 +169,14 @@ def _prune(
     settings, seed, device = context.stage.read(Prune), context.stage.seed, context.device
     network = before.network
     if before.data is None:
+        # noise will do: the masked and the smaller network must agree on any input
         generator = torch.Generator().manual_seed(seed)
-        batch = torch.randn(_CHECKED_IMAGES, *network.example().shape[1:], generator=generator)
+        batch = torch.randn(CHECKED_IMAGES, *network.example().shape[1:], generator=generator)
     else:
-        batch = before.inputs(torch.arange(min(_CHECKED_IMAGES, len(before.data.train))))
+        batch = before.images(torch.arange(min(CHECKED_IMAGES, len(before.data.train)))).inputs(0, CHECKED_IMAGES)
     shape = settings.structural
     unstructured = shape is None and get_method(settings.method).unstructured(options)
+    # found by tracing, which not every network bears that may lose single weights
     groups = [] if unstructured else dense_groups(network, before.model)
     model, batch = before.model.to(device), batch.to(device)
     if shape is not None:
@@ -201,7 +190,7 @@ def _prune(
         batch=batch,
         seed=seed,
         options=options,
-        calibration=None if index is None else _calibration(before, index),
+        calibration=None if index is None else before.images(index).losses(CALIBRATION_BATCH_SIZE),
         finetune=finetune,
         allow_partial=settings.allow_partial,
         cost_left=cost_left(network, groups) if settings.selection.cost_target else None,
@@ -221,7 +210,7 @@ def _metrics(model: nn.Module, before: _Before, settings: Prune, run: RunDir) ->
     batches = list(index[: RECALIBRATION_BATCHES * _RECALIBRATION_BATCH_SIZE].split(_RECALIBRATION_BATCH_SIZE))
     if len(batches) > 1 and len(batches[-1]) == 1 and norms_of_single_values(model, network.example().to(device)):
         batches[-2:] = [torch.cat(batches[-2:])]  # such a norm cannot take one image
-    recalibrate(model, (before.inputs(batch).to(device) for batch in batches))
+    recalibrate(model, (before.images(batch).inputs(0, len(batch)).to(device) for batch in batches))
     return found | {"recalibrated_top1": accuracy(model, data, network, ("test",))["test_top1"]}
 
 
@@ -232,17 +221,3 @@ def _looked_at(before: _Before, settings: Prune) -> Tensor | None:
     assert before.data is not None  # methods that look at images are refused without
     labels = before.data.train.labels
     return balanced_indices(labels, settings.calibration.n_images(labels))
-
-
-def _calibration(before: _Before, index: Tensor) -> Calibration:
-    """Cross-entropy over training images, read as they are needed, by which activations or gradients are seen."""
-    assert before.data is not None
-    labels = before.data.train.labels
-
-    def losses(model: nn.Module) -> Iterator[Tensor]:
-        device = next(model.parameters()).device
-        with evaluation_mode(model):
-            for batch in index.split(_CALIBRATION_BATCH_SIZE):
-                yield F.cross_entropy(model(before.inputs(batch).to(device)), labels[batch].to(device))
-
-    return losses

@@ -70,6 +70,7 @@ def prunable_groups(stage: Stage, network: Network, classifier: nn.Module, fpn: 
     ValueError where the stage's method cannot prune a backbone with the detector's normalisation.
     """
     settings, before = stage.read(PruneDetector), stage.parents[0].read(TrainDetector).model
+    # the detector's norm takes the place of BatchNorm alone; other norms stay as the classifier has them
     if any(isinstance(layer, _BatchNorm) for layer in classifier.modules()):
         _check_norm(settings, before.norm)
     return groups_inside(before.strides, settings.scope, network, classifier, fpn)

@@ -93,6 +93,8 @@ class Stage:
     @cached_property
     def hash(self) -> str:
         """Content hash over kind, version, identity and the parents' hashes; the seed stands beside it."""
+        # Without the seeds of the parents: they have the seed of this stage, and where they do not the settings say
+        # which (`guide_seeds`).
         parents = [f"{p.kind}-{p.hash}" for p in self.parents]
         return content_hash([self.kind, KINDS[self.kind].version, self.identity(), parents])
 
@@ -148,6 +150,7 @@ def load_stage(run: Path) -> Stage:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise Refusal(f"{RunDir(run).config}: not valid YAML: {' '.join(str(error).split())}") from error
     runs = run.resolve().parents[1]
+    # their names are checked on the way, so a config that was changed anywhere before is found here
     parents = tuple(load_stage(runs / parent) for parent in data["parents"])
     stage = Stage(data["kind"], data["settings"], parents, data["seed"])
     if (runs / stage.id) != run.resolve():

@@ -75,31 +75,51 @@ class WrittenResult(TypedDict, total=False):
     artifacts: dict[str, str]
 
 
+class _File:
+    """A file of a run directory, by its name."""
+
+    def __init__(self, name: str):
+        self._name = name
+
+    def __get__(self, run: "RunDir", owner: type) -> Path:
+        return run.path / self._name
+
+
 @dataclass(frozen=True)
 class RunDir:
     """One run directory, `<kind>-<hash>/seed<k>`, and the only place where its files are named."""
 
     path: Path
 
-    @property
-    def config(self) -> Path:
-        return self.path / "config.yaml"
-
-    @property
-    def metrics(self) -> Path:
-        return self.path / "metrics.jsonl"
-
-    @property
-    def log(self) -> Path:
-        return self.path / "log.txt"
-
-    @property
-    def status(self) -> Path:
-        return self.path / "status.json"
-
-    @property
-    def checkpoint(self) -> Path:
-        return self.path / "checkpoint.pt"
+    config = _File("config.yaml")
+    metrics = _File("metrics.jsonl")
+    log = _File("log.txt")
+    status = _File("status.json")
+    checkpoint = _File("checkpoint.pt")
+    plan = _File(PLAN)
+    weights = _File(WEIGHTS)
+    masks = _File("masks.safetensors")
+    snapshot = _File("snapshot.safetensors")
+    """The weights of an early iteration, for tickets that are rewound to it."""
+    pattern = _File("pattern.json")
+    """What a guided design follows."""
+    correct = _File("correct.npy")
+    """Of a classifier: for each test image, whether it was classified right."""
+    matches = _File(MATCHES)
+    """Of an evaluated detector: which detections are right, image by image."""
+    result = _File(RESULT)
+    failure = _File("failure.json")
+    """The sentence with which the last attempt failed."""
+    job = _File("job.json")
+    """The number of the Slurm job that this stage was given to."""
+    lock = _File(".lock")
+    # of a study's directory
+    precision = _File("precision.json")
+    """The precision that was settled when the study was first run."""
+    timing = _File("latency.json")
+    """The stage that times its networks, and which of them each route has."""
+    at_work = _File(".at_work")
+    """The lock that a process holds as long as it runs the study."""
 
     def checkpoint_of(self, part: int) -> Path:
         """Of a stage that trains in parts."""
@@ -113,74 +133,9 @@ class RunDir:
                 times.add(file.stat().st_mtime_ns)
         return times
 
-    @property
-    def plan(self) -> Path:
-        return self.path / PLAN
-
-    @property
-    def weights(self) -> Path:
-        return self.path / WEIGHTS
-
-    @property
-    def masks(self) -> Path:
-        return self.path / "masks.safetensors"
-
-    @property
-    def snapshot(self) -> Path:
-        """The weights of an early iteration, for tickets that are rewound to it."""
-        return self.path / "snapshot.safetensors"
-
     def snapshot_of(self, epoch: int) -> Path:
         """The weights after so many epochs, for retraining that goes back to them."""
         return self.path / f"snapshot_epoch{epoch}.safetensors"
-
-    @property
-    def pattern(self) -> Path:
-        """What a guided design follows."""
-        return self.path / "pattern.json"
-
-    @property
-    def correct(self) -> Path:
-        """Of a classifier: for each test image, whether it was classified right."""
-        return self.path / "correct.npy"
-
-    @property
-    def matches(self) -> Path:
-        """Of an evaluated detector: which detections are right, image by image."""
-        return self.path / MATCHES
-
-    @property
-    def result(self) -> Path:
-        return self.path / RESULT
-
-    @property
-    def failure(self) -> Path:
-        """The sentence with which the last attempt failed."""
-        return self.path / "failure.json"
-
-    @property
-    def job(self) -> Path:
-        """The number of the Slurm job that this stage was given to."""
-        return self.path / "job.json"
-
-    @property
-    def lock(self) -> Path:
-        return self.path / ".lock"
-
-    @property
-    def precision(self) -> Path:
-        """Of a study's directory: the precision that was settled when it was first run."""
-        return self.path / "precision.json"
-
-    @property
-    def timing(self) -> Path:
-        """Of a study's directory: the stage that times its networks, and which of them each route has."""
-        return self.path / "latency.json"
-
-    @property
-    def at_work(self) -> Path:
-        """Of a study's directory: the lock that a process holds as long as it runs the study."""
-        return self.path / ".at_work"
 
     @property
     def done(self) -> bool:
@@ -217,6 +172,7 @@ class RunDir:
 
     def whole(self, file: Path) -> Path:
         """`file`, an artifact of this finished run, if it is as the run wrote it; ValueError otherwise."""
+        # summed anew each time: a file may change between two stages of one process as well
         wanted = self.read_result()["artifacts"].get(str(file.relative_to(self.path)))
         if not file.is_file():
             raise Refusal(f"{file}: this file of a finished run is missing; delete {self.result} to run it again")

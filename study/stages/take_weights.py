@@ -12,6 +12,7 @@ def run_take_weights(context: Context) -> dict[str, object]:
     """Load the weights; artifacts: plan.json, weights.safetensors."""
     settings = context.stage.read(TakeWeights)
     network, given = made_network(settings), settings.weights
+    # for the head, which these weights may not have
     torch.manual_seed(context.stage.seed)
     model = network.build()
     notes = load_taken(model, network, given)

@@ -13,7 +13,7 @@ from study.report.material import Material
 from study.report.plots import Exhibit, Value, base_figure, plain
 from study.report.routes import RouteResults, find_route, paired
 from study.report.statistics.families import Difference
-from study.report.statistics.summary import summarize
+from study.report.statistics.summary import mean_of
 from study.report.tables import DIFFERENCE_COLUMNS, difference_values
 
 MOST_CLASSES = 20
@@ -117,5 +117,5 @@ def _figure(classes: Sequence[str], gains: Sequence[_Gain], looks: Mapping[str, 
 def _row(name: str, gain: _Gain, routes: Sequence[RouteResults]) -> tuple[Value, ...]:
     dense = find_route(routes, DENSE, gain.route.point)
     assert dense is not None
-    means = [None if s is None else s.mean for s in (summarize(_of(r, name).values()) for r in (dense, gain.route))]
+    means = [mean_of(_of(route, name).values()) for route in (dense, gain.route)]
     return (name, gain.route.name, gain.route.place, *means, *difference_values(gain.by_class[name]))

@@ -5,8 +5,8 @@ Bolya et al., TIDE, ECCV 2020; see detect/errors.py.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import plotly.graph_objects as go
@@ -35,12 +35,12 @@ _NOTHING = "nothing"
 _COLUMNS, _PANEL = 3, 300  # matrices in a row; pixels
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Errors:
     """Of one route: the errors.json of its seeds."""
 
     route: RouteResults
-    seeds: list[Json] = field(default_factory=list)
+    seeds: list[Json]
 
 
 def kinds(material: Material) -> Exhibit | None:
@@ -62,6 +62,7 @@ def kinds(material: Material) -> Exhibit | None:
             name=plain(each.route.label),
         )
         for kind, cost, count in zip(KINDS, summaries, counts, strict=True):
+            # every file has every kind
             assert cost is not None and count is not None
             rows.append((each.route.name, each.route.place, _WORDS[kind], cost.mean, cost.std, count.mean, cost.n))
     figure.update_layout(barmode="group", bargap=0.25)
@@ -83,10 +84,10 @@ def confusion(material: Material) -> Exhibit | None:
     found = [each for each in found if all(seed["classes"] == names for seed in each.seeds)]
     if not 1 < len(names) <= MOST_CLASSES:
         return None
-    shares = {id(each): _shares(each.seeds, len(names)) for each in found}
+    shares = [_shares(each.seeds, len(names)) for each in found]
     rows: list[tuple[Value, ...]] = []
-    for each in found:
-        for true, share in zip(names, shares[id(each)], strict=True):
+    for each, of_classes in zip(found, shares, strict=True):
+        for true, share in zip(names, of_classes, strict=True):
             rows.append((each.route.name, each.route.place, true, *(100 * float(value) for value in share)))
     caption = (
         f"Of the boxes of each class (a row) the share on which a detection of each class is, in percent; all seeds"
@@ -120,7 +121,7 @@ def _shares(seeds: Sequence[Json], n_classes: int) -> NDArray[np.float64]:
     return counts[:-1] / np.maximum(counts[:-1].sum(axis=1, keepdims=True), 1)
 
 
-def _matrices(found: Sequence[_Errors], shares: Mapping[int, NDArray[np.float64]], names: Sequence[str]) -> go.Figure:
+def _matrices(found: Sequence[_Errors], shares: Sequence[NDArray[np.float64]], names: Sequence[str]) -> go.Figure:
     rows = -(-len(found) // _COLUMNS)
     titles = [axis_label(each.route) for each in found]
     figure = make_subplots(rows, _COLUMNS, subplot_titles=titles, vertical_spacing=0.3 / rows, horizontal_spacing=0.09)
@@ -130,7 +131,7 @@ def _matrices(found: Sequence[_Errors], shares: Mapping[int, NDArray[np.float64]
     for k, each in enumerate(found):
         labels = [plain(name) for name in names]
         heat = go.Heatmap(
-            z=100 * shares[id(each)],
+            z=100 * shares[k],
             x=[*labels, _NOTHING],
             y=labels,
             coloraxis="coloraxis",

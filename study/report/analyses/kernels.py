@@ -41,6 +41,7 @@ def _patterns(material: Material) -> dict[str, Pattern]:
     for run, used in users_of_runs(material.routes, "prune").items():
         masks = material.files.masks(run)
         areas = material.areas(run) if masks is not None else {}
+        # a run that does not record its image size does not say in which stage a layer is
         if masks is not None and {name.removesuffix(".weight") for name in masks} <= areas.keys():
             users = joint_label(route for route, _, _ in used)
             found.setdefault(users, []).append(pattern_from_masks(masks, areas))

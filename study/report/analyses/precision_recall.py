@@ -175,6 +175,7 @@ def _headings() -> list[str]:
 
 
 def _row(route: RouteResults, recall: Curve, spread: Spread) -> tuple[Value, ...]:
+    # the nearest: COCO's recalls come out of a linspace, and need not be these numbers to the last bit
     at = [min(range(len(recall)), key=lambda i, r=wanted: abs(recall[i] - r)) for wanted in _RECALLS]  # type: ignore[misc]
     values = [value for i in at for value in (spread[i].mean, spread[i].std)]
     return (route.name, route.place, *values, spread[0].n)

@@ -27,7 +27,7 @@ from study.report.claims.statement import UNSTRUCTURED
 from study.report.material import Material
 from study.report.plots import Exhibit, Value, base_figure, plain
 from study.report.routes import AMOUNTS, RouteResults, describe_point
-from study.report.statistics.summary import Summary, summarize
+from study.report.statistics.summary import Summary, mean_of, summarize
 from study.report.topic import DETECTION
 from training.files import canonical
 
@@ -125,6 +125,7 @@ def _accuracy(route: RouteResults, material: Material) -> BySeed:
 
 def _training(route: RouteResults, by: PrunedBy, material: Material) -> object:
     """What was set of the trainings, of the classifier's and the last of the detector's."""
+    # the last one, of whichever seed: all have the same settings
     detector = [step.run for _, step in steps(route, "train_detector")][-1]
     classifier = {key: value for key, value in by.facts.items() if key.startswith("classifier.")}
     return classifier, _part(material, detector).get("train")
@@ -166,8 +167,7 @@ def _row(each: _Set) -> tuple[Value, ...]:
 def _between_seeds(table: Sequence[BySeed], seeds: Sequence[int]) -> float | None:
     """Mean tau of the orders by one score with two seeds, over all pairs of seeds."""
     orders = [[scores.get(seed) for scores in table] for seed in seeds]
-    found = summarize(_tau(first, second) for first, second in combinations(orders, 2))
-    return None if found is None else found.mean
+    return mean_of(_tau(first, second) for first, second in combinations(orders, 2))
 
 
 def _tau(first: Sequence[float | None], second: Sequence[float | None]) -> float | None:

@@ -18,11 +18,11 @@ def analyse(material: Material) -> Exhibit | None:
     measured = [route for route in material.routes if route.mean(PRUNED) is not None]
     if not measured:
         return None
-    places, rows, values = [], [], []
+    places, rows, values, primary = [], [], [], material.topic.primary.key
     for place, here in _by_pruning(measured):
         route = here[0]  # all saw the same pruned network
         tuned = next((r for r in here if r.name == FINE_TUNE), None)
-        bars = (route.mean(PRUNED), route.mean(RECALIBRATED), _mean(tuned, material.topic.primary.key))
+        bars = (route.mean(PRUNED), route.mean(RECALIBRATED), None if tuned is None else tuned.mean(primary))
         places.append(place)
         values.append(bars)
         rows.append((places[-1], *bars, *difference_values(route.minus(route, RECALIBRATED, PRUNED))))
@@ -56,7 +56,3 @@ def _by_pruning(routes: Sequence[RouteResults]) -> Iterator[tuple[str, list[Rout
         for here in found.values():
             of = f": {' + '.join(route.name for route in here)}" if len(found) > 1 else ""
             yield f"{short_place(point)}{of}", here
-
-
-def _mean(route: RouteResults | None, key: str) -> float | None:
-    return None if route is None else route.mean(key)

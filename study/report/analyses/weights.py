@@ -106,6 +106,7 @@ def _figure(found: Mapping[str, _Weights], looks: Mapping[str, Look]) -> go.Figu
 
 def _densities(weights: Sequence[Tensor]) -> list[tuple[list[float], list[float]]]:
     """Centres and densities of BINS bins, the same for all: an odd number, so that one is centred on zero."""
+    # not torch.quantile, which takes at most 2^24 numbers: a ResNet-50 has more weights
     reach = max(float(w.abs().sort().values[int(_SPAN * (len(w) - 1))]) for w in weights) or 1.0
     edges = torch.linspace(-reach, reach, BINS + 1)
     centres = [float(c) for c in (edges[:-1] + edges[1:]) / 2]

@@ -6,19 +6,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from study.report import units
-from study.report.claims.measures import MEASURES, BySeed, Sources
+from study.report.claims.measures import MEASURES, Sources
 from study.report.claims.pairs import Pair, pairs
 from study.report.claims.pruned_by import PrunedBy
 from study.report.claims.statement import ABOVE, BELOW, COMPARABLE, NO_WORSE, Statement
 from study.report.claims.values import Values, values_of
 from study.report.differences import Differences
-from study.report.routes import RouteResults, distinct_points, paired, point_key
+from study.report.routes import RouteResults, distinct_points, paired
 from study.report.rows import Comparison
 from study.report.statistics.families import Difference
 from study.report.statistics.holm import holm
 from study.report.statistics.power import detectable
-from study.report.statistics.summary import summarize
+from study.report.statistics.summary import mean_of
 from study.report.topic import Topic
+from training.files import canonical
 
 _Placed = tuple[tuple[int, int, int], Statement, Pair, Values]  # its order: of points, questions and statements
 SUPPORTED, CONTRADICTED, UNDECIDED = "supported", "contradicted", "undecided"
@@ -90,22 +91,24 @@ def findings(
     `data`: the name of the data set. `sources`: of measures that are no columns; statements about these need it.
     Statements that oppose each other stand together.
     """
-    order = {point_key(point): i for i, point in enumerate(distinct_points(routes))}
+    order = {canonical(point): i for i, point in enumerate(distinct_points(routes))}
     # read from the end, so that the first statement of a group gives it its place
     groups = {statement.group: i for i, statement in reversed([*enumerate(topic.statements)]) if statement.group}
     placed: list[_Placed] = []
     for i, statement in enumerate(topic.statements):
+        # a statement about any data has the empty name, which is in every other
         if statement.data not in data.lower():
             continue
         for pair in pairs(statement, routes, pruned or {}):
             values = values_of(statement, pair, pruned or {}, differences.key, sources)
             if values is not None:
-                at = order.get(point_key(pair.point), len(order))
+                at = order.get(canonical(pair.point), len(order))
                 placed.append(((at, groups.get(statement.group, i), i), statement, pair, values))
     # Where the sides stand at two points, the pair is listed at that of the worse side; last where no route is there.
     placed.sort(key=lambda each: each[0])
     placed = _once(placed)
     tests = [_test(statement, pair, values, differences, margin.points) for _, statement, pair, values in placed]
+    # one family for the whole report: whoever picks the statements that came out well afterwards is still held to 5 %
     adjusted = holm([test.p for test in tests])
     return [
         _judge(statement, pair, test, p, topic)
@@ -143,15 +146,11 @@ def _test(statement: Statement, pair: Pair, values: Values, differences: Differe
     plain = not (statement.trend or statement.equal_cost or statement.better.measure or statement.worse.measure)
     # of the score of two routes at one point: among all that meet there
     difference = differences.between(pair.better[0], pair.worse[0]) if plain else paired(*values)
-    means = _mean(values[0]), _mean(values[1])
+    means = mean_of(values[0].values()), mean_of(values[1].values())
+    # undecided statements stay in the family with a p of 1: leaving them out would make the others easier to show
     if difference is None or not difference.decidable:
         return _Test(difference, UNDECIDED, 1.0, means)
     return _Test(difference, *direction(difference, statement.relation, margin), means)
-
-
-def _mean(values: BySeed) -> float | None:
-    summary = summarize(values.values())
-    return None if summary is None else summary.mean
 
 
 def direction(difference: Difference, relation: str, margin: float) -> tuple[str, float]:
@@ -186,7 +185,7 @@ def _judge(statement: Statement, pair: Pair, test: _Test, p: float, topic: Topic
     confidence = 1 - (2 * level if one_sided else level)
     difference = _with(difference, confidence)
     change = f"{units.signed(difference.estimate, topic.decimals)} {units.interval(difference, topic.decimals)}"
-    unit = _unit(statement, topic)
+    unit = MEASURES[measure].unit if (measure := statement.better.measure) in MEASURES else topic.primary.unit
     if statement.trend:
         evidence = f"slope over {len(pair.better)} values of {statement.field}, {unit} a unit: {change}"
     else:
@@ -199,11 +198,6 @@ def _judge(statement: Statement, pair: Pair, test: _Test, p: float, topic: Topic
             seen = units.score(difference.detectable, topic.decimals)
             evidence += f"; a difference of {seen} would have been seen with a power of 80 %"
     return Finding(statement, pair.place, test.verdict if decided else UNDECIDED, evidence, difference, p, confidence)
-
-
-def _unit(statement: Statement, topic: Topic) -> str:
-    derived = MEASURES.get(statement.better.measure)
-    return derived.unit if derived else topic.primary.unit
 
 
 def _with(difference: Difference, confidence: float) -> Difference:

@@ -47,11 +47,13 @@ def _distance(route: RouteResults, sources: Sources) -> BySeed:
     for seed, run in _last_runs(route, "train_classifier").items():
         settings, network = sources.stages[run].part("settings"), sources.stages[run].part("network")
         end = sources.files.weights(run)
+        # only there does the start follow from the seed; it is drawn again, as it is kept nowhere
         if settings.get("regime") != "base" or "weights" in settings or not end or not network:
             continue
         plan = PruningPlan(settings["arch"], settings.get("arch_options") or {})
         torch.manual_seed(seed)  # as `study.stages.classifier.starting_model`
         built = Network(plan, network["num_classes"], network["image_size"], tuple(network["mean"]), ()).build()
+        # matrices and kernels; what has one axis, such as the scale of a norm, mostly begins at a constant
         start = {name: tensor for name, tensor in built.state_dict().items() if tensor.dim() > 1}
         moved = sum(float((end[name].float() - tensor).square().sum()) for name, tensor in start.items())
         found[seed] = (moved / sum(float(tensor.square().sum()) for tensor in start.values())) ** 0.5

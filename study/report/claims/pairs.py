@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 from study.report.claims.pruned_by import PrunedBy
 from study.report.claims.statement import Side, Statement
-from study.report.routes import RouteResults, describe_point, point_key
+from study.report.routes import RouteResults, describe_point
 from study.report.rows import Point
 from study.report.statistics.summary import is_number
+from training.files import canonical
 
 EQUAL_COST = 0.05  # the share by which two networks of an equal cost may differ
 _FEWEST = 3  # values of a field that make a trend
@@ -35,6 +36,7 @@ class Pair:
         found: dict[str, dict[str, object]] = {}
         for point in points:
             for key, value in point.items():
+                # by their text: values may be lists, which have no hash
                 found.setdefault(key, {})[str(value)] = value
         shown = {key: next(iter(values.values())) for key, values in found.items() if len(values) == 1}
         variants = found.get("variant", {})
@@ -52,6 +54,7 @@ def pairs(statement: Statement, routes: Sequence[RouteResults], pruned: Pruned) 
         yield from _trends(statement, better, worse, pruned)
     elif statement.equal_cost:
         for route in better:
+            # all of them: the score at the cost of `route` is read off the line that they make (`values._at_cost`)
             rest = tuple(o for o in worse if o is not route and _agree(route, o, statement.apart, pruned))
             if rest:
                 yield Pair((route,), rest)
@@ -98,6 +101,7 @@ def _agree(a: RouteResults, b: RouteResults, apart: Sequence[str], pruned: Prune
     facts = _how(a, pruned).facts, _how(b, pruned).facts
     if None not in variants and not (apart and facts[0] and facts[1]):
         return False
+    # A fact that only one of the two has is about something that the other does not do, such as fine-tuning.
     both = facts[0].keys() & facts[1].keys()
     return all(facts[0][key] == facts[1][key] for key in both if not _among(key, apart))
 
@@ -149,11 +153,11 @@ def _lines(statement: Statement, routes: Sequence[RouteResults], pruned: Pruned)
             continue
         # A line has each value once. A route that differs from all lines in more than the field, or whose value they
         # have already, begins a new one.
-        fitting = [line for line in lines.values() if value not in line and _follows(line, route, statement, pruned)]
-        line = fitting[0] if fitting else lines.setdefault(point_key(route.point), {})
+        fitting = (
+            line
+            for line in lines.values()
+            if value not in line and all(_agree(each, route, statement.apart, pruned) for each in line.values())
+        )
+        line = next(fitting, None) or lines.setdefault(canonical(route.point), {})
         line[float(value)] = route
     return list(lines.values())
-
-
-def _follows(line: Mapping[float, RouteResults], route: RouteResults, statement: Statement, pruned: Pruned) -> bool:
-    return all(_agree(each, route, statement.apart, pruned) for each in line.values())

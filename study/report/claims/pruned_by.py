@@ -56,6 +56,7 @@ def _pruned_by(route: RouteResults, stages: Mapping[str, StageResult], runs: Pat
     last = settings[pruning[-1]]  # guided designs prune the networks that they follow first
     method, selection = last.get("method", ""), last.get("selection") or {}
     facts |= {f"prune.{key}": value for key, value in {**last, **selection}.items() if key not in _NETWORK}
+    # its keys now stand by themselves, as in a config
     facts.pop("prune.selection", None)
     ratios = tuple(selection.get("ratio") or ())
     if selection.get("target_macs") or selection.get("target_params"):  # the ratio stands for nothing then
@@ -65,6 +66,7 @@ def _pruned_by(route: RouteResults, stages: Mapping[str, StageResult], runs: Pat
         facts["prune.ratio"] = ratios[0] if len(ratios) == 1 else ratios
     if method in METHODS and METHODS[method].follows_patterns:
         facts["guide"] = _guide(classifiers, last)
+    # masks say it of any method: some remove channels or single weights, as their options ask
     kind = _kind(method, selection, masks=RunDir(runs / pruning[-1]).masks.is_file())
     return PrunedBy(method, kind, last.get("target") or "", arch, ratios, facts)
 
@@ -75,12 +77,14 @@ def _training_facts(trainings: list[Json]) -> dict[str, object]:
     # from the last one back: what it says is not overwritten (`setdefault`)
     for settings in reversed(trainings):
         found, regime = {key: settings.get(key) for key in _NETWORK}, settings.get("regime")
+        # as text, here and below: that there was none is a fact too, "null", where None would be left out at the end
         if regime in RETRAINING:
             found |= {"retrain": regime, "distill": canonical(settings.get("distill"))}
         elif regime in REGIMES and REGIMES[regime].same_compute:
             found["scratch_b_cap"] = canonical(settings.get("cap"))
         elif regime == BASE:
             found["weights"] = canonical((settings.get("weights") or {}).get("sha256"))
+        # under keys of its own, so that it does not hide how the dense network before it was trained
         section = "fine_tune" if regime in RETRAINING else "train"
         found |= {f"{section}.{key}": value for key, value in (settings.get("train") or {}).items()}
         for key, value in found.items():

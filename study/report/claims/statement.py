@@ -36,6 +36,7 @@ class Only:
         """ "prune.ratio ≤ 0.5"."""
         if self.values:
             return f"{self.field} {' or '.join(self.values)}"
+        # no statement has both bounds
         return f"{self.field} ≥ {self.low:g}" if self.low else f"{self.field} ≤ {self.high:g}"
 
 

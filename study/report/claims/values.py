@@ -30,6 +30,7 @@ def values_of(statement: Statement, pair: Pair, pruned: Pruned, primary: str, so
         found = slopes, nothing if pair.better == pair.worse else _slopes(at, worse)
     elif statement.equal_cost:
         costs = [route.by_seed(statement.equal_cost) for route in pair.worse]
+        # seed by seed: widths that are found in trained weights cost something else with every seed
         wanted = pair.better[0].by_seed(statement.equal_cost)
         found = better[0], {seed: _at_cost(cost, seed, costs, worse) for seed, cost in wanted.items()}
     else:

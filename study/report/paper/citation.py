@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from importlib.metadata import version
 
-from study.report.claims.citations import BY_METHOD, BY_REGIME, BY_TOPIC, DEPENDENCIES, HOLM, LIU, PYTORCH, SMYTH
+from study.report.claims.citations import (
+    BY_METHOD,
+    BY_REGIME,
+    BY_TOPIC,
+    DEPENDENCIES,
+    HOLM,
+    LIU,
+    PYTORCH,
+    SMYTH,
+    entries,
+)
 from study.report.content import Content
 from study.report.paper.latex import comment, escape
 from study.report.statistics.grid import MODERATED
@@ -17,17 +27,19 @@ def citation(content: Content) -> str:
     methods = {stage.part("settings").get("method") for stage in stages}
     regimes = {stage.part("settings").get(key) for stage in stages for key in ("regime", "retrain")}
     pruned = any(route.is_pruned for route in content.routes)
-    entries = [_program(content), LIU, PYTORCH]
-    entries += [DEPENDENCIES] if pruned else []
-    entries += [entry for name, entry in BY_METHOD.items() if name in methods]
-    entries += dict.fromkeys(entry for name, entry in BY_REGIME.items() if name in regimes)
-    entries += [BY_TOPIC[content.topic.name]] if content.topic.name in BY_TOPIC else []
-    entries += [HOLM] if content.findings else []
-    entries += [SMYTH] if _moderated(content) else []
+    keys = [LIU, PYTORCH]
+    keys += [DEPENDENCIES] if pruned else []
+    keys += [key for name, key in BY_METHOD.items() if name in methods]
+    keys += [key for name, key in BY_REGIME.items() if name in regimes]
+    keys += BY_TOPIC.get(content.topic.name, ())
+    keys += [HOLM] if content.findings else []
+    keys += [SMYTH] if _moderated(content) else []
     data = content.comparison.evaluation.dataset
     head = comment(f"Of the data ({data}) and of trained weights that were given, cite the source as well.")
     head += comment("Needs \\usepackage{url}.")
-    return head + "\n\n".join(entries) + "\n"
+    known = entries()
+    # each once: several methods or regimes have one publication, and BibTeX refuses a key that comes twice
+    return head + "\n\n".join([_program(content), *(known[key] for key in dict.fromkeys(keys))]) + "\n"
 
 
 def _program(content: Content) -> str:

@@ -124,6 +124,7 @@ class _Panel:
         )
         files = {}
         for form, no_date in (("pdf", "CreationDate"), ("svg", "Date")):
+            # without its date, so that equal results are equal files
             buffer = io.BytesIO()
             self._figure.savefig(buffer, format=form, metadata={no_date: None})
             files[form] = buffer.getvalue()

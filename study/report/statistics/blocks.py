@@ -59,6 +59,7 @@ class Blocks:
 
     def paired(self, route: str, reference: str) -> Array:
         """Differences of two routes over the seeds that both have."""
+        # a hole is NaN, and so is each difference with it: what is left are the seeds of both
         whole = np.full(np.shape(self.layout.present), np.nan)
         whole[self.layout.places] = self.values
         difference = whole[self.routes.index(route)] - whole[self.routes.index(reference)]
@@ -99,6 +100,7 @@ def lay_out(table: Table, reference: str | None = None) -> Blocks:
     every_seed = sorted({seed for row in values.values() for seed in row})
     left_out = [f"route {route}" for route in table if route not in kept]
     left_out += [f"seed {seed}" for seed in every_seed if seed not in shared]
+    # along the routes and, in each, along the seeds: as np.nonzero lists them in `Layout.places`
     flat = [values[route][seed] for route in routes for seed in shared if seed in values[route]]
     return Blocks(table, reference, routes, tuple(shared), Layout(present), np.array(flat, float), tuple(left_out))
 
@@ -118,6 +120,8 @@ def _columns(layout: Layout) -> Array:
     return np.hstack([np.eye(routes)[of_route], np.eye(seeds)[of_seed]])
 
 
+# The search for odd routes asks for the same few pools again and again: for each table of a layout, and for the
+# simulated ones.
 @lru_cache(maxsize=512)
 def _residuals(layout: Layout, routes: tuple[int, ...]) -> tuple[Array, int]:
     """The projection (N, N) of a table to the residuals of the model of only these routes, and its rank."""
@@ -161,6 +165,7 @@ def variances(tables: Array, layout: Layout, pool: tuple[int, ...] | None = None
     for route in range(count):
         changed = tuple(sorted({*pool} ^ {route}))  # the pool without the route, or with it if it is odd
         squares, changed_df = residual_squares(tables, layout, changed)
+        # positive for a route of the pool, whose absence lowers df, negative for an odd one, whose presence raises it
         own_df = abs(df - changed_df)
         # the extra sum of squares: what the route adds to those of the design without it
         own = np.abs(total - squares) / max(own_df, 1)

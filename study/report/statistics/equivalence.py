@@ -37,6 +37,7 @@ def against_margin(estimate: float, error: float, null: Null, margin: float) -> 
         raise Refusal(f"margin={margin}: no worse than needs a margin above 0")
     half = null.quantile(LEVEL) * error
     low, high = estimate - half, estimate + half
+    # as good is shown where both one-sided tests reject: the larger p-value is that of the two together
     above = _one_sided(estimate + margin, error, null)
     below = _one_sided(margin - estimate, error, null)
     verdict = Verdict.NOT_SHOWN

@@ -53,6 +53,7 @@ class Difference:
 
     def reversed(self) -> Difference:
         """The reference minus the route."""
+        # error, p-values and `detectable` are of absolute values, and the null is symmetric: they stay as they are
         turned = replace(self, route=self.reference, reference=self.route)
         return replace(turned, estimate=-self.estimate, low=-self.high, high=-self.low)
 
@@ -68,6 +69,11 @@ class Family:
     pairs: tuple[Difference, ...]
     odd: tuple[str, ...]  # routes that vary more than the others, left out of the pooled variance
     left_out: tuple[str, ...]  # routes and seeds that share nothing with the others
+
+    def between(self, route: str, reference: str) -> Difference | None:
+        """One route minus another, whichever way round the family compares them; None if it does not."""
+        both = (turned for pair in self.pairs for turned in (pair, pair.reversed()))
+        return next((pair for pair in both if (pair.route, pair.reference) == (route, reference)), None)
 
 
 def against(table: Table, reference: str) -> Family:
@@ -95,6 +101,7 @@ def within(blocks: Blocks, names: Names) -> Family:
     # one pair is a paired t-test; without residual degrees of freedom there is nothing to pool
     if len(names) < 2 or blocks.df < 1:
         return Family(tuple(own(blocks, name, 1) for name in names), (), blocks.left_out)
+    # a batch of one table: the same code runs over the simulated ones
     is_odd = variances(blocks.values[None], blocks.layout).odd[0]
     odd = tuple(route for route, out in zip(blocks.routes, is_odd, strict=True) if out)
     pool = blocks.without(odd) if odd else blocks
@@ -109,6 +116,7 @@ def within(blocks: Blocks, names: Names) -> Family:
 def _pooled(blocks: Blocks, names: Names, times: float) -> dict[tuple[str, str], Difference]:
     """By the variance of all routes; Bonferroni over `times` families as large as this one."""
     pairs = tuple((blocks.routes.index(route), blocks.routes.index(reference)) for route, reference in names)
+    # by pairs of numbers and not of names, so that tables of one layout share their simulation
     null = null_of_table(blocks.layout, pairs, times)
     errors = standard_errors(variances(blocks.values[None], blocks.layout), blocks.layout, pairs)[0].tolist()
     found = {}

@@ -35,11 +35,15 @@ def over_grid(tables: Sequence[Table], reference: str | None = None) -> list[Fam
         for name in names:
             values = blocks.paired(*name)
             if len(values) > 1:
+                # by the values, not by the name alone: a route that varies along the grid is another side at each point
                 samples[_side(blocks, name[0]), _side(blocks, name[1])] = values
     if len(tables) < POINTS or len(samples) < POINTS:
         return [within(blocks, names) for blocks, names in points]
     df = [len(values) - 1 for values in samples.values()]
+    # Differences from one reference share its noise. Their variances together know less than their degrees of freedom
+    # add up to, and no moderated one may claim to know more than all of them.
     most_df = sum(df) * _independent(list(samples))
+    # all pairs of the grid at once: the more variances there are, the better their scatter is known
     moderated = moderate([float(values.var(ddof=1)) for values in samples.values()], df, most_df)
     spread = dict(zip(samples, zip(moderated.variances.tolist(), moderated.df.tolist(), strict=True), strict=True))
     return [_moderated(blocks, names, spread, reference is not None) for blocks, names in points]

@@ -30,14 +30,13 @@ _EPSILON = np.spacing(1)  # as pycocotools divides
 
 def draw_images(images: int, replicates: int = REPLICATES, seed: int = 0) -> Counts:
     """Draws of as many images as there are, with replacement."""
+    # One seed for all: whoever draws from as many images gets the same draws. Routes that are read one by one are so
+    # paired draw by draw, and the noise that they share is not in their difference.
     generator = np.random.default_rng(seed)
     counts = np.empty((images, replicates), dtype=np.float32)
     for b in range(replicates):
         counts[:, b] = np.bincount(generator.integers(images, size=images), minlength=images)
     return counts
-
-
-# ---------------------------------------------------------------------------------------------- the metrics of draws
 
 
 @dataclass(frozen=True)
@@ -206,9 +205,6 @@ def _walk(runs: _Runs, counts: Counts, reached: _Reached) -> Array:
         area[a] += work[a]
         share[a] = before[a]
     return area
-
-
-# ------------------------------------------------------------------------------------------------ what draws differ by
 
 
 @dataclass(frozen=True)

@@ -12,4 +12,5 @@ def detectable(critical: float, df: float) -> float:
 
     From the noncentral t with `df` degrees of freedom; the other tail, below one in a million, is left out.
     """
+    # the noncentrality, here the true difference in standard errors, with which t stays below `critical` in 20 of 100
     return float(nctdtrinc(df, 1 - POWER, critical))

@@ -28,8 +28,15 @@ def summarize(values: Iterable[float | None]) -> Summary | None:
     if not present:
         return None
     n = len(present)
+    # fsum does not depend on the order, so equal results in another order of seeds stay equal
     mean = math.fsum(present) / n
     if n == 1:
         return Summary(mean, None, 1)
     variance = math.fsum((v - mean) ** 2 for v in present) / (n - 1)
     return Summary(mean, math.sqrt(variance), n)
+
+
+def mean_of(values: Iterable[float | None]) -> float | None:
+    """The mean of the values that are there; None when none is."""
+    summary = summarize(values)
+    return None if summary is None else summary.mean

@@ -111,6 +111,7 @@ class _Jobs:
             number = executor.submit(_run, task).job_id
         except RuntimeError as error:  # the queue is full, say
             raise Failure(f"sbatch failed: {' '.join(str(error).split())}") from error
+        # from now on another process can take the job over, and `prune-transfer runs list` shows it as queued
         write_json(task.run.job, {"job": number})
         return number
 
@@ -120,6 +121,7 @@ class _Jobs:
                 alive = _queue()
             except Failure:
                 continue  # the controller does not answer; jobs run on without it
+            # a copy: this is another thread than the one that submits, and jobs that end are removed
             for job in list(self.jobs):
                 try:
                     self._look(job, alive)
@@ -175,6 +177,7 @@ def parameters(settings: Slurm, task: Task) -> dict[str, object]:
     }
     if settings.partition is not None:
         wanted["partition"] = settings.partition
+    # a GPU for each process of a stage that runs in several
     if settings.gpus:
         processes = processes_of(task.stage, task.machine)
         wanted["gpus_per_node"] = processes if processes > 1 else settings.gpus

@@ -63,6 +63,7 @@ class _Workers:
                 return
             error = done.exception()
             if isinstance(error, BrokenProcessPool):
+                # there is nobody left to wait for; the next stage in this slot gets a new process
                 self.pools.pop(slot).shutdown(wait=False)
                 error = Failure("its process died (killed, or out of memory); run the same command to go on")
             if error is not None:
@@ -105,6 +106,7 @@ class _Workers:
 def visible_devices() -> list[str]:
     """The GPUs that this process may use, by the names that CUDA_VISIBLE_DEVICES takes."""
     named = os.environ.get(_VISIBLE)
+    # an empty text hides all GPUs, where no such variable shows all
     if named is not None:
         return [name for name in named.split(",") if name]
     return [str(i) for i in range(torch.cuda.device_count())]

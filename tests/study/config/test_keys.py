@@ -8,7 +8,8 @@ import pytest
 from pydantic import Field
 
 import prune_transfer
-from study.config.keys import SCHEMAS, WIDTH, all_keys, in_lines, in_markdown, keys_at
+from study.config.keys import WIDTH, all_keys, in_lines, in_markdown, keys_at
+from study.config.schema import SCHEMAS
 from training.misfits import keys_of, sections_in, shown
 from training.type_words import InWords, OneOf, in_words
 

@@ -16,7 +16,17 @@ from pruning.errors import Refusal
 from pruning.methods import METHODS
 from study.plan.named import CLASSIFIER_PIPELINES, PIPELINES
 from study.report import paper
-from study.report.claims.citations import BY_METHOD, BY_REGIME
+from study.report.claims.citations import (
+    BY_METHOD,
+    BY_REGIME,
+    BY_TOPIC,
+    DEPENDENCIES,
+    HOLM,
+    LIU,
+    PYTORCH,
+    SMYTH,
+    entries,
+)
 from study.report.content import content_of
 from study.report.paper.latex import Column, escape, table
 from study.report.rows import Comparison, load_comparison
@@ -283,6 +293,12 @@ def test_every_method_has_its_source():
 
 def test_every_regime_at_the_dense_rates_has_its_source():
     assert {"fine_tune", *BY_REGIME} == set(RETRAINING)
+
+
+def test_the_list_of_references_has_all_that_is_cited_and_nothing_else():
+    cited = {LIU, HOLM, SMYTH, PYTORCH, DEPENDENCIES, *BY_METHOD.values(), *BY_REGIME.values()}
+    assert entries().keys() == cited.union(*BY_TOPIC.values())
+    assert all(re.match(rf"@\w+\{{{key},\n", entry) and entry.endswith("\n}") for key, entry in entries().items())
 
 
 @pytest.mark.parametrize("pipelines", [PIPELINES, CLASSIFIER_PIPELINES])
