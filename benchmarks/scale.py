@@ -4,7 +4,7 @@ The data set is pretended: as many images, boxes, classes and outlines as COCO 2
 few pictures. Every row is a process of its own, as a stage of a study is: it finds out what the files hold, opens the
 data, builds a small detector and trains it. Looking at every picture, which a study does once before, is not part of
 it. "first" has nothing to find beside the runs, "second" finds what the first left, "resumed" its checkpoint too, and
-"parsed anew" reads the JSON. One process at a time; with the whole data set one that parses takes 4 GB. Then as many
+"parsed anew" reads the JSON. One process at a time; with the whole data set one that parses takes 2.4 GB. Then as many
 detections as a detector may have on the test images are evaluated, as in coco_eval.py, which says how.
 
 listing.py has the start on ImageNet's files; what a report draws of COCO's 5,000 test images is in image_bootstrap.py
