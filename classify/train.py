@@ -21,7 +21,7 @@ from classify.settings import TrainRun, TrainSettings
 from classify.step import TrainingStep
 from pruning.errors import Refusal
 from pruning.methods import Effect
-from training.checkpoint import CheckpointClock, check_same_settings, save_snapshot
+from training.checkpoint import CheckpointClock, save_snapshot
 from training.checkpoint_writer import CheckpointWriter
 from training.compiled import compiled
 from training.device import Precision, channels_last, settle_together
@@ -72,14 +72,11 @@ def train_classifier(
     total = settings.epochs * per_epoch
     device = next(model.parameters()).device.type
     identity = {"seed": run.seed, "total": total, "algorithm": settings.optimizer}  # the run's name covers the rest
-    said = settings.model_dump(mode="json", exclude_defaults=True)
-    saved = saved_training(checkpoint, identity, device)
-    check_same_settings(checkpoint, saved, said)
+    saved = saved_training(checkpoint, identity, settings.stated(), device)
     precision = replace(settle_together(run.precision, device), compiled=run.compile).of_checkpoint(saved, checkpoint)
     schedule, clock = schedule or settings.lr_schedule(), CheckpointClock(run.checkpoint_minutes)
-    networks = (model,) if teacher is None else (model, teacher.network)
     with (
-        channels_last(*networks, dtype=precision.dtype),
+        channels_last(model, *([teacher.network] if teacher else []), dtype=precision.dtype),
         synchronised_norms(model),
         compiled(model, effects, wanted=run.compile),
         between_steps(),
@@ -89,7 +86,8 @@ def train_classifier(
         for effect in effects:
             effect.plan_for(total, training.optimizer)
         state = TrainingState(
-            model, training.optimizer, training.scaler, effects, writer, identity, precision.words, clock, said
+            *(model, training.optimizer, training.scaler, effects, writer),
+            *(identity, settings.stated(), precision.words, clock),
         )
         done = state.restore(saved)
         del saved  # as large as the network and its optimiser

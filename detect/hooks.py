@@ -21,9 +21,11 @@ Report = Callable[[int, int, Mapping[str, float]], None]
 _KEYS = ("model", "optimizer", "scaler", "effects", "iteration", "seconds", "loss", "precision")
 
 
-def saved_training(path: Path, identity: Mapping[str, int], device: str) -> State | None:
+def saved_training(
+    path: Path, identity: Mapping[str, int], settings: Mapping[str, object], device: str
+) -> State | None:
     """What `Checkpointer` wrote last; None: nothing. ValueError if it is of another training."""
-    return training_to_continue(path, required=_KEYS, identity=identity, device=device)
+    return training_to_continue(path, required=_KEYS, identity=identity, settings=settings, device=device)
 
 
 class Schedule(HookBase):

@@ -32,7 +32,6 @@ from detect.settings import TrainRun, TrainSettings
 from detect.validation import Enough, Kept, Validation
 from pruning.errors import Diverged, Refusal
 from pruning.methods import Effect
-from training.checkpoint import check_same_settings
 from training.checkpoint_writer import CheckpointWriter
 from training.compiled import compiled
 from training.device import Precision, channels_last, settle_together
@@ -113,9 +112,7 @@ def train_detector(
     device = next(detector.parameters()).device.type
     schedule, total = schedule or schedule_of(settings), settings.iterations
     identity = {"seed": run.seed, "iterations": total, "batch_size": settings.batch_size}
-    said = settings.model_dump(mode="json", exclude_defaults=True)
-    saved = saved_training(checkpoint, identity, device)
-    check_same_settings(checkpoint, saved, said)
+    saved = saved_training(checkpoint, identity, settings.stated(), device)
     precision = replace(settle_together(run.precision, device), compiled=run.compile).of_checkpoint(saved, checkpoint)
     detectors = (detector,) if teacher is None else (detector, teacher.detector)
     with channels_last(*detectors, dtype=precision.dtype), CheckpointWriter(checkpoint) as writer:
@@ -128,10 +125,11 @@ def train_detector(
         with synchronised_norms(detector, nn.SyncBatchNorm), fast:
             trainer = DetectorTrainer(detector, optimizer, settings, run, precision.dtype, teacher)
             validator = _validation(detector, cfg, settings, run, validation)
-            keeper = Checkpointer(detector, writer, run, identity, said, precision.words, effects, validator)
+            keeper = Checkpointer(
+                detector, writer, run, identity, settings.stated(), precision.words, effects, validator
+            )
             told = Reporter(report if is_main() else None, every=run.report_every, total=total, validation=validator)
-            epoch = max(1, _shown(dataset, cfg) // settings.batch_size)
-            at_epochs = [EffectHook(effect, epoch=epoch) for effect in effects]
+            at_epochs = [EffectHook(effect, epoch=_epoch(dataset, cfg, settings)) for effect in effects]
             rate = Schedule(schedule, settings.lr, total)
             trainer.register_hooks([rate, *at_epochs, validator, keeper, told, Stop(keeper)])
             start = keeper.restore(saved)
@@ -275,9 +273,10 @@ def _loader(
     )
 
 
-def _shown(dataset: DetectionDataset, cfg: CfgNode) -> int:
-    """How many images are trained on: those without a box are not, unless Detectron2's key says otherwise."""
-    return len(dataset.split.records(filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS))
+def _epoch(dataset: DetectionDataset, cfg: CfgNode, settings: TrainSettings) -> int:
+    """Iterations; images without a box are not trained on, unless Detectron2's key says otherwise."""
+    shown = len(dataset.split.records(filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS))
+    return max(1, shown // settings.batch_size)
 
 
 def _check_classes(dataset: DetectionDataset, cfg: CfgNode) -> None:

@@ -104,22 +104,22 @@ def last_checkpoint(path: Path, *, required: Collection[str], device: str = "cpu
 
 
 def training_to_continue(
-    path: Path, *, required: Collection[str], identity: Mapping[str, int | str], device: str
+    path: Path,
+    *,
+    required: Collection[str],
+    identity: Mapping[str, int | str],
+    settings: Mapping[str, object],
+    device: str,
 ) -> State | None:
-    """The state of `last_checkpoint`, whose training must agree with `identity`: ValueError otherwise."""
+    """The state of `last_checkpoint`, whose training must agree with `identity` and `settings`: ValueError otherwise.
+
+    `settings`: those that are not the default. A checkpoint from before they were kept in it has none to compare.
+    """
     state = last_checkpoint(path, required=(*required, *identity), device=device)
     for key, value in identity.items():
         if state is not None and state[key] != value:
             raise Refusal(f"{path}: a checkpoint of a training with {key}={state[key]}, not {value}")
-    return state
-
-
-def check_same_settings(path: Path, saved: State | None, settings: Mapping[str, object]) -> None:
-    """ValueError where the training in the checkpoint at `path` has other `settings`; those by default are left out.
-
-    A checkpoint from before settings were kept in it has none to compare.
-    """
-    theirs = settings if saved is None else saved.get("settings", settings)
+    theirs = settings if state is None else state.get("settings", settings)
     odd = [key for key in {**theirs, **settings} if theirs.get(key) != settings.get(key)]
     if odd:
         was, asked = (
@@ -130,6 +130,7 @@ def check_same_settings(path: Path, saved: State | None, settings: Mapping[str, 
             f"{path}: a checkpoint of a training with {was}, not {asked}; ask for the same to go on with it, or delete"
             " it to train from the start"
         )
+    return state
 
 
 def load_checkpoint(path: Path, *, required: Collection[str], device: str = "cpu") -> State:

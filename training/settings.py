@@ -21,6 +21,10 @@ class Optimisation(Section):
     gamma: float = 0.1
     """Factor of the learning rate at each milestone."""
 
+    def stated(self) -> dict[str, object]:
+        """The settings that are not the default, as JSON."""
+        return self.model_dump(mode="json", exclude_defaults=True)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Run:

@@ -18,18 +18,19 @@ from training.stopping import end_if, stop_asked
 _KEYS = ("model", "optimizer", "scaler", "effects", "step", "seconds", "loss", "precision")
 
 
-def saved_training(path: Path, identity: Mapping[str, int | str], device: str) -> State | None:
+def saved_training(
+    path: Path, identity: Mapping[str, int | str], settings: Mapping[str, object], device: str
+) -> State | None:
     """What `TrainingState.save` wrote last; None: nothing. ValueError if it is of another training."""
-    return training_to_continue(path, required=_KEYS, identity=identity, device=device)
+    return training_to_continue(path, required=_KEYS, identity=identity, settings=settings, device=device)
 
 
 @dataclass
 class TrainingState:
     """The parts of a training whose states are saved, and what writes them.
 
-    `identity`: what a checkpoint must agree with, besides the network; `precision`: what it is made in, `clock`: when.
-    `settings`: of the training, those that are not the default, which a checkpoint must agree with too (see
-    `check_same_settings`). `stops`, `saves`: what `after` found of a step. Times are in seconds.
+    `identity`, `settings` (those that are not the default): what a checkpoint must agree with, besides the network;
+    `precision`: what it is made in, `clock`: when. `stops`, `saves`: what `after` found of a step. Times: seconds.
     """
 
     model: nn.Module
@@ -38,9 +39,9 @@ class TrainingState:
     effects: Sequence[Effect]
     writer: CheckpointWriter
     identity: Mapping[str, int | str]
+    settings: Mapping[str, object]
     precision: str
     clock: CheckpointClock
-    settings: Mapping[str, object] = field(default_factory=dict)
     seconds: float = 0.0
     last_loss: float = float("nan")
     stops: bool = False
