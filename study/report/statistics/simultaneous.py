@@ -97,6 +97,7 @@ def _dunnett_tail(t: float, k: int, df: float) -> float:
     reach = math.sqrt(2) * t * s[:, None]
     outside = ndtr(z - reach) + ndtr(-z - reach)
     # 1 - (1 - outside)^k, without losing the digits of small tails
+    # (held below 1, of which the logarithm here would be infinite)
     some = -np.expm1(k * np.log1p(-np.minimum(outside, 1 - 1e-16)))
     return float(s_weight @ some @ z_weight)
 

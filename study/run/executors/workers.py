@@ -57,6 +57,7 @@ class _Workers:
         # The scheduler waits for `outcome`, not for `running`: when it hears of the end, the slot must be free again.
 
         def hand_over(done: Future[str]) -> None:
+            # called in a thread of the pool; appending to a list needs no lock
             self.free.append(slot)
             if done.cancelled():
                 outcome.cancel()
