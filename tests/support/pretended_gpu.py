@@ -149,6 +149,8 @@ def _compute(func, args, kwargs, waits):
         result = "cuda"  # made by PyTorch's own code, as autograd's, beside the tensors of the GPU that it works on
     if result == "cpu" and not there:
         return func(*args, **kwargs)
+    if result == "meta":  # the shape alone is asked for, which no device is waited for
+        return _run(func, args, kwargs, on_gpu=False)
     if there and not _asked:  # autograd and autocast take a tensor's device from PyTorch, which says "cpu" of ours
         result = "cuda"
     if name == "_to_copy":
@@ -170,7 +172,7 @@ def _run(func, args, kwargs, *, on_gpu):
         if isinstance(leaf, OnGpu):
             known[id(leaf.inner)] = leaf
             return leaf.inner
-        return torch.device("cpu") if isinstance(leaf, torch.device) else leaf
+        return torch.device("cpu") if isinstance(leaf, torch.device) and leaf.type == "cuda" else leaf
 
     args, kwargs = tree_map(inner, (args, kwargs))
     if isinstance(kwargs.get("device"), str):
