@@ -163,7 +163,9 @@ class Estimator:
         """The network without its weights, and what can be pruned of it, inside a detector by `stage`."""
         # Finding it takes much of a dry run, and stages of several routes ask for a few networks in turn. More would
         # fill the memory where they are not ours, and so come with weights.
-        inside = [] if stage is None else [stage.parents[0].settings["model"], stage.settings.get("scope")]
+        # by method too: what one may prune inside a detector is refused to another
+        of = [] if stage is None else [stage.settings.get(key) for key in ("scope", "method", "options")]
+        inside = [] if stage is None else [stage.parents[0].settings["model"], *of]
         key = (*_shape_key(network), str(inside))
         if key not in self._prunables:
             model = self._blank(network)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -141,8 +142,9 @@ def joint_label(routes: Iterable[RouteResults]) -> str:
 
 def short_place(point: Point) -> str:
     """A grid point for the axis of a figure: "l1, ratio = 0.5"; "all" outside the grid."""
-    parts = (str(v) if key == "variant" else f"{key.rpartition('.')[2]} = {v}" for key, v in point.items())
-    return ", ".join(parts) or "all"
+    lasts = Counter(key.rpartition(".")[2] for key in point)  # two fields may end in `lr`
+    names = {key: last if lasts[last := key.rpartition(".")[2]] == 1 else key for key in point}
+    return ", ".join(str(v) if key == "variant" else f"{names[key]} = {v}" for key, v in point.items()) or "all"
 
 
 def distinct_points(routes: Iterable[RouteResults]) -> list[Point]:

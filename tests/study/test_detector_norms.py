@@ -40,6 +40,14 @@ def test_filters_of_a_lottery_are_channels(tmp_path):
     assert "that lottery removes" in refused(tmp_path, "GN", "{method: lottery, ratio: 0.5, options: {unit: filters}}")
 
 
+def test_a_method_behind_another_on_the_same_network(tmp_path):
+    """What is found of a network for one method says nothing of whether the next is refused."""
+    variants = "variants={first: {prune: {method: l1_filter}}, then: {prune: {method: slimming}}}"
+    config, routes = tiny("detector.model.norm=FrozenBN", variants, "pipelines=[transfer_then_prune]")
+    with pytest.raises(ConfigError, match="slimming needs scales of BatchNorm that training moves"):
+        run_study(config, DIGITS, routes, tmp_path)
+
+
 @pytest.mark.parametrize(("norm", "method"), [("GN", "magnitude"), ("FrozenBN", "l1_filter"), ("BN", "slimming")])
 def test_what_can_be_pruned_is(norm, method):
     """Every network is worked out, as before a study."""

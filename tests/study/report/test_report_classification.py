@@ -199,6 +199,8 @@ def test_routes_are_named_together_by_grid_point(tmp_path):
     assert joint_label([dense, *others[:2]]) == "unpruned; pruned + fine_tune (variant = l1)"
     assert joint_label(others) == "5 routes (variant = l1)"
     assert short_place({"variant": "l1", "prune.ratio": 0.5}) == "l1, ratio = 0.5"
+    rates = {"classifier.train.lr": 0.1, "detector.train.lr": 0.02}
+    assert short_place(rates) == "classifier.train.lr = 0.1, detector.train.lr = 0.02"
     assert point_fields(comparison) == ["variant"]
 
 
