@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -109,6 +110,7 @@ def warnings(comparison: Comparison) -> list[str]:
             "their commit does not identify what was run."
         )
     messages += _precisions(comparison)
+    messages += _processes(stages)
     messages += _changed_data(stages)
     for key, name in (("data", "Data"), ("given_weights", "Given weights")):
         notes = (note for stage in stages for note in stage.part(key).get("notes") or ())
@@ -142,6 +144,21 @@ def _precisions(comparison: Comparison) -> list[str]:
             f"{_AND.join(_distinct(others))} by an earlier run: remove their run directories to train them again."
         )
     return messages
+
+
+def _processes(stages: Iterable[StageResult]) -> Iterator[str]:
+    """A sentence for trainings of one kind of which some ran in other numbers of processes."""
+    found: dict[str, Counter[int]] = {}
+    for stage in stages:
+        if stage.kind.startswith("train_"):
+            found.setdefault(stage.kind, Counter())[int(stage.result.get("processes") or 1)] += 1
+    for kind, counts in found.items():
+        if len(counts) > 1:
+            numbers = ", ".join(f"{counts[number]} in {number}" for number in sorted(counts))
+            yield (
+                f"The trainings of kind {kind} ran in different numbers of processes ({numbers}): their batches are"
+                " drawn, and normalised, otherwise."
+            )
 
 
 def _changed_data(stages: Iterable[StageResult]) -> list[str]:

@@ -236,6 +236,20 @@ def test_mixed_versions_and_a_dirty_tree_are_warned_of(tmp_path):
     assert dirty.startswith(f"1 of {len(results)} stages ran on code with uncommitted changes")
 
 
+def test_trainings_in_different_numbers_of_processes_are_warned_of(tmp_path):
+    content = fabricate(tmp_path, files=False)
+    trained = [stage["result"] for stage in content["stages"].values() if stage["kind"] == "train_detector"]
+    for result in trained:
+        result["processes"] = 4
+    assert warnings(Comparison.from_json(content)) == []  # one kind may have more than another
+    del trained[0]["processes"]
+    (message,) = warnings(Comparison.from_json(content))
+    assert message.startswith(
+        "The trainings of kind train_detector ran in different numbers of processes"
+        f" (1 in 1, {len(trained) - 1} in 4): "
+    )
+
+
 def test_each_name_has_one_colour_and_the_known_ones_keep_theirs():
     alone, with_others = looks(["scratch_b"]), looks(["mine", "yours", "scratch_b"])
     assert alone["scratch_b"] == with_others["scratch_b"]
