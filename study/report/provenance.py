@@ -151,7 +151,8 @@ def _processes(stages: Iterable[StageResult]) -> Iterator[str]:
     found: dict[str, Counter[int]] = {}
     for stage in stages:
         if stage.kind.startswith("train_"):
-            found.setdefault(stage.kind, Counter())[int(stage.result.get("processes") or 1)] += 1
+            processes = stage.result.get("processes")  # absent where there was one
+            found.setdefault(stage.kind, Counter())[processes if isinstance(processes, int) else 1] += 1
     for kind, counts in found.items():
         if len(counts) > 1:
             numbers = ", ".join(f"{counts[number]} in {number}" for number in sorted(counts))
