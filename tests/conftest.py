@@ -27,6 +27,7 @@ def pytest_collection():
     finally:
         gc.freeze()
         gc.enable()
+        gc.set_threshold(20_000)  # as a command has it (`study.run.launch`)
 
 
 def pytest_runtest_setup(item):
