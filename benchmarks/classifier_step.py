@@ -26,7 +26,8 @@ from classify.models import build, example_input
 from classify.settings import TrainRun, TrainSettings
 from classify.step import TrainingStep
 from pruning.cost import count_macs
-from training.device import channels_last, settle
+from training.device import settle
+from training.layout import channels_last
 
 BATCH, CLASSES, IMAGES = 128, 10, 4096
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)

@@ -17,8 +17,9 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from multiprocessing import get_context
 from pathlib import Path
@@ -43,12 +44,18 @@ from detect.detector_config import make_config
 from detect.scenes import write_scenes
 from detect.settings import DetectorSettings, TrainRun, TrainSettings
 from detect.train import DetectorTrainer
+from training import layout, products
 from training.compiled import compiled
-from training.device import channels_last, set_threads, settle
+from training.device import set_threads, settle
+from training.layout import channels_last
 
 BOXES, WARMUP = 4, 3
 LR, MOMENTUM, WEIGHT_DECAY, CLIP = 0.002, 0.9, 1e-4, 5.0
 PLAIN = {"MODEL.PROPOSAL_GENERATOR.NAME": "RPN", "MODEL.ROI_BOX_HEAD.NAME": "FastRCNNConvFCHead"}
+OFF = {  # what asks whether the faster way can be gone, and is told no
+    "without oneDNN's products": (products, "_has_avx512"),
+    "without convolutions as products": (layout, "faster_as_convolution"),
+}
 MEMORY_PROCESSES = 3  # with freed memory kept, and as many without
 
 
@@ -130,10 +137,12 @@ def compare(name: str, norm: str, rounds: int, clock: Callable[[], float], *, co
             for row, trainer in random.Random(i).sample(list(trainers.items()), len(trainers)):
                 trainer.storage, trainer.iter = storage, i
                 torch.manual_seed(i)
-                start = clock()
-                trainer.run_step()
+                with mock.patch.object(*OFF[row], lambda *_: False) if row in OFF else nullcontext():
+                    start = clock()
+                    trainer.run_step()
+                    taken = clock() - start
                 if i >= WARMUP:
-                    seconds.setdefault(row, []).append(clock() - start)
+                    seconds.setdefault(row, []).append(taken)
     medians = {row: statistics.median(found) for row, found in seconds.items()}
 
     def ratio(row: str) -> float:
@@ -172,10 +181,11 @@ def make_trainers(case: Case, norm: str, batch: list[dict], stack: ExitStack, *,
         "bfloat16": ours(dtype=torch.bfloat16),
         **({"compiled": ours(compile=True)} if compile else {}),
         "without selected proposals": ours({"MODEL.PROPOSAL_GENERATOR.NAME": "RPN"}),
-        "without convolved box head": ours({"MODEL.ROI_BOX_HEAD.NAME": "FastRCNNConvFCHead"}),
+        **{row: ours() for row in OFF},
         "without separable ROIAlign": ours(replaced=(SeparableROIAlign,)),
         "without channels last": ours(channels_last=False),
-        "without fused SGD": ours(fused=False),
+        "without fused SGD": ours(make_sgd=foreach_sgd),
+        "with PyTorch's fused SGD": ours(make_sgd=partial(foreach_sgd, foreach=False, fused=True)),
     }
 
 
@@ -269,20 +279,27 @@ def plain_trainer(detector: nn.Module, batch: list[dict]) -> SimpleTrainer:
 
 
 def our_trainer(
-    detector: nn.Module, batch: list[dict], dtype: torch.dtype | None, fused: bool = True
+    detector: nn.Module,
+    batch: list[dict],
+    dtype: torch.dtype | None,
+    make_sgd: Callable[[nn.Module], torch.optim.Optimizer] | None = None,
 ) -> DetectorTrainer:
     settings = TrainSettings(iterations=10**9, batch_size=len(batch), lr=LR, clip_norm=CLIP)
-    groups = get_default_optimizer_params(detector, weight_decay_norm=0.0)
-    optimizer = fused_sgd(groups, LR, MOMENTUM, weight_decay=WEIGHT_DECAY) if fused else foreach_sgd(detector)
-    trainer = DetectorTrainer(detector, optimizer, settings, TrainRun(), dtype)
+    trainer = DetectorTrainer(detector, (make_sgd or our_sgd)(detector), settings, TrainRun(), dtype)
     trainer.data_loader, trainer.max_iter = repeat(batch), settings.iterations
     return trainer
 
 
-def foreach_sgd(detector: nn.Module) -> torch.optim.Optimizer:
+def our_sgd(detector: nn.Module) -> torch.optim.Optimizer:
+    groups = get_default_optimizer_params(detector, weight_decay_norm=0.0)
+    return fused_sgd(groups, LR, MOMENTUM, weight_decay=WEIGHT_DECAY)
+
+
+def foreach_sgd(detector: nn.Module, *, foreach: bool = True, fused: bool = False) -> torch.optim.Optimizer:
     """As detectron2.solver.build_optimizer makes it."""
     groups = get_default_optimizer_params(detector, weight_decay_norm=0.0)
-    return torch.optim.SGD(groups, lr=LR, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY, foreach=True)
+    options = {"lr": LR, "momentum": MOMENTUM, "weight_decay": WEIGHT_DECAY}
+    return torch.optim.SGD(groups, **options, foreach=foreach, fused=fused)
 
 
 def repeat(batch: list[dict]) -> Iterator[list[dict]]:

@@ -52,7 +52,8 @@ from pruning.methods import METHODS
 from pruning.methods.guided import GuidedOptions
 from pruning.select import Selection
 from training.compiled import compiled
-from training.device import channels_last, deterministic_algorithms, usable_cores
+from training.device import deterministic_algorithms, usable_cores
+from training.layout import channels_last
 
 DTYPES = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

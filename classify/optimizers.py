@@ -1,10 +1,11 @@
 """The optimisers of the study, and which parameters their weight decay is on."""
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.optim import SGD, Adam, Optimizer
 from torch.optim.optimizer import ParamsT
+from torch.optim.sgd import sgd
 
 from classify.settings import TrainSettings
 
@@ -29,11 +30,48 @@ def fused_sgd(groups: ParamsT, lr: float, momentum: float, *, weight_decay: floa
     PyTorch allocates them in the first step, and leaves in them what was in memory where a GradScaler skips that one.
     From 0 the first step is the same: momentum * 0 + gradient. Call it once the weights have their memory format.
     """
-    optimizer = SGD(groups, lr, momentum, weight_decay=weight_decay, nesterov=nesterov, fused=True)
+    optimizer = _FusedSGD(groups, lr, momentum, weight_decay=weight_decay, nesterov=nesterov, fused=True)
     for group in optimizer.param_groups if momentum else ():
         for p in group["params"]:
             optimizer.state[p]["momentum_buffer"] = torch.zeros_like(p)
     return optimizer
+
+
+class _FusedSGD(SGD):
+    """SGD that shows the fused operator each weight as it lies in memory.
+
+    On a CPU the operator copies a weight in channels-last, its gradient and its momentum, and copies two of them back.
+    """
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        for group in self.param_groups:
+            weights = [p for p in group["params"] if p.grad is not None]
+            parts = [_as_they_lie(p, p.grad, self.state[p].get("momentum_buffer")) for p in weights]
+            params, grads, buffers = (list(tensors) for tensors in zip(*parts, strict=True)) if parts else ([], [], [])
+            sgd(
+                params,
+                grads,
+                buffers,
+                fused=True,
+                grad_scale=getattr(self, "grad_scale", None),
+                found_inf=getattr(self, "found_inf", None),
+                **{key: group[key] for key in ("weight_decay", "momentum", "lr", "dampening", "nesterov", "maximize")},
+            )
+
+
+def _as_they_lie(weight: Tensor, grad: Tensor, buffer: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Views of them that are contiguous, where they are channels-last."""
+    if grad.stride() != weight.stride():  # the operator goes through memory as it lies and would add the wrong values
+        grad = torch.empty_like(weight).copy_(grad)
+    tensors = [weight, grad] if buffer is None else [weight, grad, buffer]
+    if weight.dim() != 4 or not all(t.is_contiguous(memory_format=torch.channels_last) for t in tensors):
+        return weight, grad, buffer
+    return _rows(weight), _rows(grad), None if buffer is None else _rows(buffer)
+
+
+def _rows(stored: Tensor) -> Tensor:
+    return stored.permute(0, 2, 3, 1)
 
 
 def parameter_groups(model: nn.Module, weight_decay: float, *, norm_weight_decay: bool) -> list[ParameterGroup]:

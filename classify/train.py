@@ -24,8 +24,9 @@ from pruning.methods import Effect
 from training.checkpoint import CheckpointClock, save_snapshot
 from training.checkpoint_writer import CheckpointWriter
 from training.compiled import compiled
-from training.device import Precision, channels_last, settle_together
+from training.device import Precision, settle_together
 from training.distributed import is_main, own_images
+from training.layout import channels_last
 from training.state import TrainingState, saved_training
 from training.stopping import between_steps
 from training.synchronised_norm import synchronised_norms

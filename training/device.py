@@ -18,11 +18,12 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 import torch.utils.deterministic
-from torch import Tensor, nn
+from torch import Tensor
 
 from pruning.errors import Refusal
 from training.checkpoint import State
 from training.distributed import from_main, is_main, world_size
+from training.products import linear
 
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 _REASONS = MEASURED, ASKED, DEVICE, CHECKPOINT = "measuring", "asking", "the device's kind", "the checkpoint"
@@ -166,7 +167,7 @@ def _convolution() -> Callable[[], Tensor]:
 def _product() -> Callable[[], Tensor]:
     """64 rows of 512 features through a linear layer of 512: a head's layer."""
     x, weight = _random(64, 512).requires_grad_(), _random(512, 512).requires_grad_()
-    return lambda: F.linear(x, weight)
+    return lambda: linear(x, weight)
 
 
 def _random(*shape: int) -> Tensor:
@@ -180,39 +181,6 @@ def _seconds(work: Callable[[], Tensor], dtype: torch.dtype | None) -> float:
         y = work()
     y.sum().backward()
     return time.process_time() - start
-
-
-# In float32 on a CPU, PyTorch reorders the gradient of a channels-last weight back and forth; for a convolution with
-# more weights than this that takes longer than channels-last saves (256 x 256 x 3 x 3 has 590 thousand; measured
-# at batch 4 and 128 pixels, where it is a third of such a layer's time).
-_MOST_WEIGHTS = 500_000
-
-
-@contextmanager
-def channels_last(*models: nn.Module, dtype: torch.dtype | None) -> Iterator[None]:
-    """Within the block the models compute on (N, H, W, C) in memory; shapes and values are the same.
-
-    `dtype` is autocast's, None for float32. On leaving, all weights are contiguous again.
-    """
-    hooks = []
-    for model in models:
-        model.to(memory_format=torch.channels_last)
-        if dtype is None and all(p.device.type == "cpu" for p in model.parameters()):
-            for module in model.modules():
-                if isinstance(module, nn.Conv2d) and module.weight.numel() > _MOST_WEIGHTS:
-                    module.to(memory_format=torch.contiguous_format)
-                    hooks.append(module.register_forward_pre_hook(_contiguous_input))
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()
-        for model in models:
-            model.to(memory_format=torch.contiguous_format)
-
-
-def _contiguous_input(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    return tuple(x.contiguous() for x in inputs)
 
 
 # cuBLAS needs it, before its first use, to give the same bits each time

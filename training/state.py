@@ -13,6 +13,7 @@ from pruning.methods import Effect
 from training.checkpoint import CheckpointClock, State, check_same_network, training_to_continue
 from training.checkpoint_writer import CheckpointWriter
 from training.distributed import any_process, check_equal, is_main, sum_over_processes, world_size
+from training.layout import lay_out_as_weights
 from training.stopping import end_if, stop_asked
 
 _KEYS = ("model", "optimizer", "scaler", "effects", "step", "seconds", "loss", "precision")
@@ -120,6 +121,7 @@ class TrainingState:
         check_same_network(self.writer.path, self.model, state["model"])
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
+        lay_out_as_weights(self.optimizer)
         self.scaler.load_state_dict(state["scaler"])
         for effect, saved in zip(self.effects, state["effects"], strict=True):
             effect.load_state_dict(saved)

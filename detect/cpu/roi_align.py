@@ -12,6 +12,8 @@ from detectron2.layers import ROIAlign
 from torch import Tensor, nn
 from torch.nn.modules.utils import _pair
 
+from training.products import transposed_product
+
 # The products read all rows and columns of the map: on maps larger than this, gathering samples is cheaper.
 _MAX_POSITIONS = 64 * 64
 
@@ -66,16 +68,22 @@ class _SeparableBackward(torch.autograd.Function):
         (rois,) = ctx.saved_tensors
         (n, channels, height, width), dtype = ctx.features
         size, scale, ratio, aligned = ctx.pooling
+        result = grad.new_zeros(n, channels, height, width)
+        if not len(rois):  # as on most levels of a pyramid, where all objects are small
+            return result.to(dtype), None, None, None, None, None
+        order = rois[:, 0].argsort(stable=True)
+        counts = rois[:, 0].long().bincount(minlength=n).tolist()  # regions of each image
+        if not rois[:, 0].equal(rois[order, 0]):
+            rois, grad = rois[order], grad[order]
         bins_y, bins_x = _pair(size)
         rows = _weights(rois[:, [2, 4]].float(), bins_y, height, scale, ratio, aligned)  # (R, bins_y, H)
         columns = _weights(rois[:, [1, 3]].float(), bins_x, width, scale, ratio, aligned)
-        result = grad.new_zeros(n, channels, height, width)
-        for image in range(n):
-            regions = (rois[:, 0] == image).nonzero().squeeze(1)
+        parts = zip(grad.float().split(counts), rows.split(counts), columns.split(counts), strict=True)
+        for image, (part, vertical, horizontal) in enumerate(parts):
             # (r, C, bins_y, bins_x) -> (r, bins_y * C, bins_x) @ (r, bins_x, W) -> (r * bins_y, C * W)
-            inner = grad[regions].float().transpose(1, 2).flatten(1, 2) @ columns[regions]
-            inner = inner.view(len(regions) * bins_y, channels * width)
-            outer = rows[regions].view(-1, height).T @ inner  # (H, C * W)
+            inner = part.transpose(1, 2).flatten(1, 2) @ horizontal
+            inner = inner.view(len(part) * bins_y, channels * width)
+            outer = transposed_product(vertical.reshape(-1, height), inner)  # (H, C * W)
             result[image] = outer.view(height, channels, width).transpose(0, 1)
         return result.to(dtype), None, None, None, None, None
 
@@ -95,5 +103,5 @@ def _weights(span: Tensor, bins: int, size: int, scale: float, sampling_ratio: i
     used = (step < samples) & (position >= -1) & (position <= size)
     position = position.clamp(0, size - 1)
     # bilinear weight of each grid line: 1 at the sample's own position, falling to 0 one line away
-    hat = (1 - (position[..., None] - torch.arange(size, device=span.device)).abs()).clamp(min=0)
-    return (hat * used[..., None]).sum(2) / count
+    hat = (position[..., None] - torch.arange(size, device=span.device)).abs_().neg_().add_(1).clamp_(min=0)
+    return hat.mul_(used[..., None]).sum(2) / count

@@ -8,9 +8,11 @@ from detectron2.engine import SimpleTrainer
 from detectron2.layers import ROIAlign
 from support.short_schedules import EACH_STEP
 from support.tiny_detector import make_detector, settings, two_squares
+from torch import nn
+from torch.optim import SGD
 
 from detect.data.loader import train_loader
-from detect.train import schedule_of, train_detector
+from detect.train import clip_gradients, schedule_of, train_detector
 from pruning.methods import Effect, Request, get_method
 from pruning.select import Selection
 from training.checkpoint import save_checkpoint
@@ -183,6 +185,28 @@ def test_bfloat16_trains_to_finite_float32_weights(dataset, tmp_path):
         checkpoint=tmp_path / "c.pt",
     )
     assert all(p.dtype == torch.float32 and p.isfinite().all() for p in detector.parameters())
+
+
+@pytest.mark.parametrize("most", [0.5, 4.9999, 5.0, 5.0001, 100.0, float("nan")])
+def test_gradients_are_clipped_as_pytorch_clips_them(most):
+    """Of a norm of 5, below it, at it and above."""
+    results = []
+    for clips in (lambda p: nn.utils.clip_grad_norm_([p], most), lambda p: clip_gradients(SGD([p], 0.1), most)):
+        p = nn.Parameter(torch.zeros(2))
+        p.grad = torch.tensor([3.0, 4.0])
+        clips(p)
+        results.append(p.grad)
+    torch.testing.assert_close(*results, rtol=0, atol=0, equal_nan=True)
+
+
+def test_gradients_that_are_not_finite_are_left_to_pytorch():
+    results = []
+    for clips in (lambda p: nn.utils.clip_grad_norm_([p], 5.0), lambda p: clip_gradients(SGD([p], 0.1), 5.0)):
+        p = nn.Parameter(torch.zeros(2))
+        p.grad = torch.tensor([float("inf"), 1.0])
+        clips(p)
+        results.append(p.grad)
+    torch.testing.assert_close(*results, rtol=0, atol=0, equal_nan=True)
 
 
 def test_a_loss_that_is_not_finite_names_its_step(dataset, tmp_path):

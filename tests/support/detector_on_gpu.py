@@ -17,7 +17,7 @@ from pruning.masks import Masks
 from support.pretended_gpu import OURS, ROOT, OnGpu, pretended_gpu
 from support.tiny_detector import SMALL, settings, two_squares
 from support.told import altered
-from training.device import channels_last
+from training.layout import channels_last
 
 DTYPES = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
 ONE_STAGE = {

@@ -17,7 +17,7 @@ from support.pretended_gpu import OnGpu, pretended_gpu
 from support.processes_training import Killed, images
 from support.small_networks import Plain
 from support.told import told
-from training.device import channels_last
+from training.layout import channels_last
 
 SETTINGS = {
     "epochs": 2, "batch_size": 8, "lr": 0.05, "mean": (0.5,) * 3, "std": (0.25,) * 3, "precision": "float32",
