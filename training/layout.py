@@ -23,7 +23,7 @@ _Pair = tuple[int, int]
 # When a convolution is better computed as a product: measured in float32 on an AMD Zen 5 with one thread and two, with
 # 64 to 2,048 channels at 64 to 5,000 positions. 64 positions of 512 channels, 3 x 3, take 0.79 of the time, 1 x 1 with
 # one thread half to two thirds of it from 128 channels on.
-_WEIGHTS_A_POSITION = 5_000
+_WEIGHTS_A_POSITION = 4_500
 _LEAST_MACS = 3_000_000  # below, the views take longer than is saved
 
 

@@ -89,7 +89,7 @@ def test_other_convolutions_stay_as_they_are(by_products, kind):
 def test_many_positions_are_left_to_pytorch_but_for_one_by_one_with_one_thread(
     by_products, monkeypatch, threads, kernel, rows
 ):
-    monkeypatch.setattr(layout, "_WEIGHTS_A_POSITION", 5_000)
+    monkeypatch.setattr(layout, "_WEIGHTS_A_POSITION", 4_500)
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     layer = nn.Conv2d(8, 4, kernel, padding=kernel // 2)
     with channels_last(layer, dtype=None):
