@@ -1,6 +1,8 @@
 """COCO's metrics are pycocotools' to the bit; the ends of the scale are exact."""
 
 import json
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from types import SimpleNamespace
 
 import numpy as np
@@ -19,6 +21,7 @@ from detect.detector_config import make_config
 from detect.evaluate import METRICS, evaluate_detector, score_detections
 from detect.pictures import draw_scenes
 from detect.settings import DetectorSettings
+from pruning.errors import Failure
 
 
 @pytest.fixture
@@ -141,6 +144,14 @@ def test_no_detection_scores_0(dataset):
     result = score_detections(dataset, [])
     assert result["AP"] == result["AP50"] == 0.0
     assert set(result["per_class"].values()) == {0.0} and result["detections"] == 0
+
+
+@pytest.mark.cpu_only
+def test_a_fork_of_a_process_that_has_evaluated_is_told_so_and_does_not_hang(dataset):
+    expected = score_detections(dataset, [])
+    with ProcessPoolExecutor(1, mp_context=get_context("fork")) as pool, pytest.raises(Failure, match="was forked"):
+        pool.submit(score_detections, dataset, []).result()
+    assert score_detections(dataset, []) == expected
 
 
 class Oracle(nn.Module):
