@@ -1,4 +1,4 @@
-"""COCO's box metrics by faster-coco-eval, which is what we use, and by hotcoco where it is installed, against
+"""COCO's box metrics by hotcoco, which is what we use, and by faster-coco-eval where it is installed, against
 pycocotools: seconds, memory, and how far from pycocotools' the twelve numbers and all precisions are.
 
 Each is a process of its own that has read the annotations and is given the same detections. "all of it" is what an
@@ -25,7 +25,7 @@ from unittest import mock
 import numpy as np
 
 CLASSES, BOXES, FOUND, SIZE = 10, 8, 24, 640  # boxes and detections of an image, and its pixels
-REFERENCE, OTHER, OURS, WHOLE = "pycocotools", "hotcoco", "faster-coco-eval", "all of it"
+REFERENCE, OTHER, OURS, WHOLE = "pycocotools", "faster-coco-eval", "hotcoco", "all of it"
 
 
 def main() -> None:
@@ -46,7 +46,7 @@ def compare(annotations: Path, found: int) -> None:
     images = len(truth["images"])
     print(f"{images:,} images, {found * images:,} detections, {len(truth['categories'])} classes")
     expected: dict[str, np.ndarray] = {}
-    for name in (REFERENCE, *([OTHER] if find_spec(OTHER) else []), OURS, WHOLE):
+    for name in (REFERENCE, *([OTHER] if find_spec("faster_coco_eval") else []), OURS, WHOLE):
         with get_context("spawn").Pool(1) as process:
             clock, cpu, memory, numbers = process.apply(measured, (name, annotations, file))
         label = name if name == WHOLE else f"{name} {version(name)}"
@@ -77,7 +77,8 @@ def measured(name: str, annotations: Path, file: Path) -> Measured:
 def others(name: str, annotations: Path, detections: list[dict]) -> Iterator[Any]:
     """First the annotations are read, then the detections evaluated."""
     if name == OTHER:
-        from hotcoco import COCO, COCOeval
+        from faster_coco_eval import COCO
+        from faster_coco_eval import COCOeval_faster as COCOeval
     else:
         from pycocotools.coco import COCO
         from pycocotools.cocoeval import COCOeval
@@ -101,10 +102,10 @@ def ours(name: str, annotations: Path, detections: list[dict]) -> Iterator[Any]:
 
     dataset = CocoDataset(annotations, annotations.parent)
     cfg = make_config(DetectorSettings(), num_classes=len(dataset.split.classes))
-    made, evaluated = [], evaluate._evaluate
+    made, evaluated = [], evaluate.coco_evaluation
     yield
     if name == OURS:
-        with mock.patch.object(evaluate, "_evaluate", lambda *given: made.append(evaluated(*given)) or made[-1]):
+        with mock.patch.object(evaluate, "coco_evaluation", lambda *given: made.append(evaluated(*given)) or made[-1]):
             evaluate.score_detections(dataset, detections)
         yield made[-1]
     with mock.patch.object(evaluate, "find_objects", lambda *_, **__: detections):

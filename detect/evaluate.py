@@ -1,14 +1,11 @@
 """The box metrics of a detector: COCO's of every data set, and Pascal VOC's of those in its layout.
 
-COCO's are pycocotools', computed by faster-coco-eval's C++: a precision may be 2.2e-16 off and an AP differ in its last
-digit. VOC's are in detect/voc_metrics.py. Two files are read otherwise than pycocotools reads them: one with an
-annotation of id 0, whose match pycocotools loses (ids are numbered anew here), and one with boxes whose `area` is 0 or
-less (which is the box's here, with a note).
+COCO's are in detect/coco_evaluation.py, VOC's in detect/voc_metrics.py. Two files are read otherwise than pycocotools
+reads them: one with an annotation of id 0, whose match pycocotools loses (ids are numbered anew here), and one with
+boxes whose `area` is 0 or less (which is the box's here, with a note).
 """
 
-import contextlib
 import gzip
-import io
 import itertools
 import json
 import time
@@ -23,9 +20,10 @@ from detectron2.evaluation.coco_evaluation import instances_to_coco_json
 from detectron2.modeling import GeneralizedRCNNWithTTA
 from detectron2.structures import Instances
 from detectron2.utils import comm
-from faster_coco_eval import COCO, COCOeval_faster
+from hotcoco import COCOeval
 from torch import nn
 
+from detect.coco_evaluation import coco_evaluation
 from detect.data import DetectionDataset
 from detect.data.loader import test_loader
 from detect.data.records import Detection, Record, Split
@@ -38,7 +36,7 @@ from training.files import write_bytes
 DETECTIONS = "detections.json.gz"  # in the folder of an evaluation
 # COCO's summary begins with these six; APs, APm and APl are boxes under 32^2, 96^2 and over 96^2 pixels
 METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
-_COCO_TEXT = "COCO box AP, IoU 0.50:0.95, all areas, 100 detections an image (faster-coco-eval)"
+_COCO_TEXT = "COCO box AP, IoU 0.50:0.95, all areas, 100 detections an image (hotcoco)"
 _VOC_TEXT = "VOC AP at IoU 0.5, difficult boxes ignored: VOC_AP50_07 at 11 points, VOC_AP50 continuous"
 
 
@@ -72,7 +70,7 @@ def evaluate_detector(
     found = find_objects(detector, cfg, dataset=dataset, num_workers=num_workers)
     if not comm.is_main_process():
         return {}
-    evaluation, voc = _evaluate(dataset.split, found), _voc_matches(dataset.split, found)
+    evaluation, voc = coco_evaluation(dataset.split, found, "bbox"), _voc_matches(dataset.split, found)
     if out_dir is not None:
         packed = gzip.compress(_json(found), mtime=0)  # without the time, so that equal detections are equal files
         write_bytes(out_dir / DETECTIONS, packed)
@@ -112,7 +110,7 @@ def score_detections(dataset: DetectionDataset, detections: list[Detection]) -> 
     VOC_METRICS and `voc_per_class`. Without a single detection every AP is 0 (not undefined) where there are boxes.
     """
     split = dataset.split
-    return _scores(split, detections, _evaluate(split, detections), _voc_matches(split, detections))
+    return _scores(split, detections, coco_evaluation(split, detections, "bbox"), _voc_matches(split, detections))
 
 
 def precision_recall(dataset: DetectionDataset, detections: list[Detection]) -> PrecisionRecall:
@@ -121,21 +119,7 @@ def precision_recall(dataset: DetectionDataset, detections: list[Detection]) -> 
     {"iou", "recall": [101 values], "classes": {name: {"precision": [...], "score": [...]}}}, all in 0..1. A recall that
     is not reached has 0 for both; a class without boxes has None instead of its lists.
     """
-    return _precision_recall(dataset.split, _evaluate(dataset.split, detections))
-
-
-def _evaluate(split: Split, detections: list[Detection]) -> COCOeval_faster:
-    """COCO's evaluation, accumulated; images go by their place in the split, whatever ids they have."""
-    place = {image.id: k for k, image in enumerate(split.images, 1)}
-    with contextlib.redirect_stdout(io.StringIO()):
-        truth = COCO(split.truth())
-        # an empty result list is refused, so a detection that counts for nothing stands in for it
-        placed: list[Detection] = [{**d, "image_id": place[d["image_id"]]} for d in detections] or [_nothing(split)]
-        evaluation = COCOeval_faster(truth, truth.loadRes(placed), iouType="bbox")
-        evaluation.evaluate()
-        evaluation.accumulate()
-        evaluation.summarize()
-    return evaluation
+    return _precision_recall(dataset.split, coco_evaluation(dataset.split, detections, "bbox"))
 
 
 def _voc_matches(split: Split, detections: list[Detection]) -> dict[str, Matches]:
@@ -143,32 +127,35 @@ def _voc_matches(split: Split, detections: list[Detection]) -> dict[str, Matches
 
 
 def _scores(
-    split: Split, detections: list[Detection], evaluation: COCOeval_faster, voc: dict[str, Matches]
+    split: Split, detections: list[Detection], evaluation: COCOeval, voc: dict[str, Matches]
 ) -> dict[str, object]:
+    assert evaluation.eval is not None
     precision = evaluation.eval["precision"]  # (IoU, recall, class, area, most detections)
-    row = {category: k for k, category in enumerate(sorted(split.category_ids))}
-    named = list(zip(split.classes, (row[category] for category in split.category_ids), strict=True))
+    images = split.images
+    boxes = images.to_find & ~images.of_box("crowd") & ~images.of_box("difficult")
+    rows = split.rows
+    named = list(zip(split.classes, (rows[category] for category in split.category_ids), strict=True))
     return {
         **{name: _percent(value) for name, value in zip(METRICS, evaluation.stats[: len(METRICS)], strict=True)},
         "per_class": {name: _percent(_mean(precision[:, :, k, 0, -1])) for name, k in named},
         **(voc_metrics(voc["VOC"]) if voc else {}),
-        "images": len(split.images),
-        "boxes": sum(not a["iscrowd"] for a in evaluation.cocoGt.dataset["annotations"]),
+        "images": len(images),
+        "boxes": int(boxes.sum()),
         "detections": len(detections),
         "metric": _COCO_TEXT if not voc else f"{_COCO_TEXT}, difficult boxes as crowds; {_VOC_TEXT}",
     }
 
 
-def _precision_recall(split: Split, evaluation: COCOeval_faster) -> PrecisionRecall:
-    parameters = evaluation.params
-    (iou,) = np.flatnonzero(np.isclose(parameters.iouThrs, 0.5))
-    row = {category: k for k, category in enumerate(sorted(split.category_ids))}
+def _precision_recall(split: Split, evaluation: COCOeval) -> PrecisionRecall:
+    assert evaluation.eval is not None
+    iou = evaluation.params.iou_thrs.index(0.5)
+    rows = split.rows
     curves: dict[str, ClassCurve | None] = {}
     for name, category in zip(split.classes, split.category_ids, strict=True):
-        precision, score = (evaluation.eval[key][iou, :, row[category], 0, -1] for key in ("precision", "scores"))
+        precision, score = (evaluation.eval[key][iou, :, rows[category], 0, -1] for key in ("precision", "scores"))
         there = precision.min() > -1
         curves[name] = {"precision": precision.tolist(), "score": score.tolist()} if there else None
-    return {"iou": 0.5, "recall": parameters.recThrs.tolist(), "classes": curves}
+    return {"iou": 0.5, "recall": evaluation.params.rec_thrs, "classes": curves}
 
 
 class _Collector(DatasetEvaluator):
@@ -189,10 +176,6 @@ class _Collector(DatasetEvaluator):
     def evaluate(self) -> dict[str, object]:
         self.detections = list(itertools.chain(*comm.gather(self.detections)))
         return {}
-
-
-def _nothing(split: Split) -> Detection:
-    return {"image_id": 1, "category_id": split.category_ids[0], "bbox": [0.0, 0.0, 0.0, 0.0], "score": 0.0}
 
 
 def _mean(precision: np.ndarray) -> float:

@@ -6,21 +6,18 @@ The scores themselves are in detections.json.gz; here is only the order that the
 import io
 import zipfile
 import zlib
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import Any
 
 import numpy as np
+from hotcoco import COCOeval
 from numpy.typing import NDArray
 
+from detect.uncollected import uncollected
 from pruning.errors import Refusal
 
-if TYPE_CHECKING:
-    from faster_coco_eval import COCOeval_faster
-
 MISS, HIT, IGNORED = 0, 1, 2  # no box of its own; the first on its box; on a crowd or difficult box
-_HIGHEST_IOU = 1 - 1e-10  # that pycocotools asks for
 _FORMAT = "matches 1"
 MATCHES = "matches.npz"  # in the folder of an evaluation
 
@@ -79,66 +76,47 @@ class Matches:
         return None
 
 
-def coco_matches(evaluation: "COCOeval_faster") -> Matches:
-    """As pycocotools' evaluateImg, all areas, 100 detections an image and class: from a COCOeval that was evaluated.
+def coco_matches(evaluation: COCOeval) -> Matches:
+    """What an evaluation of boxes has matched, all areas, 100 detections an image and class.
 
-    Its IoUs are used, not computed again. Classes are in the order of their ids, as in its precision, and images too.
+    Classes are in the order of their ids, as in its precision, and images too.
     """
-    parameters = evaluation.params
-    truth, found = (_by_place(coco.dataset["annotations"]) for coco in (evaluation.cocoGt, evaluation.cocoDt))
-    boxes = np.zeros((len(parameters.imgIds), len(parameters.catIds)), dtype=np.int64)
-    kept = []
-    for k, category in enumerate(parameters.catIds):
-        scores, images, flags = [np.empty(0)], [], [np.empty((0, len(parameters.iouThrs)), dtype=np.uint8)]
-        for i, image in enumerate(parameters.imgIds):
-            crowd = np.array([a["iscrowd"] for a in truth.get((image, category), ())], dtype=bool)
-            boxes[i, k] = len(crowd) - crowd.sum()
-            if (image, category) in found:
-                best = np.sort([-d["score"] for d in found[image, category]])[: parameters.maxDets[-1]]
-                scores.append(best)
-                images += [i] * len(best)
-                if len(crowd):
-                    flags.append(_match(np.asarray(evaluation.ious[image, category]), crowd, parameters.iouThrs))
-                else:
-                    flags.append(np.full((len(best), len(parameters.iouThrs)), MISS, dtype=np.uint8))
-        order = np.argsort(np.concatenate(scores), kind="stable")
-        kept.append((np.array(images, dtype=np.int64)[order], np.concatenate(flags)[order]))
-    names = [evaluation.cocoGt.cats[category]["name"] for category in parameters.catIds]
-    return Matches.of_classes(names, parameters.iouThrs, boxes, kept)
+    again = COCOeval(evaluation.coco_gt, evaluation.coco_dt, "bbox")
+    parameters = again.params  # of which all that is read is a copy
+    parameters.area_rng, parameters.area_rng_lbl = parameters.area_rng[:1], parameters.area_rng_lbl[:1]
+    place = {image: i for i, image in enumerate(evaluation.params.img_ids)}
+    categories = evaluation.params.cat_ids
+    boxes = np.zeros((len(place), len(categories)), dtype=np.int64)
+    found = []
+    for k, category in enumerate(categories):
+        parameters.cat_ids = [category]  # one at a time: an image's matches are lists of Python's
+        again.evaluate()
+        with uncollected():
+            matched = [one for one in again.eval_imgs if one is not None]  # images with boxes or detections
+            boxes[[place[one["image_id"]] for one in matched], k] = [one["gtIgnore"].count(False) for one in matched]
+            found.append(_of_class(matched, place, len(parameters.iou_thrs)))
+    names = [evaluation.coco_gt.cats[category]["name"] for category in categories]
+    return Matches.of_classes(names, parameters.iou_thrs, boxes, found)
 
 
-class _Placed(TypedDict):
-    """Of an annotation in COCO's form what matching reads: `iscrowd` of a true box, `score` of one that was found."""
-
-    image_id: int
-    category_id: int
-    iscrowd: int
-    score: float
-
-
-def _by_place(annotations: Sequence[_Placed]) -> dict[tuple[int, int], list[_Placed]]:
-    found = defaultdict(list)
-    for annotation in annotations:
-        found[annotation["image_id"], annotation["category_id"]].append(annotation)
-    return dict(found)
-
-
-def _match(shared: NDArray[np.float64], crowd: NDArray[np.bool_], ious: NDArray[np.float64]) -> NDArray[np.uint8]:
-    """Flags (D, T) of the detections of one image and class, best first, from their IoU with its boxes (D, G).
-
-    At each threshold a detection takes the free box it overlaps most, of equal ones the last; crowd boxes stay free.
-    """
-    needed = np.minimum(ious, _HIGHEST_IOU)[:, None]
-    taken = np.zeros((len(ious), len(crowd)), dtype=bool)
-    flags = np.full((len(shared), len(ious)), MISS, dtype=np.uint8)
-    for d in np.flatnonzero((shared >= needed.min()).any(axis=1)):
-        reached = shared[d] >= needed  # (T, G)
-        free = reached & ~crowd & ~taken
-        best = len(crowd) - 1 - np.where(free, shared[d], -1.0)[:, ::-1].argmax(axis=1)
-        hit = free.any(axis=1)
-        taken[hit, best[hit]] = True
-        flags[d] = np.where(hit, HIT, np.where((reached & crowd).any(axis=1), IGNORED, MISS))
-    return flags
+def _of_class(
+    matched: Sequence[Mapping[str, Any]], place: Mapping[int, int], ious: int
+) -> tuple[Integers, NDArray[np.uint8]]:
+    """`images` and `flags` of the detections of a class, from what is matched in each image."""
+    scores: list[float] = []
+    images: list[int] = []
+    flags = [np.empty((0, ious), dtype=np.uint8)]
+    for one in matched:
+        count = len(one["dtScores"])
+        scores += one["dtScores"]
+        images += count * [place[one["image_id"]]]
+        if one["gtIds"]:
+            right = np.where(one["dtIgnore"], IGNORED, HIT)
+            flags.append(np.where(one["dtMatched"], right, MISS).T.astype(np.uint8))
+        else:
+            flags.append(np.full((count, ious), MISS, dtype=np.uint8))
+    order = np.argsort(-np.array(scores, dtype=np.float64), kind="stable")
+    return np.array(images, dtype=np.int64)[order], np.concatenate(flags)[order]
 
 
 def to_bytes(metrics: Mapping[str, Matches]) -> bytes:

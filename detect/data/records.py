@@ -123,24 +123,31 @@ class Split:
             images = images.take(np.unique(images.of_boxes[images.trainable & ~images.of_box("crowd")]))
         return Records(images, outlines or {})
 
-    def truth(self, outlines: Mapping[int, Outline] | None = None) -> Truth:
-        """COCO's ground truth, boxes as annotated; image k has id k + 1, so that any ids of the data set do.
+    @property
+    def rows(self) -> dict[int, int]:
+        """The place of each category id among all by size, in which order COCO's metrics have the classes."""
+        return {category: k for k, category in enumerate(sorted(self.category_ids))}
 
+    def truth(self, outlines: Mapping[int, Outline] | None = None) -> Truth:
+        """COCO's ground truth, boxes as annotated, without what no evaluator needs.
+
+        Image k has id k + 1 and classes are numbered by `rows`, so that any ids of the data set do.
         Difficult boxes are crowd boxes there: finding one is neither right nor wrong. Annotation ids start at 1:
         evaluators take 0 for "no match". `outlines`: of the objects to find, by their boxes' `number`.
         """
+        rows = self.rows
         annotations: list[dict[str, object]] = []
         for k, image in enumerate(self.images, 1):
             for box in image.boxes:
                 if not box.to_find:
                     continue
-                place = {"id": len(annotations) + 1, "image_id": k, "category_id": self.category_ids[box.label]}
+                place = {"id": len(annotations) + 1, "image_id": k, "category_id": rows[self.category_ids[box.label]]}
                 ignored = int(box.crowd or box.difficult)
                 found = {**place, "bbox": list(box.xywh), "area": box.area, "iscrowd": ignored}
                 annotations.append(found if outlines is None else {**found, "segmentation": outlines[box.number]})
-        images = [{"id": k, "height": i.height, "width": i.width} for k, i in enumerate(self.images, 1)]
+        images = [{"id": k} for k in range(1, len(self.images) + 1)]
         categories: list[dict[str, int | str]] = [
-            {"id": c, "name": n} for c, n in zip(self.category_ids, self.classes, strict=True)
+            {"id": rows[c], "name": n} for c, n in zip(self.category_ids, self.classes, strict=True)
         ]
         return {"images": images, "annotations": annotations, "categories": categories}
 

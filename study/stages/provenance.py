@@ -9,9 +9,7 @@ from pathlib import Path
 
 import torch
 
-_PACKAGES = (
-    "torch torchvision torch-pruning fvcore pycocotools faster-coco-eval numpy scikit-learn prune-transfer"
-).split()
+_PACKAGES = ("torch torchvision torch-pruning fvcore pycocotools hotcoco numpy scikit-learn prune-transfer").split()
 _AMPERE = (8, 0)  # the first GPUs with TF32
 
 

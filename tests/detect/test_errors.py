@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from detect.coco_evaluation import coco_evaluation
 from detect.data.images import Box, ImageRecord, Images
 from detect.data.records import Split
 from detect.errors import KINDS, errors_of
-from detect.evaluate import _evaluate
 
 CAT, DOG = 3, 7  # ids of the data set
 THERE = (10.0, 10.0, 20.0, 20.0)
@@ -86,6 +86,6 @@ def test_random_detections_begin_at_the_ap50_of_coco():
             detections.append((int(rng.choice([CAT, DOG])), [*box[:2], *np.abs(box[2:])], float(rng.random())))
     whole = split(*truth)
     errors = errors_of(whole, found(*detections))
-    assert errors["AP50"] == pytest.approx(100 * _evaluate(whole, found(*detections)).stats[1])
+    assert errors["AP50"] == pytest.approx(100 * coco_evaluation(whole, found(*detections), "bbox").stats[1])
     assert all(errors["count"][kind] for kind in ("class", "place", "both", "background"))
     assert min(errors["cost"].values()) >= -1e-9

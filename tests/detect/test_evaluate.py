@@ -1,23 +1,27 @@
-"""faster-coco-eval gives pycocotools' numbers; the ends of the scale are exact."""
+"""COCO's metrics are pycocotools' to the bit; the ends of the scale are exact."""
 
-import contextlib
-import io
 import json
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
 from PIL import Image
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
+from support.by_pycocotools import by_pycocotools, splits_and_detections
+from support.scenes_and_guesses import guesses, scenes
 from support.written_detections import written_detections
 from torch import nn
 
+from detect.coco_evaluation import coco_evaluation
 from detect.data import CocoDataset
 from detect.detector_config import make_config
 from detect.evaluate import METRICS, evaluate_detector, score_detections
 from detect.pictures import draw_scenes
 from detect.settings import DetectorSettings
+from pruning.errors import Failure
 
 
 @pytest.fixture
@@ -68,19 +72,59 @@ def _noisy(dataset):
 
 def test_metrics_equal_pycocotools_exactly(dataset):
     detections = _noisy(dataset)
-    with contextlib.redirect_stdout(io.StringIO()):
-        truth = COCO(str(dataset.annotations))
-        reference = COCOeval(truth, truth.loadRes(detections), "bbox")
-        reference.evaluate()
-        reference.accumulate()
-        reference.summarize()
+    reference = by_pycocotools(dataset.split, detections)
     ours = score_detections(dataset, detections)
     expected = [None if v < 0 else 100 * float(v) for v in reference.stats[:6]]
     assert [ours[name] for name in METRICS] == expected
     assert 5 < ours["AP"] < 95
-    by_class = reference.eval["precision"][:, :, :, 0, -1].mean(axis=(0, 1))
+    by_class = np.moveaxis(reference.eval["precision"][:, :, :, 0, -1], -1, 0)
     assert list(ours["per_class"]) == ["three", "seven", "nine"]
-    np.testing.assert_allclose(list(ours["per_class"].values()), 100 * by_class, rtol=1e-12)
+    assert list(ours["per_class"].values()) == [100 * precision.flatten().mean() for precision in by_class]
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(splits_and_detections())
+def test_evaluation_is_pycocotools_to_the_bit(made):
+    split, detections = made
+    reference, ours = by_pycocotools(split, detections), coco_evaluation(split, detections, "bbox")
+    for key in ("precision", "recall", "scores"):
+        np.testing.assert_array_equal(ours.eval[key], reference.eval[key])
+    np.testing.assert_array_equal(ours.stats, reference.stats)
+    scores = score_detections(SimpleNamespace(split=split), detections)
+    assert [scores[name] for name in METRICS] == [None if v < 0 else 100 * float(v) for v in reference.stats[:6]]
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_many_detections_of_an_image_are_evaluated_as_by_pycocotools(seed):
+    """200 a class and image, of which 100 count, with equal scores among them."""
+    split = scenes(12, seed=seed)
+    detections = guesses(split, seed=seed, levels=50) * 40
+    reference, ours = by_pycocotools(split, detections), coco_evaluation(split, detections, "bbox")
+    for key in ("precision", "recall", "scores"):
+        np.testing.assert_array_equal(ours.eval[key], reference.eval[key])
+    np.testing.assert_array_equal(ours.stats, reference.stats)
+
+
+def test_any_ids_and_sizes_do(dataset):
+    """Ids of classes below 0 and beyond 64 bits, and an image that is too large for any integer type."""
+    detections = _noisy(dataset)
+    expected = score_detections(dataset, detections)
+    other = {3: -3, 7: 7, 9: 10**25}
+    coco = json.loads(dataset.annotations.read_text())
+    for kind, key in (("annotations", "category_id"), ("categories", "id")):
+        coco[kind] = [{**one, key: other[one[key]]} for one in coco[kind]]
+    coco["images"][0] |= {"width": 10**25, "height": 10**25}
+    dataset.annotations.write_text(json.dumps(coco))
+    moved = [{**d, "category_id": other[d["category_id"]]} for d in detections]
+    assert score_detections(CocoDataset(dataset.annotations, dataset.images), moved) == expected
+
+
+def test_detections_of_an_unknown_class_count_for_nothing(dataset, capfd):
+    detections = _noisy(dataset)
+    expected = score_detections(dataset, detections)
+    unknown = [{**detections[0], "category_id": 4}]
+    assert score_detections(dataset, [*unknown, *detections]) == {**expected, "detections": len(detections) + 1}
+    assert capfd.readouterr() == ("", "")
 
 
 def test_the_truth_as_detections_scores_100(dataset):
@@ -100,6 +144,14 @@ def test_no_detection_scores_0(dataset):
     result = score_detections(dataset, [])
     assert result["AP"] == result["AP50"] == 0.0
     assert set(result["per_class"].values()) == {0.0} and result["detections"] == 0
+
+
+@pytest.mark.cpu_only
+def test_a_fork_of_a_process_that_has_evaluated_is_told_so_and_does_not_hang(dataset):
+    expected = score_detections(dataset, [])
+    with ProcessPoolExecutor(1, mp_context=get_context("fork")) as pool, pytest.raises(Failure, match="was forked"):
+        pool.submit(score_detections, dataset, []).result()
+    assert score_detections(dataset, []) == expected
 
 
 class Oracle(nn.Module):

@@ -7,13 +7,13 @@ import pytest
 import torch
 from detectron2.utils.events import EventStorage
 from pycocotools import mask
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
+from support.by_pycocotools import by_pycocotools
 from support.coco_layout import coco_box, encoded, picture, write_coco
 from support.tiny_detector import make_detector, two_squares
 from torch import nn
 
 from classify.export import FORMATS, export, read_exported
+from detect.coco_evaluation import coco_evaluation
 from detect.cost import detector_activations, part_macs
 from detect.data import CocoDataset
 from detect.data.loader import train_loader
@@ -186,13 +186,12 @@ def test_mask_ap_is_pycocotools(tmp_path):
         place = {"image_id": one["image_id"], "category_id": one["category_id"]}
         detections.append({**found, **place, "score": float(rng.random())})
     found = mask_metrics(data.split, detections)
-    truth = COCO(str(data.annotations))
-    without_boxes = [{key: value for key, value in one.items() if key != "bbox"} for one in detections]
-    evaluation = COCOeval(truth, truth.loadRes(without_boxes), "segm")
-    evaluation.evaluate()
-    evaluation.accumulate()
-    evaluation.summarize()
-    assert [found[name] for name in MASK_METRICS] == pytest.approx([100 * value for value in evaluation.stats[:3]])
+    outlines = read_outlines(data.split, encoded=True)
+    reference = by_pycocotools(data.split, detections, "segm", outlines)
+    ours = coco_evaluation(data.split, detections, "segm", outlines)
+    for key in ("precision", "recall", "scores"):
+        np.testing.assert_array_equal(ours.eval[key], reference.eval[key])
+    assert [found[name] for name in MASK_METRICS] == [100 * value for value in reference.stats[:3]]
     assert 5 < found["mask_AP"] < found["mask_AP50"] < 100
     assert [mask_metrics(data.split, [])[name] for name in MASK_METRICS] == [0.0, 0.0, 0.0]
 

@@ -1,16 +1,15 @@
 """What is kept of each image gives pycocotools' numbers again, to the last digit, and damaged files are refused."""
 
-import contextlib
 import io
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from faster_coco_eval import COCO, COCOeval_faster
-from pycocotools.coco import COCO as PycocoCOCO
-from pycocotools.cocoeval import COCOeval
+from hypothesis import given, settings
+from support.by_pycocotools import by_pycocotools, splits_and_detections
 from support.scenes_and_guesses import guesses, scenes
 
+from detect.coco_evaluation import coco_evaluation
 from detect.evaluate import score_detections
 from detect.matches import HIT, IGNORED, MISS, coco_matches, from_bytes, to_bytes
 from detect.voc_metrics import VOC_METRICS, voc_matches, voc_metrics
@@ -18,18 +17,27 @@ from detect.voc_metrics import VOC_METRICS, voc_matches, voc_metrics
 RECALLS = np.linspace(0, 1, 101)
 
 
-def evaluated(split, detections, reader=COCO, evaluator=COCOeval_faster):
-    """COCO's evaluation of a split whose image ids count from 0."""
-    with contextlib.redirect_stdout(io.StringIO()):
-        truth = reader()
-        truth.dataset = split.truth()
-        truth.createIndex()
-        found = truth.loadRes([{**d, "image_id": d["image_id"] + 1} for d in detections])
-        evaluation = evaluator(truth, found, "bbox")
-        evaluation.evaluate()
-        evaluation.accumulate()
-        evaluation.summarize()
-    return evaluation
+def matches_of(split, detections):
+    return coco_matches(coco_evaluation(split, detections, "bbox"))
+
+
+def matched_by_pycocotools(reference):
+    """For each class the images of its detections, and their flags, by what pycocotools matched for all areas."""
+    parameters = reference.params
+    found = []
+    for k in range(len(parameters.catIds)):
+        first = k * len(parameters.areaRng) * len(parameters.imgIds)
+        matched = [one for one in reference.evalImgs[first : first + len(parameters.imgIds)] if one is not None]
+        scores = np.concatenate([[], *(one["dtScores"] for one in matched)])
+        order = np.argsort(-scores, kind="mergesort")
+        images = [one["image_id"] - 1 for one in matched for _ in one["dtIds"]]
+        right, ignored = (
+            np.concatenate([np.zeros((len(parameters.iouThrs), 0)), *(one[key] for one in matched)], axis=1)
+            for key in ("dtMatches", "dtIgnore")
+        )
+        flags = np.where(ignored, IGNORED, np.where(right, HIT, MISS))
+        found.append(([images[d] for d in order], flags.T[order].tolist()))
+    return found
 
 
 def accumulated(matches):
@@ -57,22 +65,42 @@ CASES = {"distinct": {}, "ties": {"levels": 7}, "equal overlaps": {"shift": 0.0,
 def test_every_image_once_is_pycocotools_to_the_last_digit(case, seed):
     split = scenes(40, seed=seed)
     detections = guesses(split, seed=seed, **CASES[case])
-    reference = evaluated(split, detections, PycocoCOCO, COCOeval)
-    matches = from_bytes(to_bytes({"COCO": coco_matches(evaluated(split, detections))}), "a file")["COCO"]
+    reference = by_pycocotools(split, detections)
+    matches = from_bytes(to_bytes({"COCO": matches_of(split, detections)}), "a file")["COCO"]
     precision = accumulated(matches)
     np.testing.assert_array_equal(precision, reference.eval["precision"][:, :, :, 0, -1])
     assert [mean(precision), mean(precision[0]), mean(precision[5])] == list(reference.stats[:3])
     assert (matches.flags == IGNORED).any() and 0.05 < mean(precision) < 0.999
     ours = score_detections(SimpleNamespace(split=split), detections)
-    per_class = {name: 100 * mean(precision[:, :, k]) for k, name in enumerate(matches.classes)}
-    assert ours["per_class"] == pytest.approx(per_class, rel=1e-12)
+    assert ours["per_class"] == {name: 100 * mean(precision[:, :, k]) for k, name in enumerate(matches.classes)}
     assert list(matches.classes) == ["three", "seven", "nine"]  # by id
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(splits_and_detections())
+def test_matches_are_pycocotools_own(made):
+    split, detections = made
+    matches, reference = matches_of(split, detections), by_pycocotools(split, detections)
+    kept = [matches.of_class(k) for k in range(len(matches.classes))]
+    assert [(images.tolist(), flags.tolist()) for images, flags in kept] == matched_by_pycocotools(reference)
+    counted = np.zeros_like(matches.boxes)
+    for box in reference.cocoGt.dataset["annotations"]:
+        counted[box["image_id"] - 1, box["category_id"]] += not box["iscrowd"]
+    np.testing.assert_array_equal(matches.boxes, counted)
+    np.testing.assert_array_equal(accumulated(matches), reference.eval["precision"][:, :, :, 0, -1])
+
+
+def test_without_a_detection_there_are_the_boxes():
+    split = scenes(3, special=0.0)
+    matches = matches_of(split, [])
+    assert len(matches.images) == 0 and matches.flags.shape == (0, 10) and matches.problem() is None
+    assert matches.boxes.sum() == sum(len(image.boxes) for image in split.images)
 
 
 def test_a_hundred_detections_of_an_image_and_class_are_kept():
     split = scenes(2)
     detections = [{"image_id": 1, "category_id": 3, "bbox": [1, 1, 5, 5], "score": k / 150} for k in range(150)]
-    matches = coco_matches(evaluated(split, detections))
+    matches = matches_of(split, detections)
     assert len(matches.images) == 100 and set(matches.images) == {1}
 
 
@@ -88,7 +116,7 @@ def test_a_better_detection_takes_the_box_and_crowds_take_many():
     on_crowd = [60.0, 10.0, 20.0, 20.0]
     tried = [(box, 0.9), (box, 0.8), (on_crowd, 0.7), (on_crowd, 0.6), ([10.0, 10.0, 20.0, 16.0], 0.95)]
     found = [{"image_id": 0, "category_id": 9, "bbox": b, "score": s} for b, s in tried]
-    matches = coco_matches(evaluated(split, found))
+    matches = matches_of(split, found)
     # an IoU of 0.8 comes first: it has the box up to 0.8, the perfect one above; the next copy never
     flags = matches.of_class(2)[1]
     assert flags[0].tolist() == [HIT] * 7 + [MISS] * 3
@@ -110,7 +138,7 @@ def test_voc_metric_follows_from_what_is_kept(seed):
 
 def test_file_is_small_the_same_each_time_and_has_no_objects():
     split = scenes(40)
-    matches = coco_matches(evaluated(split, guesses(split)))
+    matches = matches_of(split, guesses(split))
     content = to_bytes({"COCO": matches})
     assert content == to_bytes({"COCO": matches})
     assert len(content) < 8 * len(matches.images)
@@ -129,7 +157,7 @@ def _changed(content, **arrays):
 
 def test_what_is_no_such_file_is_refused():
     split = scenes(6)
-    content = to_bytes({"COCO": coco_matches(evaluated(split, guesses(split)))})
+    content = to_bytes({"COCO": matches_of(split, guesses(split))})
     bare = io.BytesIO()
     np.save(bare, np.zeros(3))
     wrong = {

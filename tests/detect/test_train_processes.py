@@ -2,8 +2,10 @@
 
 import json
 import multiprocessing
+import os
 import signal
 import socket
+import sys
 from unittest import mock
 
 import numpy as np
@@ -47,10 +49,13 @@ def runs(tmp_path_factory):
     with socket.socket() as probe:
         probe.bind(("localhost", 0))
         port = probe.getsockname()[1]
-    context = multiprocessing.get_context("fork")  # importing Detectron2 anew takes longer than the trainings
+    context = multiprocessing.get_context("forkserver")  # not forked from here, where COCO's metrics were computed
+    context.set_forkserver_preload(["support.detector_processes"])  # importing Detectron2 takes longer than to train
     processes = [context.Process(target=train_together, args=(r, port, dataset, two)) for r in (0, 1)]
-    for process in processes:
-        process.start()
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("PYTHONPATH", os.pathsep.join(sys.path))  # of the server
+        for process in processes:
+            process.start()
     for process in processes:
         process.join(600)
         if process.is_alive():

@@ -5,6 +5,8 @@ import os
 import signal
 from unittest import mock
 
+import torch
+
 from detect.distillation import Teacher
 from detect.evaluate import evaluate_detector
 from detect.settings import Distillation
@@ -156,6 +158,7 @@ def ends(dataset, folder):
 def train_together(number, port, dataset, folder):
     """What process `number` of two does."""
     os.environ.update(WORLD_SIZE="2", RANK=str(number), MASTER_ADDR="localhost", MASTER_PORT=str(port))
+    torch.set_num_threads(1)
     with process_group("cpu"):
         found = {norm: losses_of(dataset, folder, norm) for norm in NORMS}
         found["early"] = early_end(dataset, folder)

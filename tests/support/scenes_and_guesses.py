@@ -13,15 +13,21 @@ CLASSES, IDS = ("nine", "three", "seven"), (9, 3, 7)
 def scenes(images=12, *, seed=0, special=0.2, voc_year=None):
     """A split; the share `special` of its boxes is crowd, or difficult with `voc_year`."""
     rng = np.random.default_rng(seed)
-    records = []
-    for i in range(images):
+    each = []
+    for _ in range(images):
         boxes = []
         for _ in range(int(rng.integers(0, 6))):
             xywh = tuple(float(v) for v in rng.integers((0, 0, 8, 8), (40, 20, 50, 40)))
             flag = {"crowd" if voc_year is None else "difficult": bool(rng.random() < special)}
             boxes.append(Box(xywh, int(rng.integers(0, 3)), xywh[2] * xywh[3], **flag))
-        records.append(ImageRecord(i, Path(f"{i}.png"), 64, 96, tuple(boxes)))
-    return Split(Path("annotations.json"), CLASSES, IDS, Images.of(records), (), voc_year)
+        each.append(boxes)
+    return in_split(each, voc_year=voc_year)
+
+
+def in_split(each, *, ids=IDS, voc_year=None):
+    """A split of images with these boxes, whose ids count from 0."""
+    records = [ImageRecord(i, Path(f"{i}.png"), 64, 96, tuple(boxes)) for i, boxes in enumerate(each)]
+    return Split(Path("annotations.json"), CLASSES, ids, Images.of(records), (), voc_year)
 
 
 def guesses(split, *, seed=1, shift=3.0, levels=None):

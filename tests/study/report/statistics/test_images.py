@@ -1,16 +1,13 @@
 """The bootstrap over images against pycocotools on drawn data sets, closed forms, and what pairing must do."""
 
-import contextlib
-import io
 from dataclasses import replace
 
-import faster_coco_eval
 import numpy as np
 import pytest
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
+from support.by_pycocotools import by_pycocotools
 from support.scenes_and_guesses import guesses, scenes
 
+from detect.coco_evaluation import coco_evaluation
 from detect.data.images import Images
 from detect.matches import coco_matches
 from detect.voc_metrics import VOC_METRICS, voc_matches, voc_metrics
@@ -26,19 +23,8 @@ from study.report.statistics.images import (
 )
 
 
-def _evaluated(split, detections, coco, evaluator):
-    with contextlib.redirect_stdout(io.StringIO()):
-        truth = coco()
-        truth.dataset = split.truth()
-        truth.createIndex()
-        evaluation = evaluator(truth, truth.loadRes([{**d, "image_id": d["image_id"] + 1} for d in detections]), "bbox")
-        evaluation.evaluate()
-        evaluation.accumulate()
-    return evaluation
-
-
 def _matches(split, detections):
-    return coco_matches(_evaluated(split, detections, faster_coco_eval.COCO, faster_coco_eval.COCOeval_faster))
+    return coco_matches(coco_evaluation(split, detections, "bbox"))
 
 
 def _drawn(split, detections, counts):
@@ -59,7 +45,7 @@ def test_a_draw_is_what_pycocotools_finds_in_the_drawn_data_set(case):
     counts = draw_images(30, 12, seed=3)
     found = average_precisions([_matches(split, detections)], counts)
     for b in range(12):
-        reference = _evaluated(*_drawn(split, detections, counts[:, b]), COCO, COCOeval)
+        reference = by_pycocotools(*_drawn(split, detections, counts[:, b]))
         precision = reference.eval["precision"][:, :, :, 0, -1]
         assert (precision > -1).all()
         np.testing.assert_allclose(found.by_iou[0, b], 100 * precision.mean(axis=(1, 2)), rtol=1e-12)
