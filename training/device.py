@@ -226,8 +226,13 @@ def jobs_that_fit(device: str, threads: int, processes: int = 1) -> int:
 
 
 def set_threads(threads: int, *, jobs: int) -> None:
-    """PyTorch's threads in this process: as many as asked, or (0) the cores it may use shared among `jobs`."""
-    torch.set_num_threads(threads or max(1, usable_cores() // jobs))
+    """PyTorch's threads in this process: as many as asked, or (0) the cores it may use shared among `jobs`.
+
+    COCO's evaluation has as many, from its first use on.
+    """
+    count = threads or max(1, usable_cores() // jobs)
+    torch.set_num_threads(count)
+    os.environ["RAYON_NUM_THREADS"] = str(count)  # of hotcoco
     _keep_freed_memory()
 
 
