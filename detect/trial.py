@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from detect.data.loader import train_augmentations
 from pruning.errors import Refusal
+from training.device import give_back_freed_memory
 from training.synchronised_norm import synchronised_norms
 
 _LARGEST = 4  # of the coarsest stride: what fails at this size fails at any
@@ -36,6 +37,7 @@ def try_detector(
             seen = [_record(height, width, masks=cfg.MODEL.MASK_ON) for _ in range(min(batch_size, 2))]
             losses = detector.train()(seen)
             torch.stack(list(losses.values())).sum().backward()
+            give_back_freed_memory()  # else the box head's first layer, packed for its product, lies there twice
             with torch.no_grad():
                 detector.eval()(seen[:1])
     except (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:

@@ -6,10 +6,12 @@ group (four fifths of the time for a DenseNet), does not end where slices move c
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import torch_pruning as tp
 from torch import nn
+
+if TYPE_CHECKING:
+    import torch_pruning as tp
 
 # one operation can meet a group's channels at several places of a concatenation; more is a walk in circles
 _MOST_VISITS = 50
@@ -23,7 +25,7 @@ class Index(NamedTuple):
 
 
 Handler = Callable[[nn.Module, Sequence[int]], nn.Module]  # prunes a layer at one side
-Operation = tuple[tp.dependency.Node, Handler]
+Operation = tuple["tp.dependency.Node", Handler]
 
 
 class Reached(NamedTuple):
@@ -32,19 +34,21 @@ class Reached(NamedTuple):
     `mixed`: several channels of the group meet at one place, or cannot be followed any further.
     """
 
-    node: tp.dependency.Node
+    node: "tp.dependency.Node"
     handler: Handler
     indices: list[Index]
     mixed: bool = False
 
 
-def slices_channels(node: tp.dependency.Node) -> bool:
+def slices_channels(node: "tp.dependency.Node") -> bool:
     """Does it take some of the channels by their numbers, which mean others once a channel is gone?"""
+    import torch_pruning as tp
+
     mapped = any(dependency.index_mapping[0] is not None for dependency in node.dependencies)
     return mapped and isinstance(node.module, tp.ops._SliceOp | tp.ops._SplitOp | tp.ops._UnbindOp)
 
 
-def coupled_channels(graph: tp.DependencyGraph) -> Iterator[list[Reached]]:
+def coupled_channels(graph: "tp.DependencyGraph") -> Iterator[list[Reached]]:
     """For each convolution or linear layer not met before: what its output channels run through, itself first."""
     widest = max(side for p in graph.model.parameters() for side in p.shape)
     # Coupling is mutual: a walk from any layer that computes a group's channels finds the same group. So the outputs
@@ -57,7 +61,7 @@ def coupled_channels(graph: tp.DependencyGraph) -> Iterator[list[Reached]]:
             yield group
 
 
-def _walk(graph: tp.DependencyGraph, root: tp.dependency.Node, widest: int) -> list[Reached]:
+def _walk(graph: "tp.DependencyGraph", root: "tp.dependency.Node", widest: int) -> list[Reached]:
     """Depth first over what the outputs of `root` trigger; no layer has more than `widest` channels."""
     pruner = graph.get_pruner_of_module(root.module)
     # All channels walk together, each with its own number as `root_idx`: one walk gives the maps of the whole group.
@@ -90,7 +94,7 @@ def _walk(graph: tp.DependencyGraph, root: tp.dependency.Node, widest: int) -> l
     return reached
 
 
-def _mapped(dependency: tp.dependency.Dependency, indices: list[Index]) -> tuple[list[Index], bool]:
+def _mapped(dependency: "tp.dependency.Dependency", indices: list[Index]) -> tuple[list[Index], bool]:
     """Where the channels are behind a dependency, or, with False, where they were: the library may lose track of them.
 
     (Its map of an expansion has no roots; that of an LSTM's gates has no place for the channels.)

@@ -7,9 +7,11 @@ outputs with the channels and has no say in which of them go.
 
 from collections.abc import Callable, Collection, Iterable
 from operator import attrgetter
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-import torch_pruning as tp
+if TYPE_CHECKING:
+    import torch_pruning as tp
+
 
 N = TypeVar("N")
 _PRODUCTS = ("MulBackward",)
@@ -18,7 +20,7 @@ _SATURATING = ("SigmoidBackward", "HardsigmoidBackward", "TanhBackward", "Softma
 
 
 def only_gates(
-    producer: tp.dependency.Node, inside: Collection[tp.dependency.Node], readers: Collection[tp.dependency.Node]
+    producer: "tp.dependency.Node", inside: Collection["tp.dependency.Node"], readers: Collection["tp.dependency.Node"]
 ) -> bool:
     """Do the outputs of `producer` reach the `readers` of its group (`inside`: its operations) only as factors?"""
     # Forward from the producer until each path ends: at a product whose factor it is, or at a layer that reads it as a
@@ -38,7 +40,7 @@ def only_gates(
     return gating  # no product at all: not a gate, whatever becomes of its outputs
 
 
-def _is_factor(node: tp.dependency.Node, product: tp.dependency.Node) -> bool:
+def _is_factor(node: "tp.dependency.Node", product: "tp.dependency.Node") -> bool:
     """Of the two operands of a product, is `node` the one computed from the other, or the only one that saturates?"""
     others = [other for other in product.inputs if other is not node]
     if not others:
@@ -63,5 +65,5 @@ def depends(node: N, source: N, inputs: Callable[[N], Iterable[N]]) -> bool:
     return False
 
 
-def _operation(node: tp.dependency.Node) -> str:
+def _operation(node: "tp.dependency.Node") -> str:
     return node.grad_fn.name() if hasattr(node.grad_fn, "name") else ""

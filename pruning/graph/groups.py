@@ -8,8 +8,8 @@ the network. A detector's backbone has the layer names of the classifier and so 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache
+from typing import TYPE_CHECKING
 
-import torch_pruning as tp
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
@@ -22,6 +22,9 @@ from pruning.graph.members import Group, Member, Side
 from pruning.graph.obstacles import MIXED, Named, obstacle, outside
 from pruning.graph.probe import leaks
 from pruning.graph.tracing import trace, traceable
+
+if TYPE_CHECKING:
+    import torch_pruning as tp
 
 __all__ = ["Group", "Member", "Side", "find_groups", "is_depthwise"]
 
@@ -56,12 +59,14 @@ def find_groups(model: nn.Module, example: Tensor, *, stages: Sequence[str] = ()
 
 def _read_group(
     raw: list[Reached],
-    graph: tp.DependencyGraph,
+    graph: "tp.DependencyGraph",
     names: dict[Named, str],
     shared: Mapping[str, tuple[str, ...]],
     stages: Sequence[str],
 ) -> Group | None:
     """Plain data of what the channels run through, or None when they reach the network's output."""
+    import torch_pruning as tp
+
     root = raw[0].node.module
     width = root.out_channels if isinstance(root, _ConvNd) else root.out_features
     members, weighted, norms, fixed = [], {}, [], None
@@ -105,7 +110,7 @@ def _read_group(
 
 
 def _producers(
-    weighted: dict[str, tp.dependency.Node], raw: list[Reached], graph: tp.DependencyGraph, names: dict[Named, str]
+    weighted: dict[str, "tp.dependency.Node"], raw: list[Reached], graph: "tp.DependencyGraph", names: dict[Named, str]
 ) -> tuple[str, ...]:
     """The layers that compute the channels, gates left out, in the order of the network."""
     order = {name: i for i, name in enumerate(names.values())}
@@ -124,7 +129,7 @@ def _producers(
     return tuple(name for name in found if not only_gates(weighted[name], inside, readers)) or tuple(found)
 
 
-def _norm_pairs(node: tp.dependency.Node, names: dict[Named, str]) -> list[tuple[str, str]]:
+def _norm_pairs(node: "tp.dependency.Node", names: dict[Named, str]) -> list[tuple[str, str]]:
     """A BatchNorm with the layer before it. One that wraps an activation is met at that; its operation is before it."""
     if not isinstance(node.module, _BatchNorm):
         return []

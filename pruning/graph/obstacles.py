@@ -2,15 +2,18 @@
 
 import copy
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import torch
-import torch_pruning as tp
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
 from pruning.graph.coupling import Reached, slices_channels
 from pruning.graph.layers import LAYERS, is_depthwise
+
+if TYPE_CHECKING:
+    import torch_pruning as tp
 
 _KNOWN = nn.Conv2d | nn.Linear | _BatchNorm | nn.PReLU | nn.Parameter
 Named = nn.Module | nn.Parameter
@@ -94,7 +97,7 @@ def _of_parameter(parameter: Tensor, name: str, model: nn.Module) -> str | None:
     return f"has {', '.join(beside)} beside it, in a {type(owner).__name__}" if beside else None
 
 
-def _padding(node: tp.dependency.Node) -> str | None:
+def _padding(node: "tp.dependency.Node") -> str | None:
     pad = getattr(node.grad_fn, "_saved_pad", None)
     # F.pad counts from the last axis: the third pair belongs to the channels of (N, C, H, W)
     if pad is not None and any(pad[4:6]):

@@ -11,7 +11,6 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 
 import torch
-import torch_pruning as tp
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
@@ -67,6 +66,8 @@ def _draw(groups: Sequence[Group]) -> _Marks:
 
 def _first_leak(model: nn.Module, example: Tensor, groups: Sequence[Group]) -> str | None:
     marks = _draw(groups)
+    import torch_pruning as tp
+
     # every layer that mixes or scales channels by number watches its input, of whatever group it is, or of none
     with ExitStack() as stack:
         for name, layer in model.named_modules():

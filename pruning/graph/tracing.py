@@ -3,21 +3,25 @@
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import torch
-import torch_pruning as tp
 from torch import Tensor, nn
-from torch_pruning.dependency import index_mapping
 
 from pruning.errors import Refusal
 from pruning.modes import evaluation_mode
 
+if TYPE_CHECKING:
+    import torch_pruning as tp
 
-def trace(model: nn.Module, example: Tensor) -> tp.DependencyGraph:
+
+def trace(model: nn.Module, example: Tensor) -> "tp.DependencyGraph":
     """The graph of `model` on the input batch `example`; ValueError for a network that cannot be traced.
 
     Whatever goes wrong in there does so in the network's own forward pass or in the tracer.
     """
+    import torch_pruning as tp  # here, not above: it loads timm, 31 MB, and a training of what is whole needs neither
+
     try:
         with traceable(model), _forgiving(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -32,6 +36,8 @@ def trace(model: nn.Module, example: Tensor) -> tp.DependencyGraph:
 
 
 def _outputs(out: object) -> list[Tensor]:
+    import torch_pruning as tp
+
     # x * 1 makes each output an operation of its own, so that a group that reaches it is recognised
     traced = [o * 1 for o in tp.utils.flatten_as_list(out) if o.requires_grad]
     if not traced:
@@ -84,10 +90,12 @@ def _plain_attributes(module: nn.Module) -> dict[str, object]:
 def _forgiving() -> Iterator[None]:
     """The tracer divides by a number of channels that it guesses; where it guesses none (the channel shuffle of a
     ShuffleNetV2), it is to leave that reshape without a map, and `probe` finds what that breaks."""
+    from torch_pruning.dependency import index_mapping
+
     # It looks the function up in its module at each call, and has no other place to step in.
     original = index_mapping.update_reshape_index_mapping
 
-    def update(graph: tp.DependencyGraph, node: tp.dependency.Node) -> None:
+    def update(graph: "tp.DependencyGraph", node: "tp.dependency.Node") -> None:
         try:
             original(graph, node)
         except ZeroDivisionError:

@@ -12,6 +12,7 @@ from study.plan.estimate import Estimator
 from study.plan.rehearsal import Rehearsal
 from study.stages.settings import TrainDetector
 from study.stages.stage import Stage
+from training.device import give_back_freed_memory
 from training.files import canonical
 from training.strict_yaml import ConfigError
 
@@ -58,7 +59,10 @@ def foresee(stages: Sequence[Stage], estimator: Estimator, source: Path, overrid
             raise ConfigError(f"{source_of(source, overrides, *keys)}: {error}") from error
     # From cheap to dear, so that a mistake is told within seconds: the shape, the pruning on untrained weights, one
     # trial of each detector, and the cost, which traces it.
+    looked_at: set[str] = set()
     for stage in stages:
+        first = stage.hash not in looked_at  # of another seed there is nothing new to make, nor to free
+        looked_at.add(stage.hash)
         try:
             estimator.network(stage)
             rehearsal.network(stage)
@@ -68,6 +72,8 @@ def foresee(stages: Sequence[Stage], estimator: Estimator, source: Path, overrid
         except ValueError as error:
             blamed = source_of(source, overrides, *_SECTIONS.get(stage.kind, ()))
             raise ConfigError(f"{blamed}: {stage.kind}: {error}") from error
+        if first:
+            give_back_freed_memory()
     return Foreseen(len(tried), time.perf_counter() - start)
 
 
@@ -82,6 +88,7 @@ def _try_once(stage: Stage, estimator: Estimator, tried: set[str]) -> None:
     from detect.trial import try_detector
 
     tried.add(key)
+    give_back_freed_memory()  # of the prunings before; a trial takes the most
     detector, cfg, dataset = estimator.build(stage)
     divisor = max(shape.stride for shape in detector.backbone.bottom_up.output_shape().values())
     size, train = mean_image_size(dataset, cfg), stage.read(TrainDetector).train

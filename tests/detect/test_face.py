@@ -50,6 +50,15 @@ def test_detectron2_is_imported_with_the_first_name_that_needs_it():
     assert done.stdout.split() == ["False", "True"]
 
 
+def test_a_training_of_a_whole_network_loads_no_tracer_of_groups_and_no_report():
+    """31 MB of a process are Torch-Pruning and timm, which that loads."""
+    code = "import sys, detect.train, classify.models, detect.build, study.stages.contents; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=ROOT)
+    loaded = set(done.stdout.split())
+    assert {"detect.train", "detectron2", "classify.models"} <= loaded
+    assert {"torch_pruning", "timm", "matplotlib", "pandas", "scipy", "sklearn", "study.report"} & loaded == set()
+
+
 def test_all_names_are_there_and_no_others():
     assert all(hasattr(detect, name) for name in detect.__all__)
     with pytest.raises(AttributeError, match="module 'detect' has no attribute 'Bakbone'"):
