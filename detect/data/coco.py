@@ -210,7 +210,8 @@ def _categories(
             if not isinstance(category, dict):
                 raise BadField("it is no object")
             number, name = as_id(category, "id"), as_text(category, "name")
-        except BadField as error:
+            name.encode()  # half a pair of UTF-16 is no text: it can be neither written nor scored
+        except (BadField, UnicodeEncodeError) as error:
             raise Refusal(f"{path}: a category needs an integer `id` and a `name`: {error}") from error
         if not isinstance(number, int):
             raise Refusal(f"{path}: a category needs an integer `id` and a `name`: id {number!r:.60}")

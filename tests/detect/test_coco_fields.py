@@ -208,6 +208,11 @@ def test_a_category_without_a_name_is_named(tmp_path, name):
         check_dataset(write_coco(tmp_path, {"a.jpg": JPEG}, categories=[category]))
 
 
+def test_a_category_whose_name_cannot_be_written_is_named(tmp_path):
+    with pytest.raises(ValueError, match=r"all.json: a category needs an integer `id` and a `name`: 'utf-8'"):
+        check_dataset(write_coco(tmp_path, {"a.jpg": JPEG}, categories=[{"id": 0, "name": "cat\ud800"}]))
+
+
 @pytest.mark.parametrize("number", [None, [0], 0.5, "zero", True, ...])
 def test_a_category_without_a_number_is_named(tmp_path, number):
     category = {"name": "cat"} if number is ... else {"id": number, "name": "cat"}
