@@ -11,10 +11,12 @@ import os
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+from filelock import FileLock, Timeout
 from PIL import Image
 
 from classify.data.digits import (
@@ -34,6 +36,7 @@ from training.files import write_bytes, write_text
 # Raise it whenever the same options begin to give other pixels or boxes.
 FORMAT = 1
 MANIFEST = "manifest.json"
+_AT_WORK = ".lock"  # held by whoever writes the folder; it goes with it where it is published
 # Ink less opaque than this is hard to see, and is left out of the boxes.
 VISIBLE_OPACITY = 0.3
 # Largest shared area of two boxes, as a share of the smaller one. It implies an IoU below 0.1.
@@ -108,10 +111,12 @@ def write_scenes(
     """The scenes of each split of `images`, written below `root` unless they are there already.
 
     The directory's name is a hash of the options. It appears in one step, complete: a process that is killed
-    leaves only a hidden temporary directory that nobody reads, and of two processes the first one wins.
+    leaves only a hidden temporary directory that nobody reads and the next call removes, and of two processes the
+    first one wins.
     """
     options = SceneOptions(image_size, images, digits_per_scene, digit_size, seed)
     final = root / f"digits-{options.fingerprint()}"
+    _remove_remains(final)
     if not (final / MANIFEST).is_file():
         _write_once(final, options)
     return {split: SceneSplit(final / split, final / f"{split}.json") for split in options.images}
@@ -197,14 +202,24 @@ def _write_once(final: Path, options: SceneOptions) -> None:
         raise Refusal(f"{final} has no {MANIFEST}, so it is incomplete: remove it and start again")
     final.parent.mkdir(parents=True, exist_ok=True)
     partial = final.parent / f".{final.name}.{os.getpid()}.{secrets.token_hex(4)}"
-    try:
-        for split in options.images:
-            _write_split(partial, split, options)
-        write_text(partial / MANIFEST, json.dumps(options.as_json(), indent=2), flush=False)
-        os.sync()  # once: a thousand files synced one by one take longer than they take to draw
-        _publish(partial, final)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+    with FileLock(partial / _AT_WORK):
+        try:
+            for split in options.images:
+                _write_split(partial, split, options)
+            write_text(partial / MANIFEST, json.dumps(options.as_json(), indent=2), flush=False)
+            os.sync()  # once: a thousand files synced one by one take longer than they take to draw
+            _publish(partial, final)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+
+
+def _remove_remains(final: Path) -> None:
+    """Remove what killed processes left of these scenes: the folders in which nobody is at work."""
+    for left in final.parent.glob(f".{final.name}.*"):
+        if (left / _AT_WORK).is_file():  # one that begins has none yet
+            with suppress(Timeout, OSError), FileLock(left / _AT_WORK, timeout=0):
+                shutil.rmtree(left, ignore_errors=True)
 
 
 def _write_split(directory: Path, split: str, options: SceneOptions) -> None:

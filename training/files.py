@@ -94,9 +94,9 @@ def _removed_on_failure(file: Path) -> Iterator[None]:
         raise
 
 
-def remove_partial(folder: Path) -> None:
-    """Remove what a killed process was writing below `folder`, which no other process may be writing to."""
-    for file in list(folder.rglob(f".*{PARTIAL}")):
+def remove_partial(folder: Path, *, of: str | None = None) -> None:
+    """Remove what a killed process was writing below `folder`, or in it of the file `of`: no other may be writing."""
+    for file in list(folder.rglob(f".*{PARTIAL}") if of is None else folder.glob(f".{of}.*{PARTIAL}")):
         if file.is_file():
             file.unlink(missing_ok=True)
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 
-from training.files import write_bytes
+from training.files import remove_partial, write_bytes
 from training.locks import locked
 from training.side_by_side import side_by_side
 from training.texts import Texts, to_bytes
@@ -188,4 +188,5 @@ def alone(file: Path | None) -> Iterator[None]:
             with suppress(OSError):
                 file.parent.mkdir(parents=True, exist_ok=True)
                 stack.enter_context(locked(file.with_suffix(".lock")))
+                remove_partial(file.parent, of=file.name)
         yield

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.device import give_back_freed_memory
-from training.files import Json, canonical, write_bytes
+from training.files import Json, canonical, remove_partial, write_bytes
 from training.locks import locked
 
 _ALIGNED = 64  # bytes at whose multiples arrays begin
@@ -44,6 +44,7 @@ def kept(folder: Path, key: object, make: Callable[[], tuple[Kept, bool]]) -> Ke
         with suppress(OSError):
             folder.mkdir(parents=True, exist_ok=True)
             stack.enter_context(locked(file.with_suffix(".lock")))
+            remove_partial(folder, of=file.name)
             found = _read(file, name)  # another process may have made it while this one waited
         if found is not None:
             return found

@@ -5,6 +5,7 @@ import os
 
 import numpy as np
 import pytest
+from filelock import FileLock
 from PIL import Image
 from pycocotools.coco import COCO
 
@@ -158,6 +159,21 @@ def test_the_remains_of_a_killed_process_are_harmless(tmp_path):
     assert splits["val"].annotations.parent == tmp_path / f"digits-{name}"
     with Image.open(splits["val"].image_dir / "00000.png") as png:
         assert png.size == (96, 96)
+
+
+def test_the_remains_of_a_killed_process_are_removed_but_not_what_a_living_one_writes(tmp_path):
+    arguments = {"image_size": 64, "images": {"val": 1}, "digit_size": (12, 20)}
+    name = write_scenes(tmp_path, **arguments)["val"].annotations.parent.name
+    dead, living, begun = (tmp_path / f".{name}.{pid}.0" for pid in (1, 2, 3))
+    for folder in (dead, living, begun):
+        (folder / "val").mkdir(parents=True)
+        (folder / "val" / ".00000.png.0.partial").write_bytes(b"half")
+    (dead / ".lock").touch()
+    with FileLock(living / ".lock"):
+        write_scenes(tmp_path, **arguments)
+        assert {path.name for path in tmp_path.iterdir()} == {name, living.name, begun.name}
+    write_scenes(tmp_path, **arguments)
+    assert {path.name for path in tmp_path.iterdir()} == {name, begun.name}
 
 
 def test_a_failure_while_writing_leaves_nothing_behind(tmp_path):

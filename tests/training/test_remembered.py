@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from training import remembered as module
+from training.files import PARTIAL
 from training.remembered import Asked, remembered, stamps_of
 from training.texts import Texts, to_bytes, to_name
 
@@ -137,6 +138,16 @@ def test_a_memory_that_cannot_be_written_is_none(files, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "write_bytes", read_only)
     monkeypatch.setattr(module, "locked", read_only)
     assert ask(tmp_path, files) == ask(tmp_path, files) == (CONTENTS, NAMES[5:])  # what is there is read
+
+
+def test_what_a_killed_process_was_writing_is_removed_by_the_next_that_writes(files, tmp_path):
+    ask(tmp_path / "runs", files[:5])
+    (memory,) = (tmp_path / "runs").glob("*.npz")
+    left, of_another = memory.with_name(f".{memory.name}.0123{PARTIAL}"), memory.with_name(f".other.npz.0123{PARTIAL}")
+    left.write_bytes(b"half")
+    of_another.write_bytes(b"half")
+    assert ask(tmp_path / "runs", files) == (CONTENTS, NAMES[5:])
+    assert not left.exists() and of_another.exists()
 
 
 def test_what_was_found_before_an_interruption_is_remembered(files, tmp_path, monkeypatch):

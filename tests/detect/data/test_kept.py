@@ -20,6 +20,7 @@ from detect.data.open import detection_data, open_detection
 from detect.data.outlines import read_outlines
 from detect.settings import DetectorData
 from study.stages.contents import Contents
+from training.files import PARTIAL
 from training.remembered import keys_of
 from training.texts import to_bytes
 
@@ -230,6 +231,19 @@ def test_of_several_at_once_one_makes_it(tmp_path):
     assert found[0].arrays["none"].size == 0 and found[0].about == {"n": 1}
     with pytest.raises(ValueError, match="read-only"):
         found[0].arrays["some"][0] = 1
+
+
+def test_what_a_killed_process_was_writing_is_removed_by_the_next_that_writes(tmp_path):
+    def make():
+        return Kept({}, {"some": np.arange(9, dtype=np.uint8)}), True
+
+    kept(tmp_path, "key", make)
+    (file,) = tmp_path.glob("*.arrays")
+    file.unlink()
+    left = file.with_name(f".{file.name}.0123{PARTIAL}")
+    left.write_bytes(b"half")
+    kept(tmp_path, "key", make)
+    assert file.is_file() and not left.exists()
 
 
 def test_a_study_keeps_it_beside_its_generated_data(files, tmp_path, monkeypatch):
