@@ -1,6 +1,7 @@
 """In channels-last the same is computed, and afterwards nothing is left of it."""
 
 import copy
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from torch.optim import Adam
 from classify.optimizers import fused_sgd
 from training import layout, products
 from training.layout import channels_last
+from training.state import TrainingState
 
 # few positions and many weights; one with each of what a convolution may have
 LAYERS = {
@@ -115,31 +117,43 @@ def test_the_network_is_as_before_afterwards():
     assert all(value.equal(before[name]) and value.is_contiguous() for name, value in model.state_dict().items())
 
 
-def weight_and_optimizer(kind, memory_format):
+class Memory(list):
+    """In the place of the checkpoint's writer and its clock: what is saved stays here."""
+
+    path = Path("checkpoint.pt")
+    save = list.append
+
+    def restart(self):
+        pass
+
+
+def training(kind, memory_format, saved):
     torch.manual_seed(0)
-    weight = nn.Parameter(torch.randn(8, 6, 3, 3).to(memory_format=memory_format))
-    return weight, (fused_sgd([weight], 0.1, 0.9) if kind == "sgd" else Adam([weight], 0.1, fused=True))
+    model = nn.Conv2d(6, 8, 3).to(memory_format=memory_format)
+    groups = list(model.parameters())
+    optimizer = fused_sgd(groups, 0.1, 0.9) if kind == "sgd" else Adam(groups, 0.1, fused=True)
+    scaler = torch.amp.GradScaler("cpu", enabled=False)
+    return TrainingState(model, optimizer, scaler, [], saved, {}, {}, "float32", saved)
 
 
-def step(weight, optimizer, seed):
+def step(state, seed):
     torch.manual_seed(seed)
-    weight.grad = torch.empty_like(weight).copy_(torch.randn(weight.shape))
-    optimizer.step()
+    for p in state.model.parameters():
+        p.grad = torch.empty_like(p).copy_(torch.randn(p.shape))
+    state.optimizer.step()
 
 
 @pytest.mark.parametrize("kind", ["sgd", "adam"])
-def test_a_saved_optimizer_goes_on_in_another_layout(kind):
-    """A checkpoint may be of a training whose weights lay otherwise."""
-    before, saved = weight_and_optimizer(kind, torch.contiguous_format)
-    after, optimizer = weight_and_optimizer(kind, torch.channels_last)
-    step(before, saved, 1)
-    optimizer.load_state_dict(copy.deepcopy(saved.state_dict()))
-    layout.lay_out_as_weights(optimizer)
-    with torch.no_grad():
-        after.copy_(before)
-    step(before, saved, 2)
-    step(after, optimizer, 2)
-    assert after.equal(before)
+def test_a_training_goes_on_in_another_layout_than_it_was_saved_in(kind):
+    """Its momenta lie as the weights did then."""
+    saved = Memory()
+    before, after = (training(kind, layout, saved) for layout in (torch.contiguous_format, torch.channels_last))
+    step(before, 1)
+    before.save(1)
+    assert after.restore(copy.deepcopy(saved[0])) == 1
+    for state in (before, after):
+        step(state, 2)
+    assert after.model.weight.equal(before.model.weight) and after.model.bias.equal(before.model.bias)
 
 
 def test_a_copy_within_the_block_computes_with_its_own_weights(by_products):
